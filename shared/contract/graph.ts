@@ -1,0 +1,68 @@
+/** Calls of the functions that look after a flow in flight (contract, section 6). */
+
+import type { EdgeId, LaneId } from "#shared/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/keys.ts";
+import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
+
+/** `ff_evaluate_flow_eligibility`: reads only. */
+export function evaluateFlowEligibility(execution: ExecKeys): ValkeyCommand {
+  return fcall(execution.partition, "ff_evaluate_flow_eligibility", [execution.core, execution.depsMeta], []);
+}
+
+/** `ff_promote_blocked_to_eligible`: replies `OK`, or `deps_not_satisfied, <count>, <unresolved>`. */
+export function promoteBlockedToEligible(
+  execution: ExecKeys,
+  index: IndexKeys,
+  lane: LaneId,
+  nowMs: number,
+): ValkeyCommand {
+  const laneKeys = index.lane(lane);
+  return fcall(
+    execution.partition,
+    "ff_promote_blocked_to_eligible",
+    [
+      execution.core,
+      laneKeys.blockedDependencies,
+      laneKeys.eligible,
+      execution.depsMeta,
+      execution.depsUnresolved,
+    ],
+    [execution.id, nowMs],
+  );
+}
+
+/** `ff_cancel_flow`: replies `OK, cancellation_policy, member…`. */
+export function cancelFlow(
+  flow: FlowKeys,
+  index: IndexKeys,
+  reason: string,
+  policy: string,
+  nowMs: number,
+): ValkeyCommand {
+  return fcall(
+    flow.partition,
+    "ff_cancel_flow",
+    [flow.core, flow.members, index.flowIndex],
+    [flow.id, reason, policy, nowMs],
+  );
+}
+
+/**
+ * `ff_replay_execution`: replies `OK, <unsatisfied>`. `edges` are all incoming edges of a skipped flow
+ * member, and empty for any other execution.
+ */
+export function replayExecution(
+  execution: ExecKeys,
+  index: IndexKeys,
+  lane: LaneId,
+  edges: readonly EdgeId[],
+  nowMs: number,
+): ValkeyCommand {
+  const laneKeys = index.lane(lane);
+  const keys = [execution.core, laneKeys.terminal, laneKeys.eligible, execution.leaseHistory];
+  if (edges.length > 0) {
+    keys.push(laneKeys.blockedDependencies, execution.depsMeta, execution.depsUnresolved);
+    for (const edge of edges) keys.push(execution.dep(edge));
+  }
+  return fcall(execution.partition, "ff_replay_execution", keys, [execution.id, nowMs, ...edges]);
+}

@@ -1,0 +1,200 @@
+/** Calls of the functions by which a worker takes, finishes and loses an execution (contract, section 6). */
+
+import { type AttemptIndex, type LaneId, parseAttemptIndex, unwrap } from "#shared/ids.ts";
+import type { ExecKeys, IndexKeys } from "#shared/keys.ts";
+import { noopKey } from "#shared/keys.ts";
+import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/valkey/command.ts";
+
+/** An execution and where it stands. */
+export interface Target {
+  readonly keys: ExecKeys;
+  readonly index: IndexKeys;
+  readonly lane: LaneId;
+}
+
+export interface WorkerIdentity {
+  readonly workerId: string;
+  readonly instanceId: string;
+}
+
+/** What a claim gave: who owns the execution, and for which attempt. */
+export interface Lease {
+  readonly leaseId: string;
+  readonly epoch: string;
+  readonly attemptId: string;
+  readonly attemptIndex: AttemptIndex;
+}
+
+const PLACEHOLDER_ATTEMPT = unwrap(parseAttemptIndex("0"));
+
+/** `ff_issue_claim_grant`: replies `OK, …`. The eligible zset is left alone. */
+export function issueClaimGrant(target: Target, worker: WorkerIdentity, ttlMs: number): ValkeyCommand {
+  const { keys, index, lane } = target;
+  return fcall(
+    keys.partition,
+    "ff_issue_claim_grant",
+    [keys.core, keys.claimGrant, index.lane(lane).eligible],
+    [keys.id, worker.workerId, worker.instanceId, lane, "", ttlMs, "", "", ""],
+  );
+}
+
+export interface ClaimTerms {
+  readonly leaseId: string;
+  readonly attemptId: string;
+  readonly leaseTtlMs: number;
+  readonly renewBeforeMs: number;
+}
+
+/** `ff_claim_execution`: replies `OK, lease_id, epoch, expires_at, attempt_id, attempt_index, attempt_type`. */
+export function claimExecution(target: Target, worker: WorkerIdentity, terms: ClaimTerms): ValkeyCommand {
+  const { keys, index, lane } = target;
+  const laneKeys = index.lane(lane);
+  return fcall(
+    keys.partition,
+    "ff_claim_execution",
+    [
+      keys.core,
+      keys.claimGrant,
+      laneKeys.eligible,
+      index.leaseExpiry,
+      index.workerLeases(worker.instanceId),
+      keys.attempt(PLACEHOLDER_ATTEMPT),
+      keys.attemptUsage(PLACEHOLDER_ATTEMPT),
+      keys.attemptPolicy(PLACEHOLDER_ATTEMPT),
+      keys.attempts,
+      keys.leaseCurrent,
+      keys.leaseHistory,
+      laneKeys.active,
+      index.attemptTimeout,
+      index.executionDeadline,
+    ],
+    [
+      keys.id,
+      worker.workerId,
+      worker.instanceId,
+      lane,
+      "",
+      terms.leaseId,
+      terms.leaseTtlMs,
+      terms.renewBeforeMs,
+      terms.attemptId,
+      "",
+      "",
+      "",
+    ],
+  );
+}
+
+/** `ff_complete_execution`: replies `OK, completed` and publishes the completion event. */
+export function completeExecution(
+  target: Target,
+  worker: WorkerIdentity,
+  lease: Lease,
+  result: ValkeyArgument,
+): ValkeyCommand {
+  const { keys, index, lane } = target;
+  const laneKeys = index.lane(lane);
+  return fcall(
+    keys.partition,
+    "ff_complete_execution",
+    [
+      keys.core,
+      keys.attempt(lease.attemptIndex),
+      index.leaseExpiry,
+      index.workerLeases(worker.instanceId),
+      laneKeys.terminal,
+      keys.leaseCurrent,
+      keys.leaseHistory,
+      laneKeys.active,
+      keys.streamMeta(lease.attemptIndex),
+      keys.result,
+      index.attemptTimeout,
+      index.executionDeadline,
+    ],
+    [keys.id, lease.leaseId, lease.epoch, lease.attemptId, result],
+  );
+}
+
+/** `ff_fail_execution`: replies `OK, retry_scheduled, <delay_until>` or `OK, terminal_failed`. */
+export function failExecution(
+  target: Target,
+  worker: WorkerIdentity,
+  lease: Lease,
+  failure: { readonly reason: string; readonly category: string; readonly retryPolicyJson: string },
+): ValkeyCommand {
+  const { keys, index, lane } = target;
+  const laneKeys = index.lane(lane);
+  return fcall(
+    keys.partition,
+    "ff_fail_execution",
+    [
+      keys.core,
+      keys.attempt(lease.attemptIndex),
+      index.leaseExpiry,
+      index.workerLeases(worker.instanceId),
+      laneKeys.terminal,
+      laneKeys.delayed,
+      keys.leaseCurrent,
+      keys.leaseHistory,
+      laneKeys.active,
+      keys.streamMeta(lease.attemptIndex),
+      index.attemptTimeout,
+      index.executionDeadline,
+    ],
+    [
+      keys.id,
+      lease.leaseId,
+      lease.epoch,
+      lease.attemptId,
+      failure.reason,
+      failure.category,
+      failure.retryPolicyJson,
+    ],
+  );
+}
+
+/** `ff_cancel_execution`: replies `OK, cancelled, <phase before>`. The lease may be absent. */
+export function cancelExecution(
+  target: Target,
+  worker: WorkerIdentity,
+  attempt: AttemptIndex,
+  cancellation: { readonly reason: string; readonly source: string; readonly lease?: Lease },
+): ValkeyCommand {
+  const { keys, index, lane } = target;
+  const laneKeys = index.lane(lane);
+  const unused = noopKey(keys.partition);
+  return fcall(
+    keys.partition,
+    "ff_cancel_execution",
+    [
+      keys.core,
+      keys.attempt(attempt),
+      keys.streamMeta(attempt),
+      keys.leaseCurrent,
+      keys.leaseHistory,
+      index.leaseExpiry,
+      index.workerLeases(worker.instanceId),
+      unused,
+      unused,
+      unused,
+      index.suspensionTimeout,
+      laneKeys.terminal,
+      index.attemptTimeout,
+      index.executionDeadline,
+      laneKeys.eligible,
+      laneKeys.delayed,
+      laneKeys.blockedDependencies,
+      laneKeys.blockedBudget,
+      laneKeys.blockedQuota,
+      laneKeys.blockedRoute,
+      laneKeys.blockedOperator,
+    ],
+    [
+      keys.id,
+      cancellation.reason,
+      cancellation.source,
+      cancellation.lease?.leaseId ?? "",
+      cancellation.lease?.epoch ?? "",
+    ],
+  );
+}

@@ -1,0 +1,93 @@
+import { ProtocolError } from "#shared/errors.ts";
+
+/**
+ * Every refusal code of the contract (sections 6 and 7). `test/lua/codes.test.ts` holds this list equal
+ * to the codes that the Lua sources can reply.
+ */
+export const REFUSAL_CODES = [
+  "active_attempt_exists",
+  "already_member_of_different_flow",
+  "claim_grant_expired",
+  "cycle_detected",
+  "dependency_already_exists",
+  "deps_not_satisfied",
+  "execution_already_in_flow",
+  "execution_not_active",
+  "execution_not_eligible",
+  "execution_not_found",
+  "execution_not_in_eligible_set",
+  "execution_not_in_flow",
+  "execution_not_leaseable",
+  "execution_not_terminal",
+  "flow_already_terminal",
+  "flow_not_found",
+  "grant_already_exists",
+  "invalid_claim_grant",
+  "invalid_dependency",
+  "invalid_input",
+  "invalid_policy_json",
+  "lease_conflict",
+  "lease_expired",
+  "lease_revoked",
+  "max_replays_exhausted",
+  "not_blocked_by_deps",
+  "not_runnable",
+  "self_referencing_edge",
+  "stale_graph_revision",
+  "stale_lease",
+  "terminal",
+  "use_claim_resumed_execution",
+] as const;
+
+export type RefusalCode = (typeof REFUSAL_CODES)[number];
+
+export const REPLY_STATUSES = ["OK", "ALREADY_SATISFIED", "DUPLICATE"] as const;
+export type ReplyStatus = (typeof REPLY_STATUSES)[number];
+
+/** A decoded reply (contract, section 5). */
+export type Reply =
+  | { readonly kind: "done"; readonly status: ReplyStatus; readonly fields: readonly string[] }
+  | { readonly kind: "refused"; readonly code: string; readonly detail: readonly string[] };
+
+export type DecodedReply<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: ProtocolError };
+
+const STATUSES: ReadonlySet<string> = new Set(REPLY_STATUSES);
+
+/** Whether the contract knows a refusal's code; the part behind a colon is the code's own detail. */
+export function isKnownRefusal(code: string): boolean {
+  return (REFUSAL_CODES as readonly string[]).includes(code.split(":", 1)[0] ?? "");
+}
+
+/**
+ * Decodes what an FCALL returned: `[1, status, …fields]` or `[0, code, …detail]`, its elements strings or
+ * bytes. Anything else is a protocol error, an unknown status included.
+ */
+export function decodeReply(raw: unknown): DecodedReply<Reply> {
+  if (!Array.isArray(raw)) return malformed("is not an array", raw);
+  const [head, ...rest] = raw as readonly unknown[];
+  const texts: string[] = [];
+  for (const element of rest) {
+    const text = textOf(element);
+    if (text === undefined) return malformed("has an element that is not a string", raw);
+    texts.push(text);
+  }
+  const [word, ...fields] = texts;
+  if (word === undefined) return malformed("has no status", raw);
+  if (head === 0) return { ok: true, value: { kind: "refused", code: word, detail: fields } };
+  if (head !== 1) return malformed("starts with neither 0 nor 1", raw);
+  if (!STATUSES.has(word)) return malformed("has an unknown status", raw);
+  return { ok: true, value: { kind: "done", status: word as ReplyStatus, fields } };
+}
+
+/** A protocol error that shows the reply, cut to a readable length. */
+export function malformed(what: string, raw: unknown): { ok: false; error: ProtocolError } {
+  const shown = JSON.stringify(raw, (_, value: unknown) => textOf(value) ?? value);
+  return { ok: false, error: new ProtocolError(`the reply ${what}: ${shown.slice(0, 300)}`) };
+}
+
+function textOf(element: unknown): string | undefined {
+  if (typeof element === "string") return element;
+  return Buffer.isBuffer(element) ? element.toString("utf8") : undefined;
+}

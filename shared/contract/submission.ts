@@ -1,0 +1,162 @@
+/** Calls of the functions that build a flow (contract, section 6): creation, membership, edges. */
+
+import type { EdgeId, ExecutionId, FlowId, LaneId } from "#shared/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/keys.ts";
+import { noopKey } from "#shared/keys.ts";
+import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/valkey/command.ts";
+
+export interface NewExecution {
+  readonly keys: ExecKeys;
+  readonly index: IndexKeys;
+  readonly namespace: string;
+  readonly lane: LaneId;
+  readonly kind: string;
+  /** 0 to 9000; a higher one is claimed first. */
+  readonly priority: number;
+  readonly creator: string;
+  /** Empty: no policy. */
+  readonly policyJson: string;
+  readonly payload: ValkeyArgument;
+  /** Milliseconds since the epoch; undefined: at once. */
+  readonly delayUntil?: number;
+  /** The key from `idempotencyKey`, with how long it holds. */
+  readonly idempotency?: { readonly key: string; readonly ttlMs: number };
+  /** A JSON object of strings, or empty. */
+  readonly tagsJson?: string;
+  /** Milliseconds since the epoch. */
+  readonly deadlineAt?: number;
+}
+
+/** `ff_create_execution`: replies `OK, execution_id, public_state` or `DUPLICATE, id`. */
+export function createExecution(execution: NewExecution): ValkeyCommand {
+  const { keys, index, lane } = execution;
+  const laneKeys = index.lane(lane);
+  return fcall(
+    keys.partition,
+    "ff_create_execution",
+    [
+      keys.core,
+      keys.payload,
+      keys.policy,
+      keys.tags,
+      execution.delayUntil === undefined ? laneKeys.eligible : laneKeys.delayed,
+      execution.idempotency?.key ?? noopKey(keys.partition),
+      index.executionDeadline,
+      index.allExecutions,
+    ],
+    [
+      keys.id,
+      execution.namespace,
+      lane,
+      execution.kind,
+      execution.priority,
+      execution.creator,
+      execution.policyJson,
+      execution.payload,
+      execution.delayUntil ?? "",
+      execution.idempotency?.ttlMs ?? "",
+      execution.tagsJson ?? "",
+      execution.deadlineAt ?? "",
+      keys.partition,
+    ],
+  );
+}
+
+/** `ff_create_flow`: replies `OK, flow_id` or `ALREADY_SATISFIED, flow_id`. */
+export function createFlow(
+  flow: FlowKeys,
+  index: IndexKeys,
+  kind: string,
+  namespace: string,
+  nowMs: number,
+): ValkeyCommand {
+  return fcall(
+    flow.partition,
+    "ff_create_flow",
+    [flow.core, flow.members, index.flowIndex],
+    [flow.id, kind, namespace, nowMs],
+  );
+}
+
+/** `ff_add_execution_to_flow`: replies `OK | ALREADY_SATISFIED, execution_id, node_count`. */
+export function addExecutionToFlow(
+  flow: FlowKeys,
+  index: IndexKeys,
+  execution: ExecKeys,
+  nowMs: number,
+): ValkeyCommand {
+  return fcall(
+    flow.partition,
+    "ff_add_execution_to_flow",
+    [flow.core, flow.members, index.flowIndex, execution.core],
+    [flow.id, execution.id, nowMs],
+  );
+}
+
+export interface Edge {
+  readonly id: EdgeId;
+  readonly upstream: ExecutionId;
+  readonly downstream: ExecutionId;
+  /** Non-empty: the upstream's result becomes the downstream's payload. */
+  readonly dataPassingRef: string;
+}
+
+const DEPENDENCY_KIND = "success_only";
+
+/** `ff_stage_dependency_edge`: replies `OK, edge_id, new_graph_revision`. */
+export function stageDependencyEdge(
+  flow: FlowKeys,
+  edge: Edge,
+  expectedGraphRevision: number,
+  nowMs: number,
+): ValkeyCommand {
+  return fcall(
+    flow.partition,
+    "ff_stage_dependency_edge",
+    [
+      flow.core,
+      flow.members,
+      flow.edge(edge.id),
+      flow.outgoing(edge.upstream),
+      flow.incoming(edge.downstream),
+      flow.grant(edge.id),
+    ],
+    [
+      flow.id,
+      edge.id,
+      edge.upstream,
+      edge.downstream,
+      DEPENDENCY_KIND,
+      edge.dataPassingRef,
+      expectedGraphRevision,
+      nowMs,
+    ],
+  );
+}
+
+/** `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. */
+export function applyDependencyToChild(
+  flowId: FlowId,
+  child: ExecKeys,
+  index: IndexKeys,
+  lane: LaneId,
+  edge: Edge,
+  graphRevision: number,
+  nowMs: number,
+): ValkeyCommand {
+  const laneKeys = index.lane(lane);
+  return fcall(
+    child.partition,
+    "ff_apply_dependency_to_child",
+    [
+      child.core,
+      child.depsMeta,
+      child.depsUnresolved,
+      child.dep(edge.id),
+      laneKeys.eligible,
+      laneKeys.blockedDependencies,
+      child.depsAllEdges,
+    ],
+    [flowId, edge.id, edge.upstream, graphRevision, DEPENDENCY_KIND, edge.dataPassingRef, nowMs],
+  );
+}

@@ -1,0 +1,71 @@
+/**
+ * Every error that Sluice itself raises. The class decides whether a retry can help; `name` is a literal,
+ * since a minified bundle renames classes.
+ */
+export abstract class SluiceError extends Error {
+  abstract override readonly name: string;
+  /** Whether the same message, delivered again later, may succeed. */
+  abstract readonly retryable: boolean;
+}
+
+/** The environment or the deployment is set up wrongly; `faults` names every one of them. */
+export class ConfigurationError extends SluiceError {
+  override readonly name = "ConfigurationError";
+  override readonly retryable = false;
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    super(faults.length === 1 ? String(faults[0]) : `${faults.length} faults:\n  - ${faults.join("\n  - ")}`);
+    this.faults = faults;
+  }
+}
+
+/** A queue message that is not a completion event (contract, section 8). */
+export class MalformedMessageError extends SluiceError {
+  override readonly name = "MalformedMessageError";
+  override readonly retryable = false;
+}
+
+/** A record in Valkey that contradicts the contract, in a place where guessing would do harm. */
+export class InvalidRecordError extends SluiceError {
+  override readonly name = "InvalidRecordError";
+  override readonly retryable = true;
+}
+
+/** A reply that is not of the form that section 5 of the contract gives. */
+export class ProtocolError extends SluiceError {
+  override readonly name = "ProtocolError";
+  override readonly retryable = false;
+}
+
+/** A function refused (`[0, code, …]`): the call succeeded, and nothing was written. */
+export class RefusedError extends SluiceError {
+  override readonly name = "RefusedError";
+  override readonly retryable: boolean;
+  readonly code: string;
+  readonly detail: readonly string[];
+
+  constructor(functionName: string, code: string, detail: readonly string[], retryable = false) {
+    super(`${functionName} refused: ${[code, ...detail].join(", ")}`);
+    this.code = code;
+    this.detail = detail;
+    this.retryable = retryable;
+  }
+}
+
+/** Valkey did not do what was asked: the connection, the server or the cluster failed. */
+export class ValkeyError extends SluiceError {
+  override readonly name = "ValkeyError";
+  override readonly retryable = true;
+}
+
+/** The queue did not accept a message. */
+export class PublishError extends SluiceError {
+  override readonly name = "PublishError";
+  override readonly retryable = true;
+}
+
+/** The text of anything that was thrown. */
+export function messageOf(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}

@@ -1,0 +1,128 @@
+/**
+ * Identifiers of the wire contract (section 1), as branded types that only a parser makes.
+ *
+ * An id is kept exactly as it was written: it names keys, and a re-spelled id would name other ones.
+ */
+
+declare const brand: unique symbol;
+type Branded<Base, Name extends string> = Base & { readonly [brand]: Name };
+
+/** `{fp:N}:<uuid>`; the braces are part of the id. */
+export type ExecutionId = Branded<string, "ExecutionId">;
+/** A UUID. */
+export type FlowId = Branded<string, "FlowId">;
+/** A UUID. */
+export type EdgeId = Branded<string, "EdgeId">;
+/** 1 to 64 bytes of printable ASCII. */
+export type LaneId = Branded<string, "LaneId">;
+/** An unsigned 32-bit integer. */
+export type AttemptIndex = Branded<number, "AttemptIndex">;
+/** An unsigned 16-bit integer: the N of the hash tag `{fp:N}`. */
+export type Partition = Branded<number, "Partition">;
+
+export type IdErrorReason =
+  | "missing_partition_tag"
+  | "invalid_partition"
+  | "invalid_uuid"
+  | "invalid_lane"
+  | "invalid_attempt_index";
+
+/** Why a text is not the identifier it was taken for. */
+export interface IdError {
+  readonly reason: IdErrorReason;
+  /** One sentence for a person: what was expected and what was found. */
+  readonly message: string;
+}
+
+export type Parsed<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly error: IdError };
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+const DECIMAL = /^(?:0|[1-9][0-9]*)$/;
+const LANE = /^[\x20-\x7e]{1,64}$/;
+const TAG_START = "{fp:";
+const TAG_END = "}:";
+const MAX_PARTITION = 65_535;
+const MAX_ATTEMPT_INDEX = 4_294_967_295;
+const QUOTED_LENGTH = 100;
+
+function valid<T>(value: unknown): Parsed<T> {
+  return { ok: true, value: value as T };
+}
+
+function invalid(reason: IdErrorReason, expected: string, found: unknown): Parsed<never> {
+  return { ok: false, error: { reason, message: `expected ${expected}, found ${quote(found)}` } };
+}
+
+function quote(found: unknown): string {
+  if (typeof found !== "string") return found === null ? "null" : `a value of type ${typeof found}`;
+  return JSON.stringify(found.length > QUOTED_LENGTH ? `${found.slice(0, QUOTED_LENGTH)}…` : found);
+}
+
+/**
+ * Parses `{fp:N}:<uuid>`. N is not checked against a partition count: ids outlive configurations.
+ * Fails with `missing_partition_tag`, `invalid_partition` (not a decimal u16) or `invalid_uuid`.
+ */
+export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
+  if (typeof text !== "string" || !text.startsWith(TAG_START) || !text.includes(TAG_END)) {
+    return invalid("missing_partition_tag", "an execution id like {fp:N}:<uuid>", text);
+  }
+  const end = text.indexOf(TAG_END);
+  const partition = text.slice(TAG_START.length, end);
+  if (!DECIMAL.test(partition) || Number(partition) > MAX_PARTITION) {
+    return invalid("invalid_partition", `an execution id whose partition is 0 to ${MAX_PARTITION}`, text);
+  }
+  if (!UUID.test(text.slice(end + TAG_END.length))) {
+    return invalid("invalid_uuid", "an execution id that ends in a UUID", text);
+  }
+  return valid(text);
+}
+
+/** Parses a flow's UUID, hyphenated, in either case. */
+export function parseFlowId(text: unknown): Parsed<FlowId> {
+  return typeof text === "string" && UUID.test(text)
+    ? valid(text)
+    : invalid("invalid_uuid", "a flow id (a UUID)", text);
+}
+
+/** Parses an edge's UUID, hyphenated, in either case. */
+export function parseEdgeId(text: unknown): Parsed<EdgeId> {
+  return typeof text === "string" && UUID.test(text)
+    ? valid(text)
+    : invalid("invalid_uuid", "an edge id (a UUID)", text);
+}
+
+/** Parses a lane: 1 to 64 bytes of printable ASCII (0x20 to 0x7e). */
+export function parseLaneId(text: unknown): Parsed<LaneId> {
+  return typeof text === "string" && LANE.test(text)
+    ? valid(text)
+    : invalid("invalid_lane", "a lane of 1 to 64 printable ASCII characters", text);
+}
+
+/** Parses an attempt index as a record holds it: null, undefined and the empty string mean 0. */
+export function parseAttemptIndex(text: unknown): Parsed<AttemptIndex> {
+  if (text === null || text === undefined || text === "") return valid(0);
+  return typeof text === "string" && DECIMAL.test(text) && Number(text) <= MAX_ATTEMPT_INDEX
+    ? valid(Number(text))
+    : invalid("invalid_attempt_index", "an attempt index (a 32-bit unsigned integer)", text);
+}
+
+/** The partition that an execution id carries in its own tag. */
+export function partitionOf(id: ExecutionId): Partition {
+  return Number(id.slice(TAG_START.length, id.indexOf(TAG_END))) as Partition;
+}
+
+/** Makes the execution id of a partition and a UUID, for those who mint ids. */
+export function mintExecutionId(partition: Partition, uuid: string): Parsed<ExecutionId> {
+  return parseExecutionId(`${TAG_START}${partition}${TAG_END}${uuid}`);
+}
+
+/**
+ * Takes a parser's value, or throws a TypeError with the parser's message. For ids that the program
+ * itself made or holds as constants; what comes from outside is handled, not unwrapped.
+ */
+export function unwrap<T>(parsed: Parsed<T>): T {
+  if (parsed.ok) return parsed.value;
+  throw new TypeError(parsed.error.message);
+}
