@@ -1,27 +1,6 @@
-import { readdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-
-/** The name under which the library is loaded (contract, section 6). */
-export const LIBRARY_NAME = "flowfabric";
-
-/**
- * The library's source: every `.lua` file of this folder, helpers first, each behind a line that names it.
- * The build puts the joined text in this module's place, so that a bundle needs no files.
- */
-export const LIBRARY_SOURCE: string = joinLibrary(fileURLToPath(new URL(".", import.meta.url)));
+export { LIBRARY_NAME, LIBRARY_SOURCE } from "#lua/source.ts";
 
 /** The names of the functions that a library source registers. */
 export function functionNames(source: string): string[] {
   return [...source.matchAll(/function_name\s*=\s*'([^']+)'/g)].map((match) => match[1] ?? "");
-}
-
-function joinLibrary(folder: string): string {
-  const files = readdirSync(folder).filter((name) => name.endsWith(".lua"));
-  const ordered = [...files.filter((name) => !name.startsWith("ff_")), ...files.filter(isFunction)];
-  const parts = ordered.map((name) => `-- source: lua/${name}\n${readFileSync(`${folder}${name}`, "utf8")}`);
-  return `#!lua name=${LIBRARY_NAME}\n\n${parts.join("\n")}`;
-}
-
-function isFunction(name: string): boolean {
-  return name.startsWith("ff_");
 }

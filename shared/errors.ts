@@ -65,7 +65,24 @@ export class PublishError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** A flow was not submitted, or not to its end. Where it is retryable, submitting again completes it. */
+export class SubmissionError extends SluiceError {
+  override readonly name = "SubmissionError";
+  override readonly retryable: boolean;
+
+  constructor(message: string, options: { readonly retryable: boolean; readonly cause?: unknown }) {
+    super(message, options.cause === undefined ? {} : { cause: options.cause });
+    this.retryable = options.retryable;
+  }
+}
+
 /** The text of anything that was thrown. */
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** An error with the chain of its causes, on one line. */
+export function describeFault(error: Error): string {
+  const cause = error.cause === undefined ? "" : `: ${messageOf(error.cause)}`;
+  return `${error.name}: ${error.message}${cause}`;
 }

@@ -198,3 +198,18 @@ export function cancelExecution(
     ],
   );
 }
+
+/**
+ * `ff_promote_delayed`, a function of ours that the contract does not have: an execution whose delay has
+ * elapsed becomes eligible. Replies `OK`, or `delay_not_elapsed, <delay_until>`.
+ */
+export function promoteDelayed(target: Target, nowMs: number): ValkeyCommand {
+  const { keys, index, lane } = target;
+  const laneKeys = index.lane(lane);
+  return fcall(
+    keys.partition,
+    "ff_promote_delayed",
+    [keys.core, laneKeys.delayed, laneKeys.eligible],
+    [keys.id, nowMs],
+  );
+}

@@ -1,7 +1,8 @@
 import { ProtocolError } from "#shared/errors.ts";
 
 /**
- * Every refusal code of the contract (sections 6 and 7). `test/lua/codes.test.ts` holds this list equal
+ * Every refusal code of the contract (sections 6 and 7), and two of our own: `delay_not_elapsed` and
+ * `not_delayed`, which only `ff_promote_delayed` replies. `test/lua/codes.test.ts` holds this list equal
  * to the codes that the Lua sources can reply.
  */
 export const REFUSAL_CODES = [
@@ -9,6 +10,7 @@ export const REFUSAL_CODES = [
   "already_member_of_different_flow",
   "claim_grant_expired",
   "cycle_detected",
+  "delay_not_elapsed",
   "dependency_already_exists",
   "deps_not_satisfied",
   "execution_already_in_flow",
@@ -31,6 +33,7 @@ export const REFUSAL_CODES = [
   "lease_revoked",
   "max_replays_exhausted",
   "not_blocked_by_deps",
+  "not_delayed",
   "not_runnable",
   "self_referencing_edge",
   "stale_graph_revision",
@@ -83,7 +86,7 @@ export function decodeReply(raw: unknown): DecodedReply<Reply> {
 
 /** A protocol error that shows the reply, cut to a readable length. */
 export function malformed(what: string, raw: unknown): { ok: false; error: ProtocolError } {
-  const shown = JSON.stringify(raw, (_, value: unknown) => textOf(value) ?? value);
+  const shown = JSON.stringify([raw], (_, value: unknown) => textOf(value) ?? value);
   return { ok: false, error: new ProtocolError(`the reply ${what}: ${shown.slice(0, 300)}`) };
 }
 

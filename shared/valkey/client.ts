@@ -30,6 +30,12 @@ const CLUSTER: ClusterOptions = {
   dnsLookup: (address, callback) => callback(null, address),
 };
 
+/** One primary of the deployment. */
+export interface ValkeyNode {
+  /** Rejects with what the server or the client raised. */
+  call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
+}
+
 /** A connection to Valkey, standalone or cluster. */
 export class Valkey implements Pipelines {
   readonly #client: Redis | Cluster;
@@ -69,12 +75,17 @@ export class Valkey implements Pipelines {
     return this.#client.call(name, args);
   }
 
+  /** The primaries: the one server, or the cluster's as the client knows them now. */
+  async primaries(): Promise<ValkeyNode[]> {
+    const client = this.#client;
+    if (client instanceof Redis) return [nodeOf(client)];
+    if (client.nodes("master").length === 0) await client.ping();
+    return client.nodes("master").map(nodeOf);
+  }
+
   /** Runs one command on every primary, all at once; rejects if any of them fails. */
   async onEveryPrimary(name: string, ...args: ValkeyArgument[]): Promise<unknown[]> {
-    const client = this.#client;
-    if (client instanceof Redis) return [await client.call(name, args)];
-    if (client.nodes("master").length === 0) await client.ping();
-    return Promise.all(client.nodes("master").map((node) => node.call(name, args)));
+    return Promise.all((await this.primaries()).map((node) => node.call(name, ...args)));
   }
 
   /** Closes every connection at once; commands under way fail. */
@@ -90,6 +101,10 @@ export class Valkey implements Pipelines {
       return lines.map(() => [failure]);
     }
   }
+}
+
+function nodeOf(client: Redis): ValkeyNode {
+  return { call: (name, ...args) => client.call(name, args) };
 }
 
 function lineOf(command: ValkeyCommand | undefined): (string | number | Buffer)[] {

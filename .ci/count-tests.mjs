@@ -1,0 +1,16 @@
+/**
+ * Prints "<passed> <failed>" of a test run, from its JSON report and its exit status. A test that was skipped, a file
+ * that could not be loaded and a run that crashed are failures.
+ */
+
+import { existsSync, readFileSync } from "node:fs";
+
+const [file = "", status = "1"] = process.argv.slice(2);
+const report = existsSync(file) ? JSON.parse(readFileSync(file, "utf8")) : { testResults: [] };
+const tests = report.testResults.flatMap(({ assertionResults }) => assertionResults);
+const passed = tests.filter((test) => test.status === "passed").length;
+const brokenFiles = report.testResults.filter(
+  (result) => result.status === "failed" && result.assertionResults.every((test) => test.status === "passed"),
+);
+const failed = tests.length - passed + brokenFiles.length;
+console.log(passed, failed === 0 && status !== "0" ? 1 : failed);

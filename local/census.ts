@@ -1,0 +1,89 @@
+import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { ValkeyError } from "#shared/errors.ts";
+import type { ExecutionId } from "#shared/ids.ts";
+import type { PartitionRouter } from "#shared/partitions.ts";
+import { command, type Pipelines } from "#shared/valkey/command.ts";
+
+/** Where a flow's executions stand. The numbers add up to all of them. */
+export interface Standing {
+  /** The ended ones, by their outcome. */
+  readonly ended: Readonly<Record<TerminalOutcome, number>>;
+  /** Waiting for a worker, at once or at a set time. */
+  readonly ready: number;
+  readonly active: number;
+  /** Waiting for other executions, or in a state that this stack does not know. */
+  readonly blocked: number;
+}
+
+/** Executions asked after in one pipeline. */
+const CHUNK = 2_000;
+const READY = new Set(["eligible_now", "not_eligible_until_time"]);
+
+/**
+ * Counts a flow's executions by asking each one's own record, the only truth there is. What has ended is not asked
+ * again: nothing here replays an execution.
+ */
+export class Census {
+  readonly #valkey: Pipelines;
+  readonly #router: PartitionRouter;
+  readonly #ended: Record<TerminalOutcome, number> = {
+    success: 0,
+    failed: 0,
+    cancelled: 0,
+    expired: 0,
+    skipped: 0,
+  };
+  #pending: readonly ExecutionId[];
+
+  constructor(valkey: Pipelines, router: PartitionRouter, executions: Iterable<ExecutionId>) {
+    this.#valkey = valkey;
+    this.#router = router;
+    this.#pending = [...executions];
+  }
+
+  /** How many have not ended, as far as the last count knows. */
+  get unfinished(): number {
+    return this.#pending.length;
+  }
+
+  /** Counts once more. Throws a ValkeyError when a record cannot be read. */
+  async take(): Promise<Standing> {
+    const pending: ExecutionId[] = [];
+    let ready = 0;
+    let active = 0;
+    for (let start = 0; start < this.#pending.length; start += CHUNK) {
+      for (const [id, phase, outcome, eligibility] of await this.#read(
+        this.#pending.slice(start, start + CHUNK),
+      )) {
+        if (phase === "terminal" && isTerminalOutcome(outcome)) {
+          this.#ended[outcome] += 1;
+          continue;
+        }
+        pending.push(id);
+        if (phase === "active") active += 1;
+        else if (phase === "runnable" && READY.has(eligibility)) ready += 1;
+      }
+    }
+    this.#pending = pending;
+    return { ended: { ...this.#ended }, ready, active, blocked: pending.length - ready - active };
+  }
+
+  async #read(
+    executions: readonly ExecutionId[],
+  ): Promise<[id: ExecutionId, phase: string, outcome: string, eligibility: string][]> {
+    const results = await this.#valkey.pipelined(
+      executions.map((id) => {
+        const { partition, core } = this.#router.execKeys(id);
+        return command(partition, "hmget", core, "lifecycle_phase", "terminal_outcome", "eligibility_state");
+      }),
+    );
+    return executions.map((id, index) => {
+      const result = results[index];
+      if (result?.ok !== true) {
+        throw new ValkeyError(`the record of ${id} cannot be read: ${result?.error.message ?? "no reply"}`);
+      }
+      const fields: readonly unknown[] = Array.isArray(result.value) ? result.value : [];
+      return [id, fieldOf(fields[0]), fieldOf(fields[1]), fieldOf(fields[2])];
+    });
+  }
+}

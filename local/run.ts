@@ -1,0 +1,143 @@
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Census, type Standing } from "#local/census.ts";
+import type { Stack } from "#local/stack.ts";
+import { Workers } from "#local/workers.ts";
+import type { Assignment } from "#local/workflow-file.ts";
+import { type FlowId, parseFlowId, unwrap } from "#shared/ids.ts";
+import type { PartitionRouter } from "#shared/partitions.ts";
+import { type Submission, submitFlow } from "#shared/submission/submit.ts";
+import type { Pipelines } from "#shared/valkey/command.ts";
+import type { RunOutcome } from "#shared/worker/finish.ts";
+import type { Execution } from "#shared/worker/worker.ts";
+
+export interface RunProgress {
+  readonly phase: "submitting" | "running";
+  readonly tasks: number;
+  /** Executions submitted, or ended. */
+  readonly done: number;
+  readonly failed: number;
+  readonly skipped: number;
+  readonly messages: number;
+}
+
+export interface RunResult {
+  readonly flowId: FlowId;
+  readonly submission: Submission;
+  readonly standing: Standing;
+  readonly unfinished: number;
+  /** Messages that the queue gave up. */
+  readonly deadLetters: number;
+  /** From the first call of the submission to the last end. */
+  readonly seconds: number;
+}
+
+const WORKERS = 3;
+const TICK_MS = 100;
+/** Nothing under way anywhere for so long means that nothing will happen any more. */
+const STILL_MS = 1_500;
+/** Something is under way, and yet nothing has changed for so long. */
+const STUCK_MS = 60_000;
+
+/**
+ * Submits a workflow and has it worked off. Returns when every execution has ended and the queue is empty, or when
+ * nothing moves any more. Rejects with the signal's reason when that aborts.
+ */
+export async function runWorkflow(
+  stack: Stack,
+  router: PartitionRouter,
+  { workflow, failing }: Assignment,
+  signal: AbortSignal,
+  events: { onProgress: (progress: RunProgress) => void; onFault: (fault: string) => void },
+): Promise<RunResult> {
+  const startedAt = performance.now();
+  const flowId = unwrap(parseFlowId(randomUUID()));
+  const tasks = workflow.tasks.length;
+  const submission = await submitFlow({ ...stack, valkey: until(signal, stack.valkey), router }, workflow, {
+    flowId,
+    onProgress: ({ executions }) => {
+      events.onProgress({ phase: "submitting", tasks, done: executions, failed: 0, skipped: 0, messages: 0 });
+    },
+  });
+  signal.throwIfAborted();
+  const workers = new Workers({
+    ...stack,
+    partition: submission.partition,
+    lanes: [...new Set(workflow.tasks.map(({ lane }) => lane))],
+    count: WORKERS,
+    run: (execution) => Promise.resolve(simulate(execution, submission, failing)),
+    onFault: events.onFault,
+  });
+  workers.start();
+  try {
+    const census = new Census(stack.valkey, router, submission.tasks.keys());
+    const standing = await watch(stack, workers, census, signal, ({ ended }) => {
+      const done = tasks - census.unfinished;
+      const { messages } = stack.poller.counts;
+      events.onProgress({
+        phase: "running",
+        tasks,
+        done,
+        failed: ended.failed,
+        skipped: ended.skipped,
+        messages,
+      });
+    });
+    const { visible } = await stack.queue.counts(stack.queue.deadLetterQueueUrl);
+    const seconds = Math.round(performance.now() - startedAt) / 1_000;
+    return { flowId, submission, standing, unfinished: census.unfinished, deadLetters: visible, seconds };
+  } finally {
+    await workers.stop();
+  }
+}
+
+/** Pipelines that fail once the signal aborts: a large submission must not hold up the end. */
+function until(signal: AbortSignal, valkey: Pipelines): Pipelines {
+  return {
+    pipelined: (commands) =>
+      signal.aborted
+        ? Promise.resolve(commands.map(() => ({ ok: false, error: new Error("stopped") })))
+        : valkey.pipelined(commands),
+  };
+}
+
+/** What a task comes to; a real one would do its work here. */
+function simulate({ id }: Execution, { tasks }: Submission, failing: ReadonlySet<string>): RunOutcome {
+  const task = tasks.get(id) ?? id;
+  return failing.has(task)
+    ? { outcome: "failed", reason: `${task} was to fail` }
+    : { outcome: "success", result: JSON.stringify({ task }) };
+}
+
+/**
+ * Counts again and again until all have ended and the queue is empty, or nothing moves any more. Idle is only
+ * believed when it lasts: a completion may be between a worker's hands and the queue.
+ */
+async function watch(
+  stack: Stack,
+  workers: Workers,
+  census: Census,
+  signal: AbortSignal,
+  onStanding: (standing: Standing) => void,
+): Promise<Standing> {
+  let seen = "";
+  let changedAt = performance.now();
+  for (;;) {
+    const standing = await census.take();
+    const counts = await stack.queue.counts(stack.queue.queueUrl);
+    signal.throwIfAborted();
+    onStanding(standing);
+    const isQueueEmpty = counts.visible + counts.inFlight + counts.delayed === 0;
+    const isQuiet = isQueueEmpty && !workers.isBusy;
+    if (census.unfinished === 0 && isQuiet) return standing;
+    const state = JSON.stringify([standing, stack.poller.counts]);
+    if (state !== seen) {
+      seen = state;
+      changedAt = performance.now();
+    }
+    const stillFor = performance.now() - changedAt;
+    const isOver = isQueueEmpty && standing.ready + standing.active === 0;
+    if (stillFor > STUCK_MS || (isOver && stillFor > STILL_MS)) return standing;
+    await sleep(TICK_MS, undefined, { signal });
+  }
+}

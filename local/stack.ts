@@ -1,0 +1,157 @@
+import { createWriteStream } from "node:fs";
+import { access, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { finished } from "node:stream/promises";
+import { fileURLToPath } from "node:url";
+import type { SQSClient } from "@aws-sdk/client-sqs";
+import { FunctionProcess } from "#local/function-process.ts";
+import { Poller } from "#local/poller.ts";
+import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import type { PartitionRouter } from "#shared/partitions.ts";
+import type { CompletionSink } from "#shared/queue/completion.ts";
+import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { Valkey } from "#shared/valkey/client.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
+
+const BUNDLE = fileURLToPath(new URL("../dist/dispatch/index.mjs", import.meta.url));
+/** As many events of the function as are under way at once. */
+const CONCURRENCY = 2;
+const FUNCTION_TIMEOUT_MS = 10_000;
+/** In AWS six times the function's timeout; here nothing is throttled, and nobody waits that long. */
+const VISIBILITY_TIMEOUT_SECONDS = 12;
+
+export interface StackOptions {
+  readonly router: PartitionRouter;
+  readonly maxCascadeDepth: number;
+  readonly onFault: (fault: string) => void;
+  readonly visibilityTimeoutSeconds?: number;
+}
+
+/** Everything that runs a workflow, but for its workers: a Valkey, a queue, and the dispatch function on it. */
+export interface Stack extends AsyncDisposable {
+  readonly server: ValkeyServer;
+  readonly valkey: Valkey;
+  readonly queue: LocalQueue;
+  readonly completions: CompletionSink;
+  readonly poller: Poller;
+  readonly functions: readonly FunctionProcess[];
+  /** Holds all that the function has written. */
+  readonly logFile: string;
+  /** Keeps the log's folder when the stack is taken down. */
+  keepLog(): void;
+}
+
+/**
+ * Starts the stack. When it is disposed of, and also when it does not come up, nothing of it is left, but for a log
+ * that is to be kept. Throws a ConfigurationError when the function has not been built or there is no Valkey.
+ */
+export async function startStack(options: StackOptions): Promise<Stack> {
+  await access(BUNDLE).catch(() => {
+    throw new ConfigurationError(["the dispatch function is not built: run npm run build"]);
+  });
+  await using parts = new AsyncDisposableStack();
+  const log = parts.use(await openLog());
+  const server = parts.use(await startValkey());
+  const valkey = parts.adopt(
+    new Valkey({ url: server.url, cluster: false }, (error) => options.onFault(`Valkey: ${error.message}`)),
+    (client) => client.close(),
+  );
+  await recordPartitions(valkey, options.router);
+  await ensureLibrary(valkey);
+  const queue = parts.use(
+    await startQueue({
+      visibilityTimeoutSeconds: options.visibilityTimeoutSeconds ?? VISIBILITY_TIMEOUT_SECONDS,
+    }),
+  );
+  const client = parts.adopt(queue.client(), (made: SQSClient) => made.destroy());
+  const functions = Array.from({ length: CONCURRENCY }, () =>
+    parts.use(
+      new FunctionProcess({
+        functionName: "sluice-dispatch",
+        bundle: BUNDLE,
+        timeoutMs: FUNCTION_TIMEOUT_MS,
+        environment: environmentFor(options, server, queue),
+        onOutput: log.write,
+      }),
+    ),
+  );
+  const poller = parts.adopt(
+    new Poller({ client, queueUrl: queue.queueUrl, environments: functions, onFault: options.onFault }),
+    (made) => made.stop(),
+  );
+  poller.start();
+  const all = parts.move();
+  return {
+    server,
+    valkey,
+    queue,
+    completions: new SqsCompletionSink(client, queue.queueUrl),
+    poller,
+    functions,
+    logFile: log.file,
+    keepLog: log.keep,
+    [Symbol.asyncDispose]: () => all.disposeAsync(),
+  };
+}
+
+function environmentFor(
+  { router, maxCascadeDepth }: StackOptions,
+  server: ValkeyServer,
+  queue: LocalQueue,
+): Record<string, string> {
+  return {
+    ...queue.environment,
+    VALKEY_URL: server.url.href,
+    VALKEY_CLUSTER_MODE: "false",
+    COMPLETIONS_QUEUE_URL: queue.queueUrl,
+    FLOW_PARTITIONS: String(router.numFlowPartitions),
+    MAX_CASCADE_DEPTH: String(maxCascadeDepth),
+    LIBRARY_EDITION: "auto",
+    POWERTOOLS_SERVICE_NAME: "sluice-dispatch",
+    POWERTOOLS_METRICS_NAMESPACE: "Sluice",
+    POWERTOOLS_LOG_LEVEL: "INFO",
+  };
+}
+
+/** Whoever boots a deployment first writes down its partition counts (contract, section 2). */
+async function recordPartitions(valkey: Valkey, { config }: PartitionRouter): Promise<void> {
+  await valkey.call(
+    "hset",
+    PARTITION_CONFIG_KEY,
+    "num_flow_partitions",
+    config.numFlowPartitions,
+    "num_budget_partitions",
+    config.numBudgetPartitions,
+    "num_quota_partitions",
+    config.numQuotaPartitions,
+  );
+}
+
+interface FunctionLog extends AsyncDisposable {
+  readonly file: string;
+  readonly write: (text: string) => void;
+  readonly keep: () => void;
+}
+
+async function openLog(): Promise<FunctionLog> {
+  const folder = await mkdtemp(join(tmpdir(), "sluice-log-"));
+  const file = join(folder, "dispatch.log");
+  const stream = createWriteStream(file);
+  let isKept = false;
+  return {
+    file,
+    write: (text) => stream.write(text),
+    keep: () => {
+      isKept = true;
+    },
+    async [Symbol.asyncDispose]() {
+      stream.end();
+      await finished(stream);
+      if (!isKept) await rm(folder, { recursive: true, force: true });
+    },
+  };
+}

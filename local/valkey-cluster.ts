@@ -1,0 +1,52 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Redis } from "iovalkey";
+import { HOST } from "#local/valkey-process.ts";
+
+const SLOTS = 16_384;
+const FORMATION_DEADLINE_MS = 30_000;
+const POLL_MS = 50;
+
+/** Joins empty nodes into a cluster of primaries and waits until each of them knows all and serves. */
+export async function formCluster(ports: readonly number[]): Promise<void> {
+  const clients = ports.map((port) => new Redis({ host: HOST, port, lazyConnect: true }));
+  try {
+    await Promise.all(
+      clients.map(async (client, index) => {
+        const from = Math.floor((SLOTS * index) / clients.length);
+        const to = Math.floor((SLOTS * (index + 1)) / clients.length) - 1;
+        await client.call("CLUSTER", ["ADDSLOTSRANGE", from, to]);
+        // Distinct epochs from the start: nodes that share one would first have to settle whose is higher.
+        await client.call("CLUSTER", ["SET-CONFIG-EPOCH", index + 1]);
+      }),
+    );
+    const buses = await Promise.all(clients.map(busPort));
+    const [introducer] = clients;
+    for (const [index, port] of ports.entries()) {
+      if (index > 0) await introducer?.call("CLUSTER", ["MEET", HOST, port, buses[index] ?? 0]);
+    }
+    const deadline = Date.now() + FORMATION_DEADLINE_MS;
+    while (!(await Promise.all(clients.map((client) => isFormed(client, ports.length)))).every(Boolean)) {
+      if (Date.now() > deadline) throw new Error("the Valkey cluster did not form in time");
+      await sleep(POLL_MS);
+    }
+  } finally {
+    for (const client of clients) client.disconnect();
+  }
+}
+
+async function busPort(client: Redis): Promise<number> {
+  const setting: unknown = await client.call("CONFIG", ["GET", "cluster-port"]);
+  return Array.isArray(setting) ? Number(setting[1]) : Number.NaN;
+}
+
+async function isFormed(client: Redis, primaries: number): Promise<boolean> {
+  const info = String(await client.call("CLUSTER", ["INFO"]));
+  const expected = [
+    "cluster_state:ok",
+    `cluster_slots_ok:${SLOTS}`,
+    `cluster_known_nodes:${primaries}`,
+    `cluster_size:${primaries}`,
+  ];
+  const lines = new Set(info.split(/\r?\n/));
+  return expected.every((line) => lines.has(line));
+}

@@ -1,0 +1,138 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
+import { createServer, type Server } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+export const HOST = "127.0.0.1";
+const START_DEADLINE_MS = 20_000;
+const STOP_DEADLINE_MS = 5_000;
+const LOG_LINES_KEPT = 30;
+const READY = "Ready to accept connections";
+/** Waits for the end of its input, then ends the server $1 and removes the folder $2. */
+const GUARD = 'trap "" INT TERM HUP; cat >/dev/null; kill -9 "$1" 2>/dev/null; rm -rf "$2"';
+
+/** A server's process, which accepted connections when this was made. */
+export interface ValkeyProcess {
+  readonly pid: number;
+  /** Ends the server and removes its folder; a second call does nothing more. */
+  stop(): Promise<void>;
+}
+
+/** What became of a start: the process, or the end of the log of one that did not get ready. */
+export type Launch =
+  | { readonly ok: true; readonly server: ValkeyProcess }
+  | { readonly ok: false; readonly log: string };
+
+/**
+ * Starts a server in a folder of its own and waits until it is ready.
+ *
+ * It gets a guard: a shell that waits for this process to close its end of a pipe, and the kernel does that
+ * however this process dies. So no server lingers, not even after SIGKILL.
+ */
+export async function launch(
+  executable: string,
+  port: number,
+  extraArgs: readonly string[],
+): Promise<Launch> {
+  const folder = await mkdtemp(join(tmpdir(), "sluice-valkey-"));
+  const args = ["--port", String(port), "--bind", HOST, "--dir", folder, "--save", "", "--appendonly", "no"];
+  // In a process group of its own: Ctrl-C in a terminal is for us, who stop the server when we are done.
+  const child = spawn(executable, [...args, ...extraArgs], {
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  const guard = guardOf(child, folder);
+  const exited = new Promise<void>((resolve) => {
+    child.once("exit", () => resolve());
+    child.once("error", () => resolve());
+  });
+  const discard = async (): Promise<void> => {
+    await end(child, exited);
+    guard?.kill("SIGKILL");
+    await rm(folder, { recursive: true, force: true });
+  };
+  const readiness = await untilReady(child, exited);
+  if (!readiness.ready || child.pid === undefined) {
+    await discard();
+    return { ok: false, log: readiness.log };
+  }
+  let stopped: Promise<void> | undefined;
+  const stop = (): Promise<void> => {
+    stopped ??= discard();
+    return stopped;
+  };
+  return { ok: true, server: { pid: child.pid, stop } };
+}
+
+function guardOf(child: ChildProcess, folder: string): ChildProcess | undefined {
+  if (child.pid === undefined) return undefined;
+  const guard = spawn("sh", ["-c", GUARD, "guard", String(child.pid), folder], {
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  // Once the server is gone its id may be another process's.
+  child.once("exit", () => guard.kill("SIGKILL"));
+  guard.stdin?.on("error", () => guard.kill("SIGKILL"));
+  guard.unref();
+  if (guard.stdin !== null && "unref" in guard.stdin && typeof guard.stdin.unref === "function") {
+    guard.stdin.unref();
+  }
+  return guard;
+}
+
+async function untilReady(
+  child: ChildProcess,
+  exited: Promise<void>,
+): Promise<{ ready: boolean; log: string }> {
+  const lines: string[] = [];
+  const ready = new Promise<boolean>((resolve) => {
+    child.once("error", (error) => lines.push(error.message));
+    // Read on after the start as well: a full pipe would stop the server.
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.setEncoding("utf8").on("data", (text: string) => {
+        lines.push(...text.split("\n").filter((line) => line !== ""));
+        lines.splice(0, Math.max(0, lines.length - LOG_LINES_KEPT));
+        if (text.includes(READY)) resolve(true);
+      });
+    }
+  });
+  const late = new AbortController();
+  const deadline = sleep(START_DEADLINE_MS, false, { signal: late.signal }).catch(() => false);
+  const isReady = await Promise.race([ready, exited.then(() => false), deadline]);
+  late.abort();
+  return { ready: isReady, log: lines.join("\n") };
+}
+
+async function end(child: ChildProcess, exited: Promise<void>): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  child.kill("SIGTERM");
+  const timer = setTimeout(() => child.kill("SIGKILL"), STOP_DEADLINE_MS);
+  await exited;
+  clearTimeout(timer);
+}
+
+/** Two ports that were free a moment ago. */
+export async function freePorts(): Promise<[number, number]> {
+  const servers = await Promise.all([listening(), listening()]);
+  const ports = servers.map((server) => portOf(server));
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  const [first, second] = ports;
+  if (first === undefined || second === undefined) throw new Error("no free port on loopback");
+  return [first, second];
+}
+
+function listening(): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once("error", reject);
+    server.listen(0, HOST, () => resolve(server));
+  });
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
+  if (address === null || typeof address === "string") throw new Error("the listener has no port");
+  return address.port;
+}

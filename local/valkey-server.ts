@@ -1,0 +1,112 @@
+/**
+ * Private Valkey servers for the embedded stack and the tests: on loopback, on free ports, in a folder of
+ * their own, without persistence. They end with the process that started them.
+ */
+
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
+import { delimiter, isAbsolute, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { formCluster } from "#local/valkey-cluster.ts";
+import { freePorts, HOST, launch } from "#local/valkey-process.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+
+const START_ATTEMPTS = 5;
+const PORT_TAKEN = /Address already in use|Could not create server|Failed listening on port/i;
+const RECORDED_BY_SETUP = fileURLToPath(new URL("../.sluice/valkey-server", import.meta.url));
+
+export interface ValkeyServer extends AsyncDisposable {
+  readonly port: number;
+  readonly url: URL;
+  readonly pid: number;
+  /** Ends the server and removes its folder; a second call does nothing more. */
+  stop(): Promise<void>;
+}
+
+/** Servers that form a cluster; `port`, `url` and `pid` are the first one's. */
+export interface ValkeyCluster extends ValkeyServer {
+  readonly nodes: readonly ValkeyServer[];
+}
+
+export interface ValkeyOptions {
+  /** Appended to the server's arguments, e.g. `["--requirepass", "secret"]`. */
+  readonly extraArgs?: readonly string[];
+}
+
+/**
+ * The server's executable: the variable `VALKEY_SERVER`, else the path that the set-up recorded, else
+ * `valkey-server` on the path. Throws a ConfigurationError when there is none, or when the variable names
+ * something that cannot be run.
+ */
+export function findValkeyServer(environment: NodeJS.ProcessEnv = process.env): string {
+  const { VALKEY_SERVER: named = "", PATH: path = "" } = environment;
+  if (named !== "") {
+    if (isExecutable(named)) return named;
+    throw new ConfigurationError([`VALKEY_SERVER names ${named}, which is not an executable file`]);
+  }
+  const recorded = recordedPath();
+  if (isAbsolute(recorded) && isExecutable(recorded)) return recorded;
+  for (const folder of path.split(delimiter)) {
+    const candidate = join(folder, "valkey-server");
+    if (folder !== "" && isExecutable(candidate)) return candidate;
+  }
+  throw new ConfigurationError([
+    "no valkey-server was found: run `npm run setup`, or name the executable in VALKEY_SERVER",
+  ]);
+}
+
+/** Starts one server and waits until it accepts connections. Rejects with the end of its log. */
+export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeyServer> {
+  const { extraArgs = [] } = options;
+  const executable = findValkeyServer();
+  for (let attempt = 1; ; attempt += 1) {
+    const [port, busPort] = await freePorts();
+    // The bus port of a cluster's node would else be the port plus 10,000, free or not.
+    const cluster = extraArgs.includes("--cluster-enabled") ? ["--cluster-port", String(busPort)] : [];
+    const started = await launch(executable, port, [...extraArgs, ...cluster]);
+    if (started.ok) {
+      const { pid, stop } = started.server;
+      return { port, url: new URL(`redis://${HOST}:${port}`), pid, stop, [Symbol.asyncDispose]: stop };
+    }
+    if (attempt === START_ATTEMPTS || !PORT_TAKEN.test(started.log)) {
+      throw new Error(`${executable} did not start:\n${started.log}`);
+    }
+  }
+}
+
+/**
+ * Starts a cluster of primaries without replicas, the slots shared out evenly, and waits until every node
+ * sees all of them and serves. Rejects, leaving nothing running, when it does not form in time.
+ */
+export async function startValkeyCluster(primaries = 3): Promise<ValkeyCluster> {
+  const starts = await Promise.allSettled(
+    Array.from({ length: primaries }, () => startValkey({ extraArgs: ["--cluster-enabled", "yes"] })),
+  );
+  const nodes = starts.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
+  const stop = async (): Promise<void> => {
+    await Promise.all(nodes.map((node) => node.stop()));
+  };
+  try {
+    for (const start of starts) if (start.status === "rejected") throw start.reason;
+    const [first] = nodes;
+    if (first === undefined) throw new RangeError("a cluster has at least one primary");
+    await formCluster(nodes.map(({ port }) => port));
+    return { port: first.port, url: first.url, pid: first.pid, nodes, stop, [Symbol.asyncDispose]: stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+function recordedPath(): string {
+  const recorded = statSync(RECORDED_BY_SETUP, { throwIfNoEntry: false });
+  return recorded?.isFile() ? readFileSync(RECORDED_BY_SETUP, "utf8").trim() : "";
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return statSync(path).isFile();
+  } catch (_unreadable) {
+    return false;
+  }
+}

@@ -1,0 +1,53 @@
+import { readFile } from "node:fs/promises";
+import { relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import type { StartOptions } from "#local/options.ts";
+import { ConfigurationError, messageOf } from "#shared/errors.ts";
+import { parseWorkflow } from "#shared/submission/parse.ts";
+import type { Workflow } from "#shared/submission/workflow.ts";
+
+const EXAMPLE = fileURLToPath(new URL("../examples/nightly-report.json", import.meta.url));
+/** In the example one source of data is down: what needs it is skipped, the rest runs. */
+const EXAMPLE_FAILS = ["fetch-weather"];
+
+/** What is to run, and which of its tasks are to fail. */
+export interface Assignment {
+  readonly workflow: Workflow;
+  readonly failing: ReadonlySet<string>;
+}
+
+/**
+ * Reads the workflow that was asked for, or the example. Throws a ConfigurationError that names every fault: a file
+ * that cannot be read or is no workflow, a task to fail that the workflow has not.
+ */
+export async function readAssignment({ workflow: file, fail }: StartOptions): Promise<Assignment> {
+  const path = file ?? EXAMPLE;
+  const source = file ?? relative(process.cwd(), EXAMPLE);
+  const parsed = parseWorkflow(await read(path), source);
+  if (!parsed.ok) throw new ConfigurationError(parsed.faults);
+  const failing = new Set(fail ?? (file === undefined ? EXAMPLE_FAILS : []));
+  const known = new Set(parsed.value.tasks.map(({ id }) => id));
+  const unknown = [...failing].filter((id) => !known.has(id));
+  if (unknown.length > 0) {
+    throw new ConfigurationError(
+      unknown.map((id) => `--fail ${id}: ${source} has no task of that id${suggestion(id, known)}`),
+    );
+  }
+  return { workflow: parsed.value, failing };
+}
+
+async function read(path: string): Promise<string> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    throw new ConfigurationError([`the workflow cannot be read: ${messageOf(error)}`]);
+  }
+}
+
+const SHOWN = 5;
+
+function suggestion(id: string, known: ReadonlySet<string>): string {
+  const similar = [...known].filter((task) => task.toLowerCase().startsWith(id.toLowerCase().slice(0, 3)));
+  const shown = (similar.length > 0 ? similar : [...known]).slice(0, SHOWN);
+  return `; it has, for instance, ${shown.join(", ")}`;
+}

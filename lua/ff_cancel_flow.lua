@@ -1,0 +1,29 @@
+-- ff_cancel_flow: closes a flow; its members are the caller's to cancel. Uses the server's time.
+--
+-- KEYS   1 flow core, 2 members, 3 flow_index (not touched)
+-- ARGV   1 flow_id, 2 reason, 3 cancellation_policy, 4 now_ms (ignored)
+-- Reply  OK, cancellation_policy, member…
+--        refused: flow_not_found; flow_already_terminal
+
+local function ff_cancel_flow(keys, args)
+  check_arity('ff_cancel_flow', keys, 3, args, 4)
+  local flow_key, members_key = unpack(keys)
+  local _, reason, cancellation_policy = unpack(args)
+
+  local refusal = refuse_unless_open(fetch_flow(flow_key))
+  if refusal then
+    return refusal
+  end
+
+  local now = whole(server_now())
+  server.call('HSET', flow_key, 'public_flow_state', 'cancelled', 'cancelled_at', now, 'cancel_reason', reason,
+    'cancellation_policy', cancellation_policy, 'last_mutation_at', now)
+  -- unpack would fail on some thousands of members.
+  local reply = ok(cancellation_policy)
+  for _, member in ipairs(server.call('SMEMBERS', members_key)) do
+    reply[#reply + 1] = member
+  end
+  return reply
+end
+
+server.register_function{ function_name = 'ff_cancel_flow', callback = ff_cancel_flow }

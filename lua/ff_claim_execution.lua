@@ -1,0 +1,114 @@
+-- ff_claim_execution: a worker takes the execution that was granted to it. Uses the server's time.
+--
+-- KEYS   1 core, 2 claim_grant, 3 eligible, 4 lease_expiry, 5 worker leases, 6 attempt, 7 attempt usage,
+--        8 attempt policy (6 to 8 with index 0 as a placeholder), 9 attempts, 10 lease:current,
+--        11 lease:history, 12 active, 13 attempt_timeout, 14 execution_deadline
+-- ARGV   1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane, 5 capability_hash (not compared),
+--        6 lease_id, 7 lease_ttl_ms (> 0), 8 renew_before_ms, 9 attempt_id, 10 attempt_policy_json,
+--        11 attempt_timeout_ms, 12 execution_deadline_at (ms); 8 and 10 to 12 may be empty
+-- Reply  OK, lease_id, epoch, expires_at (ms), attempt_id, attempt_index, attempt_type (initial, retry, replay)
+--        refused: invalid_input, <argument>; execution_not_found; execution_not_leaseable, <phase>,
+--        <eligibility>; lease_conflict; active_attempt_exists; use_claim_resumed_execution;
+--        invalid_claim_grant; claim_grant_expired
+--
+-- Which attempt this is only the record knows: KEYS 6 and 8 have their index replaced by the real one, which
+-- is total_attempt_count; the hash tag stays. The usage of KEYS 7 is for a worker to report; it is not touched.
+
+local ATTEMPT_TYPES = { pending_retry_attempt = 'retry', pending_replay_attempt = 'replay' }
+
+-- Whether this execution can be claimed at all, then whether by this worker.
+local function refuse_unless_claimable(core, grant_key, worker_id, instance_id, now_ms)
+  if not core then
+    return refuse('execution_not_found')
+  end
+  if core.lifecycle_phase ~= 'runnable' or core.eligibility_state ~= 'eligible_now' or not has_no_outcome(core) then
+    return refuse('execution_not_leaseable', core.lifecycle_phase, core.eligibility_state)
+  end
+  if core.ownership_state ~= 'unowned' then
+    return refuse('lease_conflict')
+  end
+  if core.attempt_state == 'running_attempt' then
+    return refuse('active_attempt_exists')
+  end
+  if core.attempt_state == 'attempt_interrupted' then
+    return refuse('use_claim_resumed_execution')
+  end
+  local grant = fetch(grant_key, 'worker_id', 'worker_instance_id', 'grant_expires_at')
+  if not grant or grant.worker_id ~= worker_id or grant.worker_instance_id ~= instance_id then
+    return refuse('invalid_claim_grant')
+  end
+  if count(grant.grant_expires_at) <= now_ms then
+    return refuse('claim_grant_expired')
+  end
+  return nil
+end
+
+local function ff_claim_execution(keys, args)
+  check_arity('ff_claim_execution', keys, 14, args, 12)
+  local core_key, grant_key, eligible_key, lease_expiry_key, worker_leases_key, attempt_placeholder, _,
+    policy_placeholder, attempts_key, lease_key, history_key, active_key, timeout_key, deadline_key = unpack(keys)
+  local execution_id, worker_id, instance_id, lane, _, lease_id, lease_ttl, renew_before, attempt_id, policy_json,
+    timeout, deadline_at = unpack(args)
+
+  local lease_ttl_ms = milliseconds(lease_ttl) or 0
+  if lease_ttl_ms == 0 then
+    return refuse('invalid_input', 'lease_ttl_ms')
+  end
+  if is_malformed(renew_before) then
+    return refuse('invalid_input', 'renew_before_ms')
+  end
+  if is_malformed(timeout) then
+    return refuse('invalid_input', 'attempt_timeout_ms')
+  end
+  if is_malformed(deadline_at) then
+    return refuse('invalid_input', 'execution_deadline_at')
+  end
+  local now_ms = server_now()
+  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
+    'attempt_state', 'total_attempt_count', 'current_lease_epoch', 'started_at')
+  local refusal = refuse_unless_claimable(core, grant_key, worker_id, instance_id, now_ms)
+  if refusal then
+    return refusal
+  end
+
+  local now = whole(now_ms)
+  local epoch = whole(count(core.current_lease_epoch) + 1)
+  local index = whole(count(core.total_attempt_count))
+  local attempt_type = ATTEMPT_TYPES[core.attempt_state] or 'initial'
+  local expires_at = whole(now_ms + lease_ttl_ms)
+  local renew_by = whole(now_ms + math.max(0, lease_ttl_ms - (milliseconds(renew_before) or 0)))
+  local attempt_key = sibling(attempt_placeholder, index)
+
+  server.call('DEL', grant_key)
+  server.call('HSET', attempt_key, 'attempt_id', attempt_id, 'execution_id', execution_id, 'attempt_index', index,
+    'attempt_type', attempt_type, 'attempt_state', 'started', 'started_at', now, 'lease_id', lease_id,
+    'lease_epoch', epoch, 'worker_id', worker_id, 'worker_instance_id', instance_id)
+  if policy_json ~= '' then
+    server.call('HSET', attempt_key .. string.match(policy_placeholder, ':[^:]*$'), 'policy_json', policy_json)
+  end
+  server.call('ZADD', attempts_key, now, index)
+  server.call('DEL', lease_key)
+  server.call('HSET', lease_key, 'lease_id', lease_id, 'lease_epoch', epoch, 'execution_id', execution_id,
+    'attempt_id', attempt_id, 'attempt_index', index, 'worker_id', worker_id, 'worker_instance_id', instance_id,
+    'acquired_at', now, 'expires_at', expires_at, 'last_renewed_at', now, 'renewal_deadline', renew_by)
+  server.call('XADD', history_key, '*', 'event', 'acquired', 'lease_id', lease_id, 'lease_epoch', epoch,
+    'attempt_index', index, 'worker_instance_id', instance_id, 'at', now)
+  transition(core_key, active_state(), now, 'current_attempt_index', index, 'current_attempt_id', attempt_id,
+    'total_attempt_count', whole(count(index) + 1), 'current_lease_id', lease_id, 'current_lease_epoch', epoch,
+    'current_worker_id', worker_id, 'current_worker_instance_id', instance_id, 'current_lane', lane,
+    'lease_acquired_at', now, 'lease_expires_at', expires_at, 'lease_last_renewed_at', now,
+    'lease_renewal_deadline', renew_by, 'started_at', core.started_at == '' and now or core.started_at)
+  server.call('ZREM', eligible_key, execution_id)
+  server.call('ZADD', active_key, expires_at, execution_id)
+  server.call('ZADD', lease_expiry_key, expires_at, execution_id)
+  server.call('SADD', worker_leases_key, execution_id)
+  if timeout ~= '' then
+    server.call('ZADD', timeout_key, whole(now_ms + milliseconds(timeout)), execution_id)
+  end
+  if deadline_at ~= '' then
+    server.call('ZADD', deadline_key, deadline_at, execution_id)
+  end
+  return ok(lease_id, epoch, expires_at, attempt_id, index, attempt_type)
+end
+
+server.register_function{ function_name = 'ff_claim_execution', callback = ff_claim_execution }

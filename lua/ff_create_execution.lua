@@ -1,0 +1,124 @@
+-- ff_create_execution: a new execution, runnable at once or at a time to come. Uses the server's time.
+--
+-- KEYS   1 core, 2 payload, 3 policy, 4 tags, 5 the lane's eligible or delayed zset, 6 idempotency key (or
+--        noop), 7 execution_deadline, 8 all_executions
+-- ARGV   1 execution_id, 2 namespace, 3 lane_id, 4 execution_kind, 5 priority (0 to 9000, clamped),
+--        6 creator_identity, 7 policy_json, 8 input_payload, 9 delay_until (ms), 10 dedup_ttl_ms,
+--        11 tags_json (an object of strings), 12 execution_deadline_at (ms), 13 partition_id;
+--        7 to 12 may be empty
+-- Reply  OK, execution_id, public_state
+--        DUPLICATE, <id that the idempotency key holds> | <execution_id>
+--        refused: invalid_input, <argument>; invalid_policy_json
+--
+-- The caller cannot know whether a delay_until is still to come by the server's clock, so whichever zset
+-- KEYS 5 names, the execution goes to the one of that lane that agrees with its record.
+
+local OPTIONAL_FIELDS = {
+  'current_attempt_index', 'current_attempt_id', 'current_lease_id', 'current_worker_id',
+  'current_worker_instance_id', 'started_at', 'completed_at', 'flow_id',
+  'lease_acquired_at', 'lease_expires_at', 'lease_last_renewed_at', 'lease_renewal_deadline',
+  'lease_expired_at', 'lease_revoked_at', 'lease_revoke_reason',
+  'pending_retry_reason', 'failure_reason', 'cancellation_reason', 'cancelled_by',
+  'current_suspension_id', 'current_waitpoint_id', 'parent_execution_id', 'replayed_at',
+  'progress_pct', 'progress_message', 'progress_updated_at',
+}
+
+-- The tags as names and values, or nil where the text is no JSON object of strings.
+local function tag_fields(tags_json)
+  local tags, fields = decode_json(tags_json), {}
+  if type(tags) ~= 'table' then
+    return nil
+  end
+  for name, value in pairs(tags) do
+    if type(name) ~= 'string' or type(value) ~= 'string' then
+      return nil
+    end
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+  return fields
+end
+
+local function schedule_key(declared, kind)
+  local lane, found = string.gsub(declared, ':[^:]*$', '')
+  return found == 1 and lane .. ':' .. kind or declared
+end
+
+local function ff_create_execution(keys, args)
+  check_arity('ff_create_execution', keys, 8, args, 13)
+  local core_key, payload_key, policy_key, tags_key, schedule, idempotency_key, deadline_key, all_key = unpack(keys)
+  local execution_id, namespace, lane_id, kind, priority_text, creator, policy_json, payload, delay_until,
+    dedup_ttl_ms, tags_json, deadline_at, partition_id = unpack(args)
+
+  local priority = tonumber(priority_text)
+  if not priority or priority ~= priority then
+    return refuse('invalid_input', 'priority')
+  end
+  if is_malformed(delay_until) then
+    return refuse('invalid_input', 'delay_until')
+  end
+  if is_malformed(dedup_ttl_ms) then
+    return refuse('invalid_input', 'dedup_ttl_ms')
+  end
+  if is_malformed(deadline_at) then
+    return refuse('invalid_input', 'execution_deadline_at')
+  end
+  local tags = tags_json == '' and {} or tag_fields(tags_json)
+  if not tags then
+    return refuse('invalid_input', 'tags_json')
+  end
+  local known = server.call('GET', idempotency_key)
+  if known then
+    return duplicate(known)
+  end
+  if server.call('EXISTS', core_key) == 1 then
+    return duplicate(execution_id)
+  end
+  if policy_json ~= '' and decode_json(policy_json) == nil then
+    return refuse('invalid_policy_json')
+  end
+
+  local now_ms = server_now()
+  local now = whole(now_ms)
+  local is_delayed = (milliseconds(delay_until) or 0) > now_ms
+  local vector = is_delayed and delayed_state('waiting_for_delay', 'pending_first_attempt')
+    or eligible_state('pending_first_attempt')
+  priority = clamped_priority(priority)
+  local fields = {
+    'execution_id', execution_id, 'namespace', namespace, 'lane_id', lane_id, 'execution_kind', kind,
+    'partition_id', partition_id, 'priority', whole(priority), 'creator_identity', creator,
+    'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
+    'replay_count', '0', 'lease_reclaim_count', '0', 'created_at', now,
+    'delay_until', is_delayed and delay_until or '',
+  }
+  for _, name in ipairs(OPTIONAL_FIELDS) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = ''
+  end
+  transition(core_key, vector, now, unpack(fields))
+  if payload ~= '' then
+    server.call('SET', payload_key, payload)
+  end
+  if policy_json ~= '' then
+    server.call('SET', policy_key, policy_json)
+  end
+  for position = 1, #tags, 2 do
+    server.call('HSET', tags_key, tags[position], tags[position + 1])
+  end
+  if is_delayed then
+    server.call('ZADD', schedule_key(schedule, 'delayed'), delay_until, execution_id)
+  else
+    local score = eligible_score({ created_at = now, priority = priority })
+    server.call('ZADD', schedule_key(schedule, 'eligible'), score, execution_id)
+  end
+  server.call('SADD', all_key, execution_id)
+  if deadline_at ~= '' then
+    server.call('ZADD', deadline_key, deadline_at, execution_id)
+  end
+  if (milliseconds(dedup_ttl_ms) or 0) > 0 then
+    server.call('SET', idempotency_key, execution_id, 'PX', dedup_ttl_ms)
+  end
+  return ok(execution_id, vector.public_state)
+end
+
+server.register_function{ function_name = 'ff_create_execution', callback = ff_create_execution }

@@ -1,0 +1,38 @@
+-- ff_evaluate_flow_eligibility: whether an execution's dependencies let it run. Reads only.
+--
+-- KEYS   1 core, 2 deps:meta
+-- ARGV   none
+-- Reply  OK, not_found | not_runnable | owned | terminal | impossible | blocked_by_dependencies | eligible
+
+local function flow_eligibility(core, meta)
+  if not core then
+    return 'not_found'
+  end
+  if core.lifecycle_phase ~= 'runnable' then
+    return 'not_runnable'
+  end
+  if core.ownership_state ~= 'unowned' and core.ownership_state ~= '' then
+    return 'owned'
+  end
+  if not has_no_outcome(core) then
+    return 'terminal'
+  end
+  if count(meta[1]) > 0 then
+    return 'impossible'
+  end
+  return count(meta[2]) > 0 and 'blocked_by_dependencies' or 'eligible'
+end
+
+local function ff_evaluate_flow_eligibility(keys, args)
+  check_arity('ff_evaluate_flow_eligibility', keys, 2, args, 0)
+  local core_key, meta_key = unpack(keys)
+  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'terminal_outcome')
+  local meta = server.call('HMGET', meta_key, 'impossible_required_count', 'unsatisfied_required_count')
+  return ok(flow_eligibility(core, meta))
+end
+
+server.register_function{
+  function_name = 'ff_evaluate_flow_eligibility',
+  callback = ff_evaluate_flow_eligibility,
+  flags = { 'no-writes' },
+}

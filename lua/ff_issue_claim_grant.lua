@@ -1,0 +1,45 @@
+-- ff_issue_claim_grant: reserves an eligible execution for one worker, for a while. Uses the server's time.
+--
+-- KEYS   1 core, 2 claim_grant, 3 eligible (read only: the claim takes the execution out)
+-- ARGV   1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane_id, 5 capability_hash, 6 grant_ttl_ms (> 0),
+--        7 route_snapshot_json, 8 admission_summary, 9 worker_capabilities_csv; 7 to 9 are kept as given
+-- Reply  OK, execution_id
+--        refused: invalid_input, grant_ttl_ms; execution_not_found; execution_not_eligible, <phase>,
+--        <eligibility>; grant_already_exists; execution_not_in_eligible_set
+
+local function ff_issue_claim_grant(keys, args)
+  check_arity('ff_issue_claim_grant', keys, 3, args, 9)
+  local core_key, grant_key, eligible_key = unpack(keys)
+  local execution_id, worker_id, instance_id, lane_id, capability_hash, ttl, route, admission, capabilities =
+    unpack(args)
+
+  local ttl_ms = milliseconds(ttl) or 0
+  if ttl_ms == 0 then
+    return refuse('invalid_input', 'grant_ttl_ms')
+  end
+  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome')
+  if not core then
+    return refuse('execution_not_found')
+  end
+  if core.lifecycle_phase ~= 'runnable' or core.ownership_state ~= 'unowned'
+    or core.eligibility_state ~= 'eligible_now' or not has_no_outcome(core) then
+    return refuse('execution_not_eligible', core.lifecycle_phase, core.eligibility_state)
+  end
+  if server.call('EXISTS', grant_key) == 1 then
+    return refuse('grant_already_exists')
+  end
+  if not server.call('ZSCORE', eligible_key, execution_id) then
+    return refuse('execution_not_in_eligible_set')
+  end
+
+  local now_ms = server_now()
+  local expires_at = whole(now_ms + ttl_ms)
+  server.call('HSET', grant_key, 'execution_id', execution_id, 'worker_id', worker_id, 'worker_instance_id',
+    instance_id, 'lane_id', lane_id, 'capability_hash', capability_hash, 'route_snapshot_json', route,
+    'admission_summary', admission, 'worker_capabilities_csv', capabilities, 'created_at', whole(now_ms),
+    'grant_expires_at', expires_at)
+  server.call('PEXPIREAT', grant_key, expires_at)
+  return ok(execution_id)
+end
+
+server.register_function{ function_name = 'ff_issue_claim_grant', callback = ff_issue_claim_grant }

@@ -1,0 +1,61 @@
+-- ff_stage_dependency_edge: records that one member of a flow waits for another.
+--
+-- KEYS   1 flow core, 2 members, 3 edge, 4 out set of the upstream, 5 in set of the downstream,
+--        6 grant (reserved, not read)
+-- ARGV   1 flow_id, 2 edge_id, 3 upstream, 4 downstream, 5 dependency_kind (success_only),
+--        6 data_passing_ref, 7 expected_graph_revision, 8 now_ms (used)
+-- Reply  OK, edge_id, new_graph_revision
+--        refused: invalid_input, now_ms; self_referencing_edge; flow_not_found; flow_already_terminal;
+--        stale_graph_revision, <revision>; execution_not_in_flow, <execution>; cycle_detected;
+--        dependency_already_exists
+--
+-- The search for cycles reads the edges and adjacency sets of other members. Their number is the graph's,
+-- so their names are built from KEYS 1, and carry its hash tag.
+
+local function ff_stage_dependency_edge(keys, args)
+  check_arity('ff_stage_dependency_edge', keys, 6, args, 8)
+  local flow_key, members_key, edge_key, out_key, in_key = unpack(keys)
+  local flow_id, edge_id, upstream, downstream, kind, data_passing_ref, expected_revision, now = unpack(args)
+
+  if not milliseconds(now) then
+    return refuse('invalid_input', 'now_ms')
+  end
+  if upstream == downstream then
+    return refuse('self_referencing_edge')
+  end
+  local flow = fetch_flow(flow_key)
+  local refusal = refuse_unless_open(flow)
+  if refusal then
+    return refusal
+  end
+  if flow.graph_revision ~= expected_revision then
+    return refuse('stale_graph_revision', flow.graph_revision)
+  end
+  local are_members = server.call('SMISMEMBER', members_key, upstream, downstream)
+  for position, execution_id in ipairs({ upstream, downstream }) do
+    if are_members[position] == 0 then
+      return refuse('execution_not_in_flow', execution_id)
+    end
+  end
+  local edge = fetch(edge_key, 'upstream_execution_id', 'downstream_execution_id')
+  -- An edge that is staged closed no cycle then, and nobody has been let close one since.
+  local is_staged = edge and edge.upstream_execution_id == upstream and edge.downstream_execution_id == downstream
+  if not is_staged and leads_to(string.sub(flow_key, 1, -#'core' - 1), downstream, upstream) then
+    return refuse('cycle_detected')
+  end
+  if edge then
+    return refuse('dependency_already_exists')
+  end
+
+  server.call('HSET', edge_key, 'edge_id', edge_id, 'flow_id', flow_id, 'upstream_execution_id', upstream,
+    'downstream_execution_id', downstream, 'dependency_kind', kind, 'satisfaction_condition', 'all_required',
+    'data_passing_ref', data_passing_ref, 'edge_state', 'pending', 'created_at', now, 'created_by', 'engine')
+  server.call('SADD', out_key, edge_id)
+  server.call('SADD', in_key, edge_id)
+  local revision = server.call('HINCRBY', flow_key, 'graph_revision', 1)
+  server.call('HINCRBY', flow_key, 'edge_count', 1)
+  server.call('HSET', flow_key, 'last_mutation_at', now)
+  return ok(edge_id, whole(revision))
+end
+
+server.register_function{ function_name = 'ff_stage_dependency_edge', callback = ff_stage_dependency_edge }

@@ -1,0 +1,59 @@
+-- Retry policies. Where a policy leaves something out:
+local DEFAULT_DELAY_MS = 1000
+local DEFAULT_MULTIPLIER = 2
+local DEFAULT_MAX_DELAY_MS = 60000
+
+-- A number of at least 0, the default where there is none, or nil where it is something else.
+local function policy_number(value, default)
+  if value == nil or value == cjson.null then
+    return default
+  end
+  if type(value) == 'number' and value >= 0 then
+    return value
+  end
+  return nil
+end
+
+-- The milliseconds until retry number `retry_count` + 1, or nil where the backoff is malformed. Fixed is
+-- what a backoff without a type is; the cap of max_delay_ms belongs to the exponential one.
+local function backoff_delay(backoff, retry_count)
+  if backoff == nil or backoff == cjson.null then
+    return DEFAULT_DELAY_MS
+  end
+  if type(backoff) ~= 'table' then
+    return nil
+  end
+  if backoff.type == nil or backoff.type == 'fixed' then
+    return policy_number(backoff.delay_ms, DEFAULT_DELAY_MS)
+  end
+  local initial = policy_number(backoff.initial_delay_ms, DEFAULT_DELAY_MS)
+  local multiplier = policy_number(backoff.multiplier, DEFAULT_MULTIPLIER)
+  local maximum = policy_number(backoff.max_delay_ms, DEFAULT_MAX_DELAY_MS)
+  if backoff.type ~= 'exponential' or not (initial and multiplier and maximum) then
+    return nil
+  end
+  if initial == 0 then
+    return 0
+  end
+  return math.min(initial * multiplier ^ retry_count, maximum)
+end
+
+-- The delay before the next attempt; false when no retry is left; nil where the policy is malformed.
+local function retry_delay(policy_json, retry_count)
+  if policy_json == '' then
+    return false
+  end
+  local policy = decode_json(policy_json)
+  if type(policy) ~= 'table' then
+    return nil
+  end
+  local max_retries = policy_number(policy.max_retries, 0)
+  local delay = backoff_delay(policy.backoff, retry_count)
+  if not (max_retries and delay) then
+    return nil
+  end
+  if retry_count >= max_retries then
+    return false
+  end
+  return math.floor(delay)
+end

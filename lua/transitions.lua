@@ -1,0 +1,104 @@
+-- The state vector and its transitions. Every transition writes all eight fields and both times, so a
+-- record never mixes two states. The vocabulary:
+--
+--   phase      ownership  eligibility              reason                     outcome    public
+--   runnable   unowned    eligible_now             waiting_for_worker         none       waiting
+--   runnable   unowned    not_eligible_until_time  waiting_for_delay          none       delayed
+--   runnable   unowned    not_eligible_until_time  waiting_for_retry_backoff  none       delayed
+--   runnable   unowned    blocked_by_dependencies  waiting_for_children       none       waiting_children
+--   active     leased     not_applicable           none                       none       active
+--   terminal   unowned    not_applicable           none                       success    completed
+--   terminal   unowned    not_applicable           none                       failed     failed
+--   terminal   unowned    not_applicable           none                       cancelled  cancelled
+--   terminal   unowned    not_applicable           none                       skipped    skipped
+
+local MAX_PRIORITY = 9000
+local PRIORITY_WEIGHT = 1000000000000
+
+local STATE_VECTOR = {
+  'lifecycle_phase', 'ownership_state', 'eligibility_state', 'blocking_reason',
+  'blocking_detail', 'terminal_outcome', 'attempt_state', 'public_state',
+}
+
+local function state(phase, ownership, eligibility, reason, outcome, attempt_state, public)
+  return {
+    lifecycle_phase = phase,
+    ownership_state = ownership,
+    eligibility_state = eligibility,
+    blocking_reason = reason,
+    blocking_detail = '',
+    terminal_outcome = outcome,
+    attempt_state = attempt_state,
+    public_state = public,
+  }
+end
+
+local function eligible_state(attempt_state)
+  return state('runnable', 'unowned', 'eligible_now', 'waiting_for_worker', 'none', attempt_state, 'waiting')
+end
+
+local function delayed_state(reason, attempt_state)
+  return state('runnable', 'unowned', 'not_eligible_until_time', reason, 'none', attempt_state, 'delayed')
+end
+
+local function blocked_state(attempt_state)
+  return state('runnable', 'unowned', 'blocked_by_dependencies', 'waiting_for_children', 'none', attempt_state,
+    'waiting_children')
+end
+
+local function active_state()
+  return state('active', 'leased', 'not_applicable', 'none', 'none', 'running_attempt', 'active')
+end
+
+local function terminal_state(outcome, attempt_state)
+  local public = outcome == 'success' and 'completed' or outcome
+  return state('terminal', 'unowned', 'not_applicable', 'none', outcome, attempt_state, public)
+end
+
+-- Writes a state, the time of the change (milliseconds, as text), and further fields as names and values.
+local function transition(core_key, vector, now, ...)
+  local fields = { 'last_transition_at', now, 'last_mutation_at', now, ... }
+  for _, name in ipairs(STATE_VECTOR) do
+    fields[#fields + 1] = name
+    fields[#fields + 1] = vector[name]
+  end
+  server.call('HSET', core_key, unpack(fields))
+end
+
+local function has_no_outcome(core)
+  return core.terminal_outcome == 'none' or core.terminal_outcome == ''
+end
+
+-- Whether the current attempt has begun and not ended.
+local function has_open_attempt(core)
+  return core.attempt_state == 'running_attempt' or core.attempt_state == 'attempt_interrupted'
+end
+
+-- The priority that scores stay exact with: a whole number from 0 to 9000.
+local function clamped_priority(priority)
+  return math.max(0, math.min(MAX_PRIORITY, math.floor(tonumber(priority) or 0)))
+end
+
+-- The eligible zset's score: a higher priority sorts first, and the older of two equals.
+local function eligible_score(core)
+  return whole(count(core.created_at) - clamped_priority(core.priority) * PRIORITY_WEIGHT)
+end
+
+-- The transition of a last satisfied edge. Needs of core: execution_id, attempt_state, created_at, priority.
+local function release_blocked(core_key, core, blocked_key, eligible_key, now)
+  local attempt_state = core.attempt_state
+  if attempt_state == 'none' or attempt_state == '' then
+    attempt_state = 'pending_first_attempt'
+  end
+  transition(core_key, eligible_state(attempt_state), now)
+  server.call('ZREM', blocked_key, core.execution_id)
+  server.call('ZADD', eligible_key, eligible_score(core), core.execution_id)
+end
+
+-- Ends the open attempt's record, and closes its output stream where there is one.
+local function end_attempt(attempt_key, stream_key, now, attempt_state, closed_reason, ...)
+  server.call('HSET', attempt_key, 'attempt_state', attempt_state, 'ended_at', now, ...)
+  if server.call('EXISTS', stream_key) == 1 then
+    server.call('HSET', stream_key, 'closed_at', now, 'closed_reason', closed_reason)
+  end
+end

@@ -1,0 +1,130 @@
+/**
+ * Gets the package valkey-server of Debian, Ubuntu and their kin and unpacks it into the project's own folder.
+ *
+ * apt runs with a state, a cache and sources of its own: no root is needed, nothing is installed, and the machine's
+ * package lists stay as they are. What is already installed comes from the machine's status, so only the missing
+ * libraries are fetched; apt checks the signatures with the machine's own keys.
+ */
+
+import { codenameOf, withSuite } from "./sources.mjs";
+
+const PACKAGE = "valkey-server";
+const SOURCES = "/etc/apt/sources.list";
+const PARTS = "/etc/apt/sources.list.d";
+/** Never from another release than the loader's: a C library is not something to mix. */
+const NOT_UNPACKED = /^(libc6|libc-bin)_/;
+
+/**
+ * The path of a wrapper that runs the unpacked server, or undefined, with the reason given to `why`.
+ *
+ * @param {import("./valkey.mjs").Probes} probes
+ * @param {(reason: string) => void} why
+ * @param {string} [extraSuite] a suite of the same archive to add, by what follows the codename
+ * @returns {string | undefined}
+ */
+export function fromApt(probes, why, extraSuite) {
+  if (!hasApt(probes)) return undefined;
+  const root = `${probes.folder}/apt`;
+  try {
+    const files = machineSources(probes);
+    if (extraSuite !== undefined) {
+      const codename = codenameOf(probes.readFile("/etc/os-release") ?? "");
+      const extra = codename && withSuite(files, codename, `${codename}-${extraSuite}`);
+      if (!extra) {
+        why("the machine has no source entry for its own release to take it from");
+        return undefined;
+      }
+      files.push(extra);
+    }
+    for (const { name, text } of files) probes.writeFile(`${root}/sources/${name}`, text);
+    return fetchAndUnpack(probes, why, root, extraSuite);
+  } finally {
+    probes.remove(root);
+  }
+}
+
+function fetchAndUnpack(probes, why, root, extraSuite) {
+  for (const folder of ["state/lists/partial", "cache/archives/partial"]) {
+    probes.writeFile(`${root}/${folder}/.keep`, "");
+  }
+  const apt = (...args) => probes.run("apt-get", [...optionsFor(root), ...args], { quiet: true });
+  const where = extraSuite === undefined ? "the machine's package sources" : `the suite ${extraSuite}`;
+  probes.say(`looking for the package ${PACKAGE} in ${where}`);
+  const updated = apt("update");
+  const fetched = apt("--download-only", "--yes", "--no-install-recommends", "install", PACKAGE);
+  if (fetched.status !== 0) {
+    why(reasonOf(fetched.stderr) ?? reasonOf(updated.stderr) ?? "apt-get failed without a reason");
+    return undefined;
+  }
+  const archives = `${root}/cache/archives`;
+  const packages = probes.list(archives).filter((name) => name.endsWith(".deb") && !NOT_UNPACKED.test(name));
+  if (!packages.some((name) => name.startsWith(`${PACKAGE}_`))) {
+    why("apt-get did not fetch the package");
+    return undefined;
+  }
+  const unpacked = `${root}/unpacked`;
+  for (const name of packages) {
+    const { status, stderr } = probes.run("dpkg-deb", ["-x", `${archives}/${name}`, unpacked], {
+      quiet: true,
+    });
+    if (status !== 0) {
+      why(`${name} could not be unpacked: ${stderr.trim()}`);
+      return undefined;
+    }
+  }
+  probes.writeFile(`${unpacked}/valkey-server`, WRAPPER, true);
+  probes.move(unpacked, `${probes.folder}/valkey`);
+  probes.say(`unpacked ${packages.join(", ")} into ${probes.folder}/valkey`);
+  return `${probes.folder}/valkey/valkey-server`;
+}
+
+/** Finds its libraries beside itself, wherever the project is moved to. */
+const WRAPPER = `#!/bin/sh
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+for folder in "$here"/usr/lib "$here"/usr/lib/*-linux-* "$here"/lib/*-linux-*; do
+  if [ -d "$folder" ]; then
+    LD_LIBRARY_PATH="$folder\${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+  fi
+done
+export LD_LIBRARY_PATH
+exec "$here/usr/bin/valkey-server" "$@"
+`;
+
+function hasApt(probes) {
+  if (probes.platform !== "linux") return false;
+  return ["apt-get", "dpkg-deb"].every(
+    (tool) => probes.run(tool, ["--version"], { quiet: true }).status === 0,
+  );
+}
+
+function machineSources(probes) {
+  const list = probes.readFile(SOURCES);
+  const parts = probes.list(PARTS).filter((name) => /\.(list|sources)$/.test(name));
+  return [
+    ...(list === undefined ? [] : [{ name: "machine.list", text: list }]),
+    ...parts.map((name) => ({ name, text: probes.readFile(`${PARTS}/${name}`) ?? "" })),
+  ];
+}
+
+function optionsFor(root) {
+  const options = {
+    "Dir::State": `${root}/state`,
+    "Dir::State::status": "/var/lib/dpkg/status",
+    "Dir::Cache": `${root}/cache`,
+    "Dir::Etc::sourcelist": "/dev/null",
+    "Dir::Etc::sourceparts": `${root}/sources`,
+    // The machine's locks are for those who change it.
+    "Debug::NoLocking": "true",
+    // As root, apt would fetch as another user, who may not write into this folder.
+    "APT::Sandbox::User": "root",
+    "Acquire::Languages": "none",
+    "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+    "Acquire::Retries": "3",
+  };
+  return ["-qq", ...Object.entries(options).flatMap(([name, value]) => ["-o", `${name}=${value}`])];
+}
+
+/** What apt says first that it could not do. */
+function reasonOf(stderr) {
+  return /^E: (.*)$/m.exec(stderr)?.[1];
+}

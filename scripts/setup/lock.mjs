@@ -1,0 +1,83 @@
+/** One set-up at a time: the others wait, and then find everything done. */
+
+import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const POLL_MS = 100;
+/** How long taking a dead owner's lock away may last before that, too, counts as abandoned. */
+const BREAKING_MS = 10_000;
+
+/**
+ * Runs `work` while this process owns the lock file. An owner that died loses it. Calls `onWait` once if another
+ * process has it.
+ *
+ * @template T
+ * @param {string} path
+ * @param {() => T | Promise<T>} work
+ * @param {(owner: string) => void} onWait
+ * @returns {Promise<T>}
+ */
+export async function withLock(path, work, onWait) {
+  mkdirSync(dirname(path), { recursive: true });
+  for (let round = 0; !take(path); round += 1) {
+    const owner = readOwner(path);
+    if (owner !== undefined && !isAlive(owner)) breakLock(path, owner);
+    else {
+      if (round === 0) onWait(owner ?? "unknown");
+      await sleep(POLL_MS);
+    }
+  }
+  try {
+    return await work();
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
+
+function take(path) {
+  try {
+    writeFileSync(path, String(process.pid), { flag: "wx" });
+    return true;
+  } catch (error) {
+    if (error.code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/**
+ * Takes away the lock of an owner that died. Two processes may see it dead at once, and the slower one must not
+ * take away the lock that the faster one has made since: so breaking is itself exclusive, and looks again.
+ */
+function breakLock(path, deadOwner) {
+  const breaking = `${path}.breaking`;
+  if (!take(breaking)) {
+    const since = statSync(breaking, { throwIfNoEntry: false })?.mtimeMs ?? Date.now();
+    if (Date.now() - since > BREAKING_MS) rmSync(breaking, { force: true });
+    return;
+  }
+  try {
+    if (readOwner(path) === deadOwner) rmSync(path, { force: true });
+  } finally {
+    rmSync(breaking, { force: true });
+  }
+}
+
+/** Undefined when there is none, or when its owner has not written itself down yet. */
+function readOwner(path) {
+  try {
+    return readFileSync(path, "utf8") || undefined;
+  } catch (error) {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function isAlive(owner) {
+  try {
+    process.kill(Number(owner), 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
+}

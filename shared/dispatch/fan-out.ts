@@ -1,0 +1,161 @@
+/** Round trip 4: `ff_resolve_dependency` for each child, and what its reply means. */
+
+import type { Edition } from "#shared/contract/edition.ts";
+import { decodeResolution, type Resolution, resolveDependency } from "#shared/contract/resolve.ts";
+import { readStates } from "#shared/dispatch/children.ts";
+import type { Cascade, ChildState, ChildWork } from "#shared/dispatch/work.ts";
+import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import { METRICS, type Telemetry } from "#shared/telemetry.ts";
+import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+
+/**
+ * Calls in one pipeline. A pipeline is encoded whole before it is written, so several of them let the server
+ * work on one while the next is encoded.
+ */
+const CHUNK = 256;
+const SKIPPED = "skipped";
+const NOT_APPLIED = "invalid_dependency";
+
+export interface FanOut {
+  readonly valkey: Pipelines;
+  readonly edition: Edition;
+  readonly telemetry: Telemetry;
+  /** Loads the library where it is missing. */
+  readonly ensureLibrary: () => Promise<void>;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/**
+ * Resolves the edge of every child, and returns the skipped children whose cascade is due: those that these
+ * calls skipped, and those that an earlier delivery skipped without living to publish it. What failed is a
+ * fault of its work and holds up no other edge.
+ */
+export async function resolveChildren(fanOut: FanOut, children: readonly ChildWork[]): Promise<Cascade[]> {
+  const nowMs = fanOut.now();
+  const cascades: Cascade[] = [];
+  const resolvedBefore: ChildWork[] = [];
+  for (const { child, result } of await callAll(fanOut, children, nowMs)) {
+    const resolution = interpret(result);
+    if (resolution instanceof Error) {
+      child.work.faults.push(resolution);
+      continue;
+    }
+    count(fanOut.telemetry, resolution);
+    if (resolution.kind === "already_resolved") resolvedBefore.push(child);
+    if (resolution.kind === "impossible" && resolution.childSkipped) {
+      cascades.push({ cause: child, completedAt: String(nowMs) });
+    }
+  }
+  return [...cascades, ...(await unpublished(fanOut, resolvedBefore))];
+}
+
+interface Call {
+  readonly child: ChildWork;
+  readonly result: ValkeyResult;
+}
+
+/** Calls the function for all children; a node that lacks the library gets it, and is asked once more. */
+async function callAll(fanOut: FanOut, children: readonly ChildWork[], nowMs: number): Promise<Call[]> {
+  const calls = await callOnce(fanOut, children, nowMs);
+  const missing = calls.filter(({ result }) => !result.ok && isFunctionMissing(result.error));
+  if (missing.length === 0) return calls;
+  try {
+    await fanOut.ensureLibrary();
+  } catch (error) {
+    const cause = new ValkeyError("loading the Valkey library failed", { cause: error });
+    for (const { child } of missing) child.work.faults.push(cause);
+    return calls.filter((call) => !missing.includes(call));
+  }
+  const again = await callOnce(
+    fanOut,
+    missing.map(({ child }) => child),
+    nowMs,
+  );
+  return [...calls.filter((call) => !missing.includes(call)), ...again];
+}
+
+async function callOnce(fanOut: FanOut, children: readonly ChildWork[], nowMs: number): Promise<Call[]> {
+  const sent: Promise<ValkeyResult[]>[] = [];
+  for (let start = 0; start < children.length; start += CHUNK) {
+    const commands: ValkeyCommand[] = [];
+    for (const child of children.slice(start, start + CHUNK)) {
+      commands.push(
+        resolveDependency(
+          fanOut.edition,
+          { ...child, upstream: child.work.executionId },
+          child.outcome,
+          nowMs,
+        ),
+      );
+    }
+    sent.push(fanOut.valkey.pipelined(commands));
+  }
+  const results = (await Promise.all(sent)).flat();
+  return children.map((child, position) => ({
+    child,
+    result: results[position] ?? { ok: false, error: new Error("the pipeline gave no result") },
+  }));
+}
+
+function isFunctionMissing(error: Error): boolean {
+  return error.message.startsWith("ERR Function not found");
+}
+
+function interpret(result: ValkeyResult): Exclude<Resolution, { kind: "refused" }> | SluiceError {
+  if (!result.ok) return new ValkeyError("ff_resolve_dependency failed", { cause: result.error });
+  const resolution = decodeResolution(result.value);
+  if (!resolution.ok) return resolution.error;
+  const { value } = resolution;
+  if (value.kind !== "refused") return value;
+  // An edge that is staged and not yet applied to the child: its submitter is about to.
+  return new RefusedError("ff_resolve_dependency", value.code, value.detail, value.code === NOT_APPLIED);
+}
+
+function count(telemetry: Telemetry, resolution: Exclude<Resolution, { kind: "refused" }>): void {
+  switch (resolution.kind) {
+    case "satisfied":
+      telemetry.count(METRICS.edgesSatisfied);
+      break;
+    case "impossible":
+      telemetry.count(METRICS.edgesImpossible);
+      if (resolution.childSkipped) telemetry.count(METRICS.childrenSkipped);
+      break;
+    case "already_resolved":
+      telemetry.count(METRICS.edgesAlreadyResolved);
+      break;
+    case "pending":
+    case "already_fired":
+      telemetry.count(METRICS.edgesCountedInGroup);
+      break;
+  }
+}
+
+/**
+ * Of children whose edge had been resolved before, those that stand skipped with no cascade published for
+ * that skip. A record that had not ended when it was read may have been skipped between then and the call, by
+ * another delivery of this very message, and that delivery may be dead: such a record is read once more.
+ */
+async function unpublished(fanOut: FanOut, children: readonly ChildWork[]): Promise<Cascade[]> {
+  const due = (cause: ChildWork, state: ChildState): Cascade[] =>
+    state.outcome === SKIPPED && state.cascaded !== state.completedAt
+      ? [{ cause, completedAt: state.completedAt }]
+      : [];
+  const open = children.filter(({ lane, state }) => lane !== undefined && !hasEnded(state));
+  const cascades = children.flatMap((child) => due(child, child.state));
+  if (open.length === 0) return cascades;
+  const states = await readStates(
+    fanOut.valkey,
+    open.map(({ child }) => child),
+  );
+  for (const [position, child] of open.entries()) {
+    const state = states[position];
+    if (state?.ok) cascades.push(...due(child, state.state));
+    else if (state) child.work.faults.push(state.error);
+  }
+  return cascades;
+}
+
+function hasEnded({ outcome }: ChildState): boolean {
+  return outcome !== "" && outcome !== "none";
+}

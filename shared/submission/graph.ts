@@ -1,0 +1,134 @@
+/**
+ * Pure functions over a workflow's graph. All are iterative and linear in tasks and edges: a chain of
+ * 100,000 tasks is an ordinary input. Edges to ids that no task has are ignored.
+ */
+
+/** The part of a workflow that these functions read. Ids are distinct. */
+export interface Graph {
+  readonly tasks: readonly { readonly id: string }[];
+  readonly edges: readonly { readonly from: string; readonly to: string }[];
+}
+
+/** Neighbours as numbers: those of task n are `targets[starts[n]]` to `targets[starts[n + 1]]`. */
+interface Adjacency {
+  readonly starts: Uint32Array;
+  readonly targets: Uint32Array;
+}
+
+type Direction = "downstream" | "upstream";
+
+/** All ids, each behind its upstreams and otherwise in the file's order; undefined if there is a cycle. */
+export function topologicalOrder(graph: Graph): string[] | undefined {
+  const { order } = peel(graph);
+  return order.length === graph.tasks.length ? order.map((task) => idAt(graph, task)) : undefined;
+}
+
+/** One cycle, as the ids along its edges with the first repeated at the end; undefined if there is none. */
+export function findCycle(graph: Graph): string[] | undefined {
+  const { order, remaining } = peel(graph);
+  if (order.length === graph.tasks.length) return undefined;
+  // Every task that could not be peeled has such a task upstream, so a walk upwards must meet itself.
+  const upstreams = adjacency(graph, "upstream");
+  const position = new Map<number, number>();
+  const walk: number[] = [];
+  let task = remaining.findIndex((count) => count > 0);
+  while (!position.has(task)) {
+    position.set(task, walk.length);
+    walk.push(task);
+    task = neighbours(upstreams, task).find((upstream) => (remaining[upstream] ?? 0) > 0) ?? task;
+  }
+  const cycle = [...walk.slice(position.get(task)), task].reverse();
+  return cycle.map((member) => idAt(graph, member));
+}
+
+/** Everything that the given tasks lead to, themselves not included unless one leads to another. */
+export function descendants(graph: Graph, from: Iterable<string>): Set<string> {
+  const downstreams = adjacency(graph, "downstream");
+  const numbers = numbersOf(graph);
+  const reached = new Uint8Array(graph.tasks.length);
+  const found = new Set<string>();
+  const open: number[] = [];
+  for (const id of from) {
+    const task = numbers.get(id);
+    if (task !== undefined) open.push(task);
+  }
+  for (let task = open.pop(); task !== undefined; task = open.pop()) {
+    for (const child of neighbours(downstreams, task)) {
+      if (reached[child] === 1) continue;
+      reached[child] = 1;
+      found.add(idAt(graph, child));
+      open.push(child);
+    }
+  }
+  return found;
+}
+
+/** The tasks by level: the first has no upstream, each later one waits for one of the level before. */
+export function levels(graph: Graph): string[][] {
+  const downstreams = adjacency(graph, "downstream");
+  const level = new Uint32Array(graph.tasks.length);
+  const result: string[][] = [];
+  for (const task of peel(graph, downstreams).order) {
+    const own = level[task] ?? 0;
+    const tasks = result[own];
+    if (tasks === undefined) result[own] = [idAt(graph, task)];
+    else tasks.push(idAt(graph, task));
+    for (const child of neighbours(downstreams, task)) level[child] = Math.max(level[child] ?? 0, own + 1);
+  }
+  return result;
+}
+
+/** Takes away tasks without upstreams until none is left (Kahn); what remains is on or behind a cycle. */
+function peel(
+  graph: Graph,
+  downstreams = adjacency(graph, "downstream"),
+): { readonly order: readonly number[]; readonly remaining: Uint32Array } {
+  const remaining = new Uint32Array(graph.tasks.length);
+  for (const child of downstreams.targets) remaining[child] = (remaining[child] ?? 0) + 1;
+  const order: number[] = [];
+  for (const [task, count] of remaining.entries()) if (count === 0) order.push(task);
+  for (let next = 0; next < order.length; next += 1) {
+    for (const child of neighbours(downstreams, order[next] ?? 0)) {
+      const count = (remaining[child] ?? 0) - 1;
+      remaining[child] = count;
+      if (count === 0) order.push(child);
+    }
+  }
+  return { order, remaining };
+}
+
+function adjacency(graph: Graph, direction: Direction): Adjacency {
+  const numbers = numbersOf(graph);
+  const pairs: [near: number, far: number][] = [];
+  const starts = new Uint32Array(graph.tasks.length + 1);
+  for (const { from, to } of graph.edges) {
+    const near = numbers.get(direction === "downstream" ? from : to);
+    const far = numbers.get(direction === "downstream" ? to : from);
+    if (near === undefined || far === undefined) continue;
+    pairs.push([near, far]);
+    starts[near + 1] = (starts[near + 1] ?? 0) + 1;
+  }
+  for (let task = 1; task < starts.length; task += 1) {
+    starts[task] = (starts[task] ?? 0) + (starts[task - 1] ?? 0);
+  }
+  const free = starts.slice();
+  const targets = new Uint32Array(pairs.length);
+  for (const [near, far] of pairs) {
+    const place = free[near] ?? 0;
+    targets[place] = far;
+    free[near] = place + 1;
+  }
+  return { starts, targets };
+}
+
+function neighbours({ starts, targets }: Adjacency, task: number): Uint32Array {
+  return targets.subarray(starts[task], starts[task + 1]);
+}
+
+function numbersOf(graph: Graph): Map<string, number> {
+  return new Map(graph.tasks.map(({ id }, number) => [id, number]));
+}
+
+function idAt(graph: Graph, task: number): string {
+  return graph.tasks[task]?.id ?? "";
+}

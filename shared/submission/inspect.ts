@@ -1,0 +1,82 @@
+import { fieldOf } from "#shared/contract/record.ts";
+import { SubmissionError } from "#shared/errors.ts";
+import { chunked, okValue } from "#shared/submission/exchange.ts";
+import type { Plan, PlannedTask } from "#shared/submission/plan.ts";
+import { command, type Pipelines } from "#shared/valkey/command.ts";
+
+/** What an earlier or a simultaneous submission of the same flow has written so far. */
+export interface Standing {
+  readonly flowExists: boolean;
+  readonly members: ReadonlySet<string>;
+  /** Ids of the planned executions that are there, with all their dependencies. */
+  readonly executions: ReadonlySet<string>;
+}
+
+const OPEN = "open";
+
+/**
+ * Reads what there is of a plan. Throws a SubmissionError, with nothing written, where the flow id belongs
+ * to another workflow, or where the flow is closed before all of the workflow is in it.
+ */
+export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> {
+  const { flow } = plan;
+  const [coreResult, membersResult] = await valkey.pipelined([
+    command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
+    command(flow.partition, "smembers", flow.members),
+  ]);
+  const [flowId, state] = listOf(okValue(coreResult));
+  if (fieldOf(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
+  const members = new Set(listOf(okValue(membersResult)).map(fieldOf));
+  const planned = new Set<string>(plan.tasks.map(({ keys }) => keys.id));
+  for (const member of members) {
+    if (!planned.has(member)) throw anotherWorkflow(plan, `the execution ${member} is in it`);
+  }
+  if (fieldOf(state) !== OPEN && members.size < planned.size) {
+    throw new SubmissionError(
+      `the flow ${flow.id} is ${fieldOf(state) || "in no state"} and has ${members.size} of ${planned.size} ` +
+        "executions; nothing was written: submit the workflow under another flow id",
+      { retryable: false },
+    );
+  }
+  return { flowExists: true, members, executions: await existing(valkey, plan) };
+}
+
+async function existing(valkey: Pipelines, plan: Plan): Promise<Set<string>> {
+  const { partition } = plan.flow;
+  const found = new Set<string>();
+  for (const chunk of chunked(plan.tasks)) {
+    const results = await valkey.pipelined(
+      chunk.flatMap(({ keys }) => [
+        command(partition, "exists", keys.core),
+        command(partition, "smembers", keys.depsAllEdges),
+      ]),
+    );
+    for (const [position, planned] of chunk.entries()) {
+      if (okValue(results[2 * position]) !== 1) continue;
+      const edges = listOf(okValue(results[2 * position + 1])).map(fieldOf);
+      if (!sameEdges(planned, edges)) {
+        throw anotherWorkflow(plan, `the task ${planned.task.id} has other dependencies there`);
+      }
+      found.add(planned.keys.id);
+    }
+  }
+  return found;
+}
+
+/** An execution is created with all its dependencies or not at all: other ones mean another workflow. */
+function sameEdges({ incoming }: PlannedTask, edges: readonly string[]): boolean {
+  const there = new Set(edges);
+  return there.size === incoming.length && incoming.every(({ id }) => there.has(id));
+}
+
+function anotherWorkflow(plan: Plan, evidence: string): SubmissionError {
+  return new SubmissionError(
+    `the flow ${plan.flow.id} is another workflow's: ${evidence}; nothing was written: submit this workflow ` +
+      "under another flow id",
+    { retryable: false },
+  );
+}
+
+function listOf(value: unknown): readonly unknown[] {
+  return Array.isArray(value) ? value : [];
+}

@@ -1,0 +1,257 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { replayExecution } from "#shared/contract/graph.ts";
+import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import type { ExecKeys } from "#shared/keys.ts";
+import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import type { Pipelines, ValkeyCommand } from "#shared/valkey/command.ts";
+import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { FaultyQueue } from "#test/support/faulty-queue.ts";
+import { Scene } from "#test/support/scene.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
+
+describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
+  let valkey: Valkey;
+  let queue: QueueProbe;
+  let faulty: FaultyQueue;
+
+  beforeAll(async () => {
+    valkey = connect();
+    queue = await QueueProbe.start();
+    faulty = await FaultyQueue.before(queue.queue.endpoint);
+  });
+  afterAll(async () => {
+    valkey.close();
+    await faulty[Symbol.asyncDispose]();
+    await queue[Symbol.asyncDispose]();
+  });
+
+  /** Ports whose queue goes through the proxy. */
+  function faultyPorts(decide: FaultyQueue["decide"]): ReturnType<typeof portsOf> {
+    faulty.decide = decide;
+    faulty.calls = 0;
+    return portsOf(valkey, queue, { sink: new SqsCompletionSink(faulty.client(), queue.queue.queueUrl) });
+  }
+
+  async function failedFamily(
+    children: number,
+  ): Promise<{ scene: Scene; parent: ExecKeys; children: ExecKeys[] }> {
+    const scene = new Scene(valkey);
+    const made = await family(scene, children);
+    await scene.finish(made.parent, "failed");
+    return { scene, parent: made.parent, children: made.children };
+  }
+
+  const publishedIds = async (): Promise<string[]> =>
+    (await queue.drainEvents()).map(({ executionId }) => executionId).sort();
+  const idsOf = (children: readonly ExecKeys[]): string[] => children.map(({ id }) => id).sort();
+
+  it("is published by the next delivery when the first died before it could", async () => {
+    const { scene, parent, children } = await failedFamily(3);
+    const event = eventOf(parent.id, scene.flow.id);
+    // The process dies after the FCALLs: no send is tried, no reply is given.
+    const dying = portsOf(valkey, queue, {
+      sink: { send: () => Promise.reject(new Error("the process died")) },
+    });
+    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+      Array(3).fill("skipped"),
+    );
+
+    const ports = portsOf(valkey, queue);
+    expect(await dispatchOne(ports, event)).toEqual([]);
+    expect(await publishedIds()).toEqual(idsOf(children));
+    expect(await dispatchOne(ports, event)).toEqual([]);
+    expect(await publishedIds()).toEqual([]);
+  });
+
+  it("is marked beside the child's record, for longer than a message can live", async () => {
+    const { scene, parent, children } = await failedFamily(1);
+    const [child] = children;
+    if (!child) throw new Error("no child");
+    await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, scene.flow.id));
+    expect(await scene.read("get", child.cascade)).toBe(await scene.read("hget", child.core, "completed_at"));
+    const ttl = Number(await scene.read("ttl", child.cascade));
+    expect(MARK_TTL_SECONDS).toBeGreaterThan(18 * 86_400);
+    expect(ttl).toBeGreaterThan(18 * 86_400);
+    expect(ttl).toBeLessThanOrEqual(MARK_TTL_SECONDS);
+    await queue.drain();
+  });
+
+  it("does not bring a trimmed record back to life", async () => {
+    const { scene, parent, children } = await failedFamily(1);
+    const [child] = children;
+    if (!child) throw new Error("no child");
+    const trimming = portsOf(valkey, queue);
+    const sink = trimming.sink;
+    const ports = {
+      ...trimming,
+      // Retention removes the child between the queue's answer and the mark.
+      sink: {
+        send: async (...args: Parameters<typeof sink.send>) => {
+          const results = await sink.send(...args);
+          await scene.read("del", child.core, child.depsMeta, child.depsAllEdges);
+          return results;
+        },
+      },
+    };
+    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(await scene.read("exists", child.core)).toBe(0);
+    expect(Number(await scene.read("ttl", child.cascade))).toBeGreaterThan(0);
+    await queue.drain();
+  });
+
+  it("comes again for a child that was replayed and skipped again", async () => {
+    const scene = new Scene(valkey);
+    const { parent, children, edges } = await family(scene, 1);
+    const [child] = children;
+    const [edge] = edges;
+    if (!child || !edge) throw new Error("no child");
+    await scene.finish(parent, "failed");
+    const event = eventOf(parent.id, scene.flow.id);
+    let now = Date.now();
+    const ports = portsOf(valkey, queue, { now: () => (now += 1_000) });
+    await dispatchOne(ports, event);
+    expect(await publishedIds()).toEqual([child.id]);
+    await scene.done(replayExecution(child, scene.index, scene.lane, [edge.id], 0));
+    expect(await stateOf(scene, child)).toBe("waiting_children");
+    await dispatchOne(ports, event);
+    expect(await stateOf(scene, child)).toBe("skipped");
+    expect(await publishedIds()).toEqual([child.id]);
+    await dispatchOne(ports, event);
+    expect(await publishedIds()).toEqual([]);
+  });
+
+  it("comes for a second skip that an earlier delivery did not live to publish", async () => {
+    const scene = new Scene(valkey);
+    const { parent, children, edges } = await family(scene, 1);
+    const [child] = children;
+    const [edge] = edges;
+    if (!child || !edge) throw new Error("no child");
+    await scene.finish(parent, "failed");
+    const event = eventOf(parent.id, scene.flow.id);
+    await dispatchOne(portsOf(valkey, queue, { now: () => 1_000 }), event);
+    await scene.done(replayExecution(child, scene.index, scene.lane, [edge.id], 0));
+    await scene.done(scene.resolution(edge, "failed", 2_000));
+    await queue.drain();
+    // The mark names the skip at 1,000; the record stands skipped at 2,000.
+    expect(await dispatchOne(portsOf(valkey, queue), event)).toEqual([]);
+    expect(await publishedIds()).toEqual([child.id]);
+  });
+
+  it("is not left to a delivery of the same message that skipped the child meanwhile and died", async () => {
+    const { scene, parent, children } = await failedFamily(2);
+    const event = eventOf(parent.id, scene.flow.id);
+    const dying = portsOf(valkey, queue, {
+      sink: { send: () => Promise.reject(new Error("the process died")) },
+    });
+    // The other delivery runs between this one's reading of the children and its FCALLs.
+    const overtaken = overtakenBefore(valkey, "fcall", async () => {
+      await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    });
+    expect(await dispatchOne(portsOf(valkey, queue, { valkey: overtaken }), event)).toEqual([]);
+    expect(await publishedIds()).toEqual(idsOf(children));
+  });
+
+  it("is published once for two parents of one batch that both find the child unpublished", async () => {
+    const scene = new Scene(valkey);
+    const [first, second, child] = [await scene.member(), await scene.member(), await scene.member()];
+    const edges = [await scene.edge(first, child), await scene.edge(second, child)];
+    await scene.finish(first, "failed");
+    await scene.finish(second, "failed");
+    for (const edge of edges) await scene.done(scene.resolution(edge, "failed", 5_000));
+    const events = [eventOf(first.id, scene.flow.id), eventOf(second.id, scene.flow.id)];
+    expect(await dispatch(portsOf(valkey, queue), events)).toEqual([[], []]);
+    expect(await publishedIds()).toEqual([child.id]);
+  });
+
+  it("sends entries again that the queue did not take", async () => {
+    const { scene, parent, children } = await failedFamily(12);
+    const ports = faultyPorts((call) =>
+      call <= 2 ? { kind: "failed_entries", ids: (_, index) => index % 2 === 0 } : { kind: "none" },
+    );
+    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(faulty.calls).toBe(4);
+    expect(await publishedIds()).toEqual(idsOf(children));
+  });
+
+  it("fails the message for entries that the queue never takes, and marks the others only", async () => {
+    const { scene, parent, children } = await failedFamily(12);
+    const event = eventOf(parent.id, scene.flow.id);
+    const refused = faultyPorts(() => ({ kind: "failed_entries", ids: (id) => id === "3" }));
+    expect(await dispatchOne(refused, event)).toMatchObject([{ name: "PublishError", retryable: true }]);
+    const published = await publishedIds();
+    expect(published).toHaveLength(11);
+    const marks = await Promise.all(children.map(({ cascade }) => scene.read("exists", cascade)));
+    expect(marks.filter((mark) => mark === 1)).toHaveLength(11);
+
+    const healed = faultyPorts(() => ({ kind: "none" }));
+    expect(await dispatchOne(healed, event)).toEqual([]);
+    const rest = await publishedIds();
+    expect(rest).toHaveLength(1);
+    expect([...published, ...rest].sort()).toEqual(idsOf(children));
+  });
+
+  it("does not send an entry again that the queue says is the sender's fault", async () => {
+    const { scene, parent } = await failedFamily(1);
+    const ports = faultyPorts(() => ({ kind: "failed_entries", ids: () => true, senderFault: true }));
+    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toMatchObject([
+      { name: "PublishError" },
+    ]);
+    expect(faulty.calls).toBe(1);
+  });
+
+  it.each([{ kind: "http_error", status: 503 }, { kind: "reply_lost" }] as const)(
+    "fails the messages of the batch that it concerns when sending fails ($kind)",
+    async (fault) => {
+      const broken = await failedFamily(2);
+      const sound = new Scene(valkey);
+      const successful = await family(sound, 1);
+      await sound.finish(successful.parent, "success");
+      const ports = faultyPorts(() => fault);
+      const [first, second] = await dispatch(ports, [
+        eventOf(broken.parent.id, broken.scene.flow.id),
+        eventOf(successful.parent.id, sound.flow.id),
+      ]);
+      expect(first).toMatchObject([{ name: "PublishError" }, { name: "PublishError" }]);
+      expect(second).toEqual([]);
+      await queue.drain();
+      faulty.decide = () => ({ kind: "none" });
+      expect(await dispatchOne(ports, eventOf(broken.parent.id, broken.scene.flow.id))).toEqual([]);
+      expect(await publishedIds()).toEqual(idsOf(broken.children));
+    },
+  );
+
+  it("counts as published when only the mark could not be written", async () => {
+    const { scene, parent, children } = await failedFamily(1);
+    const ports = portsOf(valkey, queue, { valkey: failingOn(valkey, "set") });
+    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(ports.telemetry.warnings).toHaveLength(1);
+    expect(await publishedIds()).toEqual(idsOf(children));
+  });
+});
+
+/** The same Valkey, on which something else happens just before the first pipeline of one command. */
+function overtakenBefore(valkey: Pipelines, name: string, act: () => Promise<void>): Pipelines {
+  let isDone = false;
+  return {
+    async pipelined(commands) {
+      if (!isDone && commands.some((command) => command.name === name)) {
+        isDone = true;
+        await act();
+      }
+      return valkey.pipelined(commands);
+    },
+  };
+}
+
+/** The same Valkey, to which one command cannot be sent. */
+function failingOn(valkey: Pipelines, name: string): Pipelines {
+  return {
+    pipelined: (commands: readonly ValkeyCommand[]) =>
+      commands.some((command) => command.name === name)
+        ? Promise.resolve(commands.map(() => ({ ok: false, error: new Error("Connection is closed.") })))
+        : valkey.pipelined(commands),
+  };
+}

@@ -1,0 +1,90 @@
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { Scene } from "#test/support/scene.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
+
+/**
+ * Counts round trips: commands are held until nobody sends more, and then they all go at once. Whatever waits
+ * for a reply before it sends therefore costs a round, however the pipelines are cut.
+ */
+class RoundCounter implements Pipelines {
+  rounds = 0;
+  readonly #valkey: Pipelines;
+  #held: { commands: readonly ValkeyCommand[]; resolve: (results: ValkeyResult[]) => void }[] = [];
+
+  constructor(valkey: Pipelines) {
+    this.#valkey = valkey;
+  }
+
+  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    if (this.#held.length === 0) setImmediate(() => void this.#release());
+    return new Promise((resolve) => this.#held.push({ commands, resolve }));
+  }
+
+  async #release(): Promise<void> {
+    const held = this.#held;
+    this.#held = [];
+    if (held.some(({ commands }) => commands.length > 0)) this.rounds += 1;
+    const replies = await Promise.all(held.map(({ commands }) => this.#valkey.pipelined(commands)));
+    for (const [index, { resolve }] of held.entries()) resolve(replies[index] ?? []);
+  }
+}
+
+describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) => {
+  let valkey: Valkey;
+  let queue: QueueProbe;
+
+  beforeAll(async () => {
+    valkey = connect();
+    queue = await QueueProbe.start();
+  });
+  afterAll(async () => {
+    valkey.close();
+    await queue[Symbol.asyncDispose]();
+  });
+
+  it.each([
+    ["success", 1, 4],
+    ["success", 500, 4],
+    ["failed", 1, 5],
+    ["failed", 500, 5],
+  ] as const)("outcome %s, %i edges: %i", async (outcome, edges, expected) => {
+    const scene = new Scene(valkey);
+    const { parent } = await family(scene, edges);
+    await scene.finish(parent, outcome);
+    const counter = new RoundCounter(valkey);
+    const ports = portsOf(valkey, queue, { valkey: counter });
+    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(counter.rounds).toBe(expected);
+    expect(await queue.drain()).toHaveLength(outcome === "failed" ? edges : 0);
+  });
+
+  it("a batch shares them, whatever partitions its executions are in", async () => {
+    const scenes = Array.from({ length: 10 }, () => new Scene(valkey));
+    const events = await Promise.all(
+      scenes.map(async (scene) => {
+        const { parent } = await family(scene, 3);
+        await scene.finish(parent, "success");
+        return eventOf(parent.id, scene.flow.id);
+      }),
+    );
+    const counter = new RoundCounter(valkey);
+    await dispatch(portsOf(valkey, queue, { valkey: counter }), events);
+    expect(counter.rounds).toBe(4);
+  });
+
+  it("takes one without edges, and none without a flow", async () => {
+    const scene = new Scene(valkey);
+    const only = await scene.member();
+    await scene.finish(only, "success");
+    const counter = new RoundCounter(valkey);
+    const ports = portsOf(valkey, queue, { valkey: counter });
+    await dispatchOne(ports, eventOf(only.id, undefined));
+    expect(counter.rounds).toBe(0);
+    await dispatchOne(ports, eventOf(only.id, scene.flow.id));
+    expect(counter.rounds).toBe(1);
+  });
+});

@@ -1,0 +1,174 @@
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import type { SQSBatchResponse, SQSRecord } from "aws-lambda";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { FunctionProcess } from "#local/function-process.ts";
+import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { family, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { Scene } from "#test/support/scene.ts";
+import { connectTo, DEPLOYMENTS } from "#test/support/valkey.ts";
+
+const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.meta.url));
+const UNKNOWN_LIBRARY = `#!lua name=flowfabric
+server.register_function{function_name='ff_version', callback=function() return '19' end, flags={'no-writes'}}
+server.register_function{function_name='ff_of_another_kind', callback=function() return 1 end}`;
+
+function recordOf(body: unknown, messageAttributes: SQSRecord["messageAttributes"] = {}): SQSRecord {
+  return {
+    messageId: randomUUID(),
+    receiptHandle: "handle",
+    body: typeof body === "string" ? body : JSON.stringify(body),
+    attributes: {
+      ApproximateReceiveCount: "1",
+      SentTimestamp: "0",
+      SenderId: "tests",
+      ApproximateFirstReceiveTimestamp: "0",
+    },
+    messageAttributes,
+    md5OfBody: "",
+    eventSource: "aws:sqs",
+    eventSourceARN: "arn:aws:sqs:us-east-1:000000000000:completions",
+    awsRegion: "us-east-1",
+  };
+}
+
+describe("the dispatch function, as it is built", () => {
+  let queue: QueueProbe;
+  /** A server of this file's own: the partition count is recorded in one place of a deployment. */
+  let server: ValkeyServer;
+  let valkey: Valkey;
+
+  beforeAll(async () => {
+    queue = await QueueProbe.start();
+    server = await startValkey();
+    valkey = connectTo({ url: server.url, cluster: false });
+  });
+  afterAll(async () => {
+    valkey.close();
+    await server.stop();
+    await queue[Symbol.asyncDispose]();
+  });
+
+  const output: string[] = [];
+  const lines = (): string => output.join("");
+
+  function start(environment: Record<string, string> = {}): FunctionProcess {
+    output.length = 0;
+    return new FunctionProcess({
+      functionName: "dispatch",
+      bundle: BUNDLE,
+      environment: {
+        ...queue.queue.environment,
+        VALKEY_URL: server.url.href,
+        COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
+        FLOW_PARTITIONS: "65536",
+        ...environment,
+      },
+      timeoutMs: 20_000,
+      onOutput: (text) => output.push(text),
+    });
+  }
+
+  const failedIds = (answer: unknown): string[] =>
+    (answer as SQSBatchResponse).batchItemFailures.map(({ itemIdentifier }) => itemIdentifier);
+
+  it.each(DEPLOYMENTS)(
+    "deals with a batch and names exactly the messages that must come again ($name)",
+    async ({ address, connect }) => {
+      const client = connect();
+      await using fn = start({ VALKEY_URL: address.url.href, VALKEY_CLUSTER_MODE: String(address.cluster) });
+      try {
+        const scene = new Scene(client);
+        const good = await family(scene, 2);
+        const bad = await family(scene, 2);
+        await scene.finish(good.parent, "success");
+        await scene.finish(bad.parent, "failed");
+        const body = (id: string) => ({ execution_id: id, flow_id: scene.flow.id, outcome: "success" });
+        const records = [
+          recordOf(body(good.parent.id)),
+          recordOf("{not json"),
+          recordOf(body(bad.parent.id), { depth: { dataType: "Number", stringValue: "2" } }),
+          recordOf(body(scene.newExecution().id)),
+          recordOf({ execution_id: good.parent.id }),
+        ];
+        const answer = await fn.invoke({ Records: records });
+        expect(failedIds(answer)).toEqual([records[1]?.messageId, records[3]?.messageId]);
+        const states = [...good.children, ...bad.children].map((child) => stateOf(scene, child));
+        expect(await Promise.all(states)).toEqual(["waiting", "waiting", "skipped", "skipped"]);
+        expect((await queue.drainEvents()).map(({ depth }) => depth)).toEqual([3, 3]);
+        for (const metric of ["EdgesSatisfied", "ChildrenSkipped", "MessagesMalformed", "MessagesFailed"]) {
+          expect(lines()).toContain(`"Name":"${metric}"`);
+        }
+        expect(lines()).toContain(records[3]?.messageId);
+      } finally {
+        client.close();
+      }
+    },
+  );
+
+  it("does not start with a faulty environment, and names every fault", async () => {
+    await using fn = start({ VALKEY_URL: "", MAX_CASCADE_DEPTH: "many" });
+    const failure = fn.invoke({ Records: [] });
+    await expect(failure).rejects.toThrow(/VALKEY_URL is not set/);
+    await expect(failure).rejects.toThrow(/MAX_CASCADE_DEPTH is "many"/);
+  });
+
+  it("refuses to run on another partition count, and runs once they agree", async () => {
+    const scene = new Scene(valkey);
+    await using fn = start();
+    const empty = { Records: [recordOf({ execution_id: scene.newExecution().id })] };
+    await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "256");
+    await expect(fn.invoke(empty)).rejects.toThrow(/FLOW_PARTITIONS is 65536.*"256"/);
+    await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "65536");
+    expect(failedIds(await fn.invoke(empty))).toEqual([]);
+    await valkey.call("del", PARTITION_CONFIG_KEY);
+  });
+
+  it("warns once where no partition count is recorded", async () => {
+    const scene = new Scene(valkey);
+    await using fn = start();
+    const empty = { Records: [recordOf({ execution_id: scene.newExecution().id })] };
+    await fn.invoke(empty);
+    await fn.invoke(empty);
+    expect(lines().split("is not recorded").length - 1).toBe(1);
+  });
+
+  it("loads the library where there is none", async () => {
+    await valkey.call("function", "FLUSH", "SYNC");
+    await using fn = start();
+    const scene = new Scene(valkey);
+    expect(
+      failedIds(await fn.invoke({ Records: [recordOf({ execution_id: scene.newExecution().id })] })),
+    ).toEqual([]);
+    expect(await valkey.call("fcall", "ff_version", 0)).toBe("5");
+  });
+
+  it("refuses a library of an unknown version, and says what to set; told the edition, it goes on", async () => {
+    await valkey.call("function", "LOAD", "REPLACE", UNKNOWN_LIBRARY);
+    const empty = { Records: [recordOf({ execution_id: new Scene(valkey).newExecution().id })] };
+    {
+      await using fn = start();
+      await expect(fn.invoke(empty)).rejects.toThrow(/version "19".*set LIBRARY_EDITION/);
+    }
+    await using told = start({ LIBRARY_EDITION: "11" });
+    expect(failedIds(await told.invoke(empty))).toEqual([]);
+    expect(await valkey.call("fcall", "ff_version", 0)).toBe("19");
+    await valkey.call("function", "FLUSH", "SYNC");
+  });
+
+  it("never answers with an empty list when Valkey is away", async () => {
+    await using lost = await startValkey();
+    const client = connectTo({ url: lost.url, cluster: false });
+    await client.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "65536");
+    client.close();
+    await using fn = start({ VALKEY_URL: lost.url.href, LIBRARY_EDITION: "11" });
+    const scene = new Scene(valkey);
+    const record = recordOf({ execution_id: scene.newExecution().id, flow_id: scene.flow.id });
+    // The first invocation ends its start; the second finds the connection gone.
+    await fn.invoke({ Records: [] });
+    await lost.stop();
+    expect(failedIds(await fn.invoke({ Records: [record] }))).toEqual([record.messageId]);
+  });
+});

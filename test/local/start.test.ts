@@ -1,0 +1,212 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { findValkeyServer } from "#local/valkey-server.ts";
+import { descendantsOf, isRunning } from "#test/local/processes.ts";
+
+const START = fileURLToPath(new URL("../../local/start.ts", import.meta.url));
+const TIMEOUT = 60_000;
+
+/** Where the program under test makes its temporary files: what is left there was left behind. */
+let temporary: string;
+let folder: string;
+const children = new Set<ChildProcess>();
+beforeEach(async () => {
+  temporary = await mkdtemp(join(tmpdir(), "sluice-start-test-"));
+  folder = await mkdtemp(join(tmpdir(), "sluice-start-files-"));
+});
+afterEach(async () => {
+  // A test that failed half-way must not leave its program to the next one.
+  for (const child of children) child.kill("SIGKILL");
+  children.clear();
+  await rm(temporary, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+  await rm(folder, { recursive: true, force: true });
+});
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
+  readonly stdout: () => string;
+}
+
+function start(args: readonly string[], environment: Record<string, string> = {}): Running {
+  const child = spawn(process.execPath, [START, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+    env: {
+      PATH: process.env.PATH,
+      VALKEY_SERVER: findValkeyServer(),
+      TMPDIR: temporary,
+      ...environment,
+    },
+  });
+  children.add(child);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
+  return { child, ended, stdout: () => stdout };
+}
+
+async function writeWorkflow(name: string, tasks: readonly object[]): Promise<string> {
+  const path = join(folder, `${name}.json`);
+  await writeFile(path, JSON.stringify({ name, tasks }));
+  return path;
+}
+
+function chain(length: number): object[] {
+  return Array.from({ length }, (_, index) => ({
+    id: `t${index}`,
+    ...(index === 0 ? {} : { dependsOn: [`t${index - 1}`] }),
+  }));
+}
+
+function summaryIn(stdout: string): unknown {
+  return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "");
+}
+
+describe("a run to the end", () => {
+  test(
+    "the example: one task fails, its descendants are skipped, and nothing is left behind",
+    async () => {
+      const { code, stdout } = await start([]).ended;
+      expect(stdout).toContain("7 succeeded, 1 failed, 4 skipped, 0 unfinished");
+      expect(code).toBe(0);
+      expect(await readdir(temporary)).toEqual([]);
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "--json: the last line of standard output, which has nothing else, is the summary",
+    async () => {
+      const path = await writeWorkflow("diamond", [
+        { id: "top", lane: "gpu" },
+        { id: "left", dependsOn: ["top"] },
+        { id: "right", dependsOn: ["top"] },
+        { id: "bottom", dependsOn: ["left", "right"] },
+        { id: "after left", dependsOn: ["left"] },
+      ]);
+      const { code, stdout } = await start(["--workflow", path, "--fail", "right", "--json"]).ended;
+      expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+      expect(summaryIn(stdout)).toEqual({
+        flow_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
+        tasks: 5,
+        edges: 5,
+        success: 3,
+        failed: 1,
+        skipped: 1,
+        unfinished: 0,
+        messages: 5,
+        max_depth: 1,
+        seconds: expect.any(Number),
+      });
+      expect(code).toBe(0);
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "a task with retries fails for good only after the last one",
+    async () => {
+      const retry = { maxRetries: 2, backoff: { type: "fixed", delayMs: 50 } };
+      const path = await writeWorkflow("retries", [
+        { id: "a", retry },
+        { id: "b", dependsOn: ["a"] },
+      ]);
+      const { stdout } = await start(["--workflow", path, "--fail", "a", "--json"]).ended;
+      expect(summaryIn(stdout)).toMatchObject({ failed: 1, skipped: 1, unfinished: 0, messages: 2 });
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "a cascade that is cut off by its depth leaves unfinished tasks: it says so, and why",
+    async () => {
+      const path = await writeWorkflow("deep", chain(6));
+      const { code, stdout, stderr } = await start(["--workflow", path, "--fail", "t0", "--json"], {
+        MAX_CASCADE_DEPTH: "2",
+      }).ended;
+      // Levels 0 to 2 are dispatched, so the tasks at depth 1 to 3 are skipped.
+      expect(summaryIn(stdout)).toMatchObject({ failed: 1, skipped: 3, unfinished: 2, max_depth: 3 });
+      expect(stderr).toContain("MAX_CASCADE_DEPTH is 2");
+      const log = /what the function wrote is in (\S+)/.exec(stderr)?.[1] ?? "";
+      expect(log.startsWith(temporary)).toBe(true);
+      expect(code).toBe(1);
+    },
+    TIMEOUT,
+  );
+});
+
+describe("a fault in what is asked for ends with the status 2, before anything starts", () => {
+  test.each([
+    ["a file that is not there", ["--workflow", "/nowhere/flow.json"], /\/nowhere\/flow\.json/],
+    ["an option that is not there", ["--wrokflow", "x"], /--wrokflow/],
+    ["a task that is not there", ["--fail", "no such task"], /--fail no such task: .*fetch-orders/],
+  ])("%s", async (_, args, reason) => {
+    const { code, stdout, stderr } = await start(args).ended;
+    expect(code).toBe(2);
+    expect(stderr).toMatch(reason);
+    expect(stdout).toBe("");
+  });
+
+  test("a faulty workflow", async () => {
+    const path = await writeWorkflow("faulty", [{ id: "a", dependsOn: ["b"] }, { id: "a" }]);
+    const { code, stderr } = await start(["--workflow", path]).ended;
+    expect(code).toBe(2);
+    expect(stderr).toContain(path);
+    expect(stderr).toContain('"b"');
+  });
+
+  test("a setting that is no number", async () => {
+    const { code, stderr } = await start([], { MAX_CASCADE_DEPTH: "many" }).ended;
+    expect(code).toBe(2);
+    expect(stderr).toContain("MAX_CASCADE_DEPTH");
+  });
+});
+
+describe("stopping before the end leaves nothing", () => {
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const)(
+    "%s",
+    async (signal, status) => {
+      const path = await writeWorkflow("long", chain(2_000));
+      const { child, ended, stdout } = start(["--workflow", path]);
+      await vi.waitFor(() => expect(stdout()).toContain("messages"), { timeout: 30_000 });
+      const below = descendantsOf(child.pid ?? 0);
+      expect(below.some(({ command }) => command.includes("valkey-server"))).toBe(true);
+      expect(below.some(({ command }) => command.includes("function-runtime"))).toBe(true);
+      expect(await readdir(temporary)).not.toEqual([]);
+      child.kill(signal);
+      expect((await ended).code).toBe(status);
+      expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]);
+      expect(await readdir(temporary)).toEqual([]);
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "SIGKILL: what it had started goes as well",
+    async () => {
+      const path = await writeWorkflow("long", chain(2_000));
+      const { child, stdout } = start(["--workflow", path]);
+      await vi.waitFor(() => expect(stdout()).toContain("messages"), { timeout: 30_000 });
+      const below = descendantsOf(child.pid ?? 0);
+      child.kill("SIGKILL");
+      await vi.waitFor(() => expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]), {
+        timeout: 15_000,
+      });
+    },
+    TIMEOUT,
+  );
+});

@@ -1,0 +1,163 @@
+import { describe, expect, test } from "vitest";
+import { createExecution } from "#shared/contract/submission.ts";
+import { idempotencyKey } from "#shared/keys.ts";
+import {
+  expectOnlyIn,
+  expectRefusal,
+  expectTimeIn,
+  scenesOn,
+  serverTime,
+} from "#test/support/expectations.ts";
+import { field } from "#test/support/scene.ts";
+import { DELAYED, WAITING } from "#test/support/states.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
+
+const DAY_MS = 86_400_000;
+
+describe.each(DEPLOYMENTS)("ff_create_execution on $name", (deployment) => {
+  const newScene = scenesOn(deployment);
+
+  test("writes the whole record, eligible at once", async () => {
+    const scene = newScene();
+    const from = await serverTime(scene);
+    const creation = scene.creation({
+      priority: 7,
+      policyJson: '{"max_replay_count":1}',
+      payload: "input",
+      tagsJson: '{"team":"a b"}',
+    });
+    const { keys } = creation;
+    expect(await scene.done(createExecution(creation))).toEqual([keys.id, "waiting"]);
+    const to = await serverTime(scene);
+
+    const core = await scene.hash(keys.core);
+    expect(core).toMatchObject({
+      ...WAITING,
+      attempt_state: "pending_first_attempt",
+      execution_id: keys.id,
+      namespace: "tests",
+      lane_id: scene.lane,
+      current_lane: scene.lane,
+      execution_kind: "task",
+      partition_id: String(keys.partition),
+      priority: "7",
+      creator_identity: "tests",
+      total_attempt_count: "0",
+      current_attempt_index: "",
+      current_attempt_id: "",
+      current_lease_id: "",
+      current_lease_epoch: "0",
+      current_worker_id: "",
+      current_worker_instance_id: "",
+      retry_count: "0",
+      replay_count: "0",
+      lease_reclaim_count: "0",
+      started_at: "",
+      completed_at: "",
+      flow_id: "",
+      delay_until: "",
+    });
+    for (const name of ["created_at", "last_transition_at", "last_mutation_at"]) {
+      expectTimeIn(core[name], from, to);
+    }
+    await expectOnlyIn(scene, keys, "eligible", Number(field(core, "created_at")) - 7e12);
+    expect(await scene.read("get", keys.payload)).toBe("input");
+    expect(await scene.read("get", keys.policy)).toBe('{"max_replay_count":1}');
+    expect(await scene.hash(keys.tags)).toEqual({ team: "a b" });
+    expect(await scene.read("smembers", scene.index.allExecutions)).toEqual([keys.id]);
+  });
+
+  test("writes only what was given", async () => {
+    const scene = newScene();
+    const keys = await scene.execution();
+    expect(Object.keys(await scene.snapshot()).sort()).toEqual(
+      [keys.core, scene.index.lane(scene.lane).eligible, scene.index.allExecutions].sort(),
+    );
+  });
+
+  test.each([
+    [9_000, 9_000],
+    [9_001, 9_000],
+    [-1, 0],
+    [2.5, 2],
+  ])("priority %d counts as %d, and the score is exact", async (priority, counted) => {
+    const scene = newScene();
+    const keys = await scene.execution({ priority });
+    const { created_at, priority: written } = await scene.hash(keys.core);
+    expect(written).toBe(String(counted));
+    await expectOnlyIn(scene, keys, "eligible", Number(created_at) - counted * 1e12);
+  });
+
+  test("a delay to come delays", async () => {
+    const scene = newScene();
+    const delayUntil = (await serverTime(scene)) + DAY_MS;
+    const creation = scene.creation({ delayUntil });
+    expect(await scene.done(createExecution(creation))).toEqual([creation.keys.id, "delayed"]);
+    const core = await scene.hash(creation.keys.core);
+    expect(core).toMatchObject({ ...DELAYED, delay_until: String(delayUntil) });
+    await expectOnlyIn(scene, creation.keys, "delayed", delayUntil);
+  });
+
+  test("a delay that has passed by the server's clock does not, whichever zset was passed", async () => {
+    const scene = newScene();
+    const keys = await scene.execution({ delayUntil: 1 });
+    const core = await scene.hash(keys.core);
+    expect(core).toMatchObject({ ...WAITING, delay_until: "" });
+    await expectOnlyIn(scene, keys, "eligible", Number(field(core, "created_at")));
+  });
+
+  test("a deadline is indexed", async () => {
+    const scene = newScene();
+    const keys = await scene.execution({ deadlineAt: 1_999_999_999_999 });
+    expect(await scene.read("zscore", scene.index.executionDeadline, keys.id)).toBe("1999999999999");
+  });
+
+  test("a second creation is a duplicate that changes nothing", async () => {
+    const scene = newScene();
+    const creation = scene.creation();
+    await scene.done(createExecution(creation));
+    const before = await scene.snapshot();
+    // Not even its policy is looked at.
+    const again = await scene.call(createExecution({ ...creation, payload: "other", policyJson: "{" }));
+    expect(again).toEqual({ kind: "done", status: "DUPLICATE", fields: [creation.keys.id] });
+    expect(await scene.snapshot()).toEqual(before);
+  });
+
+  test("the idempotency key names the first execution, for as long as was asked", async () => {
+    const scene = newScene();
+    const idempotency = { key: idempotencyKey(scene.flow.partition, "tests", "order-1"), ttlMs: 60_000 };
+    const first = await scene.execution({ idempotency });
+    const ttl = Number(await scene.read("pttl", idempotency.key));
+    expect(ttl).toBeGreaterThan(50_000);
+    expect(ttl).toBeLessThanOrEqual(60_000);
+    const before = await scene.snapshot();
+    const reply = await scene.call(createExecution(scene.creation({ idempotency })));
+    expect(reply).toEqual({ kind: "done", status: "DUPLICATE", fields: [first.id] });
+    expect(await scene.snapshot()).toEqual(before);
+  });
+
+  test("no time to live, no idempotency key", async () => {
+    const scene = newScene();
+    const key = idempotencyKey(scene.flow.partition, "tests", "order-1");
+    await scene.execution({ idempotency: { key, ttlMs: 0 } });
+    expect(await scene.read("exists", key)).toBe(0);
+  });
+
+  test.each([
+    [{ priority: Number.NaN }, "priority"],
+    [{ priority: Number.NaN, policyJson: "{" }, "priority"],
+    [{ delayUntil: 1.5 }, "delay_until"],
+    [{ deadlineAt: -1 }, "execution_deadline_at"],
+    [{ tagsJson: "{" }, "tags_json"],
+    [{ tagsJson: '{"a":1}' }, "tags_json"],
+    [{ tagsJson: '["a"]' }, "tags_json"],
+  ])("%o is refused", async (overrides, argument) => {
+    const scene = newScene();
+    await expectRefusal(scene, createExecution(scene.creation(overrides)), "invalid_input", argument);
+  });
+
+  test("a policy that is not JSON is refused", async () => {
+    const scene = newScene();
+    await expectRefusal(scene, createExecution(scene.creation({ policyJson: "{" })), "invalid_policy_json");
+  });
+});

@@ -1,0 +1,92 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
+import { LIBRARY_NAME, LIBRARY_SOURCE } from "#lua/library.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
+import { connectTo } from "#test/support/valkey.ts";
+
+const EMPTY = "function() return 0 end";
+
+function libraryWith(...names: string[]): string {
+  const functions = names.map((name) => `server.register_function('${name}', ${EMPTY})`);
+  return [`#!lua name=${LIBRARY_NAME}`, ...functions].join("\n");
+}
+
+/** The version that each primary's own library replies; it is asked itself, not by way of a slot. */
+async function versions(valkey: Valkey): Promise<unknown[]> {
+  return valkey.onEveryPrimary("fcall", "ff_version", 0);
+}
+
+// Servers of its own: the library of the shared ones is in use.
+describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
+  let server: ValkeyServer;
+  let valkey: Valkey;
+
+  beforeAll(async () => {
+    server = cluster ? await startValkeyCluster() : await startValkey();
+    valkey = connectTo({ url: server.url, cluster });
+  });
+
+  afterAll(async () => {
+    valkey.close();
+    await server.stop();
+  });
+
+  beforeEach(async () => {
+    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+  });
+
+  test("loads it on every primary, once", async () => {
+    expect(await ensureLibrary(valkey)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+    expect(await ensureLibrary(valkey)).toBe("current");
+  });
+
+  test("loads it where one primary lacks it", async () => {
+    await ensureLibrary(valkey);
+    const [first] = await valkey.primaries();
+    await first?.call("function", "DELETE", LIBRARY_NAME);
+    await expect(versions(valkey)).rejects.toThrow("Function not found");
+    expect(await ensureLibrary(valkey)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+  });
+
+  test("replaces an older one whose functions are all among ours", async () => {
+    await valkey.onEveryPrimary("function", "LOAD", libraryWith("ff_version", "ff_create_flow"));
+    expect(await ensureLibrary(valkey)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+  });
+
+  test("leaves one alone that has a function which ours lacks, and mixes nothing into it", async () => {
+    const foreign = libraryWith("ff_version", "ff_renew_lease");
+    const [first] = await valkey.primaries();
+    await first?.call("function", "LOAD", foreign);
+    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    expect(await ensureLibrary(valkey)).toBe("foreign");
+    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+  });
+
+  test("many at once", async () => {
+    const states = await Promise.all(Array.from({ length: 8 }, () => ensureLibrary(valkey)));
+    expect(states).toContain("loaded");
+    expect(states).not.toContain("foreign");
+    expect(await ensureLibrary(valkey)).toBe("current");
+  });
+
+  test("other libraries are nobody's business, unless they hold a name of ours", async () => {
+    await valkey.onEveryPrimary(
+      "function",
+      "LOAD",
+      `#!lua name=other\nserver.register_function('x', ${EMPTY})`,
+    );
+    expect(await ensureLibrary(valkey)).toBe("loaded");
+    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    const clash = `#!lua name=other\nserver.register_function('ff_version', ${EMPTY})`;
+    await valkey.onEveryPrimary("function", "LOAD", clash);
+    await expect(ensureLibrary(valkey)).rejects.toThrow("ff_version already exists");
+  });
+
+  test("rejects a source that does not compile", async () => {
+    await expect(ensureLibrary(valkey, `${LIBRARY_SOURCE}\nnot lua`)).rejects.toThrow();
+  });
+});

@@ -1,0 +1,64 @@
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { withLock } from "#scripts/setup/lock.mjs";
+
+let folder: string;
+let path: string;
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "sluice-lock-"));
+  path = join(folder, "setup.lock");
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const quietly = () => undefined;
+/** No process has it: ids end far below. */
+const DEAD = "999999999";
+
+test("the second waits for the first, and says so once", async () => {
+  const order: string[] = [];
+  const waits: string[] = [];
+  const gate = Promise.withResolvers<void>();
+  const first = withLock(
+    path,
+    async () => {
+      order.push("first begins");
+      await gate.promise;
+      order.push("first ends");
+    },
+    quietly,
+  );
+  const second = withLock(
+    path,
+    () => order.push("second"),
+    (owner) => {
+      waits.push(owner);
+      gate.resolve();
+    },
+  );
+  await Promise.all([first, second]);
+  expect(order).toEqual(["first begins", "first ends", "second"]);
+  expect(waits).toEqual([String(process.pid)]);
+  expect(existsSync(path)).toBe(false);
+});
+
+test("work that fails gives the lock back", async () => {
+  const work = withLock(path, () => Promise.reject(new Error("no")), quietly);
+  await expect(work).rejects.toThrow("no");
+  expect(await withLock(path, () => "done", quietly)).toBe("done");
+});
+
+test("an owner that died loses it, to one of many at a time", async () => {
+  writeFileSync(path, DEAD);
+  let inside = 0;
+  let most = 0;
+  const work = async () => {
+    inside += 1;
+    most = Math.max(most, inside);
+    await new Promise(setImmediate);
+    inside -= 1;
+  };
+  await Promise.all(Array.from({ length: 8 }, () => withLock(path, work, quietly)));
+  expect(most).toBe(1);
+});

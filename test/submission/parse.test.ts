@@ -1,0 +1,342 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { descendants, levels } from "#shared/submission/graph.ts";
+import { parseWorkflow } from "#shared/submission/parse.ts";
+import type { Workflow } from "#shared/submission/workflow.ts";
+
+function parsed(specification: unknown): Workflow {
+  const result = parseWorkflow(JSON.stringify(specification), "flow.json");
+  if (!result.ok) throw new Error(result.faults.join("\n"));
+  return result.value;
+}
+
+function faultsOf(specification: unknown): string[] {
+  const text = typeof specification === "string" ? specification : JSON.stringify(specification);
+  const result = parseWorkflow(text, "flow.json");
+  return result.ok ? [] : result.faults;
+}
+
+function tasks(...entries: unknown[]): unknown {
+  return { name: "example", tasks: entries };
+}
+
+function wfFormat(...entries: unknown[]): unknown {
+  return { name: "example", schemaVersion: "1.5", workflow: { specification: { tasks: entries } } };
+}
+
+describe("our own format", () => {
+  test("a task needs an id and nothing else", () => {
+    expect(parsed(tasks({ id: "a" }))).toEqual({
+      name: "example",
+      tasks: [{ id: "a", lane: "default", priority: 0, payload: "" }],
+      edges: [],
+    });
+  });
+
+  test("all properties are read", () => {
+    const workflow = parsed(
+      tasks(
+        { id: "b", dependsOn: [{ task: "a", passData: true }, "c", { task: "d" }] },
+        { id: "a", lane: "gpu", priority: 9000, payload: { x: [1, null] }, retry: { maxRetries: 2 } },
+        {
+          id: "c",
+          payload: "as it is",
+          retry: { maxRetries: 1, backoff: { type: "exponential", initialDelayMs: 10, maxDelayMs: 99 } },
+        },
+        { id: "d", payload: null, retry: { maxRetries: 0, backoff: { type: "fixed", delayMs: 5 } } },
+      ),
+    );
+    expect(workflow.tasks.map(({ id }) => id)).toEqual(["b", "a", "c", "d"]);
+    expect(workflow.tasks.map(({ payload }) => payload)).toEqual(["", '{"x":[1,null]}', "as it is", "null"]);
+    expect(workflow.tasks[1]).toMatchObject({ lane: "gpu", priority: 9000 });
+    expect(workflow.tasks.map(({ retryPolicy }) => retryPolicy)).toEqual([
+      undefined,
+      { maxRetries: 2, backoff: { type: "fixed", delayMs: 1000 } },
+      { maxRetries: 1, backoff: { type: "exponential", initialDelayMs: 10, maxDelayMs: 99, multiplier: 2 } },
+      { maxRetries: 0, backoff: { type: "fixed", delayMs: 5 } },
+    ]);
+    expect(workflow.edges).toEqual([
+      { from: "a", to: "b", dataPassing: true },
+      { from: "c", to: "b", dataPassing: false },
+      { from: "d", to: "b", dataPassing: false },
+    ]);
+  });
+
+  test.each<[what: string, specification: unknown, place: string, message: RegExp]>([
+    ["no name", { tasks: [{ id: "a" }] }, "name", /is missing; it must be a string/],
+    ["no tasks", tasks(), "tasks", /must not be empty/],
+    ["tasks that are no list", { name: "x", tasks: {} }, "tasks", /must be an array/],
+    ["a task without an id", tasks({ lane: "gpu" }), "tasks[0].id", /is missing/],
+    ["an id that is a number", tasks({ id: 7 }), "tasks[0].id", /must be a string, not the number 7/],
+    ["an empty id", tasks({ id: "" }), "tasks[0].id", /must not be empty/],
+    ["an unknown top-level property", { name: "x", tasks: [{ id: "a" }], edges: [] }, "", /"edges"/],
+    ["an unknown property", tasks({ id: "a", depends_on: [] }), "tasks[0]", /unknown property "depends_on"/],
+    ["an impossible lane", tasks({ id: "a", lane: "µ" }), "tasks[0].lane", /printable ASCII/],
+    ["a negative priority", tasks({ id: "a", priority: -1 }), "tasks[0].priority", /at least 0/],
+    ["a priority above 9000", tasks({ id: "a", priority: 9001 }), "tasks[0].priority", /at most 9000/],
+    [
+      "half a priority",
+      tasks({ id: "a", priority: 0.5 }),
+      "tasks[0].priority",
+      /a whole number, not the number/,
+    ],
+    ["retry without a count", tasks({ id: "a", retry: {} }), "tasks[0].retry.maxRetries", /is missing/],
+    [
+      "an unknown backoff",
+      tasks({ id: "a", retry: { maxRetries: 1, backoff: { type: "linear" } } }),
+      "tasks[0].retry.backoff.type",
+      /"fixed" or "exponential"/,
+    ],
+    [
+      "a fixed backoff without a delay",
+      tasks({ id: "a", retry: { maxRetries: 1, backoff: { type: "fixed" } } }),
+      "tasks[0].retry.backoff.delayMs",
+      /is missing/,
+    ],
+    [
+      "a dependency of a wrong shape",
+      tasks({ id: "a" }, { id: "b", dependsOn: ["a", { tsk: "a" }] }),
+      "tasks[1].dependsOn[1]",
+      /a task's id, or an object/,
+    ],
+    [
+      "an unknown parent",
+      tasks({ id: "a" }, { id: "b", dependsOn: ["a", "z"] }),
+      "tasks[1].dependsOn[1]",
+      /no task has the id "z"/,
+    ],
+    ["a duplicate id", tasks({ id: "a" }, { id: "a" }), "tasks[1].id", /"a" is taken by tasks\[0\]/],
+    [
+      "a duplicate edge",
+      tasks({ id: "a" }, { id: "b", dependsOn: ["a", { task: "a", passData: true }] }),
+      "tasks[1].dependsOn[1]",
+      /repeats the dependency on "a" of tasks\[1\]\.dependsOn\[0\]/,
+    ],
+    ["a self edge", tasks({ id: "a", dependsOn: ["a"] }), "tasks[0].dependsOn[0]", /depend on itself/],
+    [
+      "a cycle",
+      tasks(
+        { id: "s" },
+        { id: "a", dependsOn: ["s", "c"] },
+        { id: "b", dependsOn: ["a"] },
+        {
+          id: "c",
+          dependsOn: ["b"],
+        },
+      ),
+      "tasks[",
+      /is part of the cycle ("a" → "b" → "c" → "a"|"b" → "c" → "a" → "b"|"c" → "a" → "b" → "c")/,
+    ],
+    ["an array", [], "", /neither a Sluice workflow .* nor a WfFormat/],
+    ["null", null, "", /neither/],
+    ["another file", { version: 3 }, "", /neither/],
+  ])("%s is refused with its place", (_, specification, place, message) => {
+    const faults = faultsOf(specification);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toMatch(message);
+    expect(faults[0]?.startsWith(place === "" ? "flow.json: " : `flow.json: ${place}`)).toBe(true);
+  });
+
+  test("every fault is listed, of the shape first and then of the graph", () => {
+    expect(faultsOf(tasks({ id: "a", lane: "", priority: -1, prio: 1 }, { id: 1 }))).toHaveLength(4);
+    const graph = faultsOf(
+      tasks(
+        { id: "a", dependsOn: ["b", "x", "a"] },
+        { id: "b", dependsOn: ["a"] },
+        { id: "c", dependsOn: ["d"] },
+        { id: "d", dependsOn: ["c"] },
+        { id: "d" },
+      ),
+    );
+    expect(graph.filter((fault) => fault.includes("cycle"))).toHaveLength(2);
+    expect(graph).toHaveLength(5);
+  });
+
+  test("a flood of faults is cut, and says so", () => {
+    const faults = faultsOf(tasks(...Array.from({ length: 80 }, () => ({ id: "" }))));
+    expect(faults).toHaveLength(51);
+    expect(faults.at(-1)).toBe("flow.json: and 30 more faults");
+  });
+
+  test("100,000 tasks in a chain are read, and a cycle of them is named in short", () => {
+    const chain = Array.from({ length: 100_000 }, (_, number) => ({
+      id: `t${number}`,
+      dependsOn: number === 0 ? [] : [`t${number - 1}`],
+    }));
+    expect(parsed(tasks(...chain)).edges).toHaveLength(99_999);
+    chain[0]?.dependsOn.push("t99999");
+    const [fault, ...rest] = faultsOf(tasks(...chain));
+    expect(rest).toEqual([]);
+    expect(fault).toMatch(/cycle .* → \(99981 more\) → /);
+  });
+});
+
+describe("JSON faults", () => {
+  test.each([
+    ["", 1, 1, "a value"],
+    ["{", 1, 2, "a property name"],
+    ['{"name": x}', 1, 10, 'a value, found "x"'],
+    ['{\n  "name": "x",\n  "tasks": [1,]\n}', 3, 15, "a value"],
+    ['{"a": 1 "b": 2}', 1, 9, '"," or "}"'],
+    ['{"a" 1}', 1, 6, '":"'],
+    ["{'a': 1}", 1, 2, "a property name in double quotes"],
+    ['{"a": "x\ny"}', 1, 9, "the rest of a string"],
+    ['{"a": "\\q"}', 1, 8, "the rest of a string"],
+    ["[1, 2}", 1, 6, '"," or "]"'],
+    ['{"a": 1,}', 1, 9, "a property name"],
+    ['{"a": 01}', 1, 8, '"," or "}"'],
+    ["{} {}", 1, 4, "the end of the text"],
+    [`${"[".repeat(100_000)}`, 1, 100_001, 'a value or "]"'],
+  ])("%j is at line %i, column %i", (text, line, column, message) => {
+    const faults = faultsOf(text);
+    expect(faults).toHaveLength(1);
+    expect(faults[0]).toContain(`flow.json: line ${line}, column ${column}: this is not JSON`);
+    expect(faults[0]).toContain(message);
+  });
+
+  test("a byte order mark is allowed", () => {
+    expect(parseWorkflow(`\ufeff${JSON.stringify(tasks({ id: "a" }))}`, "flow.json").ok).toBe(true);
+  });
+});
+
+describe("WfFormat 1.5", () => {
+  const whole = {
+    name: "blast-small",
+    description: "an example",
+    createdAt: "2026-01-01T00:00:00Z",
+    schemaVersion: "1.5",
+    author: { name: "somebody", email: "a@example.org" },
+    runtimeSystem: { name: "an engine", version: "1", url: "https://example.org" },
+    workflow: {
+      specification: {
+        tasks: [
+          { name: "split", id: "split_1", parents: [], children: ["work_2"], inputFiles: ["in"] },
+          { name: "work", id: "work_2", parents: ["split_1"], children: [], outputFiles: ["out"] },
+        ],
+        files: [{ id: "in", sizeInBytes: 1 }],
+      },
+      execution: {
+        makespanInSeconds: 3,
+        executedAt: "2026-01-01T00:00:00Z",
+        tasks: [
+          {
+            id: "split_1",
+            runtimeInSeconds: 1.5,
+            command: { program: "split", arguments: ["-n"] },
+            machines: ["m"],
+          },
+        ],
+        machines: [{ nodeName: "m", cpu: { coreCount: 2 } }],
+      },
+    },
+  };
+
+  test("a whole file is read; what it says of a task is its payload", () => {
+    expect(parsed(whole)).toEqual({
+      name: "blast-small",
+      tasks: [
+        { id: "split_1", lane: "default", priority: 0, payload: '{"name":"split","runtimeInSeconds":1.5}' },
+        { id: "work_2", lane: "default", priority: 0, payload: '{"name":"work"}' },
+      ],
+      edges: [{ from: "split_1", to: "work_2", dataPassing: false }],
+    });
+  });
+
+  test.each([
+    ["parents", [{ id: "a" }, { id: "b", parents: ["a"] }]],
+    ["children", [{ id: "a", children: ["b"] }, { id: "b" }]],
+  ])("a file with %s only is read", (_, entries) => {
+    expect(parsed(wfFormat(...entries)).edges).toEqual([{ from: "a", to: "b", dataPassing: false }]);
+  });
+
+  const at = "workflow.specification.tasks";
+  test.each<[what: string, specification: unknown, faults: [place: string, message: RegExp][]]>([
+    ["another version", { ...whole, schemaVersion: "1.4" }, [["schemaVersion", /must be "1.5"/]]],
+    ["no version", { name: "x", workflow: whole.workflow }, [["schemaVersion", /must be "1.5"/]]],
+    ["no tasks", wfFormat(), [[at, /must not be empty/]]],
+    ["no workflow", { name: "x", schemaVersion: "1.5" }, [["workflow", /is missing/]]],
+    ["an id that is no string", wfFormat({ id: 1 }), [[`${at}[0].id`, /must be a string/]]],
+    [
+      "an unknown child",
+      wfFormat({ id: "a", parents: [], children: ["b"] }),
+      [[`${at}[0].children[0]`, /no task has the id "b"/]],
+    ],
+    [
+      "an unknown parent",
+      wfFormat({ id: "a", parents: ["b"], children: [] }),
+      [[`${at}[0].parents[0]`, /no task has the id "b"/]],
+    ],
+    [
+      "a parent that does not know its child",
+      wfFormat({ id: "a", parents: [], children: [] }, { id: "b", parents: ["a"], children: [] }),
+      [[`${at}[1].parents[0]`, /"a" does not name "b" among its children/]],
+    ],
+    [
+      "a child that does not know its parent",
+      wfFormat({ id: "a", parents: [], children: ["b"] }, { id: "b", parents: [], children: [] }),
+      [[`${at}[0].children[0]`, /"b" does not name "a" among its parents/]],
+    ],
+    [
+      "a child named twice",
+      wfFormat({ id: "a", parents: [], children: ["b", "b"] }, { id: "b", parents: ["a"], children: [] }),
+      [[`${at}[0].children[1]`, /repeats the dependency/]],
+    ],
+    [
+      "a parent named twice",
+      wfFormat({ id: "a", parents: [], children: ["b"] }, { id: "b", parents: ["a", "a"], children: [] }),
+      [[`${at}[1].parents[1]`, /repeats the dependency/]],
+    ],
+    [
+      "a duplicate id",
+      wfFormat({ id: "a", parents: [], children: [] }, { id: "a", parents: [], children: [] }),
+      [[`${at}[1].id`, /is taken/]],
+    ],
+    [
+      "a cycle",
+      wfFormat({ id: "a", parents: ["b"], children: ["b"] }, { id: "b", parents: ["a"], children: ["a"] }),
+      [[at, /cycle "a" → "b" → "a"|cycle "b" → "a" → "b"/]],
+    ],
+    ["a self edge", wfFormat({ id: "a", parents: ["a"], children: ["a"] }), [[at, /depend on itself/]]],
+  ])("%s is refused with its place", (_, specification, expected) => {
+    const faults = faultsOf(specification);
+    expect(faults).toHaveLength(expected.length);
+    for (const [position, [place, message]] of expected.entries()) {
+      expect(faults[position]).toContain(`flow.json: ${place}`);
+      expect(faults[position]).toMatch(message);
+    }
+  });
+});
+
+/** Real workflow graphs, where the checkout has them beside it: tasks, edges, levels. */
+const REAL_WORKFLOWS = new URL("../../../shared/workflows/", import.meta.url);
+const REAL_SIZES: Readonly<Record<string, readonly [tasks: number, edges: number, levels: number]>> = {
+  "1000genome-chameleon-4ch-250k-001.json": [164, 212, 3],
+  "airrflow-dirt02-001.json": [212, 327, 25],
+  "bwa-chameleon-large-001.json": [1004, 4000, 3],
+  "helloworld-chain-5-chameleon.json": [5, 4, 5],
+  "helloworld-forkjoin-10-chameleon.json": [10, 16, 3],
+  "montage-chameleon-dss-075d-001.json": [178, 444, 8],
+  "sarek-dirt02-001.json": [26, 50, 10],
+};
+
+describe.runIf(existsSync(REAL_WORKFLOWS))("real workflows", () => {
+  const files = existsSync(REAL_WORKFLOWS)
+    ? readdirSync(REAL_WORKFLOWS).filter((name) => name.endsWith(".json"))
+    : [];
+
+  test("there are some", () => {
+    expect(files.length).toBeGreaterThan(0);
+  });
+
+  test.each(files)("%s", (name) => {
+    const result = parseWorkflow(readFileSync(new URL(name, REAL_WORKFLOWS), "utf8"), name);
+    if (!result.ok) throw new Error(result.faults.join("\n"));
+    const workflow = result.value;
+    const size = REAL_SIZES[name];
+    if (size !== undefined) {
+      expect([workflow.tasks.length, workflow.edges.length, levels(workflow).length]).toEqual(size);
+    }
+    const roots = levels(workflow)[0] ?? [];
+    expect(descendants(workflow, roots).size).toBe(workflow.tasks.length - roots.length);
+  });
+});

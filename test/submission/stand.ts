@@ -1,0 +1,99 @@
+/** What the tests of submission and worker stand on: real servers, and a sink that keeps what it is sent. */
+
+import { randomUUID } from "node:crypto";
+import { fieldOf } from "#shared/contract/record.ts";
+import { type ExecutionId, type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
+import { PartitionRouter } from "#shared/partitions.ts";
+import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
+import type { Task, Workflow, WorkflowEdge } from "#shared/submission/workflow.ts";
+import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/valkey/command.ts";
+
+/** So many that no two tests share a partition. */
+export const ROUTER = new PartitionRouter({
+  numFlowPartitions: 65_536,
+  numBudgetPartitions: 32,
+  numQuotaPartitions: 32,
+});
+
+export const LANE = unwrap(parseLaneId("default"));
+
+export function newFlowId(): FlowId {
+  return unwrap(parseFlowId(randomUUID()));
+}
+
+export function task(id: string, overrides: Partial<Task> = {}): Task {
+  return { id, lane: LANE, priority: 0, payload: `input of ${id}`, ...overrides };
+}
+
+/** A workflow of edges like `a>b`, or `a=>b` with data passing; tasks are what the edges name. */
+export function workflowOf(...edges: string[]): Workflow {
+  const parsed = edges.map((text): WorkflowEdge => {
+    const [from = "", to = ""] = text.split(/=?>/);
+    return { from, to, dataPassing: text.includes("=>") };
+  });
+  const ids = new Set(parsed.flatMap(({ from, to }) => [from, to]));
+  return { name: "test", tasks: [...ids].map((id) => task(id)), edges: parsed };
+}
+
+/** Keeps completions; a test says which sends the queue refuses. */
+export class KeptCompletions implements CompletionSink {
+  readonly sent: Completion[] = [];
+  readonly #results: (completion: Completion, attempt: number) => SendResult;
+  #attempts = 0;
+
+  constructor(results: (completion: Completion, attempt: number) => SendResult = () => ({ ok: true })) {
+    this.#results = results;
+  }
+
+  send(completions: readonly Completion[]): Promise<SendResult[]> {
+    this.#attempts += 1;
+    return Promise.resolve(
+      completions.map((completion) => {
+        const result = this.#results(completion, this.#attempts);
+        if (result.ok) this.sent.push(completion);
+        return result;
+      }),
+    );
+  }
+
+  get executionIds(): ExecutionId[] {
+    return this.sent.map(({ executionId }) => executionId);
+  }
+}
+
+type Around = (
+  /** 1 for the first pipeline. */
+  call: number,
+  send: () => Promise<ValkeyResult[]>,
+  commands: readonly ValkeyCommand[],
+) => Promise<ValkeyResult[]>;
+
+/** Passes pipelines on to the real server, with something done before or after each. */
+export class Interposed implements Pipelines {
+  readonly #inner: Pipelines;
+  readonly #around: Around;
+  calls = 0;
+
+  constructor(inner: Pipelines, around: Around) {
+    this.#inner = inner;
+    this.#around = around;
+  }
+
+  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    this.calls += 1;
+    return this.#around(this.calls, () => this.#inner.pipelined(commands), commands);
+  }
+}
+
+/** Some fields of an execution's record. */
+export async function recordOf(
+  valkey: Pipelines,
+  id: ExecutionId,
+  ...fields: string[]
+): Promise<Record<string, string>> {
+  const { core, partition } = ROUTER.execKeys(id);
+  const [result] = await valkey.pipelined([command(partition, "hmget", core, ...fields)]);
+  if (!result?.ok) throw result?.error ?? new Error("no result");
+  const values: readonly unknown[] = Array.isArray(result.value) ? result.value : [];
+  return Object.fromEntries(fields.map((field, position) => [field, fieldOf(values[position])]));
+}

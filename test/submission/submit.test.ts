@@ -1,0 +1,423 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { fieldOf } from "#shared/contract/record.ts";
+import { resolveDependency } from "#shared/contract/resolve.ts";
+import { parseAttemptIndex, unwrap } from "#shared/ids.ts";
+import { planSubmission } from "#shared/submission/plan.ts";
+import { type Submission, type SubmitProgress, submitFlow } from "#shared/submission/submit.ts";
+import type { Workflow } from "#shared/submission/workflow.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { command, type Pipelines } from "#shared/valkey/command.ts";
+import { workBatch } from "#shared/worker/worker.ts";
+import {
+  Interposed,
+  KeptCompletions,
+  LANE,
+  newFlowId,
+  ROUTER,
+  recordOf,
+  task,
+  workflowOf,
+} from "#test/submission/stand.ts";
+import { DEPLOYMENTS, run, snapshot } from "#test/support/valkey.ts";
+
+const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e");
+const IDENTITY = { workerId: "worker", instanceId: "worker-1" };
+
+function submit(
+  valkey: Pipelines,
+  workflow: Workflow,
+  flowId = newFlowId(),
+  completions = new KeptCompletions(),
+  onProgress?: (progress: SubmitProgress) => void,
+): Promise<Submission> {
+  return submitFlow(
+    { valkey, router: ROUTER, completions },
+    workflow,
+    onProgress === undefined ? { flowId } : { flowId, onProgress },
+  );
+}
+
+describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
+  let valkey: Valkey;
+  beforeAll(() => {
+    valkey = connect();
+  });
+  afterAll(() => valkey.close());
+
+  const idOf = (submission: Submission, id: string) => {
+    const execution = submission.executions.get(id);
+    if (execution === undefined) throw new Error(`no execution for ${id}`);
+    return execution;
+  };
+
+  /** What has to be true of a flow once it is submitted, whatever has run meanwhile. */
+  async function expectWholeGraph(submission: Submission, workflow: Workflow): Promise<void> {
+    const { flow } = planSubmission(ROUTER, workflow, submission.flowId, "default");
+    const [nodes, edges, revision] = await read(
+      "hmget",
+      flow.core,
+      "node_count",
+      "edge_count",
+      "graph_revision",
+    );
+    expect([nodes, edges]).toEqual([workflow.tasks.length, workflow.edges.length].map(String));
+    expect(revision).toBe(String(workflow.tasks.length + workflow.edges.length));
+    expect((await read("smembers", flow.members)).length).toBe(workflow.tasks.length);
+    for (const { id } of workflow.tasks) {
+      const execution = idOf(submission, id);
+      const incoming = workflow.edges.filter(({ to }) => to === id).length;
+      const outgoing = workflow.edges.filter(({ from }) => from === id).length;
+      expect(await read("smembers", flow.incoming(execution))).toHaveLength(incoming);
+      expect(await read("smembers", flow.outgoing(execution))).toHaveLength(outgoing);
+      expect(await read("smembers", ROUTER.execKeys(execution).depsAllEdges)).toHaveLength(incoming);
+      expect(await recordOf(valkey, execution, "flow_id")).toEqual({ flow_id: submission.flowId });
+    }
+
+    async function read(name: string, ...args: string[]): Promise<string[]> {
+      const value = await run(valkey, submission.partition, name, ...args);
+      return Array.isArray(value) ? value.map(fieldOf) : [];
+    }
+  }
+
+  /** Resolves children as the dispatcher does, from the completions that were kept, and works, to the end. */
+  async function runToEnd(
+    submission: Submission,
+    workflow: Workflow,
+    completions: KeptCompletions,
+  ): Promise<void> {
+    const { flow, index, tasks } = planSubmission(ROUTER, workflow, submission.flowId, "default");
+    const place = { partition: submission.partition, lane: LANE };
+    for (;;) {
+      const taken = completions.sent.splice(0);
+      for (const { executionId, outcome } of taken) {
+        const out = await run(valkey, submission.partition, "smembers", flow.outgoing(executionId));
+        const staged = new Set(Array.isArray(out) ? out.map(fieldOf) : []);
+        const edges = tasks
+          .flatMap(({ outgoing }) => outgoing)
+          .filter(({ edge }) => edge.upstream === executionId);
+        for (const { edge, child } of edges.filter(({ edge }) => staged.has(edge.id))) {
+          await valkey.pipelined([
+            resolveDependency(
+              11,
+              {
+                edge: edge.id,
+                upstream: executionId,
+                flow,
+                flowIndex: index,
+                child,
+                lane: index.lane(LANE),
+                attempt: unwrap(parseAttemptIndex("")),
+              },
+              outcome,
+              Date.now(),
+            ),
+          ]);
+        }
+      }
+      const worked = await workBatch(
+        { valkey, completions, identity: IDENTITY },
+        place,
+        () => Promise.resolve({ outcome: "success", result: "" }),
+        { limit: 10 },
+      );
+      if (worked.length === 0 && completions.sent.length === 0) return;
+    }
+  }
+
+  async function expectAllSucceeded(submission: Submission, workflow: Workflow): Promise<void> {
+    for (const { id } of workflow.tasks) {
+      expect(await recordOf(valkey, idOf(submission, id), "terminal_outcome", "total_attempt_count")).toEqual(
+        {
+          terminal_outcome: "success",
+          total_attempt_count: "1",
+        },
+      );
+    }
+  }
+
+  test("roots are eligible, children are blocked, records are as the contract has them", async () => {
+    const workflow: Workflow = {
+      ...DIAMOND,
+      tasks: DIAMOND.tasks.map(({ id }) =>
+        task(
+          id,
+          id === "a"
+            ? { priority: 7, retryPolicy: { maxRetries: 2, backoff: { type: "fixed", delayMs: 9 } } }
+            : {},
+        ),
+      ),
+    };
+    const progress: SubmitProgress[] = [];
+    const completions = new KeptCompletions();
+    const submission = await submit(valkey, workflow, newFlowId(), completions, (step) =>
+      progress.push(step),
+    );
+
+    await expectWholeGraph(submission, workflow);
+    expect(submission).toMatchObject({ taskCount: 5, edgeCount: 5, completionsSent: 0 });
+    expect(completions.sent).toEqual([]);
+    expect([...submission.executions.keys()]).toEqual(["a", "b", "c", "d", "e"]);
+    expect(submission.tasks.get(idOf(submission, "c"))).toBe("c");
+    expect(progress.at(-1)).toEqual({ executions: 5, members: 5, edges: 5, tasksTotal: 5, edgesTotal: 5 });
+
+    const fields = ["lane_id", "priority", "namespace", "public_state", "lifecycle_phase"];
+    expect(await recordOf(valkey, idOf(submission, "a"), ...fields)).toEqual({
+      lane_id: "default",
+      priority: "7",
+      namespace: "default",
+      public_state: "waiting",
+      lifecycle_phase: "runnable",
+    });
+    expect(await recordOf(valkey, idOf(submission, "d"), "public_state")).toEqual({
+      public_state: "waiting_children",
+    });
+    const root = ROUTER.execKeys(idOf(submission, "a"));
+    expect(await run(valkey, root.partition, "get", root.payload)).toBe("input of a");
+    expect(await run(valkey, root.partition, "get", root.policy)).toBe(
+      '{"retry_policy":{"max_retries":2,"backoff":{"type":"fixed","delay_ms":9}}}',
+    );
+    const lane = ROUTER.indexKeys(submission.partition).lane(LANE);
+    expect(await run(valkey, root.partition, "zrange", lane.eligible, 0, -1)).toEqual([root.id]);
+    expect(await run(valkey, root.partition, "zcard", lane.blockedDependencies)).toBe(4);
+
+    const plan = planSubmission(ROUTER, workflow, submission.flowId, "default");
+    const passing = plan.tasks
+      .flatMap(({ outgoing }) => outgoing)
+      .filter(({ edge }) => edge.dataPassingRef !== "");
+    expect(passing.map(({ child }) => child.id)).toEqual([idOf(submission, "c")]);
+  });
+
+  test("a second submission changes nothing", async () => {
+    const flowId = newFlowId();
+    const first = await submit(valkey, DIAMOND, flowId);
+    const before = await snapshot(valkey, first.partition);
+    const completions = new KeptCompletions();
+    expect(await submit(valkey, DIAMOND, flowId, completions)).toEqual(first);
+    expect(completions.sent).toEqual([]);
+    expect(await snapshot(valkey, first.partition)).toEqual(before);
+  });
+
+  test("another workflow under the same flow id is refused, and nothing is written", async () => {
+    const flowId = newFlowId();
+    const { partition } = await submit(valkey, DIAMOND, flowId);
+    const before = await snapshot(valkey, partition);
+    for (const other of [workflowOf("a>b", "b>z"), workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e", "a>e")]) {
+      await expect(submit(valkey, other, flowId)).rejects.toThrow(/another workflow's.*nothing was written/);
+      expect(await snapshot(valkey, partition)).toEqual(before);
+    }
+  });
+
+  test("a workflow with a cycle is refused, and nothing is written", async () => {
+    const flowId = newFlowId();
+    await expect(submit(valkey, workflowOf("a>b", "b>a"), flowId)).rejects.toThrow(/cycle/);
+    expect(await snapshot(valkey, ROUTER.partitionFor(flowId))).toEqual({});
+  });
+
+  test("a flow that was cancelled half way is left alone", async () => {
+    const flowId = newFlowId();
+    const { flow, partition } = { flow: ROUTER.flowKeys(flowId), partition: ROUTER.partitionFor(flowId) };
+    const cut = new Interposed(valkey, (call, send) =>
+      call > 2 ? Promise.reject(new Error("cut off")) : send(),
+    );
+    await expect(submit(cut, DIAMOND, flowId)).rejects.toThrow(/submitting again .* is safe/);
+    await run(valkey, partition, "hset", flow.core, "public_flow_state", "cancelled");
+    const before = await snapshot(valkey, partition);
+    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/is cancelled and has 0 of 5/);
+    expect(await snapshot(valkey, partition)).toEqual(before);
+  });
+
+  test("a crash at any call is mended by the next submission, a worker running meanwhile", async () => {
+    const counter = new Interposed(valkey, (_, send) => send());
+    await submit(counter, DIAMOND);
+    expect(counter.calls).toBeGreaterThan(5);
+    for (let crash = 1; crash <= counter.calls; crash += 1) {
+      for (const written of [false, true]) {
+        const flowId = newFlowId();
+        const completions = new KeptCompletions();
+        const crashing = new Interposed(valkey, async (call, send) => {
+          if (call >= crash) {
+            if (written && call === crash) await send();
+            throw new Error("the process is gone");
+          }
+          return send();
+        });
+        await expect(submit(crashing, DIAMOND, flowId, completions)).rejects.toThrow("the process is gone");
+        await workBatch(
+          { valkey, completions, identity: IDENTITY },
+          { partition: ROUTER.partitionFor(flowId), lane: LANE },
+          () => Promise.resolve({ outcome: "success", result: "" }),
+          { limit: 10 },
+        );
+        // What the worker sent found the graph as it stood: it is gone, as a message that was handled is.
+        completions.sent.splice(0);
+        const submission = await submit(valkey, DIAMOND, flowId, completions);
+        await expectWholeGraph(submission, DIAMOND);
+        await runToEnd(submission, DIAMOND, completions);
+        await expectAllSucceeded(submission, DIAMOND);
+      }
+    }
+  });
+
+  test("a worker that takes everything at once, between any two calls, never runs a child too early", async () => {
+    const ran: string[] = [];
+    const flowId = newFlowId();
+    const completions = new KeptCompletions();
+    const place = { partition: ROUTER.partitionFor(flowId), lane: LANE };
+    const eager = new Interposed(valkey, async (_, send) => {
+      const results = await send();
+      await workBatch(
+        { valkey, completions, identity: IDENTITY },
+        place,
+        async ({ payload }) => {
+          const { core, partition } = ROUTER.flowKeys(flowId);
+          ran.push(`${payload}, ${fieldOf(await run(valkey, partition, "hget", core, "edge_count"))} edges`);
+          return { outcome: "success", result: "" };
+        },
+        { limit: 10 },
+      );
+      return results;
+    });
+    const submission = await submit(eager, DIAMOND, flowId, completions);
+    // The root comes when the three edges that are not its own stand.
+    expect(ran).toEqual(["input of a, 3 edges"]);
+    // It ended before its edges stood, so the submission sends its completion.
+    expect(submission.completionsSent).toBe(1);
+    await runToEnd(submission, DIAMOND, completions);
+    await expectAllSucceeded(submission, DIAMOND);
+  });
+
+  test("a failed root that ended before its edges were staged is told of as failed", async () => {
+    const flowId = newFlowId();
+    const worker = new KeptCompletions();
+    const eager = new Interposed(valkey, async (_, send) => {
+      const results = await send();
+      await workBatch(
+        { valkey, completions: worker, identity: IDENTITY },
+        { partition: ROUTER.partitionFor(flowId), lane: LANE },
+        () => Promise.resolve({ outcome: "failed", reason: "it broke" }),
+        { limit: 10 },
+      );
+      return results;
+    });
+    const completions = new KeptCompletions();
+    const submission = await submit(eager, DIAMOND, flowId, completions);
+    const root = idOf(submission, "a");
+    expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "failed", depth: 0, root }]);
+  });
+
+  test("two submitters at once make one flow", async () => {
+    const wide = workflowOf(
+      ...Array.from({ length: 40 }, (_, n) => [`r${n % 5}>m${n}`, `m${n}>l${n % 7}`, `r${n % 3}>l${n % 7}`])
+        .flat()
+        .filter((edge, position, all) => all.indexOf(edge) === position),
+    );
+    const other = connect();
+    try {
+      for (let round = 0; round < 5; round += 1) {
+        const flowId = newFlowId();
+        const [first, second] = await Promise.all([
+          submit(valkey, wide, flowId),
+          submit(other, wide, flowId),
+        ]);
+        expect(second.executions).toEqual(first.executions);
+        await expectWholeGraph(first, wide);
+      }
+    } finally {
+      other.close();
+    }
+  });
+
+  test("an edge staged by somebody else between two calls costs a round and no more", async () => {
+    const flowId = newFlowId();
+    let changed = 0;
+    const disturbed = new Interposed(valkey, async (call, send) => {
+      const results = await send();
+      const { core, partition } = ROUTER.flowKeys(flowId);
+      if (call % 2 === 0 && changed < 3) {
+        const [bump] = await valkey.pipelined([command(partition, "exists", core)]);
+        if (bump?.ok && bump.value === 1) {
+          changed += 1;
+          await run(valkey, partition, "hincrby", core, "graph_revision", 1);
+        }
+      }
+      return results;
+    });
+    const submission = await submit(disturbed, DIAMOND, flowId);
+    expect(changed).toBe(3);
+    expect(await run(valkey, submission.partition, "hget", ROUTER.flowKeys(flowId).core, "edge_count")).toBe(
+      "5",
+    );
+  });
+
+  test("a graph of many chunks, with a fan-in and payloads that are larger than one", async () => {
+    const middle = Array.from({ length: 1_200 }, (_, number) => `m${number}`);
+    const wide: Workflow = {
+      name: "wide",
+      tasks: [
+        task("first"),
+        ...middle.map((id) => task(id)),
+        task("last", { payload: "x".repeat(5_000_000) }),
+      ],
+      edges: middle.flatMap((id) => [
+        { from: "first", to: id, dataPassing: false },
+        { from: id, to: "last", dataPassing: false },
+      ]),
+    };
+    const flowId = newFlowId();
+    await expectWholeGraph(await submit(valkey, wide, flowId), wide);
+    const { partition, id } = ROUTER.execKeys(idOf(await submit(valkey, wide, flowId), "last"));
+    const { core, payload, depsMeta } = ROUTER.execKeys(id);
+    expect(await run(valkey, partition, "strlen", payload)).toBe(5_000_000);
+    expect(await run(valkey, partition, "hget", core, "public_state")).toBe("waiting_children");
+    expect(await run(valkey, partition, "hget", depsMeta, "unsatisfied_required_count")).toBe("1200");
+  });
+
+  test("an error inside a transaction fails the submission", async () => {
+    const flowId = newFlowId();
+    const plan = planSubmission(ROUTER, DIAMOND, flowId, "default");
+    const child = plan.tasks.find(({ task: { id } }) => id === "d");
+    if (child === undefined) throw new Error("no such task");
+    await run(valkey, plan.flow.partition, "set", child.keys.depsMeta, "no hash");
+    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/WRONGTYPE.*known to be in place: 0 of 5/s);
+  });
+
+  test("a pipeline whose replies are lost fails the submission, and the next one completes it", async () => {
+    for (const lost of [1, 2, 3, 4, 5]) {
+      const flowId = newFlowId();
+      const lossy = new Interposed(valkey, async (call, send) => {
+        const results = await send();
+        return call === lost ? results.map(() => ({ ok: false, error: new Error("reply lost") })) : results;
+      });
+      await expect(submit(lossy, DIAMOND, flowId)).rejects.toThrow(/reply lost.*safe/);
+      await expectWholeGraph(await submit(valkey, DIAMOND, flowId), DIAMOND);
+    }
+  });
+});
+
+test("a connection lost in the middle of a pipeline leaves no child eligible", async () => {
+  const [standalone] = DEPLOYMENTS;
+  if (standalone?.name !== "standalone") throw new Error("the first deployment is the standalone one");
+  const valkey = standalone.connect();
+  try {
+    // As many commands as the creation of the diamond's children has: 4 transactions with 5 edges.
+    for (let sent = 1; sent <= 17; sent += 1) {
+      const flowId = newFlowId();
+      const broken = new Interposed(valkey, async (_, send, commands) => {
+        if (!commands.some(({ name }) => name === "multi")) return send();
+        expect(commands).toHaveLength(17);
+        const connection = standalone.connect();
+        for (const { name, args } of commands.slice(0, sent)) await connection.call(name, ...args);
+        connection.close();
+        throw new Error("the connection is gone");
+      });
+      await expect(submit(broken, DIAMOND, flowId)).rejects.toThrow("the connection is gone");
+      const partition = ROUTER.partitionFor(flowId);
+      const { eligible } = ROUTER.indexKeys(partition).lane(LANE);
+      expect(await run(valkey, partition, "zrange", eligible, 0, -1)).toEqual([]);
+      expect((await submit(valkey, DIAMOND, flowId)).taskCount).toBe(5);
+      expect(await run(valkey, partition, "zcard", eligible)).toBe(1);
+    }
+  } finally {
+    valkey.close();
+  }
+});

@@ -1,0 +1,222 @@
+/** A flow of a test's own, in a partition of its own, and the calls that bring its executions where a test wants them. */
+
+import { randomUUID } from "node:crypto";
+import {
+  cancelExecution,
+  claimExecution,
+  completeExecution,
+  failExecution,
+  issueClaimGrant,
+  type Lease,
+  type Target,
+  type WorkerIdentity,
+} from "#shared/contract/ownership.ts";
+import type { TerminalOutcome } from "#shared/contract/record.ts";
+import { decodeReply, type Reply } from "#shared/contract/reply.ts";
+import { resolveDependency } from "#shared/contract/resolve.ts";
+import {
+  addExecutionToFlow,
+  applyDependencyToChild,
+  createExecution,
+  createFlow,
+  type Edge,
+  type NewExecution,
+  stageDependencyEdge,
+} from "#shared/contract/submission.ts";
+import {
+  type AttemptIndex,
+  type ExecutionId,
+  type LaneId,
+  mintExecutionId,
+  parseAttemptIndex,
+  parseEdgeId,
+  parseFlowId,
+  parseLaneId,
+  unwrap,
+} from "#shared/ids.ts";
+import { ExecKeys, type FlowKeys, type IndexKeys } from "#shared/keys.ts";
+import { PartitionRouter } from "#shared/partitions.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import type { ValkeyArgument, ValkeyCommand } from "#shared/valkey/command.ts";
+import { run, type StoredValue, snapshot } from "#test/support/valkey.ts";
+
+/** So many that no two tests share a partition. */
+const ROUTER = new PartitionRouter({
+  numFlowPartitions: 65_536,
+  numBudgetPartitions: 32,
+  numQuotaPartitions: 32,
+});
+
+export const WORKER: WorkerIdentity = { workerId: "worker", instanceId: "worker-1" };
+export const LANE: LaneId = unwrap(parseLaneId("default"));
+
+export function attempt(index: number): AttemptIndex {
+  return unwrap(parseAttemptIndex(String(index)));
+}
+
+/** One field of a hash, undefined where it is missing. */
+export function field(hash: Readonly<Record<string, string>>, name: string): string | undefined {
+  return hash[name];
+}
+
+export class Scene {
+  readonly valkey: Valkey;
+  readonly flow: FlowKeys;
+  readonly index: IndexKeys;
+  readonly lane: LaneId;
+
+  constructor(valkey: Valkey, lane: LaneId = LANE, router: PartitionRouter = ROUTER) {
+    this.valkey = valkey;
+    this.flow = router.flowKeys(unwrap(parseFlowId(randomUUID())));
+    this.index = router.indexKeys(this.flow.partition);
+    this.lane = lane;
+  }
+
+  /** Sends a call of ours and decodes its reply; throws what the server raised. */
+  async call({ name, args }: ValkeyCommand): Promise<Reply> {
+    const decoded = decodeReply(await this.read(name, ...args));
+    if (!decoded.ok) throw decoded.error;
+    return decoded.value;
+  }
+
+  /** As `call`, and throws on a refusal too; what follows the status. */
+  async done(command: ValkeyCommand): Promise<readonly string[]> {
+    const reply = await this.call(command);
+    if (reply.kind === "refused") throw new Error(`refused: ${[reply.code, ...reply.detail].join(", ")}`);
+    return reply.fields;
+  }
+
+  /** Any command on this partition's keys. */
+  read(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
+    return run(this.valkey, this.flow.partition, name, ...args);
+  }
+
+  /** A hash's fields, which the client gives as an object. */
+  async hash(key: string): Promise<Record<string, string>> {
+    const fields: unknown = await this.read("hgetall", key);
+    if (typeof fields !== "object" || fields === null) throw new TypeError(`${key} is no hash`);
+    return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, String(value)]));
+  }
+
+  snapshot(): Promise<Record<string, StoredValue>> {
+    return snapshot(this.valkey, this.flow.partition);
+  }
+
+  /** The keys of an execution that does not exist yet. */
+  newExecution(): ExecKeys {
+    const id: ExecutionId = unwrap(mintExecutionId(this.flow.partition, randomUUID()));
+    return new ExecKeys(this.flow.partition, id);
+  }
+
+  target(keys: ExecKeys): Target {
+    return { keys, index: this.index, lane: this.lane };
+  }
+
+  creation(overrides: Partial<NewExecution> = {}): NewExecution {
+    return {
+      keys: this.newExecution(),
+      index: this.index,
+      namespace: "tests",
+      lane: this.lane,
+      kind: "task",
+      priority: 0,
+      creator: "tests",
+      policyJson: "",
+      payload: "",
+      ...overrides,
+    };
+  }
+
+  async execution(overrides: Partial<NewExecution> = {}): Promise<ExecKeys> {
+    const creation = this.creation(overrides);
+    await this.done(createExecution(creation));
+    return creation.keys;
+  }
+
+  async createFlow(): Promise<void> {
+    await this.done(createFlow(this.flow, this.index, "dag", "tests", 0));
+  }
+
+  /** An execution that belongs to the flow; the flow is created where it is not there. */
+  async member(overrides: Partial<NewExecution> = {}): Promise<ExecKeys> {
+    await this.createFlow();
+    const keys = await this.execution(overrides);
+    await this.done(addExecutionToFlow(this.flow, this.index, keys, 0));
+    return keys;
+  }
+
+  newEdge(upstream: ExecKeys, downstream: ExecKeys, dataPassingRef = ""): Edge {
+    const id = unwrap(parseEdgeId(randomUUID()));
+    return { id, upstream: upstream.id, downstream: downstream.id, dataPassingRef };
+  }
+
+  /** Stages an edge at the flow's present revision. */
+  async stage(edge: Edge, nowMs = Date.now()): Promise<number> {
+    const revision = Number(await this.read("hget", this.flow.core, "graph_revision"));
+    const [, next] = await this.done(stageDependencyEdge(this.flow, edge, revision, nowMs));
+    return Number(next);
+  }
+
+  apply(edge: Edge, child: ExecKeys, revision: number, nowMs = Date.now()): ValkeyCommand {
+    return applyDependencyToChild(this.flow.id, child, this.index, this.lane, edge, revision, nowMs);
+  }
+
+  /** Stages an edge and applies it to its child. */
+  async edge(upstream: ExecKeys, child: ExecKeys, dataPassingRef = ""): Promise<Edge> {
+    const edge = this.newEdge(upstream, child, dataPassingRef);
+    await this.done(this.apply(edge, child, await this.stage(edge)));
+    return edge;
+  }
+
+  resolution(
+    edge: Edge,
+    outcome: TerminalOutcome,
+    nowMs = Date.now(),
+    childAttempt = attempt(0),
+  ): ValkeyCommand {
+    const child = new ExecKeys(this.flow.partition, edge.downstream);
+    return resolveDependency(
+      11,
+      {
+        edge: edge.id,
+        upstream: edge.upstream,
+        flow: this.flow,
+        flowIndex: this.index,
+        child,
+        lane: this.index.lane(this.lane),
+        attempt: childAttempt,
+      },
+      outcome,
+      nowMs,
+    );
+  }
+
+  async claim(keys: ExecKeys, leaseTtlMs = 60_000, worker: WorkerIdentity = WORKER): Promise<Lease> {
+    await this.done(issueClaimGrant(this.target(keys), worker, 60_000));
+    const terms = { leaseId: randomUUID(), attemptId: randomUUID(), leaseTtlMs, renewBeforeMs: 1_000 };
+    const claimed = await this.done(claimExecution(this.target(keys), worker, terms));
+    const [leaseId = "", epoch = "", , attemptId = "", index = ""] = claimed;
+    return { leaseId, epoch, attemptId, attemptIndex: unwrap(parseAttemptIndex(index)) };
+  }
+
+  async complete(keys: ExecKeys, lease: Lease, result: ValkeyArgument = ""): Promise<void> {
+    await this.done(completeExecution(this.target(keys), WORKER, lease, result));
+  }
+
+  async fail(keys: ExecKeys, lease: Lease, retryPolicyJson = ""): Promise<readonly string[]> {
+    const failure = { reason: "it broke", category: "test", retryPolicyJson };
+    return this.done(failExecution(this.target(keys), WORKER, lease, failure));
+  }
+
+  async cancel(keys: ExecKeys, source = "operator", index = attempt(0)): Promise<readonly string[]> {
+    const cancellation = { reason: "not wanted", source };
+    return this.done(cancelExecution(this.target(keys), WORKER, index, cancellation));
+  }
+
+  /** Claims an eligible execution and brings it to its end. */
+  async finish(keys: ExecKeys, outcome: "success" | "failed", result: ValkeyArgument = ""): Promise<void> {
+    const lease = await this.claim(keys);
+    if (outcome === "success") await this.complete(keys, lease, result);
+    else await this.fail(keys, lease);
+  }
+}

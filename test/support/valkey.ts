@@ -1,0 +1,102 @@
+/** The two deployments that every behaviour is shown on, and what a partition holds. */
+
+import { inject } from "vitest";
+import type { Partition } from "#shared/ids.ts";
+import { Valkey, type ValkeyAddress } from "#shared/valkey/client.ts";
+import { command, type ValkeyArgument } from "#shared/valkey/command.ts";
+
+export interface Deployment {
+  readonly name: "standalone" | "cluster";
+  readonly address: ValkeyAddress;
+  /** A new connection; the caller closes it. A connection error that nobody expects fails the test. */
+  connect(): Valkey;
+}
+
+function deployment(name: Deployment["name"], url: string): Deployment {
+  const address: ValkeyAddress = { url: new URL(url), cluster: name === "cluster" };
+  return { name, address, connect: () => connectTo(address) };
+}
+
+/** For `describe.each`: titles may say `$name`. */
+export const DEPLOYMENTS: readonly Deployment[] = [
+  deployment("standalone", inject("standaloneUrl")),
+  deployment("cluster", inject("clusterUrl")),
+];
+
+export function connectTo(address: ValkeyAddress): Valkey {
+  return new Valkey(address, (error) => {
+    throw error;
+  });
+}
+
+/** One command to a partition's node; throws what the server raised. */
+export async function run(
+  valkey: Valkey,
+  partition: Partition,
+  name: string,
+  ...args: ValkeyArgument[]
+): Promise<unknown> {
+  const [result] = await valkey.pipelined([command(partition, name, ...args)]);
+  if (result === undefined) throw new Error("no result for the command");
+  if (!result.ok) throw result.error;
+  return result.value;
+}
+
+/** Reads the whole of a value of one type, in an order that only its content decides. */
+const READERS: Readonly<Record<string, readonly [name: string, ...args: string[]]>> = {
+  string: ["get"],
+  hash: ["hgetall"],
+  set: ["smembers"],
+  zset: ["zrange", "0", "-1", "WITHSCORES"],
+  stream: ["xrange", "-", "+"],
+};
+
+export interface StoredValue {
+  readonly type: string;
+  readonly value: unknown;
+  /** Milliseconds since the epoch, or −1. */
+  readonly expiresAt: unknown;
+}
+
+/** Every key of a partition with its value and expiry: two snapshots are equal when nothing was written. */
+export async function snapshot(valkey: Valkey, partition: Partition): Promise<Record<string, StoredValue>> {
+  const keys = (await keysOf(valkey, partition)).sort(byText);
+  return Object.fromEntries(
+    await Promise.all(
+      keys.map(async (key): Promise<[string, StoredValue]> => {
+        const type = String(await run(valkey, partition, "type", key));
+        const [reader, ...rest] = READERS[type] ?? ["dump"];
+        const [value, expiresAt] = await Promise.all([
+          run(valkey, partition, reader, key, ...rest),
+          run(valkey, partition, "pexpiretime", key),
+        ]);
+        return [key, { type, value: canonical(type, value), expiresAt }];
+      }),
+    ),
+  );
+}
+
+/** The names of every key of a partition. */
+export async function keysOf(valkey: Valkey, partition: Partition): Promise<string[]> {
+  const found = new Set<string>();
+  for (const node of await valkey.primaries()) {
+    let cursor = "0";
+    do {
+      const reply = await node.call("scan", cursor, "MATCH", `*:{fp:${partition}}*`, "COUNT", 5_000);
+      if (!Array.isArray(reply) || !Array.isArray(reply[1])) throw new Error("SCAN replied no page");
+      const names: readonly unknown[] = reply[1];
+      for (const name of names) found.add(String(name));
+      cursor = String(reply[0]);
+    } while (cursor !== "0");
+  }
+  return [...found];
+}
+
+function canonical(type: string, value: unknown): unknown {
+  return type === "set" && Array.isArray(value) ? value.map(String).sort(byText) : value;
+}
+
+function byText(left: string, right: string): number {
+  if (left === right) return 0;
+  return left < right ? -1 : 1;
+}

@@ -1,0 +1,94 @@
+import { describe, expect, it } from "vitest";
+import { parseExecutionId, parseFlowId, unwrap } from "#shared/ids.ts";
+import { entryOf, parseCompletionEvent, type QueueRecord } from "#shared/queue/message.ts";
+
+const FLOW = "550e8400-e29b-41d4-a716-446655440000";
+const EXECUTION = `{fp:24}:${FLOW}`;
+const OTHER = `{fp:24}:${"1".repeat(8)}-1111-1111-1111-111111111111`;
+const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+function record(body: unknown, attributes: QueueRecord["messageAttributes"] = {}): QueueRecord {
+  return { body: typeof body === "string" ? body : JSON.stringify(body), messageAttributes: attributes };
+}
+
+function reasonOf(message: QueueRecord): string {
+  const parsed = parseCompletionEvent(message);
+  return parsed.ok ? "" : parsed.error.message;
+}
+
+const BODY = { execution_id: EXECUTION, flow_id: FLOW, outcome: "success" };
+
+describe("parseCompletionEvent", () => {
+  it("reads the contract's message; depth is 0 and the root itself where they are absent", () => {
+    expect(parseCompletionEvent(record({ ...BODY, extra: [1] }))).toEqual({
+      ok: true,
+      value: { executionId: EXECUTION, flowId: FLOW, depth: 0, root: EXECUTION, traceparent: undefined },
+    });
+  });
+
+  it("reads back what entryOf writes", () => {
+    const entry = entryOf(
+      {
+        executionId: unwrap(parseExecutionId(EXECUTION)),
+        flowId: unwrap(parseFlowId(FLOW)),
+        outcome: "skipped",
+        depth: 7,
+        root: unwrap(parseExecutionId(OTHER)),
+        traceparent: TRACE,
+      },
+      "0",
+    );
+    expect(entry).toMatchObject({
+      MessageBody: JSON.stringify({ ...BODY, outcome: "skipped" }),
+      MessageGroupId: FLOW,
+    });
+    const attributes = Object.fromEntries(
+      Object.entries(entry.MessageAttributes ?? {}).map(([name, { DataType, StringValue }]) => [
+        name,
+        { dataType: DataType ?? "", stringValue: StringValue },
+      ]),
+    );
+    expect(parseCompletionEvent(record(entry.MessageBody ?? "", attributes))).toEqual({
+      ok: true,
+      value: { executionId: EXECUTION, flowId: FLOW, depth: 7, root: OTHER, traceparent: TRACE },
+    });
+  });
+
+  it.each([undefined, null, ""])("takes flow_id %j for no flow", (flowId) => {
+    const parsed = parseCompletionEvent(record({ ...BODY, flow_id: flowId }));
+    expect(parsed).toMatchObject({ ok: true, value: { flowId: undefined } });
+  });
+
+  it("does not trust the outcome, whatever it is", () => {
+    expect(parseCompletionEvent(record({ ...BODY, outcome: 12 }))).toMatchObject({ ok: true });
+  });
+
+  it("drops a traceparent that is none", () => {
+    const parsed = parseCompletionEvent(
+      record(BODY, { traceparent: { dataType: "String", stringValue: "x" } }),
+    );
+    expect(parsed).toMatchObject({ ok: true, value: { traceparent: undefined } });
+  });
+
+  it.each([
+    ["not a JSON object", record("{")],
+    ["not a JSON object", record("[]")],
+    ["not a JSON object", record("null")],
+    ["not a JSON object", record('"text"')],
+    ["not a JSON object", record("")],
+    ["execution_id", record({ flow_id: FLOW })],
+    ["execution_id", record({ ...BODY, execution_id: FLOW })],
+    ["execution_id", record({ ...BODY, execution_id: { toString: 1 } })],
+    ["flow_id", record({ ...BODY, flow_id: 5 })],
+    ["flow_id", record({ ...BODY, flow_id: "x" })],
+    ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "-1" } })],
+    ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "1.5" } })],
+    ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "" } })],
+    ["depth", record(BODY, { depth: { dataType: "Number" } })],
+    ["depth", record(BODY, { depth: { dataType: "String", stringValue: "1" } })],
+    ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "9".repeat(400) } })],
+    ["root", record(BODY, { root: { dataType: "String", stringValue: "x" } })],
+  ])("refuses, naming %s", (named, message) => {
+    expect(reasonOf(message)).toContain(named);
+  });
+});
