@@ -13,4 +13,5 @@ const brokenFiles = report.testResults.filter(
   (result) => result.status === "failed" && result.assertionResults.every((test) => test.status === "passed"),
 );
 const failed = tests.length - passed + brokenFiles.length;
-console.log(passed, failed === 0 && status !== "0" ? 1 : failed);
+const isBroken = status !== "0" || tests.length === 0;
+console.log(passed, failed === 0 && isBroken ? 1 : failed);

@@ -30,7 +30,7 @@ export class ProgressLine {
       this.#output.write(`${line}\n`);
       return;
     }
-    const columns = this.#output.columns ?? DEFAULT_COLUMNS;
+    const columns = this.#output.columns || DEFAULT_COLUMNS;
     this.#output.write(`\r\u001b[2K${barOf(progress)} ${line}`.slice(0, columns + "\r\u001b[2K".length - 1));
     this.#drawnWidth = columns;
   }

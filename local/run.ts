@@ -36,6 +36,8 @@ const WORKERS = 3;
 const TICK_MS = 100;
 /** Nothing under way anywhere for so long means that nothing will happen any more. */
 const STILL_MS = 1_500;
+/** Nothing is under way but a lease whose holder failed to end it: nobody here takes such a lease away. */
+const LOST_LEASE_MS = 10_000;
 /** Something is under way, and yet nothing has changed for so long. */
 const STUCK_MS = 60_000;
 
@@ -136,8 +138,9 @@ async function watch(
       changedAt = performance.now();
     }
     const stillFor = performance.now() - changedAt;
-    const isOver = isQueueEmpty && standing.ready + standing.active === 0;
-    if (stillFor > STUCK_MS || (isOver && stillFor > STILL_MS)) return standing;
+    const isOver = isQueueEmpty && standing.ready === 0;
+    const patienceMs = standing.active === 0 ? STILL_MS : LOST_LEASE_MS;
+    if (stillFor > STUCK_MS || (isOver && stillFor > patienceMs)) return standing;
     await sleep(TICK_MS, undefined, { signal });
   }
 }

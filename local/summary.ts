@@ -58,6 +58,7 @@ export function reasonsOf(
       `a cascade of skipped tasks came to depth ${counts.maxDepth} and was cut off: MAX_CASCADE_DEPTH is ${maxCascadeDepth}`,
     );
   }
+  if (active > 0) reasons.push(`${active} tasks were taken by a worker that could not write how they ended`);
   if (deadLetters > 0) reasons.push(`the queue gave up ${deadLetters} messages after too many deliveries`);
   return reasons;
 }

@@ -1,10 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { messageOf } from "#shared/errors.ts";
-import { type LaneId, type Partition, parseExecutionId } from "#shared/ids.ts";
-import { ExecKeys, IndexKeys } from "#shared/keys.ts";
+import type { LaneId, Partition } from "#shared/ids.ts";
 import type { CompletionSink } from "#shared/queue/completion.ts";
-import { command, type Pipelines } from "#shared/valkey/command.ts";
+import type { Pipelines } from "#shared/valkey/command.ts";
+import { promoteDue } from "#shared/worker/promote.ts";
 import { type Run, workBatch } from "#shared/worker/worker.ts";
 
 export interface WorkersOptions {
@@ -69,28 +68,10 @@ export class Workers {
 
   async #workOn(lane: LaneId, identity: { workerId: string; instanceId: string }): Promise<number> {
     const { valkey, completions, partition, run } = this.#options;
-    await promoteDue(valkey, partition, lane);
+    await promoteDue(valkey, { partition, lane });
     const worked = await workBatch({ valkey, completions, identity }, { partition, lane }, run, {
       limit: BATCH,
     });
     return worked.length;
   }
-}
-
-/** Executions whose time has come become eligible. A refusal means that another worker was quicker. */
-async function promoteDue(valkey: Pipelines, partition: Partition, lane: LaneId): Promise<void> {
-  const index = new IndexKeys(partition);
-  const { delayed } = index.lane(lane);
-  const [due] = await valkey.pipelined([
-    command(partition, "zrange", delayed, "-inf", Date.now(), "byscore", "limit", 0, BATCH),
-  ]);
-  if (due?.ok !== true) throw due?.error ?? new Error("no reply about the delayed executions");
-  const ids: readonly unknown[] = Array.isArray(due.value) ? due.value : [];
-  await valkey.pipelined(
-    ids.flatMap((id) => {
-      const parsed = parseExecutionId(id);
-      if (!parsed.ok) return [];
-      return [promoteDelayed({ keys: new ExecKeys(partition, parsed.value), index, lane }, Date.now())];
-    }),
-  );
 }

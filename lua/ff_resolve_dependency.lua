@@ -53,8 +53,8 @@ local function ff_resolve_dependency(keys, args)
   local core = fetch(core_key, 'execution_id', 'lifecycle_phase', 'ownership_state', 'eligibility_state',
     'terminal_outcome', 'attempt_state', 'created_at', 'priority')
   local meta = server.call('HMGET', meta_key, 'unsatisfied_required_count', 'impossible_required_count')
-  -- Never below 0: a count that was lost must not let the next edge pass for the last one.
-  local unsatisfied = math.max(0, count(meta[1]) - 1)
+  -- Below 0 where the count was lost: that is not 0, and the edge does not pass for the last one.
+  local unsatisfied = count(meta[1]) - 1
   -- A record without its id is what trimming left: there is nobody to release or to skip.
   local is_open = core and core.execution_id ~= '' and has_no_outcome(core)
 

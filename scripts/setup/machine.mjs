@@ -24,7 +24,7 @@ const ABSENT = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EACCES"]);
  * @returns {import("./valkey.mjs").Probes & { root: string, architecture: string }}
  */
 export function thisMachine(root, say) {
-  const environment = { ...process.env, PATH: pathWithout(join(root, "node_modules", ".bin")) };
+  const environment = { ...process.env, PATH: pathOfTheMachine() };
   return {
     root,
     environment,
@@ -49,11 +49,9 @@ export function thisMachine(root, say) {
  * Commands run on the machine's own Node: npm must not run on the Node that it is about to remove, which npm
  * itself has put first on the path.
  */
-function pathWithout(folder) {
+function pathOfTheMachine() {
   const folders = (process.env.PATH ?? "").split(delimiter);
-  return folders
-    .filter((entry) => !entry.endsWith(join("node_modules", ".bin")) && entry !== folder)
-    .join(delimiter);
+  return folders.filter((folder) => !folder.endsWith(join("node_modules", ".bin"))).join(delimiter);
 }
 
 /** What is not quiet shows on standard error: standard output belongs to the command that follows the set-up. */

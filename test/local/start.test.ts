@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { findValkeyServer } from "#local/valkey-server.ts";
-import { descendantsOf, isRunning } from "#test/local/processes.ts";
+import { descendantsOf, isRunning, type Process } from "#test/local/processes.ts";
 
 const START = fileURLToPath(new URL("../../local/start.ts", import.meta.url));
 const TIMEOUT = 60_000;
@@ -30,7 +30,6 @@ afterEach(async () => {
 interface Running {
   readonly child: ChildProcess;
   readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
-  readonly stdout: () => string;
 }
 
 function start(args: readonly string[], environment: Record<string, string> = {}): Running {
@@ -53,7 +52,21 @@ function start(args: readonly string[], environment: Record<string, string> = {}
     stderr += text;
   });
   const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
-  return { child, ended, stdout: () => stdout };
+  return { child, ended };
+}
+
+/** The program's processes, once it has all of them: the server, and the function, which starts with the first message. */
+async function everythingBelow(child: ChildProcess): Promise<Process[]> {
+  return vi.waitFor(
+    () => {
+      const below = descendantsOf(child.pid ?? 0);
+      for (const part of ["valkey-server", "function-runtime"]) {
+        expect(below.map(({ command }) => command).join("\n")).toContain(part);
+      }
+      return below;
+    },
+    { timeout: 30_000 },
+  );
 }
 
 async function writeWorkflow(name: string, tasks: readonly object[]): Promise<string> {
@@ -181,11 +194,8 @@ describe("stopping before the end leaves nothing", () => {
     "%s",
     async (signal, status) => {
       const path = await writeWorkflow("long", chain(2_000));
-      const { child, ended, stdout } = start(["--workflow", path]);
-      await vi.waitFor(() => expect(stdout()).toContain("messages"), { timeout: 30_000 });
-      const below = descendantsOf(child.pid ?? 0);
-      expect(below.some(({ command }) => command.includes("valkey-server"))).toBe(true);
-      expect(below.some(({ command }) => command.includes("function-runtime"))).toBe(true);
+      const { child, ended } = start(["--workflow", path]);
+      const below = await everythingBelow(child);
       expect(await readdir(temporary)).not.toEqual([]);
       child.kill(signal);
       expect((await ended).code).toBe(status);
@@ -199,9 +209,8 @@ describe("stopping before the end leaves nothing", () => {
     "SIGKILL: what it had started goes as well",
     async () => {
       const path = await writeWorkflow("long", chain(2_000));
-      const { child, stdout } = start(["--workflow", path]);
-      await vi.waitFor(() => expect(stdout()).toContain("messages"), { timeout: 30_000 });
-      const below = descendantsOf(child.pid ?? 0);
+      const { child } = start(["--workflow", path]);
+      const below = await everythingBelow(child);
       child.kill("SIGKILL");
       await vi.waitFor(() => expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]), {
         timeout: 15_000,

@@ -1,0 +1,45 @@
+import { expect, test } from "vitest";
+import { ProgressLine } from "#local/progress.ts";
+import type { RunProgress } from "#local/run.ts";
+
+const RUNNING: RunProgress = { phase: "running", tasks: 8, done: 4, failed: 1, skipped: 0, messages: 5 };
+
+function output(terminal: { isTTY?: boolean; columns?: number } = {}) {
+  const written: string[] = [];
+  const write = (text: string | Uint8Array): boolean => written.push(String(text)) > 0;
+  return { ...terminal, written, write };
+}
+
+test("without a terminal: whole lines, and not one for every step", () => {
+  const out = output();
+  const progress = new ProgressLine(out);
+  progress.show({ ...RUNNING, phase: "submitting" });
+  for (let done = 0; done < 8; done += 1) progress.show({ ...RUNNING, done });
+  progress.note("the end");
+  expect(out.written).toEqual([
+    "submitting: 4 of 8 executions\n",
+    "0 of 8 ended, 1 failed, 5 messages\n",
+    "the end\n",
+  ]);
+});
+
+// A terminal that does not know its width says 0.
+test.each([0, 120])(
+  "on a terminal of %i columns: one line, drawn anew, and gone before anything else",
+  (columns) => {
+    const out = output({ isTTY: true, columns });
+    const progress = new ProgressLine(out);
+    progress.show(RUNNING);
+    expect(out.written.join("")).toBe(
+      "\r\u001b[2K[############............] 4 of 8 ended, 1 failed, 5 messages",
+    );
+    progress.note("the end");
+    expect(out.written.slice(1)).toEqual(["\r\u001b[2K", "the end\n"]);
+  },
+);
+
+test("a narrow terminal: the line does not wrap, or it could not be drawn over", () => {
+  const out = output({ isTTY: true, columns: 20 });
+  new ProgressLine(out).show(RUNNING);
+  expect(out.written.join("").replace("\r\u001b[2K", "").length).toBeLessThan(20);
+});
