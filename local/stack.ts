@@ -57,7 +57,10 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const log = parts.use(await openLog());
   const server = parts.use(await startValkey());
   const valkey = parts.adopt(
-    new Valkey({ url: server.url, cluster: false }, (error) => options.onFault(`Valkey: ${error.message}`)),
+    new Valkey(
+      { url: server.url, cluster: false },
+      { onConnectionError: (error) => options.onFault(`Valkey: ${error.message}`) },
+    ),
     (client) => client.close(),
   );
   await recordPartitions(valkey, options.router);

@@ -4,6 +4,8 @@
  */
 export abstract class SluiceError extends Error {
   abstract override readonly name: string;
+  /** What went wrong, in a word for machines: the `error_code` of a dead letter. */
+  abstract readonly code: string;
   /** Whether the same message, delivered again later, may succeed. */
   abstract readonly retryable: boolean;
 }
@@ -11,11 +13,12 @@ export abstract class SluiceError extends Error {
 /** The environment or the deployment is set up wrongly; `faults` names every one of them. */
 export class ConfigurationError extends SluiceError {
   override readonly name = "ConfigurationError";
+  override readonly code = "invalid_configuration";
   override readonly retryable = false;
   readonly faults: readonly string[];
 
   constructor(faults: readonly string[]) {
-    super(faults.length === 1 ? String(faults[0]) : `${faults.length} faults:\n  - ${faults.join("\n  - ")}`);
+    super(listed(faults));
     this.faults = faults;
   }
 }
@@ -23,18 +26,21 @@ export class ConfigurationError extends SluiceError {
 /** A queue message that is not a completion event (contract, section 8). */
 export class MalformedMessageError extends SluiceError {
   override readonly name = "MalformedMessageError";
+  override readonly code = "malformed_message";
   override readonly retryable = false;
 }
 
 /** A record in Valkey that contradicts the contract, in a place where guessing would do harm. */
 export class InvalidRecordError extends SluiceError {
   override readonly name = "InvalidRecordError";
+  override readonly code = "invalid_record";
   override readonly retryable = true;
 }
 
 /** A reply that is not of the form that section 5 of the contract gives. */
 export class ProtocolError extends SluiceError {
   override readonly name = "ProtocolError";
+  override readonly code = "protocol_error";
   override readonly retryable = false;
 }
 
@@ -42,7 +48,7 @@ export class ProtocolError extends SluiceError {
 export class RefusedError extends SluiceError {
   override readonly name = "RefusedError";
   override readonly retryable: boolean;
-  readonly code: string;
+  override readonly code: string;
   readonly detail: readonly string[];
 
   constructor(functionName: string, code: string, detail: readonly string[], retryable = false) {
@@ -56,24 +62,58 @@ export class RefusedError extends SluiceError {
 /** Valkey did not do what was asked: the connection, the server or the cluster failed. */
 export class ValkeyError extends SluiceError {
   override readonly name = "ValkeyError";
+  override readonly code = "valkey_error";
   override readonly retryable = true;
 }
 
 /** The queue did not accept a message. */
 export class PublishError extends SluiceError {
   override readonly name = "PublishError";
+  override readonly code = "publish_failed";
   override readonly retryable = true;
+}
+
+/** The queue did not do what was asked of it. */
+export class QueueError extends SluiceError {
+  override readonly name = "QueueError";
+  override readonly code = "queue_failed";
+  override readonly retryable = true;
+}
+
+/** A request of an operator that cannot be meant; `faults` names everything that is wrong with it. */
+export class InvalidRequestError extends SluiceError {
+  override readonly name = "InvalidRequestError";
+  override readonly code = "invalid_request";
+  override readonly retryable = false;
+  readonly faults: readonly string[];
+
+  constructor(faults: readonly string[]) {
+    super(listed(faults));
+    this.faults = faults;
+  }
 }
 
 /** A flow was not submitted, or not to its end. Where it is retryable, submitting again completes it. */
 export class SubmissionError extends SluiceError {
   override readonly name = "SubmissionError";
+  override readonly code = "submission_failed";
   override readonly retryable: boolean;
 
   constructor(message: string, options: { readonly retryable: boolean; readonly cause?: unknown }) {
     super(message, options.cause === undefined ? {} : { cause: options.cause });
     this.retryable = options.retryable;
   }
+}
+
+/** A fan-out that does not fit into the time that the invocation has left. What is done is kept. */
+export class OutOfTimeError extends SluiceError {
+  override readonly name = "OutOfTimeError";
+  override readonly code = "out_of_time";
+  override readonly retryable = true;
+}
+
+function listed(faults: readonly string[]): string {
+  return faults.length === 1 ? String(faults[0]) : `${faults.length} faults:\n  - ${faults.join("\n  - ")}`;
 }
 
 /** The text of anything that was thrown. */

@@ -9,27 +9,23 @@ import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import { SQSClient } from "@aws-sdk/client-sqs";
 import middy from "@middy/core";
-import type { SQSBatchResponse, SQSEvent, SQSRecord } from "aws-lambda";
+import type { Context, SQSBatchResponse, SQSEvent, SQSRecord } from "aws-lambda";
 import { readDispatchConfig } from "#shared/config.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { checkPartitions, findEdition } from "#shared/dispatch/start-up.ts";
 import { describeFault, type SluiceError } from "#shared/errors.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/telemetry.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary as loadLibrary } from "#shared/valkey/library.ts";
+import { SessionKeeper } from "#shared/valkey/session.ts";
 
 const logger = new Logger({ serviceName: "sluice-dispatch" });
 const metrics = new Metrics({ namespace: "Sluice", serviceName: "dispatch" });
-const config = readDispatchConfig(process.env);
-const router = new PartitionRouter(config.partitions);
-const valkey = new Valkey(config.valkey, (error) => logger.warn("the connection to Valkey failed", error));
-const sqs = new SQSClient({ requestHandler: { connectionTimeout: 2_000, requestTimeout: 5_000 } });
-const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
-
 const telemetry: Telemetry = {
   count: (metric, value = 1) => metrics.addMetric(metric, MetricUnit.Count, value),
   info: (message, fields) => logger.info(message, fields),
@@ -37,22 +33,35 @@ const telemetry: Telemetry = {
   error: (message, fields) => logger.error(message, fields),
 };
 
-async function ensureLibrary(): Promise<void> {
-  const state = await loadLibrary(valkey);
-  telemetry.info("looked for the Valkey library", { state });
+const config = readDispatchConfig(process.env);
+const router = new PartitionRouter(config.partitions);
+const sqs = new SQSClient({ requestHandler: { connectionTimeout: 2_000, requestTimeout: 5_000 } });
+const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
+const sessions = new SessionKeeper(connect, start);
+/** What an invocation needs to answer after its last window: logs, metrics, the reply itself. */
+const MARGIN_MS = 1_000;
+
+function connect(knownNodes: readonly string[]): Valkey {
+  return new Valkey(config.valkey, {
+    knownNodes,
+    onConnectionError: (error) => logger.warn("the connection to Valkey failed", error),
+  });
 }
 
-let started: Promise<Edition> | undefined;
+let isAbsenceTold = false;
 
-/** Once for the process; a failed start is tried again by the next invocation. */
-function startOnce(): Promise<Edition> {
-  started ??= checkPartitions(valkey, config, telemetry)
-    .then(() => findEdition(valkey, config, ensureLibrary))
-    .catch((error: unknown) => {
-      started = undefined;
-      throw error;
+async function start(valkey: Valkey): Promise<Edition> {
+  if (!(await checkPartitions(valkey, config)) && !isAbsenceTold) {
+    isAbsenceTold = true;
+    telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: going on with the configured partition count`, {
+      flow_partitions: config.partitions.numFlowPartitions,
     });
-  return started;
+  }
+  return findEdition(valkey, config, () => ensureLibrary(valkey));
+}
+
+async function ensureLibrary(valkey: Valkey): Promise<void> {
+  telemetry.info("looked for the Valkey library", { state: await loadLibrary(valkey) });
 }
 
 /** One message of the batch: what it says, or why it must come again. */
@@ -69,8 +78,9 @@ function receive(record: SQSRecord): Delivery {
   return { record, event: undefined, faults: [parsed.error] };
 }
 
-async function handleBatch({ Records }: SQSEvent): Promise<SQSBatchResponse> {
-  const edition = await startOnce();
+async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
+  const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
+  const { valkey, facts: edition } = await sessions.get();
   const deliveries = Records.map(receive);
   const readable = deliveries.flatMap((delivery) =>
     delivery.event === undefined ? [] : [{ delivery, event: delivery.event }],
@@ -82,7 +92,8 @@ async function handleBatch({ Records }: SQSEvent): Promise<SQSBatchResponse> {
       sink,
       edition,
       telemetry,
-      ensureLibrary,
+      deadlineMs,
+      ensureLibrary: () => ensureLibrary(valkey),
       maxCascadeDepth: config.maxCascadeDepth,
       now: Date.now,
     },

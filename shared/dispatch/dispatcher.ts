@@ -7,9 +7,10 @@ import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { publishCascades } from "#shared/dispatch/cascade.ts";
 import { readChildren, reportUnreadable } from "#shared/dispatch/children.ts";
 import { type FanOut, resolveChildren } from "#shared/dispatch/fan-out.ts";
+import { forgetPlaces, keepPlaces, resume } from "#shared/dispatch/progress.ts";
 import { type EdgeSet, readRecords } from "#shared/dispatch/records.ts";
-import type { EdgeWork, Work } from "#shared/dispatch/work.ts";
-import type { SluiceError } from "#shared/errors.ts";
+import type { EdgeWork, FanOutPlan, Work } from "#shared/dispatch/work.ts";
+import { OutOfTimeError, type SluiceError } from "#shared/errors.ts";
 import { parseEdgeId } from "#shared/ids.ts";
 import { IndexKeys } from "#shared/keys.ts";
 import type { PartitionRouter } from "#shared/partitions.ts";
@@ -22,11 +23,15 @@ import { METRICS } from "#shared/telemetry.ts";
  * edges are read while these are resolved, and memory stays bounded.
  */
 const WINDOW = 2_048;
+/** A window is begun while this many of the slowest so far would fit into the time that is left. */
+const RESERVED_WINDOWS = 2;
 
 export interface DispatcherPorts extends FanOut {
   readonly router: PartitionRouter;
   readonly sink: CompletionSink;
   readonly maxCascadeDepth: number;
+  /** When the invocation must have answered: milliseconds since the epoch. */
+  readonly deadlineMs: number;
 }
 
 /**
@@ -39,15 +44,51 @@ export async function dispatch(
 ): Promise<(readonly SluiceError[])[]> {
   const works = new Map<string, Work>();
   const workOf = events.map((event) => admit(ports, works, event));
-  const edges = await readEdges(ports, [...works.values()]);
-  let resolving: Promise<void> = Promise.resolve();
-  for (let start = 0; start < edges.length; start += WINDOW) {
-    const window = edges.slice(start, start + WINDOW);
-    const [children] = await Promise.all([readChildren(ports.valkey, ports.telemetry, window), resolving]);
-    resolving = resolveChildren(ports, children).then((cascades) => publishCascades(ports, cascades));
-  }
-  await resolving;
+  const plans = await planFanOuts(ports, [...works.values()]);
+  const short = plans.filter(({ edges }) => edges.length <= WINDOW);
+  const long = await resume(
+    ports.valkey,
+    plans.filter(({ edges }) => edges.length > WINDOW),
+  );
+  await fanOut(
+    ports,
+    [...short, ...long].flatMap(({ edges }) => edges),
+    long,
+  );
+  await forgetPlaces(ports.valkey, long);
   return workOf.map((work) => work?.faults ?? []);
+}
+
+/** Steps 2 to 5, window by window: the next one is read while the one before is resolved and published. */
+async function fanOut(
+  ports: DispatcherPorts,
+  edges: readonly EdgeWork[],
+  long: readonly FanOutPlan[],
+): Promise<void> {
+  let underWay: Promise<void> = Promise.resolve();
+  let slowestMs = 0;
+  for (let start = 0; start < edges.length; start += WINDOW) {
+    const begunMs = ports.now();
+    if (begunMs + RESERVED_WINDOWS * slowestMs >= ports.deadlineMs) {
+      await underWay;
+      leaveOver(edges.slice(start));
+      return;
+    }
+    const window = edges.slice(start, start + WINDOW);
+    const [children] = await Promise.all([readChildren(ports.valkey, ports.telemetry, window), underWay]);
+    underWay = resolveChildren(ports, children)
+      .then((cascades) => publishCascades(ports, cascades))
+      .then(() => keepPlaces(ports.valkey, long, window));
+    slowestMs = Math.max(slowestMs, ports.now() - begunMs);
+  }
+  await underWay;
+}
+
+/** There is no time for these edges any more: their messages come again, and what is done stays done. */
+function leaveOver(edges: readonly EdgeWork[]): void {
+  for (const [work, left] of Map.groupBy(edges, ({ work }) => work)) {
+    work.faults.push(new OutOfTimeError(`the invocation's time is up, with ${left.length} edges left`));
+  }
 }
 
 /** The gates that need no record. Events for the same execution in one batch are one work. */
@@ -75,15 +116,17 @@ function admit(ports: DispatcherPorts, works: Map<string, Work>, event: Completi
   return work;
 }
 
-/** Round trip 1 and the gates that need the record: the edges to resolve. */
-async function readEdges(ports: DispatcherPorts, works: readonly Work[]): Promise<EdgeWork[]> {
+/** Round trip 1 and the gates that need the record: what is to be resolved. */
+async function planFanOuts(ports: DispatcherPorts, works: readonly Work[]): Promise<FanOutPlan[]> {
   const states = await readRecords(ports.valkey, ports.router, works);
-  const edges: EdgeWork[] = [];
+  const plans: FanOutPlan[] = [];
   for (const [position, work] of works.entries()) {
     const state = states[position];
     if (state?.kind === "fault") work.faults.push(state.error);
-    if (state?.kind === "ended")
-      for (const set of state.edges) addEdges(ports, edges, work, state.outcome, set);
+    if (state?.kind === "ended") {
+      const edges = state.edges.flatMap((set) => edgesOf(ports, work, state.outcome, set));
+      plans.push({ work, completedAt: state.completedAt, edges });
+    }
     if (state?.kind === "not_ended") {
       ports.telemetry.count(METRICS.recordNotTerminal);
       ports.telemetry.warn("the execution has not ended, or was replayed: nothing is resolved", {
@@ -94,20 +137,20 @@ async function readEdges(ports: DispatcherPorts, works: readonly Work[]): Promis
       });
     }
   }
-  return edges;
+  return plans;
 }
 
-function addEdges(
+function edgesOf(
   ports: DispatcherPorts,
-  edges: EdgeWork[],
   work: Work,
   outcome: TerminalOutcome,
   { flow, ids }: EdgeSet,
-): void {
+): EdgeWork[] {
   const flowIndex = new IndexKeys(flow.partition);
-  for (const id of ids) {
+  return ids.flatMap((id) => {
     const edge = parseEdgeId(id);
-    if (edge.ok) edges.push({ work, outcome, edge: edge.value, flow, flowIndex });
-    else reportUnreadable(ports.telemetry, { work, edge: id }, edge.error.message);
-  }
+    if (edge.ok) return [{ work, outcome, edge: edge.value, flow, flowIndex }];
+    reportUnreadable(ports.telemetry, { work, edge: id }, edge.error.message);
+    return [];
+  });
 }

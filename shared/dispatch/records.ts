@@ -10,7 +10,12 @@ import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "
 
 /** What the record of a completed execution says. */
 export type RecordState =
-  | { readonly kind: "ended"; readonly outcome: TerminalOutcome; readonly edges: readonly EdgeSet[] }
+  | {
+      readonly kind: "ended";
+      readonly outcome: TerminalOutcome;
+      readonly completedAt: string;
+      readonly edges: readonly EdgeSet[];
+    }
   /** Not terminal, or without an outcome: not finished yet, or replayed since. Nothing may be resolved. */
   | { readonly kind: "not_ended"; readonly phase: string; readonly outcome: string }
   | { readonly kind: "fault"; readonly error: SluiceError };
@@ -34,7 +39,7 @@ export async function readRecords(
     );
     const partition = partitionOf(executionId);
     const { core } = new ExecKeys(partition, executionId);
-    commands.push(command(partition, "hmget", core, "lifecycle_phase", "terminal_outcome"));
+    commands.push(command(partition, "hmget", core, "lifecycle_phase", "terminal_outcome", "completed_at"));
     for (const flow of flows) commands.push(command(flow.partition, "smembers", flow.outgoing(executionId)));
     return flows;
   });
@@ -63,7 +68,9 @@ function stateOf(
   edges: readonly { readonly flow: FlowKeys; readonly result: ValkeyResult }[],
 ): RecordState {
   if (!record.ok) return fault(new ValkeyError("reading the record failed", { cause: record.error }));
-  const [phase = "", outcome = ""] = Array.isArray(record.value) ? record.value.map(fieldOf) : [];
+  const [phase = "", outcome = "", completedAt = ""] = Array.isArray(record.value)
+    ? record.value.map(fieldOf)
+    : [];
   if (phase === "" && outcome === "") {
     return fault(new InvalidRecordError("the execution has no record: not written yet, or trimmed"));
   }
@@ -80,7 +87,7 @@ function stateOf(
       return fault(new ValkeyError("reading the outgoing edges failed", { cause: result.error }));
     if (Array.isArray(result.value)) sets.push({ flow, ids: result.value.map(fieldOf) });
   }
-  return { kind: "ended", outcome, edges: sets };
+  return { kind: "ended", outcome, completedAt, edges: sets };
 }
 
 function fault(error: SluiceError): RecordState {

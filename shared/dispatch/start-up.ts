@@ -4,30 +4,24 @@ import type { DispatchConfig } from "#shared/config.ts";
 import { type Edition, editionOf } from "#shared/contract/edition.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
-import type { Telemetry } from "#shared/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /**
  * Throws a ConfigurationError where the recorded partition count is another one: flows would be looked for
- * where they are not (contract, section 2). Where none is recorded, warns and goes on with the configured one.
+ * where they are not (contract, section 2). False where none is recorded: the configured count is as good as any.
  */
 export async function checkPartitions(
   valkey: Valkey,
   { partitions }: Pick<DispatchConfig, "partitions">,
-  telemetry: Telemetry,
-): Promise<void> {
+): Promise<boolean> {
   const count = partitions.numFlowPartitions;
   const recorded = await valkey.call("hget", PARTITION_CONFIG_KEY, "num_flow_partitions");
-  if (recorded === null || recorded === "") {
-    telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: going on with the configured partition count`, {
-      flow_partitions: count,
-    });
-  } else if (String(recorded) !== String(count)) {
-    throw new ConfigurationError([
-      `FLOW_PARTITIONS is ${count}, and ${PARTITION_CONFIG_KEY} records num_flow_partitions ` +
-        `"${String(recorded)}", which is fixed for the deployment's life: set FLOW_PARTITIONS to it`,
-    ]);
-  }
+  if (recorded === null || recorded === "") return false;
+  if (String(recorded) === String(count)) return true;
+  throw new ConfigurationError([
+    `FLOW_PARTITIONS is ${count}, and ${PARTITION_CONFIG_KEY} records num_flow_partitions ` +
+      `"${String(recorded)}", which is fixed for the deployment's life: set FLOW_PARTITIONS to it`,
+  ]);
 }
 
 /** The configured edition, or the one that the loaded library speaks; loads the library where it is missing. */

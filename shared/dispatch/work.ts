@@ -15,6 +15,14 @@ export interface Work {
   readonly faults: SluiceError[];
 }
 
+/** A completed execution and the edges that are still to be resolved. */
+export interface FanOutPlan {
+  readonly work: Work;
+  /** The record's `completed_at`. It names this end of the execution: replayed, it ends at another time. */
+  readonly completedAt: string;
+  readonly edges: readonly EdgeWork[];
+}
+
 /** One staged edge of a completed execution. */
 export interface EdgeWork {
   readonly work: Work;

@@ -1,4 +1,5 @@
-import { Cluster, type ClusterOptions, Redis, type RedisOptions } from "iovalkey";
+import { Cluster, type ClusterOptions, Redis, type RedisOptions, ReplyError } from "iovalkey";
+import { messageOf, ValkeyError } from "#shared/errors.ts";
 import type { Partition } from "#shared/ids.ts";
 import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
 
@@ -9,26 +10,46 @@ export interface ValkeyAddress {
   readonly cluster: boolean;
 }
 
+export interface ValkeyOptions {
+  /** Hears of connection faults; commands report their own. */
+  readonly onConnectionError: (error: Error) => void;
+  /** Milliseconds within which a reply must come, connecting included. */
+  readonly commandTimeoutMs?: number;
+  /** Cluster nodes, as `host:port`, to ask besides the address: those that an earlier client knew. */
+  readonly knownNodes?: readonly string[];
+}
+
+const COMMAND_TIMEOUT_MS = 5_000;
+
 /**
- * Errors that a node raises for a client that reaches the wrong node, or reaches it at the wrong time,
- * are left to iovalkey, which follows MOVED and ASK; everything else comes back as a result.
+ * A client that fails fast: it neither reconnects nor repeats what it sent. A lost connection ends it, and who
+ * wants to go on makes a new one; until then a command fails at once, and waits in no queue.
  */
 const CONNECTION: RedisOptions = {
-  connectTimeout: 3_000,
-  commandTimeout: 10_000,
-  maxRetriesPerRequest: 3,
+  connectTimeout: 2_000,
+  maxRetriesPerRequest: 0,
+  retryStrategy: () => null,
   // A resent FCALL would be harmless, but its reply would describe the second call and not the first.
   autoResendUnfulfilledCommands: false,
   // Autopipelining routes an FCALL by its first argument, which is no key.
   enableAutoPipelining: false,
 };
 
+/** iovalkey follows MOVED and ASK by itself where a whole pipeline is refused alike. */
 const CLUSTER: ClusterOptions = {
   enableAutoPipelining: false,
   slotsRefreshTimeout: 2_000,
+  clusterRetryStrategy: () => null,
+  maxRedirections: 4,
   // ElastiCache's certificates name its hosts: do not resolve them to addresses first.
   dnsLookup: (address, callback) => callback(null, address),
 };
+
+/**
+ * Replies that say: this is not the server that the client takes it for, or not any more. A client that heard
+ * one is not used again, so that the next one asks anew who serves what.
+ */
+const WRONG_SERVER = /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b/;
 
 /** One primary of the deployment. */
 export interface ValkeyNode {
@@ -39,10 +60,16 @@ export interface ValkeyNode {
 /** A connection to Valkey, standalone or cluster. */
 export class Valkey implements Pipelines {
   readonly #client: Redis | Cluster;
+  readonly #timeoutMs: number;
+  /** `host:port`, for messages: never with a password. */
+  readonly #host: string;
+  #isBroken = false;
 
-  constructor(address: ValkeyAddress, onConnectionError: (error: Error) => void) {
+  constructor(address: ValkeyAddress, options: ValkeyOptions) {
     const { url } = address;
-    const options: RedisOptions = {
+    this.#timeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
+    this.#host = url.host;
+    const connection: RedisOptions = {
       ...CONNECTION,
       ...(url.username === "" ? {} : { username: decodeURIComponent(url.username) }),
       ...(url.password === "" ? {} : { password: decodeURIComponent(url.password) }),
@@ -50,10 +77,25 @@ export class Valkey implements Pipelines {
     };
     const node = { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
     this.#client = address.cluster
-      ? new Cluster([node], { ...CLUSTER, redisOptions: options })
-      : new Redis({ ...options, ...node, db: Number(url.pathname.slice(1) || 0) });
-    // Without a listener a lost connection would end the process; commands report it on their own.
-    this.#client.on("error", onConnectionError);
+      ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })
+      : new Redis({ ...connection, ...node, db: Number(url.pathname.slice(1) || 0) });
+    // Without a listener a lost connection would end the process.
+    this.#client.on("error", options.onConnectionError);
+    this.#client.on("end", () => {
+      this.#isBroken = true;
+    });
+  }
+
+  /** Whether a reply was late, the connection was lost, or the server is not what it was: use a new client. */
+  get isBroken(): boolean {
+    return this.#isBroken;
+  }
+
+  /** The cluster's nodes as this client knew them last, as `host:port`. None for a standalone server. */
+  get knownNodes(): string[] {
+    return this.#client instanceof Cluster
+      ? this.#client.nodes("all").map(({ options }) => `${options.host}:${options.port}`)
+      : [];
   }
 
   async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
@@ -63,7 +105,7 @@ export class Valkey implements Pipelines {
         const replies = await this.#exec(positions.map((position) => lineOf(commands[position])));
         for (const [index, position] of positions.entries()) {
           const [error, value] = replies[index] ?? [new Error("the pipeline gave no reply for this command")];
-          results[position] = error ? { ok: false, error } : { ok: true, value };
+          results[position] = error ? { ok: false, error: this.#noticed(error) } : { ok: true, value };
         }
       }),
     );
@@ -72,15 +114,15 @@ export class Valkey implements Pipelines {
 
   /** One command without keys, or with keys of no partition. Rejects with what the server or client raised. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
-    return this.#client.call(name, args);
+    return this.#within(() => this.#client.call(name, args));
   }
 
   /** The primaries: the one server, or the cluster's as the client knows them now. */
   async primaries(): Promise<ValkeyNode[]> {
     const client = this.#client;
-    if (client instanceof Redis) return [nodeOf(client)];
-    if (client.nodes("master").length === 0) await client.ping();
-    return client.nodes("master").map(nodeOf);
+    if (client instanceof Redis) return [this.#nodeOf(client)];
+    if (client.nodes("master").length === 0) await this.call("ping");
+    return client.nodes("master").map((node) => this.#nodeOf(node));
   }
 
   /** Runs one command on every primary, all at once; rejects if any of them fails. */
@@ -90,21 +132,48 @@ export class Valkey implements Pipelines {
 
   /** Closes every connection at once; commands under way fail. */
   close(): void {
+    this.#isBroken = true;
     this.#client.disconnect();
+  }
+
+  #nodeOf(node: Redis): ValkeyNode {
+    return { call: (name, ...args) => this.#within(() => node.call(name, args)) };
   }
 
   async #exec(lines: (string | number | Buffer)[][]): Promise<[error: Error | null, value?: unknown][]> {
     try {
-      return (await this.#client.pipeline(lines).exec()) ?? [];
+      return (await this.#within(() => this.#client.pipeline(lines).exec())) ?? [];
     } catch (error) {
-      const failure = error instanceof Error ? error : new Error(String(error));
-      return lines.map(() => [failure]);
+      return lines.map(() => [error instanceof Error ? error : new Error(String(error))]);
     }
   }
-}
 
-function nodeOf(client: Redis): ValkeyNode {
-  return { call: (name, ...args) => client.call(name, args) };
+  /** One deadline for all that is sent at once, rather than a timer for each command. */
+  async #within<T>(send: () => Promise<T>): Promise<T> {
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      reject(new Error(`no reply within ${this.#timeoutMs} ms`));
+      this.close();
+    }, this.#timeoutMs);
+    try {
+      return await Promise.race([send(), late]);
+    } catch (error) {
+      throw this.#noticed(error);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** The error as callers get it: a reply as it is, a fault of the connection with the server's name. */
+  #noticed(thrown: unknown): Error {
+    if (thrown instanceof ValkeyError) return thrown;
+    if (thrown instanceof ReplyError && thrown instanceof Error) {
+      if (WRONG_SERVER.test(thrown.message)) this.#isBroken = true;
+      return thrown;
+    }
+    this.#isBroken = true;
+    return new ValkeyError(`Valkey at ${this.#host}: ${messageOf(thrown)}`, { cause: thrown });
+  }
 }
 
 function lineOf(command: ValkeyCommand | undefined): (string | number | Buffer)[] {

@@ -17,6 +17,7 @@ import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/messag
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import type { LogFields, MetricName, Telemetry } from "#shared/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import { command, type ValkeyCommand } from "#shared/valkey/command.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import type { Scene } from "#test/support/scene.ts";
 
@@ -110,6 +111,7 @@ export function portsOf(
       await ensureLibrary(valkey);
     },
     now: Date.now,
+    deadlineMs: Number.POSITIVE_INFINITY,
     ...overrides,
     telemetry: new RecordedTelemetry(),
   };
@@ -152,3 +154,48 @@ export async function family(
   }
   return { parent, children: members, edges };
 }
+
+/**
+ * An execution with very many children, written as staging and applying leave them: with the functions
+ * themselves a test would take longer to set the scene than to play it.
+ */
+export async function bulkFamily(
+  scene: Scene,
+  count: number,
+): Promise<{ parent: ExecKeys; children: ExecKeys[] }> {
+  const parent = await scene.member();
+  const { partition } = scene.flow;
+  const children: ExecKeys[] = [];
+  const write = (name: string, key: string, ...args: string[]): ValkeyCommand =>
+    command(partition, name, key, ...args);
+  for (let start = 0; start < count; start += BULK) {
+    const commands: ValkeyCommand[] = [];
+    for (let index = start; index < Math.min(start + BULK, count); index += 1) {
+      const child = scene.newExecution();
+      const edge = scene.newEdge(parent, child);
+      children.push(child);
+      commands.push(
+        write("sadd", scene.flow.outgoing(parent.id), edge.id),
+        write("hset", scene.flow.edge(edge.id), "downstream_execution_id", child.id),
+        write("hset", child.core, "execution_id", child.id, "lane_id", scene.lane, ...BLOCKED_RECORD),
+        write("hset", child.depsMeta, "unsatisfied_required_count", "1", "impossible_required_count", "0"),
+        write("sadd", child.depsUnresolved, edge.id),
+        write("hset", child.dep(edge.id), "state", "unsatisfied"),
+      );
+    }
+    const failure = (await scene.valkey.pipelined(commands)).find((result) => !result.ok);
+    if (failure && !failure.ok) throw failure.error;
+  }
+  return { parent, children };
+}
+
+const BULK = 1_000;
+const BLOCKED_RECORD = Object.entries({
+  lifecycle_phase: "runnable",
+  ownership_state: "unowned",
+  eligibility_state: "blocked_by_dependencies",
+  terminal_outcome: "none",
+  attempt_state: "pending_first_attempt",
+  created_at: "1000",
+  priority: "0",
+}).flat();

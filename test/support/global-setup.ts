@@ -27,8 +27,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
 }
 
 async function load(address: ValkeyAddress): Promise<void> {
-  const valkey = new Valkey(address, (error) => {
-    throw error;
+  const valkey = new Valkey(address, {
+    onConnectionError: (error) => {
+      throw error;
+    },
   });
   try {
     await ensureLibrary(valkey);

@@ -24,8 +24,10 @@ export const DEPLOYMENTS: readonly Deployment[] = [
 ];
 
 export function connectTo(address: ValkeyAddress): Valkey {
-  return new Valkey(address, (error) => {
-    throw error;
+  return new Valkey(address, {
+    onConnectionError: (error) => {
+      throw error;
+    },
   });
 }
 

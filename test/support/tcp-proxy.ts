@@ -1,0 +1,73 @@
+/** A TCP proxy on loopback that can let through, go silent, or cut: the ways in which a network fails. */
+
+import { once } from "node:events";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
+
+export type ProxyMode =
+  /** Everything goes through. */
+  | "pass"
+  /** Connections are accepted, and nothing that arrives is passed on or answered. */
+  | "silent"
+  /** Connections are closed as they come. */
+  | "refuse";
+
+export class TcpProxy implements AsyncDisposable {
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+  #mode: ProxyMode = "pass";
+  /** Connections accepted so far. */
+  connections = 0;
+
+  private constructor(target: { readonly host: string; readonly port: number }) {
+    this.#server = createServer((client) => {
+      this.connections += 1;
+      this.#keep(client);
+      if (this.#mode === "refuse") client.destroy();
+      if (this.#mode !== "pass") return;
+      const upstream = this.#keep(connect(target.port, target.host));
+      this.#link(client, upstream);
+      this.#link(upstream, client);
+    });
+  }
+
+  static async before(url: URL): Promise<TcpProxy> {
+    const proxy = new TcpProxy({ host: url.hostname, port: Number(url.port) });
+    proxy.#server.listen(0, "127.0.0.1");
+    await once(proxy.#server, "listening");
+    return proxy;
+  }
+
+  get url(): URL {
+    return new URL(`redis://127.0.0.1:${(this.#server.address() as AddressInfo).port}`);
+  }
+
+  set mode(mode: ProxyMode) {
+    this.#mode = mode;
+  }
+
+  /** Ends all connections that are open now. */
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  #keep(socket: Socket): Socket {
+    this.#sockets.add(socket);
+    socket.on("close", () => this.#sockets.delete(socket));
+    // The other side learns of it by the close that follows.
+    socket.on("error", () => socket.destroy());
+    return socket;
+  }
+
+  #link(from: Socket, to: Socket): void {
+    from.on("data", (data) => {
+      if (this.#mode === "pass") to.write(data);
+    });
+    from.on("close", () => to.destroy());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, "close");
+  }
+}
