@@ -6,6 +6,10 @@ export const METRICS = {
   messagesFailed: "MessagesFailed",
   /** Messages that are not completion events. */
   messagesMalformed: "MessagesMalformed",
+  /** Messages sent to the dead-letter queue because no retry could help them. */
+  messagesDeadLettered: "MessagesDeadLettered",
+  /** Groups of edges with more outcomes than edges (contract, section 7): something resolved what it should not. */
+  invariantViolations: "InvariantViolations",
   /** Completions that arrived above `MAX_CASCADE_DEPTH`. */
   depthLimitReached: "DepthLimitReached",
   /** Completions whose record has not ended, or not any more: nothing is resolved on their behalf. */

@@ -14,9 +14,12 @@ import { readDispatchConfig } from "#shared/config.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { checkPartitions, findEdition } from "#shared/dispatch/start-up.ts";
+import { INVARIANT_VIOLATION, judge } from "#shared/dispatch/verdict.ts";
 import { describeFault, type SluiceError } from "#shared/errors.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
+import { BatchSender } from "#shared/queue/batch-sender.ts";
+import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/telemetry.ts";
@@ -37,6 +40,8 @@ const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const sqs = new SQSClient({ requestHandler: { connectionTimeout: 2_000, requestTimeout: 5_000 } });
 const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
+const deadLetters =
+  config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl);
 const sessions = new SessionKeeper(connect, start);
 /** What an invocation needs to answer after its last window: logs, metrics, the reply itself. */
 const MARGIN_MS = 1_000;
@@ -64,18 +69,19 @@ async function ensureLibrary(valkey: Valkey): Promise<void> {
   telemetry.info("looked for the Valkey library", { state: await loadLibrary(valkey) });
 }
 
-/** One message of the batch: what it says, or why it must come again. */
+/** One message of the batch: what it says, and why it is not done. */
 interface Delivery {
   readonly record: SQSRecord;
   readonly event: CompletionEvent | undefined;
   faults: readonly SluiceError[];
+  mustComeAgain: boolean;
 }
 
 function receive(record: SQSRecord): Delivery {
   const parsed = parseCompletionEvent(record);
-  if (parsed.ok) return { record, event: parsed.value, faults: [] };
+  if (parsed.ok) return { record, event: parsed.value, faults: [], mustComeAgain: false };
   telemetry.count(METRICS.messagesMalformed);
-  return { record, event: undefined, faults: [parsed.error] };
+  return { record, event: undefined, faults: [parsed.error], mustComeAgain: false };
 }
 
 async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
@@ -101,16 +107,45 @@ async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQS
   );
   for (const [position, { delivery }] of readable.entries()) delivery.faults = faults[position] ?? [];
   const failed = deliveries.filter((delivery) => delivery.faults.length > 0);
+  await bury(failed);
   for (const delivery of failed) reportFailure(delivery);
   telemetry.count(METRICS.completionsDispatched, deliveries.length - failed.length);
-  return { batchItemFailures: failed.map(({ record }) => ({ itemIdentifier: record.messageId })) };
+  return {
+    batchItemFailures: failed
+      .filter(({ mustComeAgain }) => mustComeAgain)
+      .map(({ record }) => ({ itemIdentifier: record.messageId })),
+  };
+}
+
+/** Sends what no retry can help to the dead letters. What does not get there comes again: nothing is lost. */
+async function bury(failed: readonly Delivery[]): Promise<void> {
+  const letters: { readonly delivery: Delivery; readonly error: SluiceError }[] = [];
+  for (const delivery of failed) {
+    const { deadLetter, mustComeAgain } = judge(delivery.faults);
+    delivery.mustComeAgain = mustComeAgain || deadLetter !== undefined;
+    if (deadLetter !== undefined) letters.push({ delivery, error: deadLetter });
+    if (deadLetter?.code === INVARIANT_VIOLATION) telemetry.count(METRICS.invariantViolations);
+  }
+  if (deadLetters === undefined || letters.length === 0) return;
+  const failedAt = new Date();
+  const results = await sendToDeadLetters(
+    deadLetters,
+    letters.map(({ delivery: { record }, error }) => ({ record, error, failedAt })),
+  );
+  for (const [position, { delivery }] of letters.entries()) {
+    const result = results[position];
+    if (result?.ok) {
+      telemetry.count(METRICS.messagesDeadLettered);
+      delivery.mustComeAgain = judge(delivery.faults).mustComeAgain;
+    } else if (result) delivery.faults = [...delivery.faults, result.error];
+  }
 }
 
 const FAULTS_SHOWN = 10;
 
-function reportFailure({ record, event, faults }: Delivery): void {
-  telemetry.count(METRICS.messagesFailed);
-  telemetry.error("the message must come again", {
+function reportFailure({ record, event, faults, mustComeAgain }: Delivery): void {
+  if (mustComeAgain) telemetry.count(METRICS.messagesFailed);
+  telemetry.error(mustComeAgain ? "the message must come again" : "the message is a dead letter", {
     message_id: record.messageId,
     receive_count: Number(record.attributes.ApproximateReceiveCount),
     ...(event && {

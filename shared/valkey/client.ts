@@ -46,10 +46,12 @@ const CLUSTER: ClusterOptions = {
 };
 
 /**
- * Replies that say: this is not the server that the client takes it for, or not any more. A client that heard
- * one is not used again, so that the next one asks anew who serves what.
+ * Replies that say: this is not the server that the client takes it for, or not any more. A function that raises an
+ * error is one of them: its library may have been replaced by one of another edition. A client that heard one is not
+ * used again, so that the next one asks anew who serves what, and in which edition.
  */
-const WRONG_SERVER = /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b/;
+const WRONG_SERVER =
+  /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR user_function\b/;
 
 /** One primary of the deployment. */
 export interface ValkeyNode {

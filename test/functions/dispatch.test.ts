@@ -110,6 +110,42 @@ describe("the dispatch function, as it is built", () => {
     },
   );
 
+  it("sends what no retry can help to the dead letters, with its reason, and only then acknowledges it", async () => {
+    await using fn = start({ DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl });
+    await ensureLibrary(valkey);
+    const scene = new Scene(valkey);
+    const { parent } = await family(scene, 1);
+    await scene.finish(parent, "success");
+    const attributes: SQSRecord["messageAttributes"] = {
+      depth: { dataType: "Number", stringValue: "1.5" },
+      traceparent: { dataType: "String", stringValue: "kept" },
+    };
+    const body = JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, note: "ünchanged" });
+    const records = [recordOf("{not json"), recordOf(body, attributes), recordOf(body)];
+    expect(failedIds(await fn.invoke({ Records: records }))).toEqual([]);
+    const letters = await queue.drain(queue.queue.deadLetterQueueUrl);
+    expect(letters.map(({ Body }) => Body).sort()).toEqual([body, "{not json"].sort());
+    const letter = letters.find(({ Body }) => Body === body);
+    expect(letter?.MessageAttributes).toMatchObject({
+      depth: { DataType: "Number", StringValue: "1.5" },
+      traceparent: { DataType: "String", StringValue: "kept" },
+      error_code: { DataType: "String", StringValue: "malformed_message" },
+      error_message: { DataType: "String", StringValue: expect.stringContaining("depth") },
+      failed_at: { DataType: "String", StringValue: expect.stringMatching(/^\d{4}-\d{2}-\d{2}T.*Z$/) },
+    });
+    expect(lines()).toContain('"Name":"MessagesDeadLettered"');
+  });
+
+  it.each([
+    ["no dead-letter queue is configured", {}],
+    ["it cannot be reached", { DEAD_LETTER_QUEUE_URL: "http://127.0.0.1:9/000000000000/nowhere" }],
+  ])("hands a message that no retry can help back to the redrive policy where %s", async (_, environment) => {
+    await using fn = start(environment);
+    const record = recordOf("{not json");
+    expect(failedIds(await fn.invoke({ Records: [record] }))).toEqual([record.messageId]);
+    expect(await queue.drain(queue.queue.deadLetterQueueUrl)).toEqual([]);
+  });
+
   it("does not start with a faulty environment, and names every fault", async () => {
     await using fn = start({ VALKEY_URL: "", MAX_CASCADE_DEPTH: "many" });
     const failure = fn.invoke({ Records: [] });

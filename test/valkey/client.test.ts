@@ -3,6 +3,7 @@ import { startValkey } from "#local/valkey-server.ts";
 import type { Partition } from "#shared/ids.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { command } from "#shared/valkey/command.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
 import { SessionKeeper } from "#shared/valkey/session.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 
@@ -89,6 +90,20 @@ describe("a client of Valkey", () => {
       ok: false,
       error: { message: expect.stringMatching(/^READONLY|^LOADING|^MASTERDOWN/) },
     });
+    expect(valkey.isBroken).toBe(true);
+    valkey.close();
+  });
+});
+
+describe("a client whose library was replaced", () => {
+  it("is broken by a function that raises an error: the library may speak another edition now", async () => {
+    await using server = await startValkey();
+    const valkey = clientOf(server.url, 5_000);
+    await ensureLibrary(valkey);
+    const [result] = await valkey.pipelined([
+      command(P, "fcall", "ff_resolve_dependency", 1, "{fp:7}", "a", "b", "1"),
+    ]);
+    expect(result).toMatchObject({ ok: false, error: { message: expect.stringContaining("takes 11 KEYS") } });
     expect(valkey.isBroken).toBe(true);
     valkey.close();
   });
