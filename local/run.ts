@@ -1,10 +1,12 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Census, type Standing } from "#local/census.ts";
+import { LastResort } from "#local/reconciler.ts";
 import type { Stack } from "#local/stack.ts";
 import { Workers } from "#local/workers.ts";
 import type { Assignment } from "#local/workflow-file.ts";
 import { type FlowId, parseFlowId, unwrap } from "#shared/ids.ts";
+import { LANES_KEY } from "#shared/keys.ts";
 import type { PartitionRouter } from "#shared/partitions.ts";
 import { type Submission, submitFlow } from "#shared/submission/submit.ts";
 import type { Pipelines } from "#shared/valkey/command.ts";
@@ -34,7 +36,10 @@ export interface RunResult {
 
 const WORKERS = 3;
 const TICK_MS = 100;
-/** Nothing under way anywhere for so long means that nothing will happen any more. */
+/**
+ * Nothing under way anywhere for so long means that nothing will happen by itself. Longer than the reconciler's grace:
+ * what it does not find then, it will not find later either.
+ */
 const STILL_MS = 1_500;
 /** Nothing is under way but a lease whose holder failed to end it: nobody here takes such a lease away. */
 const LOST_LEASE_MS = 10_000;
@@ -43,7 +48,7 @@ const STUCK_MS = 60_000;
 
 /**
  * Submits a workflow and has it worked off. Returns when every execution has ended and the queue is empty, or when
- * nothing moves any more. Rejects with the signal's reason when that aborts.
+ * nothing moves any more and the reconciler finds nothing to set in motion. Rejects with the signal's reason when that aborts.
  */
 export async function runWorkflow(
   stack: Stack,
@@ -55,6 +60,8 @@ export async function runWorkflow(
   const startedAt = performance.now();
   const flowId = unwrap(parseFlowId(randomUUID()));
   const tasks = workflow.tasks.length;
+  const lanes = [...new Set(workflow.tasks.map(({ lane }) => lane))];
+  await stack.valkey.call("sadd", LANES_KEY, ...lanes);
   const submission = await submitFlow({ ...stack, valkey: until(signal, stack.valkey), router }, workflow, {
     flowId,
     onProgress: ({ executions }) => {
@@ -65,7 +72,7 @@ export async function runWorkflow(
   const workers = new Workers({
     ...stack,
     partition: submission.partition,
-    lanes: [...new Set(workflow.tasks.map(({ lane }) => lane))],
+    lanes,
     count: WORKERS,
     run: (execution) => Promise.resolve(simulate(execution, submission, failing)),
     onFault: events.onFault,
@@ -73,7 +80,8 @@ export async function runWorkflow(
   workers.start();
   try {
     const census = new Census(stack.valkey, router, submission.tasks.keys());
-    const standing = await watch(stack, workers, census, signal, ({ ended }) => {
+    const lastResort = new LastResort(stack.reconcile, events.onFault);
+    const standing = await watch(stack, workers, census, lastResort, signal, ({ ended }) => {
       const done = tasks - census.unfinished;
       const { messages } = stack.poller.counts;
       events.onProgress({
@@ -112,13 +120,15 @@ function simulate({ id }: Execution, { tasks }: Submission, failing: ReadonlySet
 }
 
 /**
- * Counts again and again until all have ended and the queue is empty, or nothing moves any more. Idle is only
- * believed when it lasts: a completion may be between a worker's hands and the queue.
+ * Counts again and again until all have ended and the queue is empty, or nothing moves any more and a whole sweep since
+ * then has found nothing. Idle is only believed when it lasts: a completion may be between a worker's hands and the
+ * queue.
  */
 async function watch(
   stack: Stack,
   workers: Workers,
   census: Census,
+  lastResort: LastResort,
   signal: AbortSignal,
   onStanding: (standing: Standing) => void,
 ): Promise<Standing> {
@@ -140,7 +150,12 @@ async function watch(
     const stillFor = performance.now() - changedAt;
     const isOver = isQueueEmpty && standing.ready === 0;
     const patienceMs = standing.active === 0 ? STILL_MS : LOST_LEASE_MS;
-    if (stillFor > STUCK_MS || (isOver && stillFor > patienceMs)) return standing;
+    if (stillFor > STUCK_MS) return standing;
+    if (isOver && stillFor > patienceMs) {
+      if (!(await lastResort.setsInMotion(standing))) return standing;
+      // What it has set in motion may not be seen at once.
+      changedAt = performance.now();
+    }
     await sleep(TICK_MS, undefined, { signal });
   }
 }

@@ -8,6 +8,7 @@ import type { SQSClient } from "@aws-sdk/client-sqs";
 import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { GRACE_SECONDS, type ReconcileFunction } from "#local/reconciler.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
@@ -17,8 +18,11 @@ import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
-const BUNDLE = fileURLToPath(new URL("../dist/dispatch/index.mjs", import.meta.url));
-/** As many events of the function as are under way at once. */
+const BUNDLES = {
+  dispatch: fileURLToPath(new URL("../dist/dispatch/index.mjs", import.meta.url)),
+  reconcile: fileURLToPath(new URL("../dist/reconcile/index.mjs", import.meta.url)),
+};
+/** As many events of the dispatch function as are under way at once. */
 const CONCURRENCY = 2;
 const FUNCTION_TIMEOUT_MS = 10_000;
 /** In AWS six times the function's timeout; here nothing is throttled, and nobody waits that long. */
@@ -31,7 +35,7 @@ export interface StackOptions {
   readonly visibilityTimeoutSeconds?: number;
 }
 
-/** Everything that runs a workflow, but for its workers: a Valkey, a queue, and the dispatch function on it. */
+/** Everything that runs a workflow, but for its workers: a Valkey, a queue, and the functions on them. */
 export interface Stack extends AsyncDisposable {
   readonly server: ValkeyServer;
   readonly valkey: Valkey;
@@ -39,6 +43,8 @@ export interface Stack extends AsyncDisposable {
   readonly completions: CompletionSink;
   readonly poller: Poller;
   readonly functions: readonly FunctionProcess[];
+  /** Swept when somebody asks: here it has no schedule. */
+  readonly reconcile: ReconcileFunction;
   /** Holds all that the function has written. */
   readonly logFile: string;
   /** Keeps the log's folder when the stack is taken down. */
@@ -47,12 +53,14 @@ export interface Stack extends AsyncDisposable {
 
 /**
  * Starts the stack. When it is disposed of, and also when it does not come up, nothing of it is left, but for a log
- * that is to be kept. Throws a ConfigurationError when the function has not been built or there is no Valkey.
+ * that is to be kept. Throws a ConfigurationError when a function has not been built or there is no Valkey.
  */
 export async function startStack(options: StackOptions): Promise<Stack> {
-  await access(BUNDLE).catch(() => {
-    throw new ConfigurationError(["the dispatch function is not built: run npm run build"]);
-  });
+  for (const [name, bundle] of Object.entries(BUNDLES)) {
+    await access(bundle).catch(() => {
+      throw new ConfigurationError([`the ${name} function is not built: run npm run build`]);
+    });
+  }
   await using parts = new AsyncDisposableStack();
   const log = parts.use(await openLog());
   const server = parts.use(await startValkey());
@@ -71,22 +79,23 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     }),
   );
   const client = parts.adopt(queue.client(), (made: SQSClient) => made.destroy());
-  const functions = Array.from({ length: CONCURRENCY }, () =>
+  const newFunction = (name: keyof typeof BUNDLES) =>
     parts.use(
       new FunctionProcess({
-        functionName: "sluice-dispatch",
-        bundle: BUNDLE,
+        functionName: `sluice-${name}`,
+        bundle: BUNDLES[name],
         timeoutMs: FUNCTION_TIMEOUT_MS,
-        environment: environmentFor(options, server, queue),
+        environment: { ...environmentFor(options, server, queue), POWERTOOLS_SERVICE_NAME: `sluice-${name}` },
         onOutput: log.write,
       }),
-    ),
-  );
+    );
+  const functions = Array.from({ length: CONCURRENCY }, () => newFunction("dispatch"));
   const poller = parts.adopt(
     new Poller({ client, queueUrl: queue.queueUrl, environments: functions, onFault: options.onFault }),
     (made) => made.stop(),
   );
   poller.start();
+  const reconcile = newFunction("reconcile");
   const all = parts.move();
   return {
     server,
@@ -95,6 +104,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     completions: new SqsCompletionSink(client, queue.queueUrl),
     poller,
     functions,
+    reconcile,
     logFile: log.file,
     keepLog: log.keep,
     [Symbol.asyncDispose]: () => all.disposeAsync(),
@@ -114,7 +124,7 @@ function environmentFor(
     FLOW_PARTITIONS: String(router.numFlowPartitions),
     MAX_CASCADE_DEPTH: String(maxCascadeDepth),
     LIBRARY_EDITION: "auto",
-    POWERTOOLS_SERVICE_NAME: "sluice-dispatch",
+    RECONCILE_GRACE_SECONDS: String(GRACE_SECONDS),
     POWERTOOLS_METRICS_NAMESPACE: "Sluice",
     POWERTOOLS_LOG_LEVEL: "INFO",
   };
@@ -142,7 +152,7 @@ interface FunctionLog extends AsyncDisposable {
 
 async function openLog(): Promise<FunctionLog> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-log-"));
-  const file = join(folder, "dispatch.log");
+  const file = join(folder, "functions.log");
   const stream = createWriteStream(file);
   let isKept = false;
   return {

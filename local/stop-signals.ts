@@ -1,6 +1,8 @@
-/** When to stop before the end: on SIGINT and SIGTERM, and when whoever started this is gone. */
+/** When to stop before the end: on a signal, and when whoever started this, or reads its output, is gone. */
 
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+/** The status of a program that writes into a pipe which nobody reads. */
+const BROKEN_PIPE = 141;
 /**
  * Ctrl-C reaches every process of a terminal's group, and npm then passes on to its child what it got itself: one
  * wish arrives several times. Only what comes later than this is a second wish.
@@ -33,6 +35,9 @@ export function listenForStop(): StopSignals {
     stopping.abort(new Error(reason));
   };
   for (const [name, exitCode] of Object.entries(EXIT_CODES)) process.on(name, () => stop(name, exitCode));
+  for (const stream of [process.stdout, process.stderr]) {
+    stream.on("error", (error) => stop(`the output cannot be written: ${error.message}`, BROKEN_PIPE));
+  }
   if (process.env.npm_lifecycle_event !== undefined) {
     // A shell between npm and this process dies of a signal without passing it on.
     const parent = process.ppid;

@@ -24,13 +24,49 @@ export async function formCluster(ports: readonly number[]): Promise<void> {
     for (const [index, port] of ports.entries()) {
       if (index > 0) await introducer?.call("CLUSTER", ["MEET", HOST, port, buses[index] ?? 0]);
     }
-    const deadline = Date.now() + FORMATION_DEADLINE_MS;
-    while (!(await Promise.all(clients.map((client) => isFormed(client, ports.length)))).every(Boolean)) {
-      if (Date.now() > deadline) throw new Error("the Valkey cluster did not form in time");
-      await sleep(POLL_MS);
-    }
+    await untilAll(clients, (client) => isFormed(client, ports.length, ports.length));
   } finally {
     for (const client of clients) client.disconnect();
+  }
+}
+
+/**
+ * Joins empty nodes as replicas, the first one of the first primary and so on, round and round. Waits until every
+ * node knows all and each replica has its primary's data and follows it.
+ */
+export async function attachReplicas(
+  primaryPorts: readonly number[],
+  replicaPorts: readonly number[],
+): Promise<void> {
+  const connect = (port: number) => new Redis({ host: HOST, port, lazyConnect: true });
+  const primaries = primaryPorts.map(connect);
+  const replicas = replicaPorts.map(connect);
+  const all = [...primaries, ...replicas];
+  try {
+    const [introducer] = primaries;
+    const bus = introducer === undefined ? Number.NaN : await busPort(introducer);
+    for (const replica of replicas) await replica.call("CLUSTER", ["MEET", HOST, primaryPorts[0] ?? 0, bus]);
+    const known = `cluster_known_nodes:${all.length}`;
+    await untilAll(all, async (client) => String(await client.call("CLUSTER", ["INFO"])).includes(known));
+    for (const [index, replica] of replicas.entries()) {
+      const id: unknown = await primaries[index % primaries.length]?.call("CLUSTER", ["MYID"]);
+      await replica.call("CLUSTER", ["REPLICATE", String(id)]);
+    }
+    await untilAll(replicas, async (client) => (await client.info("replication")).includes("link_status:up"));
+    await untilAll(all, (client) => isFormed(client, primaries.length, all.length));
+  } finally {
+    for (const client of all) client.disconnect();
+  }
+}
+
+async function untilAll(
+  clients: readonly Redis[],
+  holds: (client: Redis) => Promise<boolean>,
+): Promise<void> {
+  const deadline = Date.now() + FORMATION_DEADLINE_MS;
+  while (!(await Promise.all(clients.map(holds))).every(Boolean)) {
+    if (Date.now() > deadline) throw new Error("the Valkey cluster did not form in time");
+    await sleep(POLL_MS);
   }
 }
 
@@ -39,12 +75,12 @@ async function busPort(client: Redis): Promise<number> {
   return Array.isArray(setting) ? Number(setting[1]) : Number.NaN;
 }
 
-async function isFormed(client: Redis, primaries: number): Promise<boolean> {
+async function isFormed(client: Redis, primaries: number, nodes: number): Promise<boolean> {
   const info = String(await client.call("CLUSTER", ["INFO"]));
   const expected = [
     "cluster_state:ok",
     `cluster_slots_ok:${SLOTS}`,
-    `cluster_known_nodes:${primaries}`,
+    `cluster_known_nodes:${nodes}`,
     `cluster_size:${primaries}`,
   ];
   const lines = new Set(info.split(/\r?\n/));

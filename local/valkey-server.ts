@@ -6,7 +6,7 @@
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { formCluster } from "#local/valkey-cluster.ts";
+import { attachReplicas, formCluster } from "#local/valkey-cluster.ts";
 import { freePorts, HOST, launch } from "#local/valkey-process.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 
@@ -24,7 +24,16 @@ export interface ValkeyServer extends AsyncDisposable {
 
 /** Servers that form a cluster; `port`, `url` and `pid` are the first one's. */
 export interface ValkeyCluster extends ValkeyServer {
+  /** The primaries, then the replicas: as many rounds of one for each primary as were asked for. */
   readonly nodes: readonly ValkeyServer[];
+}
+
+export interface ClusterShape {
+  readonly primaries: number;
+  /** Of each primary; none unless given. */
+  readonly replicas?: number;
+  /** Appended to every node's arguments. */
+  readonly extraArgs?: readonly string[];
 }
 
 export interface ValkeyOptions {
@@ -74,12 +83,20 @@ export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeySe
 }
 
 /**
- * Starts a cluster of primaries without replicas, the slots shared out evenly, and waits until every node
- * sees all of them and serves. Rejects, leaving nothing running, when it does not form in time.
+ * Starts a cluster, the slots shared out evenly among its primaries, and waits until every node sees all of them
+ * and serves. A number is that of primaries without replicas. Rejects, leaving nothing running, when it does not
+ * form in time.
  */
-export async function startValkeyCluster(primaries = 3): Promise<ValkeyCluster> {
+export async function startValkeyCluster(shape: number | ClusterShape = 3): Promise<ValkeyCluster> {
+  const {
+    primaries,
+    replicas = 0,
+    extraArgs = [],
+  } = typeof shape === "number" ? { primaries: shape } : shape;
   const starts = await Promise.allSettled(
-    Array.from({ length: primaries }, () => startValkey({ extraArgs: ["--cluster-enabled", "yes"] })),
+    Array.from({ length: primaries * (1 + replicas) }, () =>
+      startValkey({ extraArgs: ["--cluster-enabled", "yes", ...extraArgs] }),
+    ),
   );
   const nodes = starts.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
   const stop = async (): Promise<void> => {
@@ -89,7 +106,9 @@ export async function startValkeyCluster(primaries = 3): Promise<ValkeyCluster> 
     for (const start of starts) if (start.status === "rejected") throw start.reason;
     const [first] = nodes;
     if (first === undefined) throw new RangeError("a cluster has at least one primary");
-    await formCluster(nodes.map(({ port }) => port));
+    const ports = nodes.map(({ port }) => port);
+    await formCluster(ports.slice(0, primaries));
+    if (replicas > 0) await attachReplicas(ports.slice(0, primaries), ports.slice(primaries));
     return { port: first.port, url: first.url, pid: first.pid, nodes, stop, [Symbol.asyncDispose]: stop };
   } catch (error) {
     await stop();

@@ -3,6 +3,7 @@
 -- KEYS   1 core, 2 attempt, 3 lease_expiry, 4 worker leases, 5 terminal, 6 lease:current, 7 lease:history,
 --        8 active, 9 stream meta, 10 result, 11 attempt_timeout, 12 execution_deadline
 -- ARGV   1 execution_id, 2 lease_id, 3 lease_epoch, 4 attempt_id, 5 result_payload (empty: no result is written)
+--        One more, which callers of the 14-KEYS edition may pass, is ignored.
 -- Reply  OK, completed
 --        refused: execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired;
 --        stale_lease

@@ -8,7 +8,8 @@
 --        7 to 12 may be empty
 -- Reply  OK, execution_id, public_state
 --        DUPLICATE, <id that the idempotency key holds> | <execution_id>
---        refused: invalid_input, <argument>; invalid_policy_json
+--        refused: invalid_input, priority; then, of an execution that is no duplicate, invalid_policy_json;
+--        invalid_input, <argument>
 --
 -- The caller cannot know whether a delay_until is still to come by the server's clock, so whichever zset
 -- KEYS 5 names, the execution goes to the one of that lane that agrees with its record.
@@ -50,9 +51,19 @@ local function ff_create_execution(keys, args)
   local execution_id, namespace, lane_id, kind, priority_text, creator, policy_json, payload, delay_until,
     dedup_ttl_ms, tags_json, deadline_at, partition_id = unpack(args)
 
-  local priority = tonumber(priority_text)
-  if not priority or priority ~= priority then
+  local priority = string.find(priority_text, '^-?%d+%.?%d*$') and tonumber(priority_text)
+  if not priority then
     return refuse('invalid_input', 'priority')
+  end
+  local known = server.call('GET', idempotency_key)
+  if known then
+    return duplicate(known)
+  end
+  if server.call('EXISTS', core_key) == 1 then
+    return duplicate(execution_id)
+  end
+  if policy_json ~= '' and decode_json(policy_json) == nil then
+    return refuse('invalid_policy_json')
   end
   if is_malformed(delay_until) then
     return refuse('invalid_input', 'delay_until')
@@ -66,16 +77,6 @@ local function ff_create_execution(keys, args)
   local tags = tags_json == '' and {} or tag_fields(tags_json)
   if not tags then
     return refuse('invalid_input', 'tags_json')
-  end
-  local known = server.call('GET', idempotency_key)
-  if known then
-    return duplicate(known)
-  end
-  if server.call('EXISTS', core_key) == 1 then
-    return duplicate(execution_id)
-  end
-  if policy_json ~= '' and decode_json(policy_json) == nil then
-    return refuse('invalid_policy_json')
   end
 
   local now_ms = server_now()

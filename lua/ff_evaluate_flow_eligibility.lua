@@ -3,8 +3,12 @@
 -- KEYS   1 core, 2 deps:meta
 -- ARGV   none
 -- Reply  OK, not_found | not_runnable | owned | terminal | impossible | blocked_by_dependencies | eligible
+--
+-- Of a child with an any_of or quorum group the group says it, and not deps:meta.
 
-local function flow_eligibility(core, meta)
+local VERDICTS = { satisfied = 'eligible', impossible = 'impossible', pending = 'blocked_by_dependencies' }
+
+local function flow_eligibility(core, meta, group_state)
   if not core then
     return 'not_found'
   end
@@ -17,6 +21,9 @@ local function flow_eligibility(core, meta)
   if not has_no_outcome(core) then
     return 'terminal'
   end
+  if group_state then
+    return VERDICTS[group_state] or 'blocked_by_dependencies'
+  end
   if count(meta[1]) > 0 then
     return 'impossible'
   end
@@ -26,9 +33,10 @@ end
 local function ff_evaluate_flow_eligibility(keys, args)
   check_arity('ff_evaluate_flow_eligibility', keys, 2, args, 0)
   local core_key, meta_key = unpack(keys)
-  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'terminal_outcome')
+  local core = fetch(core_key, 'execution_id', 'lifecycle_phase', 'ownership_state', 'terminal_outcome', 'flow_id')
   local meta = server.call('HMGET', meta_key, 'impossible_required_count', 'unsatisfied_required_count')
-  return ok(flow_eligibility(core, meta))
+  local group_state = core and group_state_of(core_key, core.flow_id, core.execution_id)
+  return ok(flow_eligibility(core, meta, group_state))
 end
 
 server.register_function{

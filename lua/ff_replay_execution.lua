@@ -6,9 +6,13 @@
 -- Reply  OK, <unsatisfied edges> for a skipped flow member, which waits for them again
 --        OK, "0" for any other execution, which is eligible
 --        refused: execution_not_found; execution_not_terminal; max_replays_exhausted;
---        invalid_input, edges (a skipped flow member without its edges, or not a dep for each)
+--        invalid_input, edges (a skipped flow member without its edges, or not a dep for each);
+--        invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
 --
--- The policy, which may hold max_replay_count, has no place in KEYS: its name is built from KEYS 1.
+-- The policy, which may hold max_replay_count, and in the edition of 14 KEYS the edge group and
+-- pending_cancel_groups, have no place in KEYS: their names are built from KEYS 1. A group whose child is replayed
+-- is decided anew, without the reopened edges in its counts and without a cancellation that nobody has done yet;
+-- where it is satisfied already, by edges that were applied after it was decided, the execution is eligible.
 
 local FIXED_KEYS = 7
 local DEFAULT_MAX_REPLAYS = 10
@@ -19,19 +23,27 @@ local function max_replays(policy_key)
   return type(limit) == 'number' and limit or DEFAULT_MAX_REPLAYS
 end
 
--- Makes the impossible ones of the edges unsatisfied again; how many edges the execution waits for now.
-local function reopen_dependencies(keys, args, now)
-  local meta_key, unresolved_key = keys[6], keys[7]
-  local reopened = 0
+-- The impossible ones of the edges, each once: dep keys and edge ids.
+local function impossible_edges(keys, args)
+  local edges, seen = {}, {}
   for position = FIXED_KEYS + 1, #keys do
-    local dep_key, edge_id = keys[position], args[position - FIXED_KEYS + 2]
-    if server.call('HGET', dep_key, 'state') == 'impossible' then
-      server.call('HSET', dep_key, 'state', 'unsatisfied', 'last_resolved_at', '')
-      server.call('SADD', unresolved_key, edge_id)
-      reopened = reopened + 1
+    local dep_key = keys[position]
+    if not seen[dep_key] and server.call('HGET', dep_key, 'state') == 'impossible' then
+      edges[#edges + 1] = { dep_key = dep_key, edge_id = args[position - FIXED_KEYS + 2] }
     end
+    seen[dep_key] = true
   end
-  local impossible = count(server.call('HGET', meta_key, 'impossible_required_count')) - reopened
+  return edges
+end
+
+-- Makes impossible edges unsatisfied again; how many edges the execution waits for now.
+local function reopen_dependencies(keys, edges, now)
+  local meta_key, unresolved_key = keys[6], keys[7]
+  for _, edge in ipairs(edges) do
+    server.call('HSET', edge.dep_key, 'state', 'unsatisfied', 'last_resolved_at', '')
+    server.call('SADD', unresolved_key, edge.edge_id)
+  end
+  local impossible = count(server.call('HGET', meta_key, 'impossible_required_count')) - #edges
   local unsatisfied = whole(server.call('SCARD', unresolved_key))
   server.call('HSET', meta_key, 'unsatisfied_required_count', unsatisfied, 'impossible_required_count',
     whole(math.max(0, impossible)), 'last_dependency_update_at', now)
@@ -57,17 +69,26 @@ local function ff_replay_execution(keys, args)
   if replays >= max_replays(sibling(core_key, 'policy')) then
     return refuse('max_replays_exhausted', whole(replays))
   end
-  local waits_again = core.terminal_outcome == 'skipped' and core.flow_id ~= ''
-  if waits_again and (#keys <= FIXED_KEYS or #keys - FIXED_KEYS ~= #args - 2) then
+  local is_skipped_member = core.terminal_outcome == 'skipped' and core.flow_id ~= ''
+  if is_skipped_member and (#keys <= FIXED_KEYS or #keys - FIXED_KEYS ~= #args - 2) then
     return refuse('invalid_input', 'edges')
+  end
+  local edges = is_skipped_member and impossible_edges(keys, args) or {}
+  local verdict = is_skipped_member and verdict_without(core_key, core.flow_id, execution_id, #edges)
+  if verdict == 'impossible' then
+    return refuse('invalid_input', 'edges', 'quorum')
   end
 
   local now = whole(server_now())
   local replay_count = whole(replays + 1)
   local vector, unsatisfied = eligible_state('pending_replay_attempt'), '0'
   server.call('ZREM', terminal_key, execution_id)
-  if waits_again then
-    vector, unsatisfied = blocked_state('pending_replay_attempt'), reopen_dependencies(keys, args, now)
+  if is_skipped_member then
+    unsatisfied = reopen_dependencies(keys, edges, now)
+    reopen_group(core_key, core.flow_id, execution_id, #edges, verdict)
+  end
+  if is_skipped_member and verdict ~= 'satisfied' then
+    vector = blocked_state('pending_replay_attempt')
     server.call('ZADD', blocked_key, whole(count(core.created_at)), execution_id)
   else
     server.call('ZADD', eligible_key, eligible_score(core), execution_id)

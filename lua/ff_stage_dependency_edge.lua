@@ -5,9 +5,9 @@
 -- ARGV   1 flow_id, 2 edge_id, 3 upstream, 4 downstream, 5 dependency_kind (success_only),
 --        6 data_passing_ref, 7 expected_graph_revision, 8 now_ms (used)
 -- Reply  OK, edge_id, new_graph_revision
---        refused: invalid_input, now_ms; self_referencing_edge; flow_not_found; flow_already_terminal;
+--        refused: self_referencing_edge; flow_not_found; flow_already_terminal;
 --        stale_graph_revision, <revision>; execution_not_in_flow, <execution>; cycle_detected;
---        dependency_already_exists
+--        dependency_already_exists; invalid_input, now_ms
 --
 -- The search for cycles reads the edges and adjacency sets of other members. Their number is the graph's,
 -- so their names are built from KEYS 1, and carry its hash tag.
@@ -17,9 +17,6 @@ local function ff_stage_dependency_edge(keys, args)
   local flow_key, members_key, edge_key, out_key, in_key = unpack(keys)
   local flow_id, edge_id, upstream, downstream, kind, data_passing_ref, expected_revision, now = unpack(args)
 
-  if not milliseconds(now) then
-    return refuse('invalid_input', 'now_ms')
-  end
   if upstream == downstream then
     return refuse('self_referencing_edge')
   end
@@ -45,6 +42,9 @@ local function ff_stage_dependency_edge(keys, args)
   end
   if edge then
     return refuse('dependency_already_exists')
+  end
+  if not milliseconds(now) then
+    return refuse('invalid_input', 'now_ms')
   end
 
   server.call('HSET', edge_key, 'edge_id', edge_id, 'flow_id', flow_id, 'upstream_execution_id', upstream,

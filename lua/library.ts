@@ -1,4 +1,32 @@
-export { LIBRARY_NAME, LIBRARY_SOURCE } from "#lua/source.ts";
+import { LIBRARY_FILES, LIBRARY_NAME, type LibraryFile } from "#lua/source.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+
+export { LIBRARY_NAME };
+
+const SOURCES = new Map<Edition, string>();
+
+/**
+ * The library's source in one edition (contract, section 7): helpers first, an edition's own behind those that
+ * all share, then the functions, each file behind a line that names it.
+ */
+export function librarySource(edition: Edition): string {
+  let source = SOURCES.get(edition);
+  if (source === undefined) {
+    source = join([...LIBRARY_FILES.shared, ...LIBRARY_FILES[`edition${edition}`]]);
+    SOURCES.set(edition, source);
+  }
+  return source;
+}
+
+function join(files: readonly LibraryFile[]): string {
+  const ordered = [...files.filter((file) => !isFunction(file)), ...files.filter(isFunction)];
+  const parts = ordered.map(({ path, text }) => `-- source: ${path}\n${text}`);
+  return `#!lua name=${LIBRARY_NAME}\n\n${parts.join("\n")}`;
+}
+
+function isFunction({ path }: LibraryFile): boolean {
+  return /\/ff_\w+\.lua$/.test(path);
+}
 
 /** The names of the functions that a library source registers. */
 export function functionNames(source: string): string[] {

@@ -38,22 +38,15 @@ local function backoff_delay(backoff, retry_count)
   return math.min(initial * multiplier ^ retry_count, maximum)
 end
 
--- The delay before the next attempt; false when no retry is left; nil where the policy is malformed.
+-- The delay before the next attempt; nil when no retry is left, or where the policy is malformed.
 local function retry_delay(policy_json, retry_count)
-  if policy_json == '' then
-    return false
-  end
-  local policy = decode_json(policy_json)
+  local policy = policy_json ~= '' and decode_json(policy_json)
   if type(policy) ~= 'table' then
     return nil
   end
-  local max_retries = policy_number(policy.max_retries, 0)
   local delay = backoff_delay(policy.backoff, retry_count)
-  if not (max_retries and delay) then
+  if not delay or retry_count >= (policy_number(policy.max_retries, 0) or 0) then
     return nil
-  end
-  if retry_count >= max_retries then
-    return false
   end
   return math.floor(delay)
 end

@@ -4,19 +4,27 @@ import { fileURLToPath } from "node:url";
 /** The name under which the library is loaded (contract, section 6). */
 export const LIBRARY_NAME = "flowfabric";
 
-/**
- * The library's source: every `.lua` file of this folder, helpers first, each behind a line that names it.
- * The build puts the joined text in this module's place, so that a bundle needs no files.
- */
-export const LIBRARY_SOURCE: string = joinLibrary(fileURLToPath(new URL(".", import.meta.url)));
-
-function joinLibrary(folder: string): string {
-  const files = readdirSync(folder).filter((name) => name.endsWith(".lua"));
-  const ordered = [...files.filter((name) => !isFunction(name)), ...files.filter(isFunction)];
-  const parts = ordered.map((name) => `-- source: lua/${name}\n${readFileSync(`${folder}${name}`, "utf8")}`);
-  return `#!lua name=${LIBRARY_NAME}\n\n${parts.join("\n")}`;
+/** One `.lua` file: its path below the project, and what is in it. */
+export interface LibraryFile {
+  readonly path: string;
+  readonly text: string;
 }
 
-function isFunction(name: string): boolean {
-  return name.startsWith("ff_");
+/**
+ * The `.lua` files of this folder, which every edition has, and those that one edition has besides. The build puts
+ * their text in this module's place, so that a bundle needs no files.
+ */
+export const LIBRARY_FILES: {
+  readonly shared: readonly LibraryFile[];
+  readonly edition11: readonly LibraryFile[];
+  readonly edition14: readonly LibraryFile[];
+} = { shared: filesOf(""), edition11: filesOf("edition-11/"), edition14: filesOf("edition-14/") };
+
+/** In the order of their names, on which the helpers rely: each uses only what stands before it. */
+function filesOf(folder: string): LibraryFile[] {
+  const path = fileURLToPath(new URL(`./${folder}`, import.meta.url));
+  return readdirSync(path)
+    .filter((name) => name.endsWith(".lua"))
+    .sort()
+    .map((name) => ({ path: `lua/${folder}${name}`, text: readFileSync(`${path}${name}`, "utf8") }));
 }

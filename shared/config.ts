@@ -1,40 +1,89 @@
 import type { Edition } from "#shared/contract/edition.ts";
 import { ConfigurationError } from "#shared/errors.ts";
+import { type LaneId, parseLaneId } from "#shared/ids.ts";
 import { DEFAULT_PARTITION_CONFIG, type PartitionConfig } from "#shared/partitions.ts";
 import type { ValkeyAddress } from "#shared/valkey/client.ts";
 
-/** What the dispatch function needs to know, from its environment. */
-export interface DispatchConfig {
+/** Where the deployment is: what every function on Valkey needs to know. */
+export interface DeploymentConfig {
   readonly valkey: ValkeyAddress;
   readonly completionsQueueUrl: string;
   readonly partitions: PartitionConfig;
+}
+
+/** What the dispatch function needs to know, from its environment. */
+export interface DispatchConfig extends DeploymentConfig {
+  /** Undefined: messages that no retry can help are left to the queue's redrive policy. */
+  readonly deadLetterQueueUrl: string | undefined;
   /** Completions deeper than this are acknowledged and not dispatched. */
   readonly maxCascadeDepth: number;
   /** `auto`: ask the library for its version. */
   readonly edition: Edition | "auto";
 }
 
+/** What the reconcile function needs to know, from its environment. */
+export interface ReconcileConfig extends DeploymentConfig {
+  /** Swept besides those that the deployment records. */
+  readonly lanes: readonly LaneId[];
+  /** Milliseconds for which an upstream must have ended before dispatch counts as having missed it. */
+  readonly graceMs: number;
+}
+
 export const DEFAULT_MAX_CASCADE_DEPTH = 50;
+const DEFAULT_LANES = "default";
+const DEFAULT_GRACE_SECONDS = 30;
+const MAX_GRACE_SECONDS = 86_400;
 /** The greatest whole number that a Number attribute of SQS and a double both hold with room to spare. */
 const MAX_DEPTH_SETTING = 1_000_000_000;
 
-type Environment = Readonly<Record<string, string | undefined>>;
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readDispatchConfig(env: Environment): DispatchConfig {
   const faults: string[] = [];
   const config: DispatchConfig = {
-    valkey: {
-      url: readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", faults),
-      cluster: readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", faults) === "true",
-    },
-    completionsQueueUrl: readUrl(
+    ...readDeployment(env, faults),
+    deadLetterQueueUrl: isSet(env, "DEAD_LETTER_QUEUE_URL")
+      ? readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", faults)
+      : undefined,
+    maxCascadeDepth: readWhole(
       env,
-      "COMPLETIONS_QUEUE_URL",
-      ["http:", "https:"],
-      "https://sqs.<region>.amazonaws.com/<account>/<queue>",
+      "MAX_CASCADE_DEPTH",
+      0,
+      MAX_DEPTH_SETTING,
+      DEFAULT_MAX_CASCADE_DEPTH,
       faults,
-    ).href,
+    ),
+    edition: readEdition(env, faults),
+  };
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return config;
+}
+
+/** Reads the configuration; throws one ConfigurationError that names every fault. */
+export function readReconcileConfig(env: Environment): ReconcileConfig {
+  const faults: string[] = [];
+  const graceSeconds = readWhole(
+    env,
+    "RECONCILE_GRACE_SECONDS",
+    0,
+    MAX_GRACE_SECONDS,
+    DEFAULT_GRACE_SECONDS,
+    faults,
+  );
+  const config: ReconcileConfig = {
+    ...readDeployment(env, faults),
+    lanes: readLanes(env, faults),
+    graceMs: graceSeconds * 1_000,
+  };
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return config;
+}
+
+function readDeployment(env: Environment, faults: string[]): DeploymentConfig {
+  return {
+    valkey: readValkey(env, faults),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
     partitions: {
       ...DEFAULT_PARTITION_CONFIG,
       numFlowPartitions: readWhole(
@@ -46,31 +95,60 @@ export function readDispatchConfig(env: Environment): DispatchConfig {
         faults,
       ),
     },
-    maxCascadeDepth: readWhole(
-      env,
-      "MAX_CASCADE_DEPTH",
-      0,
-      MAX_DEPTH_SETTING,
-      DEFAULT_MAX_CASCADE_DEPTH,
-      faults,
-    ),
-    edition: readEdition(env, faults),
   };
-  const { url, cluster } = config.valkey;
-  if (cluster && url.pathname.length > 1) {
+}
+
+function readValkey(env: Environment, faults: string[]): ValkeyAddress {
+  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", faults);
+  const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", faults) === "true";
+  // The value may hold a password, and faults are logged: never show a part of it.
+  if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
+    faults.push(
+      "VALKEY_URL has more behind its host than a database number: leave that out, and write a / ? or # of the " +
+        "user or password as %2F %3F or %23",
+    );
+  } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
     faults.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
   }
-  if (!/^\/?\d*$/.test(url.pathname)) {
-    faults.push(`VALKEY_URL has the path "${url.pathname}": only a database number may stand there`);
+  if (!isDecodable(url.username) || !isDecodable(url.password)) {
+    faults.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
   }
-  if (faults.length > 0) throw new ConfigurationError(faults);
-  return config;
+  return { url, cluster };
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** A lane whose name has a comma, or a space at an end, can only come from the lanes that the deployment records. */
+function readLanes(env: Environment, faults: string[]): LaneId[] {
+  const lanes = new Set<LaneId>();
+  for (const text of (isSet(env, "LANES") ? (env.LANES ?? "") : DEFAULT_LANES).split(",")) {
+    const lane = parseLaneId(text.trim());
+    if (lane.ok) lanes.add(lane.value);
+    else faults.push(`LANES is not a list of lanes with commas between them: ${lane.error.message}`);
+  }
+  return [...lanes];
 }
 
 function readEdition(env: Environment, faults: string[]): Edition | "auto" {
   const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", faults);
   if (text === "11") return 11;
   return text === "14" ? 14 : "auto";
+}
+
+function isSet(env: Environment, name: string): boolean {
+  return (env[name] ?? "") !== "";
+}
+
+export function readQueueUrl(env: Environment, name: string, faults: string[]): string {
+  const example = "https://sqs.<region>.amazonaws.com/<account>/<queue>";
+  return readUrl(env, name, ["http:", "https:"], example, faults).href;
 }
 
 function readUrl(
@@ -105,7 +183,7 @@ function readChoice(
   return text;
 }
 
-function readWhole(
+export function readWhole(
   env: Environment,
   name: string,
   least: number,

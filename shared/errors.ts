@@ -105,6 +105,13 @@ export class SubmissionError extends SluiceError {
   }
 }
 
+/** Another delivery of the same message is publishing the cascade just now; whether it lived to do so is seen later. */
+export class CascadeUnderWayError extends SluiceError {
+  override readonly name = "CascadeUnderWayError";
+  override readonly code = "cascade_under_way";
+  override readonly retryable = true;
+}
+
 /** A fan-out that does not fit into the time that the invocation has left. What is done is kept. */
 export class OutOfTimeError extends SluiceError {
   override readonly name = "OutOfTimeError";

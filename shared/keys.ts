@@ -96,6 +96,10 @@ export class ExecKeys {
   get cascade(): string {
     return `${this.#exec}:cascade`;
   }
+  /** Ours, not the contract's: held for some seconds by a delivery that publishes what another one left unpublished. */
+  get cascadeClaim(): string {
+    return `${this.#exec}:cascade:claim`;
+  }
   /** Ours, not the contract's: how far the fan-out of a completed execution has come, while it takes several deliveries. */
   get fanOut(): string {
     return `${this.#exec}:fan_out`;

@@ -45,6 +45,11 @@ export class PartitionRouter {
     return this.config.numFlowPartitions;
   }
 
+  /** Every flow partition, in order. */
+  get partitions(): Partition[] {
+    return Array.from({ length: this.config.numFlowPartitions }, (_, index) => index as Partition);
+  }
+
   /** A flow's partition: CRC16 of the UUID's 16 raw bytes, modulo the count. */
   partitionFor(flowId: FlowId): Partition {
     return this.#partition(Buffer.from(flowId.replaceAll("-", ""), "hex"));

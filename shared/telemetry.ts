@@ -1,4 +1,4 @@
-/** Every metric that Sluice emits, in one place: alarms and dashboards name them. All are counts. */
+/** Every metric that Sluice emits, in one place: alarms and dashboards name them. Counts, but for `GAUGE_UNITS`. */
 export const METRICS = {
   /** Completions whose children were all dealt with. */
   completionsDispatched: "CompletionsDispatched",
@@ -24,7 +24,33 @@ export const METRICS = {
   childrenSkipped: "ChildrenSkipped",
   /** Skipped children whose completion the queue accepted. */
   cascadesPublished: "CascadesPublished",
+  /** Batches whose published cascades could not be marked: redeliveries may publish them once more. */
+  marksFailed: "MarksFailed",
+  /** Blocked executions that the reconciler looked at. */
+  executionsScanned: "ExecutionsScanned",
+  /** Completions that the reconciler sent because children still wait for them. In health: 0. */
+  completionsRepaired: "CompletionsRepaired",
+  /** Blocked executions with nothing left to wait for that the reconciler made eligible. */
+  executionsPromoted: "ExecutionsPromoted",
+  /** Promotions that the function refused: the execution has moved on since it was read, or its counts are wrong. */
+  promotionsRefused: "PromotionsRefused",
+  /** Lanes, index entries, edges and records of which the reconciler can make no sense, and which it leaves alone. */
+  recordsUnreadable: "RecordsUnreadable",
+  /** Indexes of blocked executions that could not be read to their end in a sweep. */
+  indexesUnread: "IndexesUnread",
+  /** How long the blocked execution that could have been released first has been waiting since. */
+  oldestResolvableAge: "OldestResolvableAge",
+  /** From the beginning of a sweep to its end, however many invocations it took. */
+  sweepDuration: "SweepDuration",
 } as const;
+
+/** The metrics that are measured and not counted. */
+export const GAUGE_UNITS = {
+  [METRICS.oldestResolvableAge]: "Seconds",
+  [METRICS.sweepDuration]: "Milliseconds",
+} as const;
+
+export type GaugeName = keyof typeof GAUGE_UNITS;
 
 export type MetricName = (typeof METRICS)[keyof typeof METRICS];
 
@@ -36,4 +62,10 @@ export interface Telemetry {
   info(message: string, fields: LogFields): void;
   warn(message: string, fields: LogFields): void;
   error(message: string, fields: LogFields): void;
+}
+
+/** For domain code that measures as well as counts. */
+export interface GaugingTelemetry extends Telemetry {
+  /** `value` is in the metric's unit, as `GAUGE_UNITS` has it. */
+  measure(metric: GaugeName, value: number): void;
 }

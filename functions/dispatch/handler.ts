@@ -7,7 +7,6 @@ import { Logger } from "@aws-lambda-powertools/logger";
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
-import { SQSClient } from "@aws-sdk/client-sqs";
 import middy from "@middy/core";
 import type { Context, SQSBatchResponse, SQSEvent, SQSRecord } from "aws-lambda";
 import { readDispatchConfig } from "#shared/config.ts";
@@ -19,6 +18,7 @@ import { describeFault, type SluiceError } from "#shared/errors.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
+import { queueClient } from "#shared/queue/client.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
@@ -38,7 +38,7 @@ const telemetry: Telemetry = {
 
 const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
-const sqs = new SQSClient({ requestHandler: { connectionTimeout: 2_000, requestTimeout: 5_000 } });
+const sqs = queueClient();
 const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
 const deadLetters =
   config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl);
@@ -49,7 +49,8 @@ const MARGIN_MS = 1_000;
 function connect(knownNodes: readonly string[]): Valkey {
   return new Valkey(config.valkey, {
     knownNodes,
-    onConnectionError: (error) => logger.warn("the connection to Valkey failed", error),
+    onConnectionError: ({ message }) =>
+      telemetry.warn("the connection to Valkey failed", { reason: message }),
   });
 }
 
@@ -62,11 +63,13 @@ async function start(valkey: Valkey): Promise<Edition> {
       flow_partitions: config.partitions.numFlowPartitions,
     });
   }
-  return findEdition(valkey, config, () => ensureLibrary(valkey));
+  return findEdition(valkey, config, () => ensureLibrary(valkey), telemetry);
 }
 
-async function ensureLibrary(valkey: Valkey): Promise<void> {
-  telemetry.info("looked for the Valkey library", { state: await loadLibrary(valkey) });
+/** `spoken`: the edition to load where no primary has any. */
+async function ensureLibrary(valkey: Valkey, spoken?: Edition): Promise<void> {
+  const state = await loadLibrary(valkey, config.edition, spoken);
+  telemetry.info("looked for the Valkey library", { state });
 }
 
 /** One message of the batch: what it says, and why it is not done. */
@@ -99,7 +102,7 @@ async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQS
       edition,
       telemetry,
       deadlineMs,
-      ensureLibrary: () => ensureLibrary(valkey),
+      ensureLibrary: () => ensureLibrary(valkey, edition),
       maxCascadeDepth: config.maxCascadeDepth,
       now: Date.now,
     },

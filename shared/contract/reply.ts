@@ -28,6 +28,7 @@ export const REFUSAL_CODES = [
   "invalid_dependency",
   "invalid_input",
   "invalid_policy_json",
+  "invariant_violation",
   "lease_conflict",
   "lease_expired",
   "lease_revoked",
@@ -42,8 +43,6 @@ export const REFUSAL_CODES = [
   "use_claim_resumed_execution",
 ] as const;
 
-export type RefusalCode = (typeof REFUSAL_CODES)[number];
-
 export const REPLY_STATUSES = ["OK", "ALREADY_SATISFIED", "DUPLICATE"] as const;
 export type ReplyStatus = (typeof REPLY_STATUSES)[number];
 
@@ -57,11 +56,6 @@ export type DecodedReply<T> =
   | { readonly ok: false; readonly error: ProtocolError };
 
 const STATUSES: ReadonlySet<string> = new Set(REPLY_STATUSES);
-
-/** Whether the contract knows a refusal's code; the part behind a colon is the code's own detail. */
-export function isKnownRefusal(code: string): boolean {
-  return (REFUSAL_CODES as readonly string[]).includes(code.split(":", 1)[0] ?? "");
-}
 
 /**
  * Decodes what an FCALL returned: `[1, status, …fields]` or `[0, code, …detail]`, its elements strings or

@@ -1,6 +1,7 @@
 /** Calls of the functions that build a flow (contract, section 6): creation, membership, edges. */
 
-import type { EdgeId, ExecutionId, FlowId, LaneId } from "#shared/ids.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+import type { EdgeId, ExecutionId, LaneId } from "#shared/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/keys.ts";
 import { noopKey } from "#shared/keys.ts";
 import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/valkey/command.ts";
@@ -134,9 +135,13 @@ export function stageDependencyEdge(
   );
 }
 
-/** `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. */
+/**
+ * `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. The 14-KEYS edition
+ * counts the edge in the child's group as well (contract, section 7).
+ */
 export function applyDependencyToChild(
-  flowId: FlowId,
+  edition: Edition,
+  flow: FlowKeys,
   child: ExecKeys,
   index: IndexKeys,
   lane: LaneId,
@@ -145,18 +150,23 @@ export function applyDependencyToChild(
   nowMs: number,
 ): ValkeyCommand {
   const laneKeys = index.lane(lane);
-  return fcall(
-    child.partition,
-    "ff_apply_dependency_to_child",
-    [
-      child.core,
-      child.depsMeta,
-      child.depsUnresolved,
-      child.dep(edge.id),
-      laneKeys.eligible,
-      laneKeys.blockedDependencies,
-      child.depsAllEdges,
-    ],
-    [flowId, edge.id, edge.upstream, graphRevision, DEPENDENCY_KIND, edge.dataPassingRef, nowMs],
-  );
+  const keys = [
+    child.core,
+    child.depsMeta,
+    child.depsUnresolved,
+    child.dep(edge.id),
+    laneKeys.eligible,
+    laneKeys.blockedDependencies,
+    child.depsAllEdges,
+  ];
+  if (edition === 14) keys.push(flow.edgeGroup(child.id));
+  return fcall(child.partition, "ff_apply_dependency_to_child", keys, [
+    flow.id,
+    edge.id,
+    edge.upstream,
+    graphRevision,
+    DEPENDENCY_KIND,
+    edge.dataPassingRef,
+    nowMs,
+  ]);
 }

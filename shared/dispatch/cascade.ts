@@ -1,6 +1,7 @@
 /** Step 5: the skipped children go back to the queue, one level deeper, and are marked as published. */
 
 import type { Cascade } from "#shared/dispatch/work.ts";
+import { CascadeUnderWayError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionSink } from "#shared/queue/completion.ts";
 import { METRICS, type Telemetry } from "#shared/telemetry.ts";
 import { command, type Pipelines } from "#shared/valkey/command.ts";
@@ -12,6 +13,12 @@ const SECONDS_A_DAY = 86_400;
 
 /** How long a mark is kept, in seconds: a day longer than any message for the same skip can live. */
 export const MARK_TTL_SECONDS = (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
+
+/** Longer than publishing takes, and shorter than a message stays hidden after a delivery that died. */
+const CLAIM_TTL_MS = 3_000;
+
+/** All that a batch knows of one child's cascade. */
+type CascadeGroup = [Cascade, ...Cascade[]];
 
 export interface CascadePorts {
   readonly valkey: Pipelines;
@@ -25,10 +32,10 @@ export interface CascadePorts {
  * work that skipped the child, so that its message comes again and finds the child without a mark.
  */
 export async function publishCascades(ports: CascadePorts, cascades: readonly Cascade[]): Promise<void> {
-  const shared = groupByChild(cascades);
-  if (shared.length === 0) return;
+  const groups = await claim(ports, groupByChild(cascades));
+  if (groups.length === 0) return;
   const results = await ports.sink.send(
-    shared.map(([{ cause }]) => ({
+    groups.map(([{ cause }]) => ({
       executionId: cause.child.id,
       flowId: cause.work.flowId,
       outcome: "skipped",
@@ -37,19 +44,60 @@ export async function publishCascades(ports: CascadePorts, cascades: readonly Ca
       ...(cause.work.traceparent === undefined ? {} : { traceparent: cause.work.traceparent }),
     })),
   );
-  const accepted: Cascade[] = [];
-  for (const [position, group] of shared.entries()) {
+  const accepted: CascadeGroup[] = [];
+  const refused: CascadeGroup[] = [];
+  for (const [position, group] of groups.entries()) {
     const result = results[position];
-    if (result?.ok) accepted.push(group[0]);
-    else if (result) for (const { cause } of group) cause.work.faults.push(result.error);
+    if (result?.ok) accepted.push(group);
+    else if (result) {
+      refused.push(group);
+      for (const { cause } of group) cause.work.faults.push(result.error);
+    }
   }
   ports.telemetry.count(METRICS.cascadesPublished, accepted.length);
-  await mark(ports, accepted);
+  await settle(ports, accepted, refused);
+}
+
+/**
+ * Leaves out what another delivery is publishing already. Without this, deliveries of one message at the same time
+ * would each find the child unpublished, each publish it, and at every level of the cascade there would be as many
+ * times more. Who skipped the child need not ask: so one skip is published by it and by at most one more.
+ */
+async function claim(ports: CascadePorts, groups: readonly CascadeGroup[]): Promise<readonly CascadeGroup[]> {
+  const inherited = groups.filter(isInherited);
+  if (inherited.length === 0) return groups;
+  const results = await ports.valkey.pipelined(
+    inherited.map(
+      ([
+        {
+          cause: { child },
+          completedAt,
+        },
+      ]) => command(child.partition, "set", child.cascadeClaim, completedAt, "NX", "PX", CLAIM_TTL_MS),
+    ),
+  );
+  const lost = new Set<CascadeGroup>();
+  for (const [position, group] of inherited.entries()) {
+    const result = results[position];
+    if (result?.ok && result.value === "OK") continue;
+    lost.add(group);
+    const error = result?.ok
+      ? new CascadeUnderWayError(
+          `the cascade of ${group[0].cause.child.id} is being published by another delivery`,
+        )
+      : new ValkeyError("claiming a cascade failed", { cause: result?.error });
+    for (const { cause } of group) cause.work.faults.push(error);
+  }
+  return groups.filter((group) => !lost.has(group));
+}
+
+function isInherited(group: CascadeGroup): boolean {
+  return group.every((cascade) => cascade.isInherited);
 }
 
 /** Two works of one batch may find the same child unpublished: it is sent once, for both. */
-function groupByChild(cascades: readonly Cascade[]): [Cascade, ...Cascade[]][] {
-  const groups = new Map<string, [Cascade, ...Cascade[]]>();
+function groupByChild(cascades: readonly Cascade[]): CascadeGroup[] {
+  const groups = new Map<string, CascadeGroup>();
   for (const cascade of cascades) {
     const group = groups.get(cascade.cause.child.id);
     if (group === undefined) groups.set(cascade.cause.child.id, [cascade]);
@@ -58,15 +106,33 @@ function groupByChild(cascades: readonly Cascade[]): [Cascade, ...Cascade[]][] {
   return [...groups.values()];
 }
 
-async function mark({ valkey, telemetry }: CascadePorts, cascades: readonly Cascade[]): Promise<void> {
-  const results = await valkey.pipelined(
-    cascades.map(({ cause: { child }, completedAt }) =>
-      command(child.partition, "set", child.cascade, completedAt, "EX", MARK_TTL_SECONDS),
+/** Marks what is published, and gives back the claims to what is not: its message may come again at once. */
+async function settle(
+  { valkey, telemetry }: CascadePorts,
+  accepted: readonly CascadeGroup[],
+  refused: readonly CascadeGroup[],
+): Promise<void> {
+  const results = await valkey.pipelined([
+    ...accepted.map(
+      ([
+        {
+          cause: { child },
+          completedAt,
+        },
+      ]) => command(child.partition, "set", child.cascade, completedAt, "EX", MARK_TTL_SECONDS),
     ),
-  );
-  const failure = results.find((result) => !result.ok);
+    ...refused.filter(isInherited).map(
+      ([
+        {
+          cause: { child },
+        },
+      ]) => command(child.partition, "del", child.cascadeClaim),
+    ),
+  ]);
+  const failure = results.slice(0, accepted.length).find((result) => !result.ok);
   // Not a fault: the cascade is on its way, and without its mark it could only be published once more.
   if (failure && !failure.ok) {
+    telemetry.count(METRICS.marksFailed);
     telemetry.warn("published cascades could not be marked: a redelivery may publish them again", {
       reason: failure.error.message,
     });

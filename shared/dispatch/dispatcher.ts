@@ -22,7 +22,7 @@ import { METRICS } from "#shared/telemetry.ts";
  * Edges that are read and resolved together. Up to here a batch takes four round trips; beyond, the next
  * edges are read while these are resolved, and memory stays bounded.
  */
-const WINDOW = 2_048;
+const WINDOW = 10_000;
 /** A window is begun while this many of the slowest so far would fit into the time that is left. */
 const RESERVED_WINDOWS = 2;
 
@@ -32,6 +32,8 @@ export interface DispatcherPorts extends FanOut {
   readonly maxCascadeDepth: number;
   /** When the invocation must have answered: milliseconds since the epoch. */
   readonly deadlineMs: number;
+  /** Edges that are read and resolved together; 10,000 unless given. */
+  readonly window?: number;
 }
 
 /**
@@ -45,15 +47,17 @@ export async function dispatch(
   const works = new Map<string, Work>();
   const workOf = events.map((event) => admit(ports, works, event));
   const plans = await planFanOuts(ports, [...works.values()]);
-  const short = plans.filter(({ edges }) => edges.length <= WINDOW);
+  const { window = WINDOW } = ports;
+  const short = plans.filter(({ edges }) => edges.length <= window);
   const long = await resume(
     ports.valkey,
-    plans.filter(({ edges }) => edges.length > WINDOW),
+    plans.filter(({ edges }) => edges.length > window),
   );
   await fanOut(
     ports,
     [...short, ...long].flatMap(({ edges }) => edges),
     long,
+    window,
   );
   await forgetPlaces(ports.valkey, long);
   return workOf.map((work) => work?.faults ?? []);
@@ -64,17 +68,18 @@ async function fanOut(
   ports: DispatcherPorts,
   edges: readonly EdgeWork[],
   long: readonly FanOutPlan[],
+  size: number,
 ): Promise<void> {
   let underWay: Promise<void> = Promise.resolve();
   let slowestMs = 0;
-  for (let start = 0; start < edges.length; start += WINDOW) {
+  for (let start = 0; start < edges.length; start += size) {
     const begunMs = ports.now();
     if (begunMs + RESERVED_WINDOWS * slowestMs >= ports.deadlineMs) {
       await underWay;
       leaveOver(edges.slice(start));
       return;
     }
-    const window = edges.slice(start, start + WINDOW);
+    const window = edges.slice(start, start + size);
     const [children] = await Promise.all([readChildren(ports.valkey, ports.telemetry, window), underWay]);
     underWay = resolveChildren(ports, children)
       .then((cascades) => publishCascades(ports, cascades))

@@ -44,7 +44,7 @@ export async function resolveChildren(fanOut: FanOut, children: readonly ChildWo
     count(fanOut.telemetry, resolution);
     if (resolution.kind === "already_resolved") resolvedBefore.push(child);
     if (resolution.kind === "impossible" && resolution.childSkipped) {
-      cascades.push({ cause: child, completedAt: String(nowMs) });
+      cascades.push({ cause: child, completedAt: String(nowMs), isInherited: false });
     }
   }
   return [...cascades, ...(await unpublished(fanOut, resolvedBefore))];
@@ -139,7 +139,7 @@ function count(telemetry: Telemetry, resolution: Exclude<Resolution, { kind: "re
 async function unpublished(fanOut: FanOut, children: readonly ChildWork[]): Promise<Cascade[]> {
   const due = (cause: ChildWork, state: ChildState): Cascade[] =>
     state.outcome === SKIPPED && state.cascaded !== state.completedAt
-      ? [{ cause, completedAt: state.completedAt }]
+      ? [{ cause, completedAt: state.completedAt, isInherited: true }]
       : [];
   const open = children.filter(({ lane, state }) => lane !== undefined && !hasEnded(state));
   const cascades = children.flatMap((child) => due(child, child.state));

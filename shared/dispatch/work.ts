@@ -56,4 +56,6 @@ export interface ChildState {
 export interface Cascade {
   readonly cause: ChildWork;
   readonly completedAt: string;
+  /** Whether another delivery skipped the child, and may be about to publish it or be dead. */
+  readonly isInherited: boolean;
 }

@@ -28,8 +28,6 @@ export type ParsedEvent =
   | { readonly ok: false; readonly error: MalformedMessageError };
 
 const DEPTH = /^\d{1,15}$/;
-/** W3C Trace Context, version 00; what is not of that form is dropped, as its section 3.2 asks. */
-const TRACEPARENT = /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
 
 /** Reads a message. Unknown fields are ignored; a wrong one is an error that names it. */
 export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
@@ -39,6 +37,11 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
   if (!executionId.ok) return malformedMessage(`execution_id: ${executionId.error.message}`);
   const flowId = parseOptionalFlowId(body.flow_id);
   if (!flowId.ok) return malformedMessage(`flow_id: ${flowId.error.message}`);
+  const value = { executionId: executionId.value, flowId: flowId.value };
+  // In no flow, there is nothing to do, and nothing else of the message matters.
+  if (value.flowId === undefined) {
+    return { ok: true, value: { ...value, depth: 0, root: value.executionId, traceparent: undefined } };
+  }
   const { depth, root, traceparent } = record.messageAttributes;
   const level = depth === undefined ? "0" : depth.stringValue;
   if (level === undefined || !DEPTH.test(level) || (depth && !isNumber(depth.dataType))) {
@@ -46,15 +49,14 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
   }
   const rootId = root === undefined ? executionId : parseExecutionId(root.stringValue);
   if (!rootId.ok) return malformedMessage(`the attribute root: ${rootId.error.message}`);
-  const trace = traceparent?.stringValue ?? "";
   return {
     ok: true,
     value: {
-      executionId: executionId.value,
-      flowId: flowId.value,
+      ...value,
       depth: Number(level),
       root: rootId.value,
-      traceparent: TRACEPARENT.test(trace) ? trace : undefined,
+      // An empty attribute is one that SQS would not take.
+      traceparent: traceparent?.stringValue || undefined,
     },
   };
 }
@@ -90,7 +92,8 @@ function parseOptionalFlowId(value: unknown): Parsed<FlowId | undefined> {
     : parseFlowId(value);
 }
 
-function parseObject(text: string): Record<string, unknown> | undefined {
+/** A JSON object's text; undefined for anything else. */
+export function parseObject(text: string): Record<string, unknown> | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);

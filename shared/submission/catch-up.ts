@@ -1,6 +1,6 @@
+import { readEach } from "#shared/contract/exchange.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import type { Completion, CompletionSink } from "#shared/queue/completion.ts";
-import { readEach } from "#shared/submission/exchange.ts";
 import type { Plan, PlannedTask } from "#shared/submission/plan.ts";
 import { command, type Pipelines } from "#shared/valkey/command.ts";
 

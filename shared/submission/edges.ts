@@ -1,6 +1,3 @@
-import { fieldOf } from "#shared/contract/record.ts";
-import { addExecutionToFlow, type Edge, stageDependencyEdge } from "#shared/contract/submission.ts";
-import { InvalidRecordError, SubmissionError } from "#shared/errors.ts";
 import {
   chunked,
   doneOf,
@@ -9,7 +6,10 @@ import {
   readEach,
   refusalError,
   replyOf,
-} from "#shared/submission/exchange.ts";
+} from "#shared/contract/exchange.ts";
+import { fieldOf } from "#shared/contract/record.ts";
+import { addExecutionToFlow, type Edge, stageDependencyEdge } from "#shared/contract/submission.ts";
+import { InvalidRecordError, SubmissionError } from "#shared/errors.ts";
 import type { Plan, PlannedTask } from "#shared/submission/plan.ts";
 import { command, type Pipelines, type ValkeyResult } from "#shared/valkey/command.ts";
 

@@ -1,6 +1,6 @@
+import { CHUNK, chunked, doneOf, inTurn, okValue } from "#shared/contract/exchange.ts";
 import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
 import { ValkeyError } from "#shared/errors.ts";
-import { CHUNK, chunked, doneOf, inTurn, okValue } from "#shared/submission/exchange.ts";
 import type { Plan, PlannedTask } from "#shared/submission/plan.ts";
 import { policyJson } from "#shared/submission/policy.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/valkey/command.ts";
@@ -40,7 +40,7 @@ function weightOf({ incoming, task }: PlannedTask): number {
 
 /** The commands of one execution. A root's single call needs no transaction. */
 function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCommand[] {
-  const { flow, index } = plan;
+  const { edition, flow, index } = plan;
   const { keys, task, incoming } = planned;
   const create = createExecution({
     keys,
@@ -58,7 +58,7 @@ function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCom
     command(flow.partition, "multi"),
     create,
     // The edges are not staged yet, so there is no revision to name: applying does not check it.
-    ...incoming.map((edge) => applyDependencyToChild(flow.id, keys, index, task.lane, edge, 0, nowMs)),
+    ...incoming.map((edge) => applyDependencyToChild(edition, flow, keys, index, task.lane, edge, 0, nowMs)),
     command(flow.partition, "exec"),
   ];
 }

@@ -41,43 +41,6 @@ export function findCycle(graph: Graph): string[] | undefined {
   return cycle.map((member) => idAt(graph, member));
 }
 
-/** Everything that the given tasks lead to, themselves not included unless one leads to another. */
-export function descendants(graph: Graph, from: Iterable<string>): Set<string> {
-  const downstreams = adjacency(graph, "downstream");
-  const numbers = numbersOf(graph);
-  const reached = new Uint8Array(graph.tasks.length);
-  const found = new Set<string>();
-  const open: number[] = [];
-  for (const id of from) {
-    const task = numbers.get(id);
-    if (task !== undefined) open.push(task);
-  }
-  for (let task = open.pop(); task !== undefined; task = open.pop()) {
-    for (const child of neighbours(downstreams, task)) {
-      if (reached[child] === 1) continue;
-      reached[child] = 1;
-      found.add(idAt(graph, child));
-      open.push(child);
-    }
-  }
-  return found;
-}
-
-/** The tasks by level: the first has no upstream, each later one waits for one of the level before. */
-export function levels(graph: Graph): string[][] {
-  const downstreams = adjacency(graph, "downstream");
-  const level = new Uint32Array(graph.tasks.length);
-  const result: string[][] = [];
-  for (const task of peel(graph, downstreams).order) {
-    const own = level[task] ?? 0;
-    const tasks = result[own];
-    if (tasks === undefined) result[own] = [idAt(graph, task)];
-    else tasks.push(idAt(graph, task));
-    for (const child of neighbours(downstreams, task)) level[child] = Math.max(level[child] ?? 0, own + 1);
-  }
-  return result;
-}
-
 /** Takes away tasks without upstreams until none is left (Kahn); what remains is on or behind a cycle. */
 function peel(
   graph: Graph,

@@ -1,7 +1,8 @@
+import { chunked, okValue, replyOf } from "#shared/contract/exchange.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import { SubmissionError } from "#shared/errors.ts";
-import { chunked, okValue } from "#shared/submission/exchange.ts";
 import type { Plan, PlannedTask } from "#shared/submission/plan.ts";
+import { editionProbe } from "#shared/submission/probe.ts";
 import { command, type Pipelines } from "#shared/valkey/command.ts";
 
 /** What an earlier or a simultaneous submission of the same flow has written so far. */
@@ -16,14 +17,17 @@ const OPEN = "open";
 
 /**
  * Reads what there is of a plan. Throws a SubmissionError, with nothing written, where the flow id belongs
- * to another workflow, or where the flow is closed before all of the workflow is in it.
+ * to another workflow, or where the flow is closed before all of the workflow is in it; and a ValkeyError where the
+ * library is not loaded, or is of another edition than the plan.
  */
 export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> {
   const { flow } = plan;
-  const [coreResult, membersResult] = await valkey.pipelined([
+  const [coreResult, membersResult, ...probed] = await valkey.pipelined([
     command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
     command(flow.partition, "smembers", flow.members),
+    ...editionProbe(plan),
   ]);
+  for (const probe of probed) replyOf(okValue(probe));
   const [flowId, state] = listOf(okValue(coreResult));
   if (fieldOf(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
   const members = new Set(listOf(okValue(membersResult)).map(fieldOf));

@@ -2,7 +2,7 @@ import * as z from "zod/mini";
 import { parseLaneId, unwrap } from "#shared/ids.ts";
 import { assemble, type DraftEdge } from "#shared/submission/assemble.ts";
 import type { Faults } from "#shared/submission/faults.ts";
-import { checkShape } from "#shared/submission/shape.ts";
+import { checkShape, wellFormed } from "#shared/submission/shape.ts";
 import { type Backoff, MAX_PRIORITY, type RetryPolicy, type Workflow } from "#shared/submission/workflow.ts";
 
 const DEFAULT_LANE = unwrap(parseLaneId("default"));
@@ -10,7 +10,7 @@ const DEFAULT_BACKOFF: Backoff = { type: "fixed", delayMs: 1_000 };
 const MAX_RETRIES = 1_000;
 const MAX_DELAY_MS = 30 * 24 * 3_600_000;
 
-const text = z.string().check(z.minLength(1));
+const text = z.string().check(z.minLength(1), wellFormed);
 const delayMs = z.int().check(z.gte(0), z.lte(MAX_DELAY_MS));
 
 const lane = z.pipe(
@@ -103,7 +103,7 @@ export function readNative(value: unknown, faults: Faults): Workflow | undefined
       id: entry.id,
       lane: entry.lane ?? DEFAULT_LANE,
       priority: entry.priority ?? 0,
-      payload: payloadText(entry.payload),
+      payload: payloadText(entry.payload, `${place}.payload`, faults),
     };
     const retryPolicy: RetryPolicy | undefined = entry.retry;
     return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, place };
@@ -111,7 +111,14 @@ export function readNative(value: unknown, faults: Faults): Workflow | undefined
   return assemble({ name: file.name, tasks, edges }, faults);
 }
 
-function payloadText(payload: unknown): string {
+function payloadText(payload: unknown, place: string, faults: Faults): string {
   if (payload === undefined) return "";
-  return typeof payload === "string" ? payload : JSON.stringify(payload);
+  if (typeof payload === "string") return payload;
+  try {
+    return JSON.stringify(payload);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    faults.add(place, "is nested too deeply; pass it as a string");
+    return "";
+  }
 }

@@ -1,4 +1,5 @@
 import { v5 as uuidV5 } from "uuid";
+import type { Edition } from "#shared/contract/edition.ts";
 import type { Edge } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
 import { type FlowId, mintExecutionId, parseEdgeId, unwrap } from "#shared/ids.ts";
@@ -13,6 +14,8 @@ export interface Plan {
   readonly flow: FlowKeys;
   readonly index: IndexKeys;
   readonly namespace: string;
+  /** Which edition of the library it is written for. */
+  readonly edition: Edition;
   /** Each task behind its upstreams. */
   readonly tasks: readonly PlannedTask[];
   readonly edgeCount: number;
@@ -38,6 +41,7 @@ export function planSubmission(
   workflow: Workflow,
   flowId: FlowId,
   namespace: string,
+  edition: Edition = 11,
 ): Plan {
   const order = topologicalOrder(workflow);
   if (order === undefined) {
@@ -75,6 +79,7 @@ export function planSubmission(
     flow,
     index: router.indexKeys(flow.partition),
     namespace,
+    edition,
     tasks: order.flatMap((id) => planned.get(id) ?? []),
     edgeCount: workflow.edges.length,
   };

@@ -1,6 +1,12 @@
 import * as z from "zod/mini";
 import { type Faults, shown } from "#shared/submission/faults.ts";
 
+/** Half a character (a lone surrogate) has no UTF-8, and so cannot be part of a name. */
+export const wellFormed = z.refine<string>(
+  (text) => text.isWellFormed(),
+  "has half a Unicode character in it",
+);
+
 /** Checks a value's shape; undefined where it does not fit, and then every misfit is among the faults. */
 export function checkShape<S extends z.ZodMiniType>(
   schema: S,

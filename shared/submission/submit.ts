@@ -9,6 +9,8 @@
  * - a root that ends before its edges are staged has its completion sent once more, at the end.
  */
 
+import type { Edition } from "#shared/contract/edition.ts";
+import { doneOf, okValue } from "#shared/contract/exchange.ts";
 import { createFlow } from "#shared/contract/submission.ts";
 import { messageOf, SubmissionError } from "#shared/errors.ts";
 import type { ExecutionId, FlowId, Partition } from "#shared/ids.ts";
@@ -16,7 +18,6 @@ import type { PartitionRouter } from "#shared/partitions.ts";
 import type { CompletionSink } from "#shared/queue/completion.ts";
 import { catchUp } from "#shared/submission/catch-up.ts";
 import { addMembers, stageEdges } from "#shared/submission/edges.ts";
-import { doneOf, okValue } from "#shared/submission/exchange.ts";
 import { createExecutions } from "#shared/submission/executions.ts";
 import { inspect, type Standing } from "#shared/submission/inspect.ts";
 import { type Plan, type PlannedTask, planSubmission } from "#shared/submission/plan.ts";
@@ -33,6 +34,8 @@ export interface SubmitOptions {
   readonly flowId: FlowId;
   /** `default` unless given. */
   readonly namespace?: string;
+  /** The edition of the loaded library; 11 unless given. */
+  readonly edition?: Edition;
   readonly onProgress?: (progress: SubmitProgress) => void;
 }
 
@@ -70,8 +73,8 @@ export async function submitFlow(
   workflow: Workflow,
   options: SubmitOptions,
 ): Promise<Submission> {
-  const { flowId, namespace = DEFAULT_NAMESPACE } = options;
-  const plan = planSubmission(router, workflow, flowId, namespace);
+  const { flowId, namespace = DEFAULT_NAMESPACE, edition = 11 } = options;
+  const plan = planSubmission(router, workflow, flowId, namespace, edition);
   const tally = new Tally(plan, options.onProgress);
   try {
     const standing = await prepareFlow(valkey, plan);

@@ -2,13 +2,13 @@ import * as z from "zod/mini";
 import { parseLaneId, unwrap } from "#shared/ids.ts";
 import { assemble, type DraftEdge, edgeKey } from "#shared/submission/assemble.ts";
 import { type Faults, shown } from "#shared/submission/faults.ts";
-import { checkShape } from "#shared/submission/shape.ts";
+import { checkShape, wellFormed } from "#shared/submission/shape.ts";
 import type { Workflow } from "#shared/submission/workflow.ts";
 
 const LANE = unwrap(parseLaneId("default"));
 const SPECIFICATION = "workflow.specification.tasks";
 
-const id = z.string().check(z.minLength(1));
+const id = z.string().check(z.minLength(1), wellFormed);
 
 const specifiedTask = z.looseObject({
   id,

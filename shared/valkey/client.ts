@@ -12,7 +12,7 @@ export interface ValkeyAddress {
 
 export interface ValkeyOptions {
   /** Hears of connection faults; commands report their own. */
-  readonly onConnectionError: (error: Error) => void;
+  readonly onConnectionError: (error: ValkeyError) => void;
   /** Milliseconds within which a reply must come, connecting included. */
   readonly commandTimeoutMs?: number;
   /** Cluster nodes, as `host:port`, to ask besides the address: those that an earlier client knew. */
@@ -55,6 +55,8 @@ const WRONG_SERVER =
 
 /** One primary of the deployment. */
 export interface ValkeyNode {
+  /** `host:port`. */
+  readonly name: string;
   /** Rejects with what the server or the client raised. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
@@ -82,7 +84,7 @@ export class Valkey implements Pipelines {
       ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })
       : new Redis({ ...connection, ...node, db: Number(url.pathname.slice(1) || 0) });
     // Without a listener a lost connection would end the process.
-    this.#client.on("error", options.onConnectionError);
+    this.#client.on("error", (error) => options.onConnectionError(this.#noticed(error)));
     this.#client.on("end", () => {
       this.#isBroken = true;
     });
@@ -123,7 +125,8 @@ export class Valkey implements Pipelines {
   async primaries(): Promise<ValkeyNode[]> {
     const client = this.#client;
     if (client instanceof Redis) return [this.#nodeOf(client)];
-    if (client.nodes("master").length === 0) await this.call("ping");
+    // A client that has only begun to connect knows no more than the node of its address.
+    if (client.status !== "ready") await this.call("ping");
     return client.nodes("master").map((node) => this.#nodeOf(node));
   }
 
@@ -139,7 +142,10 @@ export class Valkey implements Pipelines {
   }
 
   #nodeOf(node: Redis): ValkeyNode {
-    return { call: (name, ...args) => this.#within(() => node.call(name, args)) };
+    return {
+      name: `${node.options.host}:${node.options.port}`,
+      call: (name, ...args) => this.#within(() => node.call(name, args)),
+    };
   }
 
   async #exec(lines: (string | number | Buffer)[][]): Promise<[error: Error | null, value?: unknown][]> {
@@ -166,15 +172,18 @@ export class Valkey implements Pipelines {
     }
   }
 
-  /** The error as callers get it: a reply as it is, a fault of the connection with the server's name. */
-  #noticed(thrown: unknown): Error {
+  /**
+   * The error as callers get it: a reply's text as it is, a fault of the connection with the server's name. What
+   * iovalkey raises carries the command, a password or a payload in it, and errors end in logs: its text is enough.
+   */
+  #noticed(thrown: unknown): ValkeyError {
     if (thrown instanceof ValkeyError) return thrown;
-    if (thrown instanceof ReplyError && thrown instanceof Error) {
-      if (WRONG_SERVER.test(thrown.message)) this.#isBroken = true;
-      return thrown;
+    if (thrown instanceof ReplyError) {
+      if (WRONG_SERVER.test(messageOf(thrown))) this.#isBroken = true;
+      return new ValkeyError(messageOf(thrown));
     }
     this.#isBroken = true;
-    return new ValkeyError(`Valkey at ${this.#host}: ${messageOf(thrown)}`, { cause: thrown });
+    return new ValkeyError(`Valkey at ${this.#host}: ${messageOf(thrown)}`);
   }
 }
 

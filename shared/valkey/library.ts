@@ -1,70 +1,93 @@
-import { functionNames, LIBRARY_NAME, LIBRARY_SOURCE } from "#lua/library.ts";
-import { ProtocolError } from "#shared/errors.ts";
+import { functionNames, LIBRARY_NAME, librarySource } from "#lua/library.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+import { ConfigurationError, ProtocolError } from "#shared/errors.ts";
 import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
 
 /**
- * `loaded`: at least one primary lacked the library, or had an older one of ours, and has it now.
+ * `loaded`: at least one primary lacked the library, or had another one of ours, and has it now.
  * `current`: all had it. `foreign`: a primary has a library with functions that ours lacks, written by
  * somebody else; nothing was touched on any primary, since two libraries must not be mixed.
  */
 export type LibraryState = "loaded" | "current" | "foreign";
 
-interface LoadedLibrary {
-  readonly code: string;
-  readonly functions: readonly string[];
-}
-
-type Plan = "keep" | "load" | "replace" | "foreign";
+/** What a primary has under the library's name; undefined: nothing. */
+type Found = { readonly edition: Edition; readonly code: string } | "foreign" | undefined;
 
 const ALREADY_THERE = /already exists/i;
+/** Looks at the primaries, when somebody else loads libraries at the same time. */
+const MAX_LOOKS = 3;
 
 /**
  * Makes the library available on every primary; whoever calls it twice, or at the same time as others,
- * changes nothing more. Rejects with what the server or the client raised, and with a ProtocolError when
- * FUNCTION LIST replies something else than libraries.
+ * changes nothing more.
+ *
+ * `wanted` is the edition that every primary shall have: one of ours of the other edition is replaced. `auto`
+ * stays with the edition of ours that is loaded, and loads it where a primary lacks it; only where no primary has
+ * any does it load `preset`.
+ *
+ * Rejects with what the server or the client raised, with a ProtocolError when FUNCTION LIST replies something
+ * else than libraries, and under `auto` with a ConfigurationError when the primaries have both editions.
  */
-export async function ensureLibrary(valkey: Valkey, source: string = LIBRARY_SOURCE): Promise<LibraryState> {
+export async function ensureLibrary(
+  valkey: Valkey,
+  wanted: Edition | "auto" = "auto",
+  preset: Edition = 11,
+): Promise<LibraryState> {
   const nodes = await valkey.primaries();
-  const plans = await Promise.all(nodes.map(async (node) => planFor(await libraryOf(node), source)));
-  if (plans.includes("foreign")) return "foreign";
-  const states = await Promise.all(
-    nodes.map(async (node, index) => {
-      const plan = plans[index];
-      return plan === "load" || plan === "replace" ? load(node, plan, source) : "current";
-    }),
-  );
-  if (states.includes("foreign")) return "foreign";
-  return states.includes("loaded") ? "loaded" : "current";
-}
-
-function planFor(loaded: LoadedLibrary | undefined, source: string): Plan {
-  if (loaded === undefined) return "load";
-  if (loaded.code === source) return "keep";
-  const ours = new Set(functionNames(source));
-  return loaded.functions.every((name) => ours.has(name)) ? "replace" : "foreign";
-}
-
-async function load(node: ValkeyNode, plan: "load" | "replace", source: string): Promise<LibraryState> {
-  if (plan === "replace") {
-    await node.call("function", "LOAD", "REPLACE", source);
-    return "loaded";
+  let hasLoaded = false;
+  for (let look = 1; ; look += 1) {
+    const found = await Promise.all(nodes.map(libraryOf));
+    if (found.includes("foreign")) return "foreign";
+    const source = librarySource(wanted === "auto" ? editionAmong(found, preset) : wanted);
+    const loads = await Promise.allSettled(nodes.map((node, index) => load(node, found[index], source)));
+    if (loads.some((result) => result.status === "fulfilled" && result.value)) hasLoaded = true;
+    const failure = loads.find((result) => result.status === "rejected");
+    if (failure === undefined) return hasLoaded ? "loaded" : "current";
+    // Somebody loaded one since we looked: it may be of another edition, or not ours at all. But where the name
+    // is a function of another library, looking again won't help.
+    if (look === MAX_LOOKS || !isAlreadyThere(failure.reason)) throw failure.reason;
   }
-  try {
+}
+
+function isAlreadyThere(error: unknown): boolean {
+  return error instanceof Error && ALREADY_THERE.test(error.message);
+}
+
+function editionAmong(found: readonly Found[], preset: Edition): Edition {
+  const editions = new Set(found.flatMap((library) => (typeof library === "object" ? library.edition : [])));
+  if (editions.size > 1) {
+    throw new ConfigurationError([
+      `some primaries have the 11-KEYS edition of the ${LIBRARY_NAME} library and some the 14-KEYS one: ` +
+        "set LIBRARY_EDITION to 11 or 14 to say which one all shall have",
+    ]);
+  }
+  const [edition = preset] = editions;
+  return edition;
+}
+
+/** Whether it had to be loaded. */
+async function load(node: ValkeyNode, found: Found, source: string): Promise<boolean> {
+  if (found === undefined) {
     await node.call("function", "LOAD", source);
-    return "loaded";
-  } catch (error) {
-    if (!(error instanceof Error && ALREADY_THERE.test(error.message))) throw error;
-    // Somebody loaded one since we looked: whose is it?
-    const found = planFor(await libraryOf(node), source);
-    if (found === "keep") return "current";
-    if (found === "foreign") return "foreign";
-    // Absent still: the name that exists is a function of another library, and looking again won't help.
-    if (found === "load") throw error;
-    return load(node, "replace", source);
+    return true;
   }
+  if (found !== "foreign" && found.code === source) return false;
+  await node.call("function", "LOAD", "REPLACE", source);
+  return true;
 }
 
-async function libraryOf(node: ValkeyNode): Promise<LoadedLibrary | undefined> {
+/** Ours is what has no function that ours lacks; the edition is told by the functions that only one of them has. */
+function recognise(code: string, functions: readonly string[]): Found {
+  const [names11, names14] = [namesIn(11), namesIn(14)];
+  if (functions.some((name) => !names11.has(name) && !names14.has(name))) return "foreign";
+  return { edition: functions.every((name) => names11.has(name)) ? 11 : 14, code };
+}
+
+function namesIn(edition: Edition): ReadonlySet<string> {
+  return new Set(functionNames(librarySource(edition)));
+}
+
+async function libraryOf(node: ValkeyNode): Promise<Found> {
   const reply = await node.call("function", "LIST", "LIBRARYNAME", LIBRARY_NAME, "WITHCODE");
   if (!Array.isArray(reply)) throw new ProtocolError("FUNCTION LIST replied no array");
   const listed: readonly unknown[] = reply;
@@ -77,7 +100,10 @@ async function libraryOf(node: ValkeyNode): Promise<LoadedLibrary | undefined> {
     if (typeof code !== "string" || !Array.isArray(functions)) {
       throw new ProtocolError("FUNCTION LIST replied a library without code or functions");
     }
-    return { code, functions: functions.map((one: unknown) => String(fieldsOf(one).get("name"))) };
+    return recognise(
+      code,
+      functions.map((one: unknown) => String(fieldsOf(one).get("name"))),
+    );
   }
   return undefined;
 }

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { okValue, refusalError, replyOf } from "#shared/contract/exchange.ts";
 import {
   type ClaimTerms,
   claimExecution,
@@ -12,7 +13,6 @@ import type { Reply } from "#shared/contract/reply.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { type LaneId, type Partition, parseAttemptIndex, parseExecutionId } from "#shared/ids.ts";
 import { ExecKeys, IndexKeys } from "#shared/keys.ts";
-import { okValue, refusalError, replyOf } from "#shared/submission/exchange.ts";
 import { retryPolicyJson } from "#shared/submission/policy.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/valkey/command.ts";
 import { readPersistently } from "#shared/worker/read.ts";

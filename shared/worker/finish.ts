@@ -1,9 +1,9 @@
+import { okValue, refusalError, replyOf } from "#shared/contract/exchange.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { InvalidRecordError, messageOf, ProtocolError, ValkeyError } from "#shared/errors.ts";
 import { parseFlowId } from "#shared/ids.ts";
 import type { Completion, CompletionSink } from "#shared/queue/completion.ts";
-import { okValue, refusalError, replyOf } from "#shared/submission/exchange.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/valkey/command.ts";
 import type { Claimed } from "#shared/worker/claim.ts";
 import { readPersistently } from "#shared/worker/read.ts";

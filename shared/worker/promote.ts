@@ -1,7 +1,7 @@
+import { okValue, replyOf } from "#shared/contract/exchange.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { parseExecutionId } from "#shared/ids.ts";
 import { ExecKeys, IndexKeys } from "#shared/keys.ts";
-import { okValue, replyOf } from "#shared/submission/exchange.ts";
 import { command, type Pipelines } from "#shared/valkey/command.ts";
 import type { WorkPlace } from "#shared/worker/claim.ts";
 

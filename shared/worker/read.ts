@@ -1,4 +1,4 @@
-import { okValue } from "#shared/submission/exchange.ts";
+import { okValue } from "#shared/contract/exchange.ts";
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
 
 const TRIES = 3;

@@ -154,6 +154,51 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     expect(await publishedIds()).toEqual(idsOf(children));
   });
 
+  it("does not multiply when one message is delivered many times at once", async () => {
+    const { scene, parent, children } = await failedFamily(5);
+    const event = eventOf(parent.id, scene.flow.id);
+    const ports = portsOf(valkey, queue);
+    const deliveries = await Promise.all(Array.from({ length: 10 }, () => dispatchOne(ports, event)));
+    // Who finds another delivery at it does not take its word for done.
+    for (const fault of deliveries.flat())
+      expect(fault).toMatchObject({ name: "CascadeUnderWayError", retryable: true });
+    const published = await publishedIds();
+    expect(new Set(published)).toEqual(new Set(idsOf(children)));
+    expect(published.length).toBeLessThanOrEqual(2 * children.length);
+    expect(await dispatchOne(ports, event)).toEqual([]);
+    expect(await publishedIds()).toEqual([]);
+  });
+
+  it("waits for a delivery that is publishing it, and takes over when that one is dead", async () => {
+    const { scene, parent, children } = await failedFamily(1);
+    const [child] = children;
+    if (!child) throw new Error("no child");
+    const event = eventOf(parent.id, scene.flow.id);
+    const dying = portsOf(valkey, queue, {
+      sink: { send: () => Promise.reject(new Error("the process died")) },
+    });
+    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    // The second one died with the claim.
+    expect(await dispatchOne(portsOf(valkey, queue), event)).toMatchObject([
+      { name: "CascadeUnderWayError" },
+    ]);
+    expect(Number(await scene.read("pttl", child.cascadeClaim))).toBeGreaterThan(0);
+    await scene.read("pexpire", child.cascadeClaim, 0);
+    expect(await dispatchOne(portsOf(valkey, queue), event)).toEqual([]);
+    expect(await publishedIds()).toEqual([child.id]);
+  });
+
+  it("is not published at all where it cannot be claimed", async () => {
+    const { scene, parent } = await failedFamily(1);
+    const event = eventOf(parent.id, scene.flow.id);
+    await dispatchOne(portsOf(valkey, queue, { valkey: failingOn(valkey, "set") }), event);
+    await queue.drain();
+    const again = portsOf(valkey, queue, { valkey: failingOn(valkey, "set") });
+    expect(await dispatchOne(again, event)).toMatchObject([{ name: "ValkeyError" }]);
+    expect(await publishedIds()).toEqual([]);
+  });
+
   it("is published once for two parents of one batch that both find the child unpublished", async () => {
     const scene = new Scene(valkey);
     const [first, second, child] = [await scene.member(), await scene.member(), await scene.member()];
@@ -191,15 +236,6 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     const rest = await publishedIds();
     expect(rest).toHaveLength(1);
     expect([...published, ...rest].sort()).toEqual(idsOf(children));
-  });
-
-  it("does not send an entry again that the queue says is the sender's fault", async () => {
-    const { scene, parent } = await failedFamily(1);
-    const ports = faultyPorts(() => ({ kind: "failed_entries", ids: () => true, senderFault: true }));
-    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toMatchObject([
-      { name: "PublishError" },
-    ]);
-    expect(faulty.calls).toBe(1);
   });
 
   it.each([{ kind: "http_error", status: 503 }, { kind: "reply_lost" }] as const)(

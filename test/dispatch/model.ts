@@ -1,18 +1,29 @@
 /** A dependency graph as a model: what must become of each task, in a few lines. */
 
+import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
+
 export interface ModelGraph {
   /** How a task ends if it runs. Tasks are numbered. */
   readonly outcomes: readonly ("success" | "failed" | "cancelled")[];
   /** Pairs of an upstream and a downstream with a greater number. */
   readonly edges: readonly (readonly [upstream: number, downstream: number])[];
+  /** By task: how many of its upstreams must succeed; all of them where none is given. 14-KEYS edition only. */
+  readonly groups?: readonly (EdgeGroupPolicy | undefined)[];
 }
 
-/** A task is skipped exactly if one of its upstreams does not succeed; otherwise it runs. */
+/** A task runs exactly if as many of its upstreams succeed as it needs; otherwise it is skipped. */
 export function finalStates(graph: ModelGraph): string[] {
   const states: string[] = [];
   for (const [task, outcome] of graph.outcomes.entries()) {
-    const doomed = graph.edges.some(([up, down]) => down === task && states[up] !== "completed");
-    states.push(doomed ? "skipped" : outcome === "success" ? "completed" : outcome);
+    const upstreams = graph.edges.filter(([, down]) => down === task).map(([up]) => states[up]);
+    const succeeded = upstreams.filter((state) => state === "completed").length;
+    const runs = upstreams.length === 0 || succeeded >= needed(graph.groups?.[task], upstreams.length);
+    states.push(!runs ? "skipped" : outcome === "success" ? "completed" : outcome);
   }
   return states;
+}
+
+function needed(policy: EdgeGroupPolicy | undefined, upstreams: number): number {
+  if (policy?.variant === "any_of") return 1;
+  return policy?.variant === "quorum" ? policy.k : upstreams;
 }

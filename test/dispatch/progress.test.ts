@@ -10,8 +10,9 @@ import { bulkFamily, dispatchOne, eventOf, portsOf, QueueProbe, stateOf } from "
 import { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
+const WINDOW = 200;
 /** More than two windows of edges. */
-const EDGES = 5_000;
+const EDGES = 500;
 
 /** Counts the calls that reach Valkey. */
 class CallCounter implements Pipelines {
@@ -48,10 +49,14 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     return { scene, parent, children };
   }
 
+  function windowed(overrides: Parameters<typeof portsOf>[2] = {}): ReturnType<typeof portsOf> {
+    return portsOf(valkey, queue, { window: WINDOW, ...overrides });
+  }
+
   /** Ports of an invocation whose clock ticks once a look, and whose time is up after so many ticks. */
   function hurried(ticks: number, counter: Pipelines = valkey): ReturnType<typeof portsOf> {
     let now = 1_000_000;
-    return portsOf(valkey, queue, { valkey: counter, now: () => (now += 1), deadlineMs: 1_000_000 + ticks });
+    return windowed({ valkey: counter, now: () => (now += 1), deadlineMs: 1_000_000 + ticks });
   }
 
   const publishedIds = async (): Promise<string[]> =>
@@ -70,7 +75,7 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     expect(published).toHaveLength(done);
 
     const counter = new CallCounter(valkey);
-    expect(await dispatchOne(portsOf(valkey, queue, { valkey: counter }), event)).toEqual([]);
+    expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES - done);
     expect(counter.counts.get("hget")).toBe(EDGES - done);
     expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
@@ -90,9 +95,9 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
   it("goes on behind the last window that was published when the process died", async () => {
     const { scene, parent, children } = await longFamily();
     const event = eventOf(parent.id, scene.flow.id);
-    const healthy = portsOf(valkey, queue);
+    const healthy = windowed();
     let sends = 0;
-    const dying = portsOf(valkey, queue, {
+    const dying = windowed({
       sink: {
         send: (completions: readonly Completion[]): Promise<SendResult[]> => {
           sends += 1;
@@ -103,7 +108,7 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
     const published = await publishedIds();
     const counter = new CallCounter(valkey);
-    expect(await dispatchOne(portsOf(valkey, queue, { valkey: counter }), event)).toEqual([]);
+    expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES - published.length);
     expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
   });
@@ -116,7 +121,7 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     await scene.done(replayExecution(parent, scene.index, scene.lane, [], 0));
     await scene.finish(parent, "success");
     const counter = new CallCounter(valkey);
-    expect(await dispatchOne(portsOf(valkey, queue, { valkey: counter }), event)).toEqual([]);
+    expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES);
     await queue.drain();
   });
@@ -127,9 +132,9 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     const broken = children[Math.floor(EDGES / 2)];
     if (!broken) throw new Error("no child");
     await scene.read("hset", broken.core, "lane_id", "");
-    expect(await dispatchOne(portsOf(valkey, queue), event)).toMatchObject([{ name: "InvalidRecordError" }]);
+    expect(await dispatchOne(windowed(), event)).toMatchObject([{ name: "InvalidRecordError" }]);
     await scene.read("hset", broken.core, "lane_id", scene.lane);
-    expect(await dispatchOne(portsOf(valkey, queue), event)).toEqual([]);
+    expect(await dispatchOne(windowed(), event)).toEqual([]);
     expect(await stateOf(scene, broken)).toBe("skipped");
     expect((await publishedIds()).filter((id) => id === broken.id)).toHaveLength(1);
   });

@@ -1,37 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { RoundCounter } from "#test/support/round-counter.ts";
 import { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
-
-/**
- * Counts round trips: commands are held until nobody sends more, and then they all go at once. Whatever waits
- * for a reply before it sends therefore costs a round, however the pipelines are cut.
- */
-class RoundCounter implements Pipelines {
-  rounds = 0;
-  readonly #valkey: Pipelines;
-  #held: { commands: readonly ValkeyCommand[]; resolve: (results: ValkeyResult[]) => void }[] = [];
-
-  constructor(valkey: Pipelines) {
-    this.#valkey = valkey;
-  }
-
-  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
-    if (this.#held.length === 0) setImmediate(() => void this.#release());
-    return new Promise((resolve) => this.#held.push({ commands, resolve }));
-  }
-
-  async #release(): Promise<void> {
-    const held = this.#held;
-    this.#held = [];
-    if (held.some(({ commands }) => commands.length > 0)) this.rounds += 1;
-    const replies = await Promise.all(held.map(({ commands }) => this.#valkey.pipelined(commands)));
-    for (const [index, { resolve }] of held.entries()) resolve(replies[index] ?? []);
-  }
-}
 
 describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) => {
   let valkey: Valkey;

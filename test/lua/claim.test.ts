@@ -9,12 +9,12 @@ import {
 } from "#test/support/expectations.ts";
 import { attempt, field, WORKER } from "#test/support/scene.ts";
 import { ACTIVE } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const TERMS = { leaseId: "lease", attemptId: "attempt", leaseTtlMs: 30_000, renewBeforeMs: 10_000 };
 const OTHER: WorkerIdentity = { workerId: "other", instanceId: "other-1" };
 
-describe.each(DEPLOYMENTS)("claims on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("ff_issue_claim_grant writes a grant that expires, and leaves the zset alone", async () => {

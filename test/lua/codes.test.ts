@@ -1,22 +1,30 @@
 import { expect, test } from "vitest";
-import { functionNames, LIBRARY_SOURCE } from "#lua/library.ts";
+import { functionNames, librarySource } from "#lua/library.ts";
 import { REFUSAL_CODES } from "#shared/contract/reply.ts";
 
+const EDITIONS = [11, 14] as const;
+
+/** The codes that an edition's sources reply, each as often as it stands there. */
+function codesOf(edition: 11 | 14): string[] {
+  return [...librarySource(edition).matchAll(/\brefuse\('([a-z_]+)/g)].map((match) => match[1] ?? "");
+}
+
 test("the codes that the Lua sources reply are those that the decoder knows", () => {
-  const refused = [...LIBRARY_SOURCE.matchAll(/\brefuse\('([a-z_]+)/g)].map((match) => match[1] ?? "");
-  expect([...new Set(refused)].sort()).toEqual([...REFUSAL_CODES].sort());
+  expect([...new Set(EDITIONS.flatMap(codesOf))].sort()).toEqual([...REFUSAL_CODES].sort());
+  const only14 = [...new Set(codesOf(14))].filter((code) => !codesOf(11).includes(code));
+  expect(only14).toEqual(["invariant_violation"]);
 });
 
-test("every refusal goes through refuse, with its code as a literal", () => {
-  const calls = LIBRARY_SOURCE.match(/\brefuse\(/g)?.length ?? 0;
-  const literals = LIBRARY_SOURCE.match(/\brefuse\('[a-z_]+/g)?.length ?? 0;
+test.each(EDITIONS)("every refusal goes through refuse, with its code as a literal (%i KEYS)", (edition) => {
+  const source = librarySource(edition);
+  const calls = source.match(/\brefuse\(/g)?.length ?? 0;
   // One more: the definition itself.
-  expect(calls).toBe(literals + 1);
-  expect(LIBRARY_SOURCE.match(/\{\s*0\s*,/g)).toHaveLength(1);
+  expect(calls).toBe(codesOf(edition).length + 1);
+  expect(source.match(/\{\s*0\s*,/g)).toHaveLength(1);
 });
 
-test("the library registers every function of the contract, and the one of ours", () => {
-  expect(functionNames(LIBRARY_SOURCE).sort()).toEqual([
+test("an edition has every function of the contract, and the one of ours", () => {
+  const shared = [
     "ff_add_execution_to_flow",
     "ff_apply_dependency_to_child",
     "ff_cancel_execution",
@@ -34,5 +42,7 @@ test("the library registers every function of the contract, and the one of ours"
     "ff_resolve_dependency",
     "ff_stage_dependency_edge",
     "ff_version",
-  ]);
+  ];
+  expect(functionNames(librarySource(11)).sort()).toEqual(shared);
+  expect(functionNames(librarySource(14)).sort()).toEqual([...shared, "ff_set_edge_group_policy"].sort());
 });

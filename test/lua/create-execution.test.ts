@@ -10,11 +10,11 @@ import {
 } from "#test/support/expectations.ts";
 import { field } from "#test/support/scene.ts";
 import { DELAYED, WAITING } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const DAY_MS = 86_400_000;
 
-describe.each(DEPLOYMENTS)("ff_create_execution on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("writes the whole record, eligible at once", async () => {
@@ -120,6 +120,14 @@ describe.each(DEPLOYMENTS)("ff_create_execution on $name", (deployment) => {
     // Not even its policy is looked at.
     const again = await scene.call(createExecution({ ...creation, payload: "other", policyJson: "{" }));
     expect(again).toEqual({ kind: "done", status: "DUPLICATE", fields: [creation.keys.id] });
+    // A duplicate is one whatever the rest of the call says.
+    const careless = createExecution({
+      ...creation,
+      tagsJson: "[1]",
+      policyJson: "{",
+      delayUntil: Number.NaN,
+    });
+    expect(await scene.call(careless)).toEqual(again);
     expect(await scene.snapshot()).toEqual(before);
   });
 

@@ -1,15 +1,15 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
-import { stageDependencyEdge } from "#shared/contract/submission.ts";
+import { applyDependencyToChild, stageDependencyEdge } from "#shared/contract/submission.ts";
 import { expectOnlyIn, expectRefusal, scenesOn, serverTime } from "#test/support/expectations.ts";
 import { field } from "#test/support/scene.ts";
 import { BLOCKED, DELAYED } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 /** A now_ms that differs from every clock, so that its use shows. */
 const NOW = 1_234_567_890_123;
 
-describe.each(DEPLOYMENTS)("ff_stage_dependency_edge on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("writes the edge and both adjacency sets, at now_ms", async () => {
@@ -81,7 +81,7 @@ describe.each(DEPLOYMENTS)("ff_stage_dependency_edge on $name", (deployment) => 
   });
 });
 
-describe.each(DEPLOYMENTS)("ff_apply_dependency_to_child on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("the child waits for each edge, once, at now_ms", async () => {
@@ -154,16 +154,32 @@ describe.each(DEPLOYMENTS)("ff_apply_dependency_to_child on $name", (deployment)
     await expectOnlyIn(scene, done, "terminal");
   });
 
+  test("the other edition's keys fail, and nothing is written", async () => {
+    const scene = newScene();
+    const [up, child] = [await scene.member(), await scene.member()];
+    const [other, keys] = deployment.edition === 11 ? ([14, 7] as const) : ([11, 8] as const);
+    const edge = scene.newEdge(up, child);
+    const command = applyDependencyToChild(other, scene.flow, child, scene.index, scene.lane, edge, 1, NOW);
+    const before = await scene.snapshot();
+    await expect(scene.read(command.name, ...command.args)).rejects.toThrow(
+      `ff_apply_dependency_to_child takes ${keys} KEYS, not ${15 - keys}`,
+    );
+    expect(await scene.snapshot()).toEqual(before);
+  });
+
   test("refuses, in the contract's order", async () => {
     const scene = newScene();
     const [up, child] = [await scene.member(), scene.newExecution()];
     const edge = scene.newEdge(up, child);
     await expectRefusal(scene, scene.apply(edge, child, 1, NOW), "execution_not_found");
-    await expectRefusal(scene, scene.apply(edge, child, 1, Number.NaN), "invalid_input", "now_ms");
+    await expectRefusal(scene, scene.apply(edge, child, 1, Number.NaN), "execution_not_found");
     const other = randomUUID();
     const stranger = await scene.execution();
     await scene.read("hset", stranger.core, "flow_id", other);
     const command = scene.apply(scene.newEdge(up, stranger), stranger, 1, NOW);
     await expectRefusal(scene, command, "execution_already_in_flow", other);
+    const member = await scene.member();
+    const noTime = scene.apply(scene.newEdge(up, member), member, 1, Number.NaN);
+    await expectRefusal(scene, noTime, "invalid_input", "now_ms");
   });
 });

@@ -10,11 +10,11 @@ import {
 } from "#test/support/expectations.ts";
 import { field } from "#test/support/scene.ts";
 import { WAITING } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const NOW = 1_234_567_890_123;
 
-describe.each(DEPLOYMENTS)("eligibility on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test.each([
@@ -89,6 +89,7 @@ describe.each(DEPLOYMENTS)("eligibility on $name", (deployment) => {
     await scene.read("hset", waiting.depsMeta, "impossible_required_count", "1");
     await scene.read("srem", waiting.depsUnresolved, edge.id);
     await expectRefusal(scene, promote, "deps_not_satisfied", "0", "0");
+    await scene.read("hset", waiting.depsMeta, "impossible_required_count", "0");
     const noTime = promoteBlockedToEligible(waiting, scene.index, scene.lane, Number.NaN);
     await expectRefusal(scene, noTime, "invalid_input", "now_ms");
   });

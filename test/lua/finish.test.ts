@@ -11,7 +11,7 @@ import {
 } from "#test/support/expectations.ts";
 import { attempt, field, type Scene, WORKER } from "#test/support/scene.ts";
 import { ended, RETRYING } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const NO_LEASE = {
   current_lease_id: "",
@@ -46,7 +46,7 @@ function eventOf(scene: Scene, keys: ExecKeys, outcome: string): string {
   return `{"execution_id":"${keys.id}","flow_id":"${scene.flow.id}","outcome":"${outcome}"}`;
 }
 
-describe.each(DEPLOYMENTS)("the end of an execution on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("the end of an execution on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("ff_complete_execution ends it in success and publishes", async () => {
@@ -140,13 +140,11 @@ describe.each(DEPLOYMENTS)("the end of an execution on $name", (deployment) => {
   });
 
   test.each(["{", "5", '{"max_retries":"2"}', '{"max_retries":1,"backoff":{"type":"random"}}'])(
-    "the retry policy %s is refused",
+    "the malformed retry policy %s gives no retry: an execution can fail whatever its policy",
     async (retryPolicyJson) => {
       const scene = newScene();
       const keys = await scene.execution();
-      const lease = await scene.claim(keys);
-      const fail = failExecution(scene.target(keys), WORKER, lease, { ...FAILURE, retryPolicyJson });
-      await expectRefusal(scene, fail, "invalid_policy_json");
+      expect(await scene.fail(keys, await scene.claim(keys), retryPolicyJson)).toEqual(["terminal_failed"]);
     },
   );
 
@@ -171,6 +169,17 @@ describe.each(DEPLOYMENTS)("the end of an execution on $name", (deployment) => {
     }
     await scene.done(endOf(scene, keys, lease));
   });
+
+  test.each(ENDS)(
+    "%s ignores one argument more, which the 14-KEYS edition may be given",
+    async (_name, endOf) => {
+      const scene = newScene();
+      const keys = await scene.execution();
+      const command = endOf(scene, keys, await scene.claim(keys));
+      await scene.done({ ...command, args: [...command.args, "one more"] });
+      expect(await scene.hash(keys.core)).toMatchObject({ lifecycle_phase: "terminal" });
+    },
+  );
 
   test.each(["runnable", "active", "delayed", "blocked"])(
     "ff_cancel_execution ends what is %s",

@@ -4,12 +4,12 @@ import { cancelFlow } from "#shared/contract/graph.ts";
 import { addExecutionToFlow, createFlow } from "#shared/contract/submission.ts";
 import { expectRefusal, expectTimeIn, scenesOn, serverTime } from "#test/support/expectations.ts";
 import { field } from "#test/support/scene.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 /** A now_ms that the functions of this file must ignore. */
 const OTHER_TIME = 1;
 
-describe.each(DEPLOYMENTS)("flows on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("ff_create_flow writes the flow, with the server's time", async () => {

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
-import { LIBRARY_NAME, LIBRARY_SOURCE } from "#lua/library.ts";
+import { LIBRARY_NAME, librarySource } from "#lua/library.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { connectTo } from "#test/support/valkey.ts";
@@ -22,6 +22,10 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
   let server: ValkeyServer;
   let valkey: Valkey;
 
+  function everyPrimary(version: string): string[] {
+    return new Array<string>(cluster ? 3 : 1).fill(version);
+  }
+
   beforeAll(async () => {
     server = cluster ? await startValkeyCluster() : await startValkey();
     valkey = connectTo({ url: server.url, cluster });
@@ -38,7 +42,7 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
 
   test("loads it on every primary, once", async () => {
     expect(await ensureLibrary(valkey)).toBe("loaded");
-    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+    expect(await versions(valkey)).toEqual(everyPrimary("5"));
     expect(await ensureLibrary(valkey)).toBe("current");
   });
 
@@ -48,13 +52,13 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     await first?.call("function", "DELETE", LIBRARY_NAME);
     await expect(versions(valkey)).rejects.toThrow("Function not found");
     expect(await ensureLibrary(valkey)).toBe("loaded");
-    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+    expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
   test("replaces an older one whose functions are all among ours", async () => {
     await valkey.onEveryPrimary("function", "LOAD", libraryWith("ff_version", "ff_create_flow"));
     expect(await ensureLibrary(valkey)).toBe("loaded");
-    expect(await versions(valkey)).toEqual(new Array(cluster ? 3 : 1).fill("5"));
+    expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
   test("leaves one alone that has a function which ours lacks, and mixes nothing into it", async () => {
@@ -73,6 +77,39 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     expect(await ensureLibrary(valkey)).toBe("current");
   });
 
+  test("an edition that is loaded is stayed with, until the other one is asked for", async () => {
+    for (const [edition, version] of [
+      [14, "26"],
+      [11, "5"],
+    ] as const) {
+      expect(await ensureLibrary(valkey, edition)).toBe("loaded");
+      expect(await ensureLibrary(valkey, edition)).toBe("current");
+      expect(await ensureLibrary(valkey)).toBe("current");
+      expect(await ensureLibrary(valkey, "auto", 14)).toBe("current");
+      expect(await versions(valkey)).toEqual(everyPrimary(version));
+    }
+  });
+
+  test("where nothing is loaded, the preset is", async () => {
+    expect(await ensureLibrary(valkey, "auto", 14)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(everyPrimary("26"));
+  });
+
+  test("an older one of the 14-KEYS edition stays of that edition", async () => {
+    await valkey.onEveryPrimary("function", "LOAD", libraryWith("ff_version", "ff_set_edge_group_policy"));
+    expect(await ensureLibrary(valkey)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(everyPrimary("26"));
+  });
+
+  test("a foreign one stays, whichever edition is asked for", async () => {
+    const foreign = libraryWith("ff_version", "ff_set_edge_group_policy", "ff_renew_lease");
+    await valkey.onEveryPrimary("function", "LOAD", foreign);
+    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    expect(await ensureLibrary(valkey, 11)).toBe("foreign");
+    expect(await ensureLibrary(valkey, 14)).toBe("foreign");
+    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+  });
+
   test("other libraries are nobody's business, unless they hold a name of ours", async () => {
     await valkey.onEveryPrimary(
       "function",
@@ -85,8 +122,38 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     await valkey.onEveryPrimary("function", "LOAD", clash);
     await expect(ensureLibrary(valkey)).rejects.toThrow("ff_version already exists");
   });
+});
 
-  test("rejects a source that does not compile", async () => {
-    await expect(ensureLibrary(valkey, `${LIBRARY_SOURCE}\nnot lua`)).rejects.toThrow();
+describe("editions on the primaries of a cluster", () => {
+  let cluster: ValkeyServer;
+  let valkey: Valkey;
+
+  beforeAll(async () => {
+    cluster = await startValkeyCluster();
+    valkey = connectTo({ url: cluster.url, cluster: true });
+  });
+
+  afterAll(async () => {
+    valkey.close();
+    await cluster.stop();
+  });
+
+  test("a primary that lacks the library gets the edition of the others, whatever the preset", async () => {
+    await ensureLibrary(valkey, 14);
+    const [first] = await valkey.primaries();
+    await first?.call("function", "FLUSH", "SYNC");
+    expect(await ensureLibrary(valkey, "auto", 11)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(new Array(3).fill("26"));
+  });
+
+  test("two editions are refused and left as they are, unless one is asked for", async () => {
+    await ensureLibrary(valkey, 11);
+    const [first] = await valkey.primaries();
+    await first?.call("function", "LOAD", "REPLACE", librarySource(14));
+    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    await expect(ensureLibrary(valkey)).rejects.toThrow("set LIBRARY_EDITION to 11 or 14");
+    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+    expect(await ensureLibrary(valkey, 14)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(new Array(3).fill("26"));
   });
 });

@@ -11,13 +11,13 @@ import {
 } from "#test/support/expectations.ts";
 import { field, type Scene } from "#test/support/scene.ts";
 import { BLOCKED, ended, WAITING } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 function replay(scene: Scene, keys: ExecKeys, edges: readonly EdgeId[] = []) {
   return replayExecution(keys, scene.index, scene.lane, edges, 1);
 }
 
-describe.each(DEPLOYMENTS)("ff_replay_execution on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test.each(["success", "failed"] as const)(

@@ -1,18 +1,17 @@
 import { describe, expect, test } from "vitest";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
-import { decodeResolution } from "#shared/contract/resolve.ts";
-import { ExecKeys } from "#shared/keys.ts";
+import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
 import { expectOnlyIn, expectRefusal, scenesOn } from "#test/support/expectations.ts";
 import { attempt, field } from "#test/support/scene.ts";
 import { ACTIVE, BLOCKED, ended, WAITING } from "#test/support/states.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 /** A now_ms that differs from every clock, so that its use shows. */
 const NOW = 1_234_567_890_123;
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
-describe.each(DEPLOYMENTS)("ff_resolve_dependency on $name", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEYS", (deployment) => {
   const newScene = scenesOn(deployment);
 
   test("the last of two successes releases the child, at now_ms", async () => {
@@ -270,12 +269,30 @@ describe.each(DEPLOYMENTS)("ff_resolve_dependency on $name", (deployment) => {
     });
   });
 
-  test("the other edition's keys fail", async () => {
+  test("the other edition's keys fail, and nothing is written", async () => {
     const scene = newScene();
+    const other = deployment.edition === 11 ? 14 : 11;
     const [up, child] = [await scene.member(), await scene.member()];
     const edge = await scene.edge(up, child);
-    const keys = Array.from({ length: 14 }, () => new ExecKeys(child.partition, child.id).core);
-    const call = scene.read("fcall", "ff_resolve_dependency", 14, ...keys, edge.id, "success", NOW, "f", "c");
-    await expect(call).rejects.toThrow("ff_resolve_dependency takes 11 KEYS, not 14");
+    const command = resolveDependency(
+      other,
+      {
+        edge: edge.id,
+        upstream: up.id,
+        flow: scene.flow,
+        flowIndex: scene.index,
+        child,
+        lane: scene.index.lane(scene.lane),
+        attempt: attempt(0),
+      },
+      "failed",
+      NOW,
+    );
+    const before = await scene.snapshot();
+    const call = scene.read(command.name, ...command.args);
+    await expect(call).rejects.toThrow(
+      `ff_resolve_dependency takes ${deployment.edition} KEYS, not ${other}`,
+    );
+    expect(await scene.snapshot()).toEqual(before);
   });
 });

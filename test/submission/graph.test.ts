@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { descendants, findCycle, type Graph, levels, topologicalOrder } from "#shared/submission/graph.ts";
+import { findCycle, type Graph, topologicalOrder } from "#shared/submission/graph.ts";
 
 /** Any directed graph, self edges and repeated edges included. */
 const anyGraph = fc.integer({ min: 1, max: 12 }).chain((size) => {
@@ -61,43 +61,27 @@ describe("random graphs", () => {
     );
   });
 
-  test("an order has each task once, behind its upstreams; levels rise along edges by need only", () => {
+  test("an order has each task once, behind its upstreams", () => {
     fc.assert(
       fc.property(acyclicGraph, (graph) => {
         const order = topologicalOrder(graph) ?? [];
         expect(order).toHaveLength(graph.tasks.length);
         expect(new Set(order)).toEqual(new Set(graph.tasks.map(({ id }) => id)));
         const position = new Map(order.map((id, at) => [id, at]));
-        const level = new Map(levels(graph).flatMap((ids, at) => ids.map((id) => [id, at] as const)));
-        expect(level.size).toBe(graph.tasks.length);
         for (const { id } of graph.tasks) {
           const upstreams = graph.edges.filter(({ to }) => to === id).map(({ from }) => from);
           for (const from of upstreams) expect(position.get(from)).toBeLessThan(position.get(id) ?? -1);
-          expect(level.get(id)).toBe(Math.max(0, ...upstreams.map((from) => (level.get(from) ?? 0) + 1)));
         }
       }),
       { numRuns: 500 },
     );
   });
-
-  test("descendants are what is reachable", () => {
-    fc.assert(
-      fc.property(anyGraph, (graph) => {
-        for (const { id } of graph.tasks) expect(descendants(graph, [id])).toEqual(reachable(graph, id));
-      }),
-      { numRuns: 300 },
-    );
-  });
 });
 
-test("a chain of 100,000 tasks takes seconds, not minutes, for all functions", () => {
+test("a chain of 100,000 tasks is no problem", () => {
   const graph = chain(100_000);
-  const started = performance.now();
   expect(topologicalOrder(graph)).toHaveLength(100_000);
-  expect(levels(graph)).toHaveLength(100_000);
-  expect(descendants(graph, ["0"]).size).toBe(99_999);
   expect(findCycle({ ...graph, edges: [...graph.edges, { from: "99999", to: "0" }] })).toHaveLength(100_001);
-  expect(performance.now() - started).toBeLessThan(10_000);
 });
 
 test("without constraints the file's order is kept", () => {

@@ -54,9 +54,8 @@ export class QueueProbe implements AsyncDisposable {
     return new QueueProbe(await startQueue({ visibilityTimeoutSeconds: 60 }));
   }
 
-  /** Takes every message off the queue. */
-  async drain(): Promise<Message[]> {
-    const QueueUrl = this.queue.queueUrl;
+  /** Takes every message off a queue, the completions queue unless another is named. */
+  async drain(QueueUrl = this.queue.queueUrl): Promise<Message[]> {
     const messages: Message[] = [];
     for (;;) {
       const { Messages: batch = [] } = await this.client.send(

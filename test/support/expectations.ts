@@ -9,7 +9,7 @@ import type { Deployment } from "#test/support/valkey.ts";
 export function scenesOn(deployment: Deployment): (lane?: LaneId) => Scene {
   const valkey = deployment.connect();
   afterAll(() => valkey.close());
-  return (lane) => new Scene(valkey, lane);
+  return (lane) => new Scene(valkey, lane, undefined, deployment.edition);
 }
 
 /** The refusal with just this code and detail, and not one key, field or expiry changed by it. */

@@ -1,5 +1,6 @@
 import type { TestProject } from "vitest/node";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
+import type { Edition } from "#shared/contract/edition.ts";
 import { Valkey, type ValkeyAddress } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
@@ -7,33 +8,50 @@ declare module "vitest" {
   interface ProvidedContext {
     standaloneUrl: string;
     clusterUrl: string;
+    standalone14Url: string;
+    cluster14Url: string;
   }
 }
 
 /**
- * One standalone server and one cluster for the whole run, our library loaded on both. A test that stops
- * servers, flushes functions or counts what the server did starts its own.
+ * For each edition of our library one standalone server and one cluster for the whole run, the library loaded.
+ * A test that stops servers, flushes functions or counts what the server did starts its own.
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const standalone = await startValkey();
-  const cluster = await startValkeyCluster();
-  await load({ url: standalone.url, cluster: false });
-  await load({ url: cluster.url, cluster: true });
-  project.provide("standaloneUrl", standalone.url.href);
-  project.provide("clusterUrl", cluster.url.href);
-  return async () => {
-    await Promise.all([standalone.stop(), cluster.stop()]);
-  };
+  await using servers = new AsyncDisposableStack();
+  const [standalone, cluster] = await Promise.all([startStandalone(servers, 11), startCluster(servers, 11)]);
+  const [standalone14, cluster14] = await Promise.all([
+    startStandalone(servers, 14),
+    startCluster(servers, 14),
+  ]);
+  project.provide("standaloneUrl", standalone);
+  project.provide("clusterUrl", cluster);
+  project.provide("standalone14Url", standalone14);
+  project.provide("cluster14Url", cluster14);
+  const running = servers.move();
+  return () => running.disposeAsync();
 }
 
-async function load(address: ValkeyAddress): Promise<void> {
+async function startStandalone(servers: AsyncDisposableStack, edition: Edition): Promise<string> {
+  const { url } = servers.use(await startValkey());
+  await load({ url, cluster: false }, edition);
+  return url.href;
+}
+
+async function startCluster(servers: AsyncDisposableStack, edition: Edition): Promise<string> {
+  const { url } = servers.use(await startValkeyCluster());
+  await load({ url, cluster: true }, edition);
+  return url.href;
+}
+
+async function load(address: ValkeyAddress, edition: Edition): Promise<void> {
   const valkey = new Valkey(address, {
     onConnectionError: (error) => {
       throw error;
     },
   });
   try {
-    await ensureLibrary(valkey);
+    await ensureLibrary(valkey, edition);
   } finally {
     valkey.close();
   }

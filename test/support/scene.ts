@@ -1,6 +1,8 @@
 /** A flow of a test's own, in a partition of its own, and the calls that bring its executions where a test wants them. */
 
 import { randomUUID } from "node:crypto";
+import type { Edition } from "#shared/contract/edition.ts";
+import { type EdgeGroupPolicy, setEdgeGroupPolicy } from "#shared/contract/groups.ts";
 import {
   cancelExecution,
   claimExecution,
@@ -64,12 +66,15 @@ export class Scene {
   readonly flow: FlowKeys;
   readonly index: IndexKeys;
   readonly lane: LaneId;
+  /** Of the library that the server has. */
+  readonly edition: Edition;
 
-  constructor(valkey: Valkey, lane: LaneId = LANE, router: PartitionRouter = ROUTER) {
+  constructor(valkey: Valkey, lane: LaneId = LANE, router: PartitionRouter = ROUTER, edition: Edition = 11) {
     this.valkey = valkey;
     this.flow = router.flowKeys(unwrap(parseFlowId(randomUUID())));
     this.index = router.indexKeys(this.flow.partition);
     this.lane = lane;
+    this.edition = edition;
   }
 
   /** Sends a call of ours and decodes its reply; throws what the server raised. */
@@ -158,7 +163,16 @@ export class Scene {
   }
 
   apply(edge: Edge, child: ExecKeys, revision: number, nowMs = Date.now()): ValkeyCommand {
-    return applyDependencyToChild(this.flow.id, child, this.index, this.lane, edge, revision, nowMs);
+    return applyDependencyToChild(
+      this.edition,
+      this.flow,
+      child,
+      this.index,
+      this.lane,
+      edge,
+      revision,
+      nowMs,
+    );
   }
 
   /** Stages an edge and applies it to its child. */
@@ -166,6 +180,11 @@ export class Scene {
     const edge = this.newEdge(upstream, child, dataPassingRef);
     await this.done(this.apply(edge, child, await this.stage(edge)));
     return edge;
+  }
+
+  /** Gives a child its edge group, before its edges are applied. 14-KEYS edition only. */
+  async group(child: ExecKeys, policy: EdgeGroupPolicy, nowMs = Date.now()): Promise<void> {
+    await this.done(setEdgeGroupPolicy(this.flow, child.id, policy, nowMs));
   }
 
   resolution(
@@ -176,7 +195,7 @@ export class Scene {
   ): ValkeyCommand {
     const child = new ExecKeys(this.flow.partition, edge.downstream);
     return resolveDependency(
-      11,
+      this.edition,
       {
         edge: edge.id,
         upstream: edge.upstream,

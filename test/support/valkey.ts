@@ -1,27 +1,39 @@
-/** The two deployments that every behaviour is shown on, and what a partition holds. */
+/** The deployments that every behaviour is shown on, and what a partition holds. */
 
 import { inject } from "vitest";
+import type { Edition } from "#shared/contract/edition.ts";
 import type { Partition } from "#shared/ids.ts";
 import { Valkey, type ValkeyAddress } from "#shared/valkey/client.ts";
 import { command, type ValkeyArgument } from "#shared/valkey/command.ts";
 
 export interface Deployment {
   readonly name: "standalone" | "cluster";
+  /** Of our library, which is loaded. */
+  readonly edition: Edition;
   readonly address: ValkeyAddress;
   /** A new connection; the caller closes it. A connection error that nobody expects fails the test. */
   connect(): Valkey;
 }
 
-function deployment(name: Deployment["name"], url: string): Deployment {
+function deployment(name: Deployment["name"], edition: Edition, url: string): Deployment {
   const address: ValkeyAddress = { url: new URL(url), cluster: name === "cluster" };
-  return { name, address, connect: () => connectTo(address) };
+  return { name, edition, address, connect: () => connectTo(address) };
 }
 
-/** For `describe.each`: titles may say `$name`. */
+/** For `describe.each`: titles may say `$name` and `$edition`. */
 export const DEPLOYMENTS: readonly Deployment[] = [
-  deployment("standalone", inject("standaloneUrl")),
-  deployment("cluster", inject("clusterUrl")),
+  deployment("standalone", 11, inject("standaloneUrl")),
+  deployment("cluster", 11, inject("clusterUrl")),
 ];
+
+/** The same, with the 14-KEYS edition. */
+export const DEPLOYMENTS_14: readonly Deployment[] = [
+  deployment("standalone", 14, inject("standalone14Url")),
+  deployment("cluster", 14, inject("cluster14Url")),
+];
+
+/** For what both editions have in common. */
+export const DEPLOYMENTS_OF_BOTH: readonly Deployment[] = [...DEPLOYMENTS, ...DEPLOYMENTS_14];
 
 export function connectTo(address: ValkeyAddress): Valkey {
   return new Valkey(address, {

@@ -87,7 +87,20 @@ describe("readDispatchConfig", () => {
     expect(faults).toEqual([expect.stringContaining("database")]);
   });
 
-  it("never shows a password", () => {
-    expect(faultsOf({ ...REQUIRED, VALKEY_URL: "http://user:hunter2@h" }).join()).not.toContain("hunter2");
+  it.each([
+    "http://user:hunter2@h",
+    "redis://default:hunter2/abc@host:6379",
+    "redis://us/er:hunter2@h",
+    "redis://u:hunter2%@h",
+    "redis://u:x@h?hunter2",
+    "redis://u:x@h#hunter2",
+  ])("refuses %s without showing a password", (url) => {
+    const faults = faultsOf({ ...REQUIRED, VALKEY_URL: url });
+    expect(faults).toEqual([expect.stringMatching(/^VALKEY_URL /)]);
+    expect(faults.join()).not.toContain("hunter2");
+  });
+
+  it("takes database 0 for a cluster", () => {
+    expect(faultsOf({ ...REQUIRED, VALKEY_URL: "redis://h:1/0", VALKEY_CLUSTER_MODE: "true" })).toEqual([]);
   });
 });

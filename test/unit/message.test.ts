@@ -63,11 +63,16 @@ describe("parseCompletionEvent", () => {
     expect(parseCompletionEvent(record({ ...BODY, outcome: 12 }))).toMatchObject({ ok: true });
   });
 
-  it("drops a traceparent that is none", () => {
-    const parsed = parseCompletionEvent(
-      record(BODY, { traceparent: { dataType: "String", stringValue: "x" } }),
-    );
-    expect(parsed).toMatchObject({ ok: true, value: { traceparent: undefined } });
+  it("passes a traceparent on as it came, whatever its version", () => {
+    const stringValue = TRACE.replace(/^00/, "01");
+    const parsed = parseCompletionEvent(record(BODY, { traceparent: { dataType: "String", stringValue } }));
+    expect(parsed).toMatchObject({ ok: true, value: { traceparent: stringValue } });
+  });
+
+  it("does not look at the attributes of an execution in no flow", () => {
+    const attributes = { depth: { dataType: "Number", stringValue: "-1" }, root: { dataType: "String" } };
+    const parsed = parseCompletionEvent(record({ ...BODY, flow_id: "" }, attributes));
+    expect(parsed).toMatchObject({ ok: true, value: { flowId: undefined } });
   });
 
   it.each([

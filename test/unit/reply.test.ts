@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { editionOf } from "#shared/contract/edition.ts";
-import { decodeReply, isKnownRefusal } from "#shared/contract/reply.ts";
+import { decodeReply } from "#shared/contract/reply.ts";
 import { decodeResolution } from "#shared/contract/resolve.ts";
 
 describe("decodeReply", () => {
@@ -37,12 +37,6 @@ describe("decodeReply", () => {
   ])("takes %j for a protocol error", (raw) => {
     const decoded = decodeReply(raw);
     expect(decoded.ok ? "" : decoded.error.name).toBe("ProtocolError");
-  });
-
-  it("knows the contract's codes, with their own detail behind a colon", () => {
-    expect(isKnownRefusal("invalid_dependency")).toBe(true);
-    expect(isKnownRefusal("already_member_of_different_flow:f1")).toBe(true);
-    expect(isKnownRefusal("no_such_code")).toBe(false);
   });
 });
 

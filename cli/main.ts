@@ -1,0 +1,37 @@
+/**
+ * `npm run sluice --`: the operator's command line.
+ *
+ * Exit status: 0 when what was asked for is done, 1 when it is not or not all of it, 2 when the arguments or the
+ * environment are wrong.
+ */
+
+import { Command, CommanderError } from "commander";
+import { listenForStop } from "#local/stop-signals.ts";
+import { ConfigurationError, describeFault, InvalidRequestError, messageOf } from "#shared/errors.ts";
+import { redriveCommand } from "./redrive.ts";
+
+async function main(): Promise<number> {
+  const stop = listenForStop();
+  let exitCode = 0;
+  const program = new Command("sluice")
+    .description("Sluice's command line for operators")
+    .exitOverride()
+    .addCommand(
+      redriveCommand(stop.signal, (code) => {
+        exitCode = code;
+      }),
+    );
+  try {
+    await program.parseAsync(process.argv);
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    const isUsage = error instanceof ConfigurationError || error instanceof InvalidRequestError;
+    process.stderr.write(
+      `sluice: ${error instanceof Error && !isUsage ? describeFault(error) : messageOf(error)}\n`,
+    );
+    return isUsage ? 2 : 1;
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,33 @@
+import { parseObject } from "#shared/queue/message.ts";
+import { parseContinuation, readTotals } from "#shared/redrive/continuation.ts";
+import { ENDINGS, type RedriveReport } from "#shared/redrive/report.ts";
+
+/** Reads the redrive function's answer; undefined where it is no report, or one that cannot be gone on from. */
+export function parseReport(text: string): RedriveReport | undefined {
+  const fields = parseObject(text);
+  if (fields === undefined) return undefined;
+  const totals = readTotals(fields);
+  const ended = ENDINGS.find((one) => one === fields.ended);
+  const faults: string[] = [];
+  const continuation = parseContinuation(fields.continuation, faults);
+  const { done, dry_run: dryRun, method } = fields;
+  if (totals === undefined || ended === undefined || faults.length > 0) return undefined;
+  if (typeof done !== "boolean" || typeof dryRun !== "boolean" || done === (continuation !== undefined)) {
+    return undefined;
+  }
+  return {
+    ...totals,
+    dry_run: dryRun,
+    method: method === "move_task" ? method : "receive",
+    done,
+    ended,
+    over_limit_ids: textsOf(fields.over_limit_ids),
+    notes: textsOf(fields.notes),
+    ...(continuation === undefined ? {} : { continuation }),
+  };
+}
+
+function textsOf(value: unknown): string[] {
+  const items: readonly unknown[] = Array.isArray(value) ? value : [];
+  return items.filter((item) => typeof item === "string");
+}

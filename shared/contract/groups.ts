@@ -1,0 +1,35 @@
+/** Edge groups: how many of a child's edges must succeed. 14-KEYS edition only (contract, section 7). */
+
+import type { ExecutionId } from "#shared/ids.ts";
+import type { FlowKeys } from "#shared/keys.ts";
+import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
+
+/** What is to become of the upstreams that a decided group does not need any more. */
+export type OnSatisfied = "cancel_remaining" | "let_run";
+
+export type EdgeGroupPolicy =
+  /** Every edge must succeed: what holds where no policy is set. */
+  | { readonly variant: "all_of" }
+  | { readonly variant: "any_of"; readonly onSatisfied: OnSatisfied }
+  /** `k`: how many must succeed, 1 or more. */
+  | { readonly variant: "quorum"; readonly onSatisfied: OnSatisfied; readonly k: number };
+
+/**
+ * `ff_set_edge_group_policy`: replies `OK, set` or `OK, already_set`; refused once an edge has been applied to the
+ * child.
+ */
+export function setEdgeGroupPolicy(
+  flow: FlowKeys,
+  child: ExecutionId,
+  policy: EdgeGroupPolicy,
+  nowMs: number,
+): ValkeyCommand {
+  const onSatisfied = policy.variant === "all_of" ? "" : policy.onSatisfied;
+  const k = policy.variant === "quorum" ? policy.k : "";
+  return fcall(
+    flow.partition,
+    "ff_set_edge_group_policy",
+    [flow.core, flow.edgeGroup(child)],
+    [policy.variant, onSatisfied, k, nowMs],
+  );
+}

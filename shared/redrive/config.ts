@@ -1,0 +1,29 @@
+import { type Environment, readQueueUrl, readWhole } from "#shared/config.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+
+/** What a replay needs to know, from the environment. */
+export interface RedriveConfig {
+  readonly deadLetterQueueUrl: string;
+  /** Where dead letters go back to. */
+  readonly completionsQueueUrl: string;
+  /** A message that was replayed so often stays in the dead-letter queue. */
+  readonly maxReplays: number;
+}
+
+const DEFAULT_MAX_REPLAYS = 5;
+const GREATEST_MAX_REPLAYS = 1_000;
+
+/** Reads the configuration; throws one ConfigurationError that names every fault. */
+export function readRedriveConfig(env: Environment): RedriveConfig {
+  const faults: string[] = [];
+  const config: RedriveConfig = {
+    deadLetterQueueUrl: readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", faults),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
+    maxReplays: readWhole(env, "MAX_REPLAYS", 1, GREATEST_MAX_REPLAYS, DEFAULT_MAX_REPLAYS, faults),
+  };
+  if (faults.length === 0 && config.deadLetterQueueUrl === config.completionsQueueUrl) {
+    faults.push("DEAD_LETTER_QUEUE_URL and COMPLETIONS_QUEUE_URL name the same queue: they must be two");
+  }
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return config;
+}

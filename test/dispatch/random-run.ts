@@ -1,0 +1,107 @@
+import fc from "fast-check";
+import { expect } from "vitest";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import type { ExecKeys } from "#shared/keys.ts";
+import type { CompletionEvent } from "#shared/queue/message.ts";
+import type { ModelGraph } from "#test/dispatch/model.ts";
+import { eventOf, portsOf, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import type { Scene } from "#test/support/scene.ts";
+
+const DELIVERIES = 3;
+
+export const graphs: fc.Arbitrary<ModelGraph> = fc.integer({ min: 1, max: 10 }).chain((size) =>
+  fc.record({
+    outcomes: fc.array(
+      fc.oneof(
+        { weight: 3, arbitrary: fc.constant("success" as const) },
+        { weight: 1, arbitrary: fc.constantFrom("failed" as const, "cancelled" as const) },
+      ),
+      { minLength: size, maxLength: size },
+    ),
+    edges: fc
+      .subarray(
+        Array.from({ length: size }, (_, down) =>
+          Array.from({ length: down }, (_unused, up): [number, number] => [up, down]),
+        ).flat(),
+      )
+      .map((edges) => edges.slice(0, 20)),
+  }),
+);
+
+/** Picks below a bound, for as long as a run lasts; made by fast-check, so that a seed repeats it. */
+export type Choice = (below: number) => number;
+
+export interface RandomRun {
+  /** Public states, by task. */
+  readonly states: readonly string[];
+  /** Messages that the dispatcher sent. */
+  readonly published: number;
+}
+
+/**
+ * Runs a graph to its end: works and dispatches in random order, in random batches, and delivers every message
+ * three times.
+ */
+export async function runAtRandom(
+  scene: Scene,
+  queue: QueueProbe,
+  graph: ModelGraph,
+  pick: Choice,
+): Promise<RandomRun> {
+  const tasks = await build(scene, graph);
+  const ports = portsOf(scene.valkey, queue, { edition: scene.edition });
+  const pool: CompletionEvent[] = [];
+  let published = 0;
+  for (;;) {
+    const canDeliver = pool.length > 0;
+    const ended = canDeliver && pick(2) === 0 ? undefined : await work(scene, tasks, graph, pick);
+    if (ended !== undefined) {
+      for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(eventOf(ended.id, scene.flow.id));
+    } else if (canDeliver) {
+      const batch: CompletionEvent[] = [];
+      for (let left = 1 + pick(4); left > 0 && pool.length > 0; left -= 1) {
+        batch.push(...pool.splice(pick(pool.length), 1));
+      }
+      expect((await dispatch(ports, batch)).flat()).toEqual([]);
+      for (const event of await queue.drainEvents()) {
+        published += 1;
+        for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(event);
+      }
+    } else break;
+  }
+  return { states: await Promise.all(tasks.map((task) => stateOf(scene, task))), published };
+}
+
+async function build(scene: Scene, graph: ModelGraph): Promise<ExecKeys[]> {
+  const tasks: ExecKeys[] = [];
+  for (const number of graph.outcomes.keys()) {
+    const task = await scene.member();
+    const policy = graph.groups?.[number];
+    if (policy) await scene.group(task, policy);
+    tasks.push(task);
+  }
+  for (const [up, down] of graph.edges) {
+    const [upstream, downstream] = [tasks[up], tasks[down]];
+    if (upstream && downstream) await scene.edge(upstream, downstream);
+  }
+  return tasks;
+}
+
+/** Ends one task that stands eligible; undefined where none does. */
+async function work(
+  scene: Scene,
+  tasks: readonly ExecKeys[],
+  graph: ModelGraph,
+  pick: Choice,
+): Promise<ExecKeys | undefined> {
+  const waiting: number[] = [];
+  for (const [index, task] of tasks.entries())
+    if ((await stateOf(scene, task)) === "waiting") waiting.push(index);
+  const chosen = waiting[pick(Math.max(waiting.length, 1))];
+  const task = chosen === undefined ? undefined : tasks[chosen];
+  if (chosen === undefined || task === undefined) return undefined;
+  const outcome = graph.outcomes[chosen];
+  if (outcome === "cancelled") await scene.cancel(task);
+  else await scene.finish(task, outcome ?? "success");
+  return task;
+}

@@ -1,0 +1,55 @@
+import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
+import type { TerminalOutcome } from "#shared/contract/record.ts";
+import type { Edge } from "#shared/contract/submission.ts";
+import type { ExecKeys } from "#shared/keys.ts";
+import type { Scene } from "#test/support/scene.ts";
+
+/** A now_ms that differs from every clock, so that its use shows. */
+export const NOW = 1_234_567_890_123;
+
+export const ANY_OF = { variant: "any_of", onSatisfied: "let_run" } as const satisfies EdgeGroupPolicy;
+export const TWO = { variant: "quorum", onSatisfied: "let_run", k: 2 } as const satisfies EdgeGroupPolicy;
+
+/** A child and the upstreams that it waits for. */
+export interface GroupedChild {
+  readonly child: ExecKeys;
+  readonly upstreams: readonly ExecKeys[];
+  readonly edges: readonly Edge[];
+  edge(number: number): Edge;
+  /** Resolves the edge with this number; what follows the status. */
+  resolve(edge: number, outcome: TerminalOutcome, nowMs?: number): Promise<readonly string[]>;
+}
+
+/** A child of priority 3 with so many upstreams and, where a policy is given, a group that was made at NOW. */
+export async function groupedChild(
+  scene: Scene,
+  policy: EdgeGroupPolicy | undefined,
+  size: number,
+  dataPassingRef = "",
+): Promise<GroupedChild> {
+  const child = await scene.member({ priority: 3 });
+  if (policy) await scene.group(child, policy, NOW);
+  const upstreams: ExecKeys[] = [];
+  const edges: Edge[] = [];
+  for (let number = 0; number < size; number += 1) {
+    const upstream = await scene.member();
+    upstreams.push(upstream);
+    edges.push(await scene.edge(upstream, child, dataPassingRef));
+  }
+  const edge = (number: number): Edge => {
+    const found = edges[number];
+    if (found === undefined) throw new RangeError(`no edge ${number}`);
+    return found;
+  };
+  return {
+    child,
+    upstreams,
+    edges,
+    edge,
+    resolve: (number, outcome, nowMs = NOW) => scene.done(scene.resolution(edge(number), outcome, nowMs)),
+  };
+}
+
+export function groupOf(scene: Scene, child: ExecKeys): Promise<Record<string, string>> {
+  return scene.hash(scene.flow.edgeGroup(child.id));
+}

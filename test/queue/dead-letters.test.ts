@@ -1,0 +1,181 @@
+import type { SQSRecord } from "aws-lambda";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { recordOf } from "#local/event.ts";
+import {
+  ConfigurationError,
+  MalformedMessageError,
+  ProtocolError,
+  RefusedError,
+  type SluiceError,
+} from "#shared/errors.ts";
+import { BatchSender } from "#shared/queue/batch-sender.ts";
+import { type DeadRecord, sendToDeadLetters } from "#shared/queue/dead-letters.ts";
+import { DeadLetterBench, FLOW, number, reasons, text } from "#test/support/dead-letters.ts";
+
+const FAILED_AT = new Date("2026-11-23T05:06:07.089Z");
+
+function record(body: string, messageAttributes: SQSRecord["messageAttributes"] = {}): DeadRecord {
+  return {
+    body,
+    messageAttributes,
+    attributes: {
+      ApproximateReceiveCount: "1",
+      SentTimestamp: "0",
+      SenderId: "tests",
+      ApproximateFirstReceiveTimestamp: "0",
+      MessageGroupId: FLOW,
+      AWSTraceHeader: "Root=1-2-3",
+    },
+  };
+}
+
+function attribute(value: string): SQSRecord["messageAttributes"][string] {
+  return { dataType: "String", stringValue: value };
+}
+
+describe("sendToDeadLetters", () => {
+  let bench: DeadLetterBench;
+  const sent: string[] = [];
+  beforeAll(async () => {
+    bench = await DeadLetterBench.start();
+    bench.proxy.intercept = async (operation, body) => {
+      if (operation === "SendMessageBatch") sent.push(body);
+      return undefined;
+    };
+  });
+  afterAll(() => bench[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    bench.proxy.decide = () => ({ kind: "none" });
+    bench.proxy.calls = 0;
+    sent.length = 0;
+    await bench.drain(bench.queue.deadLetterQueueUrl);
+  });
+
+  const send = (...letters: readonly { record: DeadRecord; error: SluiceError }[]) =>
+    sendToDeadLetters(
+      new BatchSender(bench.proxy.client(), bench.queue.deadLetterQueueUrl),
+      letters.map((letter) => ({ ...letter, failedAt: FAILED_AT })),
+    );
+  const letters = () => bench.drain(bench.queue.deadLetterQueueUrl);
+
+  it("sends body, attributes and group as Lambda gave them, and why", async () => {
+    const body = `{not json: "żółw 語 ➔"} ${"x".repeat(250_000)}`;
+    const blob = { dataType: "Binary", binaryValue: Buffer.from([0, 255, 128, 10]).toString("base64") };
+    const error = new MalformedMessageError("not a completion event", { cause: new Error("at column 1") });
+    const depth = { dataType: "Number", stringValue: "-7" };
+    expect(await send({ record: record(body, { depth, blob }), error })).toEqual([{ ok: true }]);
+    const [letter] = await letters();
+    expect(letter?.Body).toBe(body);
+    expect(letter?.MessageAttributes).toEqual({
+      depth: number(-7),
+      blob: { DataType: "Binary", BinaryValue: new Uint8Array([0, 255, 128, 10]) },
+      error_code: text("malformed_message"),
+      error_message: text("MalformedMessageError: not a completion event: at column 1"),
+      failed_at: text("2026-11-23T05:06:07.089Z"),
+    });
+    // The emulator drops both on a standard queue: they are looked for in the request.
+    expect(JSON.parse(sent[0] ?? "")).toMatchObject({
+      Entries: [
+        { MessageGroupId: FLOW, MessageSystemAttributes: { AWSTraceHeader: { StringValue: "Root=1-2-3" } } },
+      ],
+    });
+  });
+
+  it("a letter read by Lambda and sent again keeps every attribute", async () => {
+    await send({ record: record("a"), error: new ProtocolError("first") });
+    const [letter] = await letters();
+    if (letter === undefined) throw new Error("no letter");
+    const again = recordOf(letter, { queueArn: "arn", region: "us-east-1" });
+    await send({ record: again, error: new ConfigurationError(["second"]) });
+    expect((await letters())[0]?.MessageAttributes).toEqual({
+      ...reasons("invalid_configuration"),
+      error_message: text("ConfigurationError: second"),
+      failed_at: text(FAILED_AT.toISOString()),
+    });
+  });
+
+  it.each([
+    ["ASCII", "x".repeat(3_000), 1_024],
+    ["two bytes each", "ż".repeat(3_000), 1_023],
+    ["three bytes each", "語".repeat(3_000), 1_024],
+    ["four bytes each", "🐢".repeat(3_000), 1_024],
+  ])("cuts the message to 1 KB between characters (%s)", async (_, message, most) => {
+    await send({ record: record("a"), error: new ProtocolError(message) });
+    const kept = (await letters())[0]?.MessageAttributes?.error_message?.StringValue ?? "";
+    const whole = `ProtocolError: ${message}`;
+    expect(whole.startsWith(kept)).toBe(true);
+    expect(kept).not.toContain("\ufffd");
+    expect(Buffer.byteLength(kept)).toBeLessThanOrEqual(1_024);
+    expect(Buffer.byteLength(kept)).toBeGreaterThan(most - 4);
+  });
+
+  it("replaces what SQS would refuse in a reason", async () => {
+    await send({ record: record("a"), error: new ProtocolError("a\u0000b\ud800c\uffff") });
+    expect((await letters())[0]?.MessageAttributes?.error_message).toEqual(
+      text("ProtocolError: a\ufffdb\ufffdc\ufffd"),
+    );
+  });
+
+  it.each([
+    ["invariant_violation", "invariant_violation"],
+    ["already_member_of_different_flow:x", "already_member_of_different_flow"],
+    ["", "unknown"],
+  ])("a refusal's own code %j becomes %s", async (code, expected) => {
+    await send({ record: record("a"), error: new RefusedError("ff_resolve_dependency", code, []) });
+    expect((await letters())[0]?.MessageAttributes?.error_code).toEqual(text(expected));
+  });
+
+  it("does not send what has no room for the reason, and says so; the others go", async () => {
+    const full = Object.fromEntries(Array.from({ length: 8 }, (_, index) => [`a${index}`, attribute("x")]));
+    const { a7: _, ...seven } = full;
+    const error = new ProtocolError("x");
+    const results = await send(
+      { record: record("full", full), error },
+      { record: record("seven", seven), error },
+      { record: record("none"), error },
+    );
+    expect(results.map(({ ok }) => ok)).toEqual([false, true, true]);
+    expect(results[0]).toMatchObject({ error: { name: "PublishError", message: /11 attributes/ } });
+    const found = await letters();
+    expect(found.map(({ Body }) => Body).sort()).toEqual(["none", "seven"]);
+    expect(Object.keys(found.find(({ Body }) => Body === "seven")?.MessageAttributes ?? {})).toHaveLength(10);
+  });
+
+  it("tells of each letter that the queue did not take", async () => {
+    const error = new ProtocolError("x");
+    bench.proxy.decide = () => ({ kind: "failed_entries", ids: (id) => id === "1", senderFault: true });
+    const results = await send(
+      { record: record("a"), error },
+      { record: record("b"), error },
+      { record: record("c"), error },
+    );
+    expect(results.map(({ ok }) => ok)).toEqual([true, false, true]);
+    expect((await letters()).map(({ Body }) => Body).sort()).toEqual(["a", "c"]);
+  });
+
+  it("tries again what the queue did not take through no fault of the message", async () => {
+    bench.proxy.decide = (call) =>
+      call === 1 ? { kind: "failed_entries", ids: () => true } : { kind: "none" };
+    expect(await send({ record: record("a"), error: new ProtocolError("x") })).toEqual([{ ok: true }]);
+    expect(await letters()).toHaveLength(1);
+  });
+
+  it("never rejects", async () => {
+    bench.proxy.decide = () => ({ kind: "http_error", status: 403 });
+    expect(await send({ record: record("a"), error: new ProtocolError("x") })).toMatchObject([{ ok: false }]);
+    expect(await send()).toEqual([]);
+  });
+
+  it("splits what is more than one batch takes, by number and by size", async () => {
+    const error = new ProtocolError("x");
+    const small = await send(...Array.from({ length: 23 }, () => ({ record: record("a"), error })));
+    expect(small.every(({ ok }) => ok)).toBe(true);
+    expect(bench.proxy.calls).toBe(3);
+    const great = record("x".repeat(600_000));
+    expect(await send({ record: great, error }, { record: great, error })).toEqual([
+      { ok: true },
+      { ok: true },
+    ]);
+    expect(bench.proxy.calls).toBe(5);
+  });
+});

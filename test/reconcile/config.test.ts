@@ -1,0 +1,66 @@
+import { describe, expect, it } from "vitest";
+import { readReconcileConfig } from "#shared/config.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+
+const REQUIRED = {
+  VALKEY_URL: "redis://127.0.0.1:6379",
+  COMPLETIONS_QUEUE_URL: "https://sqs.eu-west-1.amazonaws.com/123456789012/completions",
+};
+
+function faultsOf(env: Record<string, string>): readonly string[] {
+  try {
+    readReconcileConfig(env);
+  } catch (error) {
+    if (error instanceof ConfigurationError) return error.faults;
+    throw error;
+  }
+  return [];
+}
+
+describe("readReconcileConfig", () => {
+  it("has defaults for all but the two addresses", () => {
+    expect(readReconcileConfig(REQUIRED)).toMatchObject({
+      valkey: { cluster: false },
+      completionsQueueUrl: REQUIRED.COMPLETIONS_QUEUE_URL,
+      partitions: { numFlowPartitions: 256 },
+      lanes: ["default"],
+      graceMs: 30_000,
+    });
+  });
+
+  it("reads every variable; a lane is named once", () => {
+    const config = readReconcileConfig({
+      ...REQUIRED,
+      VALKEY_CLUSTER_MODE: "true",
+      FLOW_PARTITIONS: "1024",
+      LANES: "default, gpu,my lane,gpu",
+      RECONCILE_GRACE_SECONDS: "0",
+    });
+    expect(config).toMatchObject({
+      valkey: { cluster: true },
+      partitions: { numFlowPartitions: 1024 },
+      lanes: ["default", "gpu", "my lane"],
+      graceMs: 0,
+    });
+  });
+
+  it("names every fault at once", () => {
+    const faults = faultsOf({
+      VALKEY_URL: "redis://host/first",
+      VALKEY_CLUSTER_MODE: "maybe",
+      FLOW_PARTITIONS: "0",
+      LANES: "good,,\u00fcber",
+      RECONCILE_GRACE_SECONDS: "86401",
+    });
+    const names = faults.map((fault) => fault.split(" ", 1)[0]).sort();
+    expect(names).toEqual([
+      "COMPLETIONS_QUEUE_URL",
+      "FLOW_PARTITIONS",
+      "LANES",
+      "LANES",
+      "RECONCILE_GRACE_SECONDS",
+      "VALKEY_CLUSTER_MODE",
+      "VALKEY_URL",
+    ]);
+  });
+});

@@ -1,0 +1,107 @@
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { FunctionProcess } from "#local/function-process.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { LEASE_KEY, takeLease } from "#shared/reconcile/lease.ts";
+import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { TcpProxy } from "#test/support/tcp-proxy.ts";
+
+const BUNDLE = fileURLToPath(new URL("../../dist/reconcile/index.mjs", import.meta.url));
+const SCHEDULED = { source: "aws.scheduler", "detail-type": "Scheduled Event", detail: {} };
+
+describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
+  const stand = standFor(kind);
+  const output: string[] = [];
+
+  function start(environment: Record<string, string> = {}): FunctionProcess {
+    output.length = 0;
+    const { queue, address } = stand();
+    return new FunctionProcess({
+      functionName: "reconcile",
+      bundle: BUNDLE,
+      environment: {
+        ...queue.queue.environment,
+        VALKEY_URL: address.url.href,
+        VALKEY_CLUSTER_MODE: String(address.cluster),
+        COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
+        FLOW_PARTITIONS: "65536",
+        ...environment,
+      },
+      timeoutMs: 30_000,
+      onOutput: (text) => output.push(text),
+    });
+  }
+
+  it("hands a missed completion back to the queue, and says what it did", async () => {
+    const flow = await stand().submitted("up>child", "other>child");
+    await flow.end("up", "failed", MINUTE_MS);
+    await using fn = start();
+    const answer = { state: "complete", scanned: 1, repaired: 1, promoted: 0, refused: 0, unreadable: 0 };
+    expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, unread: 0 });
+    expect(await stand().sent()).toEqual([flow.keys("up").id]);
+    for (const [name, unit] of [
+      ["ExecutionsScanned", "Count"],
+      ["CompletionsRepaired", "Count"],
+      ["ExecutionsPromoted", "Count"],
+      ["OldestResolvableAge", "Seconds"],
+      ["SweepDuration", "Milliseconds"],
+    ]) {
+      expect(output.join("")).toContain(`{"Name":"${name}","Unit":"${unit}"}`);
+    }
+    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+    expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, scanned: 0, repaired: 0, unread: 0 });
+  });
+
+  it("waits for the grace that is set", async () => {
+    const flow = await stand().submitted("up>child");
+    await flow.end("up", "failed", MINUTE_MS);
+    await using fn = start({ RECONCILE_GRACE_SECONDS: "3600" });
+    expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete", scanned: 1, repaired: 0 });
+    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+  });
+
+  it("does nothing while another run has the lease", async () => {
+    await takeLease(stand().valkey);
+    await using fn = start({ FLOW_PARTITIONS: "256" });
+    expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "busy" });
+    await stand().valkey.call("del", LEASE_KEY);
+    expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
+  });
+
+  it("does not start with a faulty environment, nor run on another partition count", async () => {
+    await using faulty = start({ LANES: "a,,b", RECONCILE_GRACE_SECONDS: "soon" });
+    const failure = faulty.invoke(SCHEDULED);
+    await expect(failure).rejects.toThrow(/LANES/);
+    await expect(failure).rejects.toThrow(/RECONCILE_GRACE_SECONDS is "soon"/);
+    await stand().valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
+    await using other = start();
+    await expect(other.invoke(SCHEDULED)).rejects.toThrow(/FLOW_PARTITIONS is 65536/);
+    await stand().valkey.call("del", PARTITION_CONFIG_KEY);
+    expect(await other.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
+  });
+});
+
+describe("the reconcile function without its Valkey", () => {
+  const stand = standFor("standalone");
+
+  it("fails, and works again when it is back", async () => {
+    await using proxy = await TcpProxy.before(stand().address.url);
+    await using fn = new FunctionProcess({
+      functionName: "reconcile",
+      bundle: BUNDLE,
+      environment: {
+        ...stand().queue.queue.environment,
+        VALKEY_URL: proxy.url.href,
+        COMPLETIONS_QUEUE_URL: stand().queue.queue.queueUrl,
+      },
+      timeoutMs: 30_000,
+      onOutput: () => undefined,
+    });
+    expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
+    proxy.mode = "refuse";
+    proxy.cut();
+    for (const _ of [1, 2]) await expect(fn.invoke(SCHEDULED)).rejects.toThrow(/Valkey at 127\.0\.0\.1/);
+    proxy.mode = "pass";
+    expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
+  });
+});

@@ -1,0 +1,98 @@
+import { describe, expect, it } from "vitest";
+import type { Edition } from "#shared/contract/edition.ts";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import { PublishError } from "#shared/errors.ts";
+import { sweep } from "#shared/reconcile/sweep.ts";
+import { METRICS } from "#shared/telemetry.ts";
+import { workBatch } from "#shared/worker/worker.ts";
+import { KeptCompletions } from "#test/submission/stand.ts";
+import { portsOf, stateOf } from "#test/support/dispatch.ts";
+import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { WORKER } from "#test/support/scene.ts";
+
+const EDITIONS: readonly Edition[] = [11, 14];
+
+describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition }))))(
+  "what dispatch missed is made good ($kind, $edition KEYS)",
+  ({ kind, edition }) => {
+    const stand = standFor(kind, edition);
+
+    /** Dispatches what the queue holds, cascades included, as if it happened long ago; the number of messages. */
+    async function dispatchAll(maxCascadeDepth = 50): Promise<number> {
+      let messages = 0;
+      const ports = portsOf(stand().valkey, stand().queue, {
+        edition,
+        maxCascadeDepth,
+        now: () => Date.now() - MINUTE_MS,
+      });
+      for (;;) {
+        const events = await stand().queue.drainEvents();
+        if (events.length === 0) return messages;
+        messages += events.length;
+        for (const faults of await dispatch(ports, events)) expect(faults).toEqual([]);
+      }
+    }
+
+    const statesOf = (flow: Flow, tasks: readonly string[]): Promise<string[]> =>
+      Promise.all(tasks.map((task) => stateOf(flow.scene, flow.keys(task))));
+
+    it("a completion that was never sent: one sweep after the grace, and its children run", async () => {
+      const flow = await stand().submitted("up>left", "up>right");
+      const { partition } = flow.keys("up");
+      const lost = new KeptCompletions(() => ({ ok: false, error: new PublishError("the queue is away") }));
+      const deps = { valkey: stand().valkey, completions: lost, identity: WORKER };
+      const place = { partition, lane: flow.scene.lane };
+      const success = { outcome: "success", result: "done" } as const;
+      await expect(workBatch(deps, place, () => Promise.resolve(success), { limit: 5 })).rejects.toThrow(
+        "the queue is away",
+      );
+      expect(await statesOf(flow, ["up", "left", "right"])).toEqual([
+        "completed",
+        "waiting_children",
+        "waiting_children",
+      ]);
+      expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, scanned: 2 });
+      await endedAgo(flow.scene, flow.keys("up"), 31_000);
+      expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 1, scanned: 2 });
+      expect(await dispatchAll()).toBe(1);
+      expect(await statesOf(flow, ["left", "right"])).toEqual(["waiting", "waiting"]);
+      expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, scanned: 0 });
+    });
+
+    it("a cascade deeper than the limit goes on, some levels a sweep, to its end", async () => {
+      const tasks = Array.from({ length: 14 }, (_, index) => `t${index}`);
+      const flow = await stand().submitted(...tasks.slice(1).map((task, index) => `${tasks[index]}>${task}`));
+      await flow.end("t0", "failed");
+      const repaired: number[] = [];
+      while (repaired.at(-1) !== 0 && repaired.length < 20) {
+        repaired.push((await sweep(stand().ports([flow]))).repaired);
+        await dispatchAll(3);
+      }
+      // Levels 0 to 3 are dispatched, so each sweep brings the cascade four tasks further.
+      expect(repaired).toEqual([1, 1, 1, 1, 0]);
+      expect(await statesOf(flow, tasks.slice(1))).toEqual(Array(13).fill("skipped"));
+    });
+
+    it.each(edition === 14 ? ["quorum"] : [])("a %s that nobody was told of is decided", async () => {
+      const scene = stand().scene();
+      const [one, two, three, child] = [
+        await scene.member(),
+        await scene.member(),
+        await scene.member(),
+        await scene.member(),
+      ];
+      await scene.group(child, { variant: "quorum", onSatisfied: "let_run", k: 2 });
+      for (const up of [one, two, three]) await scene.edge(up, child);
+      for (const up of [one, three]) {
+        await scene.finish(up, "success");
+        await endedAgo(scene, up, MINUTE_MS);
+      }
+      const ports = stand().ports([scene]);
+      expect(await sweep(ports)).toMatchObject({ repaired: 2, promoted: 0 });
+      expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(0);
+      expect(await dispatchAll()).toBe(2);
+      expect(await stateOf(scene, child)).toBe("waiting");
+      expect(await sweep(stand().ports([scene]))).toMatchObject({ repaired: 0, scanned: 0 });
+    });
+  },
+);

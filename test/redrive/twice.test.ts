@@ -1,0 +1,62 @@
+import type { SQSRecord } from "aws-lambda";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { recordOf } from "#local/event.ts";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import { ProtocolError } from "#shared/errors.ts";
+import { BatchSender } from "#shared/queue/batch-sender.ts";
+import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
+import { parseCompletionEvent } from "#shared/queue/message.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { DeadLetterBench } from "#test/support/dead-letters.ts";
+import { eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { Scene } from "#test/support/scene.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
+
+describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ connect }) => {
+  let valkey: Valkey;
+  let bench: DeadLetterBench;
+  let cascades: QueueProbe;
+  beforeAll(async () => {
+    valkey = connect();
+    bench = await DeadLetterBench.start();
+    cascades = await QueueProbe.start();
+  });
+  afterAll(async () => {
+    valkey.close();
+    await bench[Symbol.asyncDispose]();
+    await cascades[Symbol.asyncDispose]();
+  });
+
+  const source = { queueArn: "arn", region: "us-east-1" };
+  const deadLetter = (record: SQSRecord) =>
+    sendToDeadLetters(new BatchSender(bench.client, bench.queue.deadLetterQueueUrl), [
+      { record, error: new ProtocolError("x"), failedAt: new Date() },
+    ]);
+
+  it.each(["success", "failed"] as const)("changes nothing, however often (%s)", async (outcome) => {
+    const scene = new Scene(valkey);
+    const { parent } = await family(scene, 3);
+    await scene.finish(parent, outcome);
+    const body = JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, outcome });
+    const first = recordOf({ Body: body }, source);
+    const ports = portsOf(valkey, cascades);
+    expect(await dispatch(ports, [eventOf(parent.id, scene.flow.id)])).toEqual([[]]);
+    expect(await cascades.drain()).toHaveLength(outcome === "failed" ? 3 : 0);
+    const settled = await scene.snapshot();
+    expect(await deadLetter(first)).toEqual([{ ok: true }]);
+    for (let replay = 1; replay <= 2; replay += 1) {
+      expect(await bench.replay({ all: true })).toMatchObject({ replayed: 1 });
+      const [message] = await bench.drain();
+      if (message === undefined) throw new Error("nothing was replayed");
+      expect(message.MessageAttributes?.replays?.StringValue).toBe(String(replay));
+      const record = recordOf(message, source);
+      const event = parseCompletionEvent(record);
+      if (!event.ok) throw event.error;
+      expect(await dispatch(ports, [event.value])).toEqual([[]]);
+      expect(await scene.snapshot()).toEqual(settled);
+      expect(await cascades.drain()).toEqual([]);
+      expect(await deadLetter(record)).toEqual([{ ok: true }]);
+    }
+    await bench.drain(bench.queue.deadLetterQueueUrl);
+  });
+});

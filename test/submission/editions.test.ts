@@ -1,0 +1,56 @@
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { applyDependencyToChild } from "#shared/contract/submission.ts";
+import { planSubmission } from "#shared/submission/plan.ts";
+import { submitFlow } from "#shared/submission/submit.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { KeptCompletions, LANE, newFlowId, ROUTER, workflowOf } from "#test/submission/stand.ts";
+import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";
+
+const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d");
+
+describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ connect, edition }) => {
+  let valkey: Valkey;
+  beforeAll(() => {
+    valkey = connect();
+  });
+  afterAll(() => valkey.close());
+
+  const submit = (flowId = newFlowId(), spoken = edition) =>
+    submitFlow({ valkey, router: ROUTER, completions: new KeptCompletions() }, DIAMOND, {
+      flowId,
+      edition: spoken,
+    });
+
+  test("every child is blocked by its edges; the 14-KEYS edition counts them in a group", async () => {
+    const { flowId } = await submit();
+    await submit(flowId);
+    const plan = planSubmission(ROUTER, DIAMOND, flowId, "default", edition);
+    for (const { keys, incoming } of plan.tasks) {
+      const read = (...args: string[]) => run(valkey, keys.partition, "hget", ...args);
+      const blocked = incoming.length > 0;
+      expect(await read(keys.core, "public_state")).toBe(blocked ? "waiting_children" : "waiting");
+      const expected = blocked && edition === 14 ? String(incoming.length) : null;
+      expect(await read(plan.flow.edgeGroup(keys.id), "n")).toBe(expected);
+    }
+  });
+
+  test("for the other edition nothing is written", async () => {
+    const flowId = newFlowId();
+    await expect(submit(flowId, edition === 11 ? 14 : 11)).rejects.toThrow(
+      "ff_apply_dependency_to_child takes",
+    );
+    const { flow } = planSubmission(ROUTER, DIAMOND, flowId, "default", edition);
+    expect(await snapshot(valkey, flow.partition)).toEqual({});
+  });
+});
+
+describe.each(DEPLOYMENTS_14)("keys ($name)", () => {
+  test("the edgegroup is the eighth key, under the flow's tag", () => {
+    const plan = planSubmission(ROUTER, DIAMOND, newFlowId(), "default", 14);
+    const last = plan.tasks.at(-1);
+    const [edge] = last?.incoming ?? [];
+    if (last === undefined || edge === undefined) throw new Error("d has incoming edges");
+    const { args } = applyDependencyToChild(14, plan.flow, last.keys, plan.index, LANE, edge, 0, 1);
+    expect(args.slice(1, 10)).toEqual([8, ...args.slice(2, 9), plan.flow.edgeGroup(last.keys.id)]);
+  });
+});

@@ -1,0 +1,168 @@
+/** A dead-letter queue with its completions queue, a replay between them, and a clock that only pauses move. */
+
+import {
+  DeleteMessageBatchCommand,
+  type Message,
+  type MessageAttributeValue,
+  ReceiveMessageCommand,
+  SendMessageCommand,
+  type SQSClient,
+} from "@aws-sdk/client-sqs";
+import { type LocalQueue, type QueueCounts, startQueue } from "#local/queue.ts";
+import type { Clock, Limits } from "#shared/redrive/clock.ts";
+import { type RedrivePorts, redriveSlice } from "#shared/redrive/redrive.ts";
+import type { RedriveReport } from "#shared/redrive/report.ts";
+import { parseRequest } from "#shared/redrive/request.ts";
+import { FaultyQueue } from "#test/support/faulty-queue.ts";
+
+export const FLOW = "550e8400-e29b-41d4-a716-446655440000";
+export const NO_LIMITS: Limits = {
+  deadlineMs: Number.POSITIVE_INFINITY,
+  signal: new AbortController().signal,
+};
+const ALL_COUNTED = { inFlight: 0, delayed: 0 };
+
+/** Time passes in its pauses only. It starts a minute late, so that no message is younger than its replay. */
+export class PausedClock implements Clock {
+  #now = Date.now() + 60_000;
+  /** Called within every pause. */
+  onPause: () => void = () => undefined;
+
+  now(): number {
+    return this.#now;
+  }
+
+  async pause(ms: number): Promise<void> {
+    this.#now += ms;
+    this.onPause();
+  }
+}
+
+export interface Letter {
+  readonly body?: string;
+  readonly code?: string;
+  readonly replays?: number;
+  readonly attributes?: Record<string, MessageAttributeValue>;
+}
+
+export class DeadLetterBench implements AsyncDisposable {
+  readonly queue: LocalQueue;
+  readonly client: SQSClient;
+  /** Between a replay and the queue. */
+  readonly proxy: FaultyQueue;
+  readonly clock = new PausedClock();
+
+  private constructor(queue: LocalQueue, proxy: FaultyQueue) {
+    this.queue = queue;
+    this.proxy = proxy;
+    this.client = queue.client();
+  }
+
+  static async start(): Promise<DeadLetterBench> {
+    const queue = await startQueue({ visibilityTimeoutSeconds: 60 });
+    return new DeadLetterBench(queue, await FaultyQueue.before(queue.endpoint));
+  }
+
+  /** Puts letters into the dead-letter queue, in order; their message ids. */
+  async put(...letters: readonly Letter[]): Promise<string[]> {
+    const ids: string[] = [];
+    for (const { body = completion(FLOW), code, replays, attributes = {} } of letters) {
+      const sent = await this.client.send(
+        new SendMessageCommand({
+          QueueUrl: this.queue.deadLetterQueueUrl,
+          MessageBody: body,
+          MessageAttributes: {
+            ...attributes,
+            ...(code === undefined ? {} : reasons(code)),
+            ...(replays === undefined ? {} : { replays: number(replays) }),
+          },
+        }),
+      );
+      ids.push(sent.MessageId ?? "");
+    }
+    return ids;
+  }
+
+  ports(overrides: Partial<RedrivePorts> = {}): RedrivePorts {
+    return {
+      client: this.proxy.client(),
+      config: {
+        deadLetterQueueUrl: this.queue.deadLetterQueueUrl,
+        completionsQueueUrl: this.queue.queueUrl,
+        maxReplays: 5,
+      },
+      clock: this.clock,
+      reading: { visibilitySeconds: 600, waitSeconds: 0 },
+      maxHeld: 1_000,
+      onProgress: () => undefined,
+      ...overrides,
+    };
+  }
+
+  /** One slice of a replay, with the redrive function's event. */
+  replay(
+    event: Readonly<Record<string, unknown>>,
+    limits: Partial<Limits> = {},
+    overrides: Partial<RedrivePorts> = {},
+  ): Promise<RedriveReport> {
+    return redriveSlice(this.ports(overrides), parseRequest(event), { ...NO_LIMITS, ...limits });
+  }
+
+  /** How many dead letters are to be seen; fails the test where some are hidden. */
+  async visible(): Promise<number> {
+    const { visible, ...others }: QueueCounts = await this.queue.counts(this.queue.deadLetterQueueUrl);
+    if (JSON.stringify(others) !== JSON.stringify(ALL_COUNTED)) {
+      throw new Error(`not all dead letters are visible: ${JSON.stringify(others)}`);
+    }
+    return visible;
+  }
+
+  /** Takes every message off a queue. */
+  async drain(queueUrl = this.queue.queueUrl): Promise<Message[]> {
+    const messages: Message[] = [];
+    for (;;) {
+      const { Messages: batch = [] } = await this.client.send(
+        new ReceiveMessageCommand({
+          QueueUrl: queueUrl,
+          MaxNumberOfMessages: 10,
+          MessageAttributeNames: ["All"],
+          MessageSystemAttributeNames: ["All"],
+        }),
+      );
+      if (batch.length === 0) return messages;
+      messages.push(...batch);
+      await this.client.send(
+        new DeleteMessageBatchCommand({
+          QueueUrl: queueUrl,
+          Entries: batch.map(({ ReceiptHandle }, index) => ({ Id: String(index), ReceiptHandle })),
+        }),
+      );
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.client.destroy();
+    await this.proxy[Symbol.asyncDispose]();
+    await this.queue.stop();
+  }
+}
+
+export function completion(flow: string): string {
+  return JSON.stringify({ execution_id: `{fp:24}:${FLOW}`, flow_id: flow, outcome: "failed" });
+}
+
+export function number(value: number): MessageAttributeValue {
+  return { DataType: "Number", StringValue: String(value) };
+}
+
+export function text(value: string): MessageAttributeValue {
+  return { DataType: "String", StringValue: value };
+}
+
+export function reasons(code: string): Record<string, MessageAttributeValue> {
+  return {
+    error_code: text(code),
+    error_message: text("it failed"),
+    failed_at: text("2026-11-01T00:00:00.000Z"),
+  };
+}
