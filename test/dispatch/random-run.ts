@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect } from "vitest";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { ExecKeys } from "#shared/keys.ts";
 import type { CompletionEvent } from "#shared/queue/message.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
@@ -34,19 +34,23 @@ export type Choice = (below: number) => number;
 export interface RandomRun {
   /** Public states, by task. */
   readonly states: readonly string[];
+  /** The indexes of the lane that have members of the flow, with how many. */
+  readonly indexed: Readonly<Record<string, number>>;
   /** Messages that the dispatcher sent. */
   readonly published: number;
 }
 
 /**
- * Runs a graph to its end: works and dispatches in random order, in random batches, and delivers every message
- * three times.
+ * Runs a graph to its end: works and dispatches in random order, in random batches of which several are under way at
+ * the same time, and delivers every message three times. With `crashes`, some dispatches die before or after they
+ * have published, and their messages come again.
  */
 export async function runAtRandom(
   scene: Scene,
   queue: QueueProbe,
   graph: ModelGraph,
   pick: Choice,
+  { crashes = false }: { readonly crashes?: boolean } = {},
 ): Promise<RandomRun> {
   const tasks = await build(scene, graph);
   const ports = portsOf(scene.valkey, queue, { edition: scene.edition });
@@ -58,18 +62,73 @@ export async function runAtRandom(
     if (ended !== undefined) {
       for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(eventOf(ended.id, scene.flow.id));
     } else if (canDeliver) {
-      const batch: CompletionEvent[] = [];
-      for (let left = 1 + pick(4); left > 0 && pool.length > 0; left -= 1) {
-        batch.push(...pool.splice(pick(pool.length), 1));
-      }
-      expect((await dispatch(ports, batch)).flat()).toEqual([]);
+      const batches = Array.from({ length: 1 + pick(3) }, () => takeBatch(pool, pick));
+      const again = await Promise.all(
+        batches.map((batch) =>
+          deliver(crashes && pick(4) === 0 ? dying(ports, pick(2) === 0) : ports, batch),
+        ),
+      );
+      pool.push(...again.flat());
+      // A message stays hidden for longer than a dead delivery's claim lasts.
+      if (crashes) await Promise.all(tasks.map((task) => scene.read("del", task.cascadeClaim)));
       for (const event of await queue.drainEvents()) {
         published += 1;
         for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(event);
       }
     } else break;
   }
-  return { states: await Promise.all(tasks.map((task) => stateOf(scene, task))), published };
+  const states = await Promise.all(tasks.map((task) => stateOf(scene, task)));
+  return { states, indexed: await indexesOf(scene, tasks), published };
+}
+
+function takeBatch(pool: CompletionEvent[], pick: Choice): CompletionEvent[] {
+  const batch: CompletionEvent[] = [];
+  for (let left = 1 + pick(4); left > 0 && pool.length > 0; left -= 1) {
+    batch.push(...pool.splice(pick(pool.length), 1));
+  }
+  return batch;
+}
+
+/** The events that must come again. */
+async function deliver(
+  ports: DispatcherPorts,
+  batch: readonly CompletionEvent[],
+): Promise<CompletionEvent[]> {
+  let faults: Awaited<ReturnType<typeof dispatch>>;
+  try {
+    faults = await dispatch(ports, batch);
+  } catch (error) {
+    if (error === DEATH) return [...batch];
+    throw error;
+  }
+  // The one fault that deliveries at the same time may give each other.
+  for (const fault of faults.flat()) expect(fault.code).toBe("cascade_under_way");
+  return batch.filter((_, position) => (faults[position] ?? []).length > 0);
+}
+
+const DEATH = new Error("the process died");
+
+function dying(ports: DispatcherPorts, hasPublished: boolean): DispatcherPorts {
+  return {
+    ...ports,
+    sink: {
+      send: async (completions) => {
+        if (hasPublished) await ports.sink.send(completions);
+        throw DEATH;
+      },
+    },
+  };
+}
+
+async function indexesOf(scene: Scene, tasks: readonly ExecKeys[]): Promise<Record<string, number>> {
+  const ids = new Set<unknown>(tasks.map(({ id }) => id));
+  const indexed: Record<string, number> = {};
+  for (const [name, key] of Object.entries(scene.index.lane(scene.lane))) {
+    const members = await scene.read("zrange", String(key), 0, -1);
+    const ours = Array.isArray(members) ? members.filter((member: unknown) => ids.has(member)).length : 0;
+    if (ours > 0) indexed[name] = ours;
+  }
+  return indexed;
 }
 
 async function build(scene: Scene, graph: ModelGraph): Promise<ExecKeys[]> {
