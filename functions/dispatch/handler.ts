@@ -3,68 +3,39 @@
  * tells SQS which messages must come again.
  */
 
-import { Logger } from "@aws-lambda-powertools/logger";
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
-import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy from "@middy/core";
 import type { Context, SQSBatchResponse, SQSEvent, SQSRecord } from "aws-lambda";
 import { readDispatchConfig } from "#shared/config.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { checkPartitions, findEdition } from "#shared/dispatch/start-up.ts";
+import { findEdition } from "#shared/dispatch/start-up.ts";
 import { INVARIANT_VIOLATION, judge } from "#shared/dispatch/verdict.ts";
 import { describeFault, type SluiceError } from "#shared/errors.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
+import { powertoolsFor, sessionsFor } from "#shared/powertools.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
-import { METRICS, type Telemetry } from "#shared/telemetry.ts";
-import { Valkey } from "#shared/valkey/client.ts";
+import { METRICS } from "#shared/telemetry.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary as loadLibrary } from "#shared/valkey/library.ts";
-import { SessionKeeper } from "#shared/valkey/session.ts";
 
-const logger = new Logger({ serviceName: "sluice-dispatch" });
-const metrics = new Metrics({ namespace: "Sluice", serviceName: "dispatch" });
-const telemetry: Telemetry = {
-  count: (metric, value = 1) => metrics.addMetric(metric, MetricUnit.Count, value),
-  info: (message, fields) => logger.info(message, fields),
-  warn: (message, fields) => logger.warn(message, fields),
-  error: (message, fields) => logger.error(message, fields),
-};
-
+const { logger, metrics, telemetry } = powertoolsFor("dispatch");
 const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const sqs = queueClient();
 const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
 const deadLetters =
   config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl);
-const sessions = new SessionKeeper(connect, start);
+const sessions = sessionsFor(config, telemetry, (valkey) =>
+  findEdition(valkey, config, () => ensureLibrary(valkey), telemetry),
+);
 /** What an invocation needs to answer after its last window: logs, metrics, the reply itself. */
 const MARGIN_MS = 1_000;
-
-function connect(knownNodes: readonly string[]): Valkey {
-  return new Valkey(config.valkey, {
-    knownNodes,
-    onConnectionError: ({ message }) =>
-      telemetry.warn("the connection to Valkey failed", { reason: message }),
-  });
-}
-
-let isAbsenceTold = false;
-
-async function start(valkey: Valkey): Promise<Edition> {
-  if (!(await checkPartitions(valkey, config)) && !isAbsenceTold) {
-    isAbsenceTold = true;
-    telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: going on with the configured partition count`, {
-      flow_partitions: config.partitions.numFlowPartitions,
-    });
-  }
-  return findEdition(valkey, config, () => ensureLibrary(valkey), telemetry);
-}
 
 /** `spoken`: the edition to load where no primary has any. */
 async function ensureLibrary(valkey: Valkey, spoken?: Edition): Promise<void> {

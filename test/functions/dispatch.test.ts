@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
+import { inspect } from "node:util";
 import type { SQSBatchResponse, SQSRecord } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
@@ -194,6 +195,18 @@ describe("the dispatch function, as it is built", () => {
     expect(failedIds(await told.invoke(empty))).toEqual([]);
     expect(await valkey.call("fcall", "ff_version", 0)).toBe("19");
     await valkey.call("function", "FLUSH", "SYNC");
+  });
+
+  it("writes no password anywhere when the server refuses it", async () => {
+    await using guarded = await startValkey({ extraArgs: ["--requirepass", "right"] });
+    const url = new URL(guarded.url);
+    url.username = "default";
+    url.password = "S3cretWrong";
+    await using fn = start({ VALKEY_URL: url.href });
+    const failure = await fn.invoke({ Records: [] }).catch((error: unknown) => error);
+    expect(String(failure)).toMatch(/WRONGPASS|NOAUTH/);
+    expect(lines()).toContain("WRONGPASS");
+    expect(`${lines()} ${inspect(failure, { depth: null })}`).not.toContain("S3cretWrong");
   });
 
   it("never answers with an empty list when Valkey is away, and works again when it is back", async () => {
