@@ -8,8 +8,10 @@ import { command, type Pipelines } from "#shared/valkey/command.ts";
 export interface Standing {
   /** The ended ones, by their outcome. */
   readonly ended: Readonly<Record<TerminalOutcome, number>>;
-  /** Waiting for a worker, at once or at a set time. */
+  /** Waiting for a worker. */
   readonly ready: number;
+  /** Waiting for a set time: that of a retry. */
+  readonly delayed: number;
   readonly active: number;
   /** Waiting for other executions, or in a state that this stack does not know. */
   readonly blocked: number;
@@ -17,7 +19,6 @@ export interface Standing {
 
 /** Executions asked after in one pipeline. */
 const CHUNK = 2_000;
-const READY = new Set(["eligible_now", "not_eligible_until_time"]);
 
 /**
  * Counts a flow's executions by asking each one's own record, the only truth there is. What has ended is not asked
@@ -50,6 +51,7 @@ export class Census {
   async take(): Promise<Standing> {
     const pending: ExecutionId[] = [];
     let ready = 0;
+    let delayed = 0;
     let active = 0;
     for (let start = 0; start < this.#pending.length; start += CHUNK) {
       for (const [id, phase, outcome, eligibility] of await this.#read(
@@ -61,11 +63,13 @@ export class Census {
         }
         pending.push(id);
         if (phase === "active") active += 1;
-        else if (phase === "runnable" && READY.has(eligibility)) ready += 1;
+        else if (phase === "runnable" && eligibility === "eligible_now") ready += 1;
+        else if (phase === "runnable" && eligibility === "not_eligible_until_time") delayed += 1;
       }
     }
     this.#pending = pending;
-    return { ended: { ...this.#ended }, ready, active, blocked: pending.length - ready - active };
+    const blocked = pending.length - ready - delayed - active;
+    return { ended: { ...this.#ended }, ready, delayed, active, blocked };
   }
 
   async #read(

@@ -147,6 +147,8 @@ async function watch(
       seen = state;
       changedAt = performance.now();
     }
+    // A retry has its time, however far off: to wait for it is no standstill.
+    if (standing.delayed > 0) changedAt = performance.now();
     const stillFor = performance.now() - changedAt;
     const isOver = isQueueEmpty && standing.ready === 0;
     const patienceMs = standing.active === 0 ? STILL_MS : LOST_LEASE_MS;

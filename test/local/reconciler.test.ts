@@ -5,6 +5,7 @@ import { LastResort } from "#local/reconciler.ts";
 const standing = (blocked: number): Standing => ({
   ended: { success: 0, failed: 1, cancelled: 0, expired: 0, skipped: 0 },
   ready: 0,
+  delayed: 0,
   active: 0,
   blocked,
 });
