@@ -122,6 +122,7 @@ function environmentFor(
     VALKEY_CLUSTER_MODE: "false",
     COMPLETIONS_QUEUE_URL: queue.queueUrl,
     FLOW_PARTITIONS: String(router.numFlowPartitions),
+    DEAD_LETTER_QUEUE_URL: queue.deadLetterQueueUrl,
     MAX_CASCADE_DEPTH: String(maxCascadeDepth),
     LIBRARY_EDITION: "auto",
     RECONCILE_GRACE_SECONDS: String(GRACE_SECONDS),
