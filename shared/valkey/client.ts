@@ -35,12 +35,16 @@ const CONNECTION: RedisOptions = {
   enableAutoPipelining: false,
 };
 
-/** iovalkey follows MOVED and ASK by itself where a whole pipeline is refused alike. */
+/**
+ * No redirection is followed. While a slot moves, iovalkey would send a pipeline of which some keys have moved and
+ * others have not to the new node as a whole, where what has not moved yet reads as absent: a record that is missing,
+ * an execution without edges. A MOVED or ASK is a fault here, and the message comes again.
+ */
 const CLUSTER: ClusterOptions = {
   enableAutoPipelining: false,
   slotsRefreshTimeout: 2_000,
   clusterRetryStrategy: () => null,
-  maxRedirections: 4,
+  maxRedirections: 0,
   // ElastiCache's certificates name its hosts: do not resolve them to addresses first.
   dnsLookup: (address, callback) => callback(null, address),
 };
