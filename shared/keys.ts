@@ -4,6 +4,8 @@ import type { AttemptIndex, EdgeId, ExecutionId, FlowId, LaneId, Partition } fro
 
 /** The recorded partition counts. In no partition of its own. */
 export const PARTITION_CONFIG_KEY = "ff:config:partitions";
+/** Ours, not the contract's: the library edition that was last loaded or spoken here. In no partition of its own. */
+export const EDITION_KEY = "ff:config:library_edition";
 /** The lanes in use, where a deployment maintains them. In no partition of its own. */
 export const LANES_KEY = "ff:idx:lanes";
 /** The channel of completion events. */

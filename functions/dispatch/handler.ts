@@ -12,7 +12,7 @@ import type { Edition } from "#shared/contract/edition.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { findEdition } from "#shared/dispatch/start-up.ts";
 import { INVARIANT_VIOLATION, judge } from "#shared/dispatch/verdict.ts";
-import { describeFault, type SluiceError } from "#shared/errors.ts";
+import { describeFault, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
 import { powertoolsFor, sessionsFor } from "#shared/powertools.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
@@ -23,6 +23,7 @@ import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { METRICS } from "#shared/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary as loadLibrary } from "#shared/valkey/library.ts";
+import type { Session } from "#shared/valkey/session.ts";
 
 const { logger, metrics, telemetry } = powertoolsFor("dispatch");
 const config = readDispatchConfig(process.env);
@@ -60,11 +61,35 @@ function receive(record: SQSRecord): Delivery {
 
 async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
   const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
-  const { valkey, facts: edition } = await sessions.get();
   const deliveries = Records.map(receive);
+  await dispatchReadable(deliveries, deadlineMs);
+  const failed = deliveries.filter((delivery) => delivery.faults.length > 0);
+  // Half of the margin is its own: what a retry cannot help must not come again for want of time.
+  await bury(failed, deadlineMs + MARGIN_MS / 2);
+  for (const delivery of failed) reportFailure(delivery);
+  telemetry.count(METRICS.completionsDispatched, deliveries.length - failed.length);
+  return {
+    batchItemFailures: failed
+      .filter(({ mustComeAgain }) => mustComeAgain)
+      .map(({ record }) => ({ itemIdentifier: record.messageId })),
+  };
+}
+
+async function dispatchReadable(deliveries: readonly Delivery[], deadlineMs: number): Promise<void> {
   const readable = deliveries.flatMap((delivery) =>
     delivery.event === undefined ? [] : [{ delivery, event: delivery.event }],
   );
+  let session: Session<Edition>;
+  try {
+    session = await sessions.get();
+  } catch (error) {
+    // Thrown, it slows the event source down, which is right; but what no retry can help is not to wait for Valkey.
+    if (readable.length === deliveries.length) throw error;
+    const fault = new ValkeyError("there is no usable Valkey", { cause: error });
+    for (const { delivery } of readable) delivery.faults = [fault];
+    return;
+  }
+  const { valkey, facts: edition } = session;
   const faults = await dispatch(
     {
       valkey,
@@ -80,19 +105,10 @@ async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQS
     readable.map(({ event }) => event),
   );
   for (const [position, { delivery }] of readable.entries()) delivery.faults = faults[position] ?? [];
-  const failed = deliveries.filter((delivery) => delivery.faults.length > 0);
-  await bury(failed);
-  for (const delivery of failed) reportFailure(delivery);
-  telemetry.count(METRICS.completionsDispatched, deliveries.length - failed.length);
-  return {
-    batchItemFailures: failed
-      .filter(({ mustComeAgain }) => mustComeAgain)
-      .map(({ record }) => ({ itemIdentifier: record.messageId })),
-  };
 }
 
 /** Sends what no retry can help to the dead letters. What does not get there comes again: nothing is lost. */
-async function bury(failed: readonly Delivery[]): Promise<void> {
+async function bury(failed: readonly Delivery[], deadlineMs: number): Promise<void> {
   const letters: { readonly delivery: Delivery; readonly error: SluiceError }[] = [];
   for (const delivery of failed) {
     const { deadLetter, mustComeAgain } = judge(delivery.faults);
@@ -105,6 +121,7 @@ async function bury(failed: readonly Delivery[]): Promise<void> {
   const results = await sendToDeadLetters(
     deadLetters,
     letters.map(({ delivery: { record }, error }) => ({ record, error, failedAt })),
+    deadlineMs,
   );
   for (const [position, { delivery }] of letters.entries()) {
     const result = results[position];

@@ -1,7 +1,7 @@
 /** Step 5: the skipped children go back to the queue, one level deeper, and are marked as published. */
 
 import type { Cascade } from "#shared/dispatch/work.ts";
-import { CascadeUnderWayError, ValkeyError } from "#shared/errors.ts";
+import { CascadeUnderWayError, OutOfTimeError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionSink } from "#shared/queue/completion.ts";
 import { METRICS, type Telemetry } from "#shared/telemetry.ts";
 import { command, type Pipelines } from "#shared/valkey/command.ts";
@@ -14,8 +14,10 @@ const SECONDS_A_DAY = 86_400;
 /** How long a mark is kept, in seconds: a day longer than any message for the same skip can live. */
 export const MARK_TTL_SECONDS = (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
 
-/** Longer than publishing takes, and shorter than a message stays hidden after a delivery that died. */
-const CLAIM_TTL_MS = 3_000;
+/** Children that are published before there is another look at the clock. */
+const SLICE = 500;
+/** For how long a child is claimed, in milliseconds, by an invocation without a deadline. */
+const CLAIM_TTL_MS = 10_000;
 
 /** All that a batch knows of one child's cascade. */
 type CascadeGroup = [Cascade, ...Cascade[]];
@@ -24,16 +26,38 @@ export interface CascadePorts {
   readonly valkey: Pipelines;
   readonly sink: CompletionSink;
   readonly telemetry: Telemetry;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** When the invocation must have answered: milliseconds since the epoch. */
+  readonly deadlineMs: number;
 }
 
 /**
  * Publishes the completion of every skipped child and then marks it. Dying in between publishes a child
- * twice, which changes nothing; marking first would lose it. What the queue did not accept is a fault of the
- * work that skipped the child, so that its message comes again and finds the child without a mark.
+ * twice, which changes nothing; marking first would lose it. What the queue did not accept, or what there was no
+ * time for, is a fault of the work that skipped the child, so that its message comes again and finds the child
+ * without a mark.
  */
 export async function publishCascades(ports: CascadePorts, cascades: readonly Cascade[]): Promise<void> {
   const groups = await claim(ports, groupByChild(cascades));
-  if (groups.length === 0) return;
+  const marking: Promise<void>[] = [];
+  for (let start = 0; start < groups.length; start += SLICE) {
+    if (start > 0 && ports.now() >= ports.deadlineMs) {
+      leaveOver(groups.slice(start));
+      break;
+    }
+    // The next slice is sent while this one is marked.
+    marking.push(settle(ports, await publish(ports, groups.slice(start, start + SLICE))));
+  }
+  await Promise.all(marking);
+}
+
+interface Published {
+  readonly accepted: readonly CascadeGroup[];
+  readonly refused: readonly CascadeGroup[];
+}
+
+async function publish(ports: CascadePorts, groups: readonly CascadeGroup[]): Promise<Published> {
   const results = await ports.sink.send(
     groups.map(([{ cause }]) => ({
       executionId: cause.child.id,
@@ -43,6 +67,7 @@ export async function publishCascades(ports: CascadePorts, cascades: readonly Ca
       root: cause.work.root,
       ...(cause.work.traceparent === undefined ? {} : { traceparent: cause.work.traceparent }),
     })),
+    ports.deadlineMs,
   );
   const accepted: CascadeGroup[] = [];
   const refused: CascadeGroup[] = [];
@@ -55,7 +80,16 @@ export async function publishCascades(ports: CascadePorts, cascades: readonly Ca
     }
   }
   ports.telemetry.count(METRICS.cascadesPublished, accepted.length);
-  await settle(ports, accepted, refused);
+  return { accepted, refused };
+}
+
+function leaveOver(groups: readonly CascadeGroup[]): void {
+  const causes = groups.flatMap((group) => group.map(({ cause }) => cause));
+  for (const [work, left] of Map.groupBy(causes, ({ work }) => work)) {
+    work.faults.push(
+      new OutOfTimeError(`the invocation's time is up, with ${left.length} skipped children left`),
+    );
+  }
 }
 
 /**
@@ -66,6 +100,9 @@ export async function publishCascades(ports: CascadePorts, cascades: readonly Ca
 async function claim(ports: CascadePorts, groups: readonly CascadeGroup[]): Promise<readonly CascadeGroup[]> {
   const inherited = groups.filter(isInherited);
   if (inherited.length === 0) return groups;
+  // Whoever has not published by its deadline is dead, and a message stays hidden for longer than that.
+  const leftMs = Math.ceil(ports.deadlineMs - ports.now());
+  const claimMs = Number.isFinite(leftMs) ? Math.max(1, leftMs) : CLAIM_TTL_MS;
   const results = await ports.valkey.pipelined(
     inherited.map(
       ([
@@ -73,7 +110,7 @@ async function claim(ports: CascadePorts, groups: readonly CascadeGroup[]): Prom
           cause: { child },
           completedAt,
         },
-      ]) => command(child.partition, "set", child.cascadeClaim, completedAt, "NX", "PX", CLAIM_TTL_MS),
+      ]) => command(child.partition, "set", child.cascadeClaim, completedAt, "NX", "PX", claimMs),
     ),
   );
   const lost = new Set<CascadeGroup>();
@@ -107,11 +144,7 @@ function groupByChild(cascades: readonly Cascade[]): CascadeGroup[] {
 }
 
 /** Marks what is published, and gives back the claims to what is not: its message may come again at once. */
-async function settle(
-  { valkey, telemetry }: CascadePorts,
-  accepted: readonly CascadeGroup[],
-  refused: readonly CascadeGroup[],
-): Promise<void> {
+async function settle({ valkey, telemetry }: CascadePorts, { accepted, refused }: Published): Promise<void> {
   const results = await valkey.pipelined([
     ...accepted.map(
       ([

@@ -22,7 +22,7 @@ import { METRICS } from "#shared/telemetry.ts";
  * Edges that are read and resolved together. Up to here a batch takes four round trips; beyond, the next
  * edges are read while these are resolved, and memory stays bounded.
  */
-const WINDOW = 10_000;
+const WINDOW = 2_500;
 /** A window is begun while this many of the slowest so far would fit into the time that is left. */
 const RESERVED_WINDOWS = 2;
 
@@ -32,7 +32,7 @@ export interface DispatcherPorts extends FanOut {
   readonly maxCascadeDepth: number;
   /** When the invocation must have answered: milliseconds since the epoch. */
   readonly deadlineMs: number;
-  /** Edges that are read and resolved together; 10,000 unless given. */
+  /** Edges that are read and resolved together; 2,500 unless given. */
   readonly window?: number;
 }
 
@@ -73,20 +73,30 @@ async function fanOut(
   let underWay: Promise<void> = Promise.resolve();
   let slowestMs = 0;
   for (let start = 0; start < edges.length; start += size) {
-    const begunMs = ports.now();
-    if (begunMs + RESERVED_WINDOWS * slowestMs >= ports.deadlineMs) {
+    const window = edges.slice(start, start + size);
+    if (isTimeUp(ports, slowestMs)) {
       await underWay;
       leaveOver(edges.slice(start));
       return;
     }
-    const window = edges.slice(start, start + size);
     const [children] = await Promise.all([readChildren(ports.valkey, ports.telemetry, window), underWay]);
+    if (start > 0 && isTimeUp(ports, slowestMs)) {
+      leaveOver(edges.slice(start));
+      return;
+    }
+    const begunMs = ports.now();
     underWay = resolveChildren(ports, children)
       .then((cascades) => publishCascades(ports, cascades))
-      .then(() => keepPlaces(ports.valkey, long, window));
-    slowestMs = Math.max(slowestMs, ports.now() - begunMs);
+      .then(() => keepPlaces(ports.valkey, long, window))
+      .then(() => {
+        slowestMs = Math.max(slowestMs, ports.now() - begunMs);
+      });
   }
   await underWay;
+}
+
+function isTimeUp({ now, deadlineMs }: DispatcherPorts, slowestMs: number): boolean {
+  return now() + RESERVED_WINDOWS * slowestMs >= deadlineMs;
 }
 
 /** There is no time for these edges any more: their messages come again, and what is done stays done. */

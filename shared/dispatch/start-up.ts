@@ -2,10 +2,11 @@
 
 import type { DispatchConfig } from "#shared/config.ts";
 import { type Edition, editionOf } from "#shared/contract/edition.ts";
-import { ConfigurationError, messageOf } from "#shared/errors.ts";
+import { ConfigurationError, messageOf, ValkeyError } from "#shared/errors.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
 import type { Telemetry } from "#shared/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import { recordEdition } from "#shared/valkey/library.ts";
 
 /**
  * Throws a ConfigurationError where the recorded partition count is another one: flows would be looked for
@@ -29,9 +30,9 @@ export async function checkPartitions(
  * The edition to speak: the configured one, or the one that the loaded library has. `ensureLibrary` is called where a
  * primary lacks the library, and where the configuration asks for an edition.
  *
- * Throws a ConfigurationError where the version is unknown, where two primaries speak different editions, and where
- * none has a library. A primary that lacks somebody else's library is told of and left to its owner: messages for its
- * slots come again, and the others are dispatched.
+ * Throws a ConfigurationError where the version is unknown or two primaries speak different editions, and a ValkeyError
+ * where no primary has a library. A primary that lacks somebody else's library, or does not answer, is told of:
+ * messages for its slots come again, and the others are dispatched.
  */
 export async function findEdition(
   valkey: Valkey,
@@ -44,44 +45,58 @@ export async function findEdition(
     return edition;
   }
   let versions = await versionsOf(valkey);
-  if (versions.some(({ version }) => version === undefined)) {
+  if (versions.some(({ state }) => state === "lacking")) {
     await ensureLibrary();
     versions = await versionsOf(valkey);
   }
-  const lacking = versions.filter(({ version }) => version === undefined).map(({ node }) => node);
   const editions = new Set(
-    versions.flatMap(({ version }) => (version === undefined ? [] : [editionOf(version)])),
+    versions.flatMap(({ state, version }) => (state === "loaded" ? [editionOf(version)] : [])),
   );
   const [found, ...others] = editions;
-  if (found === undefined || others.length > 0) {
-    const loaded = versions.map(({ node, version }) => `${node} ${String(version ?? "none")}`).join(", ");
+  if (others.length > 0) {
     throw new ConfigurationError([
-      `the primaries must have one edition of the flowfabric library, and have the versions: ${loaded}`,
+      "the primaries have different editions of the flowfabric library: load one everywhere, or set LIBRARY_EDITION " +
+        `to 11 or 14 to have ours loaded in that edition: ${versions.map(told).join(", ")}`,
     ]);
   }
-  if (lacking.length > 0) {
-    telemetry.error("primaries lack the flowfabric library that the others have: load it there", {
-      primaries: lacking,
+  if (found === undefined) {
+    throw new ValkeyError(`no primary has a flowfabric library: ${versions.map(told).join(", ")}`);
+  }
+  const missing = versions.filter(({ state }) => state !== "loaded");
+  if (missing.length > 0) {
+    telemetry.error("messages for some primaries cannot be dispatched", { primaries: missing.map(told) });
+  }
+  try {
+    await recordEdition(valkey, found);
+  } catch (error) {
+    telemetry.warn("the edition could not be recorded: functions that are flushed may come back in another", {
+      reason: messageOf(error),
     });
   }
   return found;
 }
 
-interface LoadedVersion {
+function told({ node, state, version }: NodeVersion): string {
+  return `${node}: ${state === "lacking" ? "none" : String(version)}`;
+}
+
+interface NodeVersion {
   /** `host:port`. */
   readonly node: string;
-  /** Undefined: the primary has no such function. */
+  readonly state: "loaded" | "lacking" | "unreachable";
+  /** What the primary replied, or why it did not. */
   readonly version: unknown;
 }
 
-async function versionsOf(valkey: Valkey): Promise<LoadedVersion[]> {
+async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
   return Promise.all(
-    (await valkey.primaries()).map(async ({ name: node, call }) => {
+    (await valkey.primaries()).map(async ({ name: node, call }): Promise<NodeVersion> => {
       try {
-        return { node, version: await call("fcall", "ff_version", 0) };
+        return { node, state: "loaded", version: await call("fcall", "ff_version", 0) };
       } catch (error) {
-        if (!messageOf(error).startsWith("ERR Function not found")) throw error;
-        return { node, version: undefined };
+        const reason = messageOf(error);
+        const isLacking = reason.startsWith("ERR Function not found");
+        return { node, state: isLacking ? "lacking" : "unreachable", version: reason };
       }
     }),
   );

@@ -15,6 +15,8 @@ const CONCURRENCY = 8;
 /** Sends of one entry, the first included, before it counts as refused. */
 const ATTEMPTS = 4;
 const FIRST_PAUSE_MS = 50;
+/** A timer cannot be set for longer. */
+const LONGEST_TIMER_MS = 2 ** 31;
 
 /** A message to send; its place in the batch is the sender's business. */
 export type QueueEntry = Omit<SendMessageBatchRequestEntry, "Id">;
@@ -35,27 +37,36 @@ export class BatchSender {
     this.#queueUrl = queueUrl;
   }
 
-  /** Sends all of them; results are in the entries' order. Never rejects. */
-  async send(entries: readonly QueueEntry[]): Promise<SendResult[]> {
+  /**
+   * Sends all of them; results are in the entries' order. Never rejects. What is not accepted by `deadlineMs`
+   * (milliseconds since the epoch; none unless given) is given up.
+   */
+  async send(entries: readonly QueueEntry[], deadlineMs = Number.POSITIVE_INFINITY): Promise<SendResult[]> {
+    const leftMs = deadlineMs - Date.now();
+    const signal = leftMs < LONGEST_TIMER_MS ? AbortSignal.timeout(Math.max(0, leftMs)) : undefined;
     const results = new Array<SendResult>(entries.length);
     const batches = inBatches(entries);
     const queue = batches.values();
     const senders = Array.from({ length: Math.min(CONCURRENCY, batches.length) }, async () => {
-      for (const batch of queue) await this.#sendBatch(batch, results);
+      for (const batch of queue) await this.#sendBatch(batch, results, signal);
     });
     await Promise.all(senders);
     return results;
   }
 
-  async #sendBatch(batch: readonly Pending[], results: SendResult[]): Promise<void> {
+  async #sendBatch(
+    batch: readonly Pending[],
+    results: SendResult[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     let pending = batch;
     for (let attempt = 1; pending.length > 0; attempt += 1) {
-      const refusals = await this.#attempt(pending);
+      const refusals = await this.#attempt(pending, signal);
       const again: Pending[] = [];
       for (const entry of pending) {
         const refusal = refusals.get(entry.position);
         if (refusal === undefined) results[entry.position] = { ok: true };
-        else if (refusal.final || attempt === ATTEMPTS) {
+        else if (refusal.final || attempt === ATTEMPTS || signal?.aborted === true) {
           results[entry.position] = { ok: false, error: new PublishError(refusal.reason) };
         } else again.push(entry);
       }
@@ -65,14 +76,17 @@ export class BatchSender {
   }
 
   /** Sends the entries once; maps the position of each that SQS did not accept to its reason. */
-  async #attempt(pending: readonly Pending[]): Promise<Map<number, Refusal>> {
+  async #attempt(
+    pending: readonly Pending[],
+    signal: AbortSignal | undefined,
+  ): Promise<Map<number, Refusal>> {
     const refusals = new Map<number, Refusal>();
     const command = new SendMessageBatchCommand({
       QueueUrl: this.#queueUrl,
       Entries: pending.map(({ entry, position }) => ({ ...entry, Id: String(position) })),
     });
     try {
-      const response = await this.#client.send(command);
+      const response = await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
       const accepted = new Set(response.Successful?.map(({ Id: id }) => id));
       const failed = new Map(response.Failed?.map((refused) => [refused.Id, refused]));
       for (const { position } of pending) {

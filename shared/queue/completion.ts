@@ -20,6 +20,9 @@ export type SendResult = { readonly ok: true } | { readonly ok: false; readonly 
 
 /** Where completions are sent. */
 export interface CompletionSink {
-  /** Sends all of them; results are in the completions' order. Never rejects. */
-  send(completions: readonly Completion[]): Promise<SendResult[]>;
+  /**
+   * Sends all of them; results are in the completions' order. Never rejects. What is not accepted by `deadlineMs`
+   * (milliseconds since the epoch; none unless given) is given up.
+   */
+  send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]>;
 }

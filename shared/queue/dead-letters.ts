@@ -37,6 +37,7 @@ export interface DeadLetter {
 export async function sendToDeadLetters(
   sender: Pick<BatchSender, "send">,
   letters: readonly DeadLetter[],
+  deadlineMs?: number,
 ): Promise<SendResult[]> {
   const results: SendResult[] = [];
   const entries: QueueEntry[] = [];
@@ -54,7 +55,7 @@ export async function sendToDeadLetters(
       positions.push(position);
     }
   }
-  const sent = await sender.send(entries);
+  const sent = await sender.send(entries, deadlineMs);
   for (const [index, position] of positions.entries()) {
     results[position] = sent[index] ?? { ok: false, error: new PublishError("the message was not sent") };
   }

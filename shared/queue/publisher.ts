@@ -11,7 +11,10 @@ export class SqsCompletionSink implements CompletionSink {
     this.#sender = new BatchSender(client, queueUrl);
   }
 
-  send(completions: readonly Completion[]): Promise<SendResult[]> {
-    return this.#sender.send(completions.map((completion, index) => entryOf(completion, String(index))));
+  send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]> {
+    return this.#sender.send(
+      completions.map((completion, index) => entryOf(completion, String(index))),
+      deadlineMs,
+    );
   }
 }

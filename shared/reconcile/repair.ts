@@ -37,7 +37,10 @@ export async function repair(
     });
     for (const slice of chunked(due, () => 1, SENDS_AT_ONCE)) {
       await run.step();
-      const results = await run.ports.sink.send(slice.map(({ completion }) => completion));
+      const results = await run.ports.sink.send(
+        slice.map(({ completion }) => completion),
+        run.ports.deadlineMs,
+      );
       for (const [position, { upstream }] of slice.entries()) {
         const result = results[position];
         if (result?.ok) remember(run, sent, upstream);

@@ -50,12 +50,14 @@ const CLUSTER: ClusterOptions = {
 };
 
 /**
- * Replies that say: this is not the server that the client takes it for, or not any more. A function that raises an
- * error is one of them: its library may have been replaced by one of another edition. A client that heard one is not
+ * Replies that say: this is not the server that the client takes it for, or not any more. Any error that a function
+ * raises is one of them: its library may have been replaced by one of another edition. A client that heard one is not
  * used again, so that the next one asks anew who serves what, and in which edition.
  */
 const WRONG_SERVER =
-  /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR user_function\b/;
+  /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR (?!Function not found)/;
+/** What iovalkey says of a whole pipeline for the sake of one command whose keys are in two slots. */
+const CROSS_SLOT = /belong to the same slot/;
 
 /** One primary of the deployment. */
 export interface ValkeyNode {
@@ -156,16 +158,24 @@ export class Valkey implements Pipelines {
     try {
       return (await this.#within(() => this.#client.pipeline(lines).exec())) ?? [];
     } catch (error) {
+      if (lines.length > 1 && CROSS_SLOT.test(messageOf(error))) {
+        // One bad command must not fail the others of its partition.
+        return (await Promise.all(lines.map((line) => this.#exec([line])))).flat();
+      }
       return lines.map(() => [error instanceof Error ? error : new Error(String(error))]);
     }
   }
 
-  /** One deadline for all that is sent at once, rather than a timer for each command. */
+  /**
+   * One deadline for all that is sent at once, rather than a timer for each command. A late reply breaks the client;
+   * what is under way to other nodes of a cluster goes on.
+   */
   async #within<T>(send: () => Promise<T>): Promise<T> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => {
       reject(new Error(`no reply within ${this.#timeoutMs} ms`));
-      this.close();
+      // The one server is silent: what is asked next need not wait for it. Of a cluster only one node may be.
+      if (this.#client instanceof Redis) this.close();
     }, this.#timeoutMs);
     try {
       return await Promise.race([send(), late]);
@@ -182,7 +192,7 @@ export class Valkey implements Pipelines {
    */
   #noticed(thrown: unknown): ValkeyError {
     if (thrown instanceof ValkeyError) return thrown;
-    if (thrown instanceof ReplyError) {
+    if (thrown instanceof ReplyError || CROSS_SLOT.test(messageOf(thrown))) {
       if (WRONG_SERVER.test(messageOf(thrown))) this.#isBroken = true;
       return new ValkeyError(messageOf(thrown));
     }

@@ -1,6 +1,7 @@
 import { functionNames, LIBRARY_NAME, librarySource } from "#lua/library.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { ConfigurationError, ProtocolError } from "#shared/errors.ts";
+import { EDITION_KEY } from "#shared/keys.ts";
 import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
 
 /**
@@ -22,8 +23,9 @@ const MAX_LOOKS = 3;
  * changes nothing more.
  *
  * `wanted` is the edition that every primary shall have: one of ours of the other edition is replaced. `auto`
- * stays with the edition of ours that is loaded, and loads it where a primary lacks it; only where no primary has
- * any does it load `preset`.
+ * stays with the edition of ours that is loaded, and loads it where a primary lacks it; where no primary has any, it
+ * loads the one that is recorded as last loaded or spoken, and only where none is recorded, `preset`: flushed
+ * functions must not come back in an edition that takes a group of edges for none.
  *
  * Rejects with what the server or the client raised, with a ProtocolError when FUNCTION LIST replies something
  * else than libraries, and under `auto` with a ConfigurationError when the primaries have both editions.
@@ -38,7 +40,11 @@ export async function ensureLibrary(
   for (let look = 1; ; look += 1) {
     const found = await Promise.all(nodes.map(libraryOf));
     if (found.includes("foreign")) return "foreign";
-    const source = librarySource(wanted === "auto" ? editionAmong(found, preset) : wanted);
+    const edition =
+      wanted === "auto" ? (editionAmong(found) ?? (await recordedEdition(valkey)) ?? preset) : wanted;
+    // Recorded first: whoever dies in between has loaded nothing yet.
+    await recordEdition(valkey, edition);
+    const source = librarySource(edition);
     const loads = await Promise.allSettled(nodes.map((node, index) => load(node, found[index], source)));
     if (loads.some((result) => result.status === "fulfilled" && result.value)) hasLoaded = true;
     const failure = loads.find((result) => result.status === "rejected");
@@ -53,7 +59,19 @@ function isAlreadyThere(error: unknown): boolean {
   return error instanceof Error && ALREADY_THERE.test(error.message);
 }
 
-function editionAmong(found: readonly Found[], preset: Edition): Edition {
+/** Records the edition that is spoken here, for the day when nobody has the library any more. */
+export async function recordEdition(valkey: Valkey, edition: Edition): Promise<void> {
+  if ((await recordedEdition(valkey)) !== edition) await valkey.call("set", EDITION_KEY, edition);
+}
+
+async function recordedEdition(valkey: Valkey): Promise<Edition | undefined> {
+  const text = String(await valkey.call("get", EDITION_KEY));
+  if (text === "11") return 11;
+  return text === "14" ? 14 : undefined;
+}
+
+/** The one edition of ours that primaries have; undefined where none has any. */
+function editionAmong(found: readonly Found[]): Edition | undefined {
   const editions = new Set(found.flatMap((library) => (typeof library === "object" ? library.edition : [])));
   if (editions.size > 1) {
     throw new ConfigurationError([
@@ -61,7 +79,7 @@ function editionAmong(found: readonly Found[], preset: Edition): Edition {
         "set LIBRARY_EDITION to 11 or 14 to say which one all shall have",
     ]);
   }
-  const [edition = preset] = editions;
+  const [edition] = editions;
   return edition;
 }
 

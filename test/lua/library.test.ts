@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
 import { LIBRARY_NAME, librarySource } from "#lua/library.ts";
+import { EDITION_KEY } from "#shared/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { connectTo } from "#test/support/valkey.ts";
@@ -38,6 +39,18 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
 
   beforeEach(async () => {
     await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await valkey.call("del", EDITION_KEY);
+  });
+
+  test("what was flushed comes back in the edition that was last loaded, whatever the preset", async () => {
+    await ensureLibrary(valkey, 14);
+    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    expect(await ensureLibrary(valkey, "auto", 11)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(everyPrimary("26"));
+    await ensureLibrary(valkey, 11);
+    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    expect(await ensureLibrary(valkey, "auto", 14)).toBe("loaded");
+    expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
   test("loads it on every primary, once", async () => {

@@ -1,0 +1,37 @@
+import type { Kind } from "#test/faults/case.ts";
+import { duplicates } from "#test/faults/kinds/duplicates.ts";
+import { failover } from "#test/faults/kinds/failover.ts";
+import { flush } from "#test/faults/kinds/flush.ts";
+import { kill } from "#test/faults/kinds/kill.ts";
+import { lateEdge } from "#test/faults/kinds/late-edge.ts";
+import { malformed } from "#test/faults/kinds/malformed.ts";
+import { overlap } from "#test/faults/kinds/overlap.ts";
+import { pause } from "#test/faults/kinds/pause.ts";
+import { queue } from "#test/faults/kinds/queue.ts";
+import { replay } from "#test/faults/kinds/replay.ts";
+import { resharding } from "#test/faults/kinds/resharding.ts";
+import { restart } from "#test/faults/kinds/restart.ts";
+import { silence } from "#test/faults/kinds/silence.ts";
+import { unsent } from "#test/faults/kinds/unsent.ts";
+import { visibility } from "#test/faults/kinds/visibility.ts";
+import { wide } from "#test/faults/kinds/wide.ts";
+
+/** Every way of breaking things. Those that take longest come first, so that nobody waits for them in the end. */
+export const KINDS: readonly Kind[] = [
+  wide,
+  pause,
+  kill,
+  failover,
+  silence,
+  queue,
+  restart,
+  resharding,
+  flush,
+  visibility,
+  duplicates,
+  overlap,
+  malformed,
+  replay,
+  lateEdge,
+  unsent,
+];
