@@ -67,7 +67,11 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
         return counter.pipelined(commands);
       },
     };
-    return windowed({ valkey: watched, now: () => (kept >= places ? DEADLINE : Date.now()), deadlineMs: DEADLINE });
+    return windowed({
+      valkey: watched,
+      now: () => (kept >= places ? DEADLINE : Date.now()),
+      deadlineMs: DEADLINE,
+    });
   }
 
   const publishedIds = async (): Promise<string[]> =>
@@ -135,6 +139,31 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES);
     await queue.drain();
+  });
+
+  it("publishes in slices, and leaves to the next delivery what it has no time for", async () => {
+    const scene = new Scene(valkey);
+    const { parent, children } = await bulkFamily(scene, 1_200);
+    await scene.finish(parent, "failed");
+    const event = eventOf(parent.id, scene.flow.id);
+    const healthy = portsOf(valkey, queue);
+    let sends = 0;
+    const slow = portsOf(valkey, queue, {
+      sink: {
+        send: (completions, deadlineMs) => {
+          sends += 1;
+          return healthy.sink.send(completions, deadlineMs);
+        },
+      },
+      now: () => (sends > 0 ? DEADLINE : Date.now()),
+      deadlineMs: DEADLINE,
+    });
+    expect(await dispatchOne(slow, event)).toMatchObject([{ name: "OutOfTimeError", retryable: true }]);
+    const published = await publishedIds();
+    expect(published).toHaveLength(500);
+    const rest = portsOf(valkey, queue);
+    expect(await dispatchOne(rest, event)).toEqual([]);
+    expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
   });
 
   it("does not step over an edge that failed", async () => {

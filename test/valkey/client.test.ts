@@ -6,6 +6,7 @@ import { command } from "#shared/valkey/command.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { SessionKeeper } from "#shared/valkey/session.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const P = 7 as Partition;
 const GET = command(P, "get", "{fp:7}");
@@ -91,6 +92,24 @@ describe("a client of Valkey", () => {
       error: { message: expect.stringMatching(/^READONLY|^LOADING|^MASTERDOWN/) },
     });
     expect(valkey.isBroken).toBe(true);
+    valkey.close();
+  });
+});
+
+describe("a client of a cluster", () => {
+  it("lets a command whose keys are in two slots fail alone", async () => {
+    const [cluster] = DEPLOYMENTS.filter(({ name }) => name === "cluster");
+    const valkey = cluster?.connect();
+    if (valkey === undefined) throw new Error("no cluster");
+    const [good, bad, other] = await valkey.pipelined([
+      command(P, "set", "{fp:7}:test:cross-slot", "1"),
+      command(P, "mget", "{fp:7}:a", "{fp:8}:a"),
+      command(P, "del", "{fp:7}:test:cross-slot"),
+    ]);
+    expect(good).toEqual({ ok: true, value: "OK" });
+    expect(bad).toMatchObject({ ok: false, error: { message: expect.stringContaining("same slot") } });
+    expect(other).toEqual({ ok: true, value: 1 });
+    expect(valkey.isBroken).toBe(false);
     valkey.close();
   });
 });
