@@ -5,7 +5,7 @@ import { decodeResolution, type Resolution, resolveDependency } from "#shared/co
 import { readStates } from "#shared/dispatch/children.ts";
 import type { Cascade, ChildState, ChildWork } from "#shared/dispatch/work.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
-import { METRICS, type Telemetry } from "#shared/telemetry.ts";
+import { METRICS, type MetricName, type Telemetry } from "#shared/telemetry.ts";
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
 
 /**
@@ -35,18 +35,21 @@ export async function resolveChildren(fanOut: FanOut, children: readonly ChildWo
   const nowMs = fanOut.now();
   const cascades: Cascade[] = [];
   const resolvedBefore: ChildWork[] = [];
+  const tally = new Map<MetricName, number>();
   for (const { child, result } of await callAll(fanOut, children, nowMs)) {
     const resolution = interpret(result);
     if (resolution instanceof Error) {
       child.work.faults.push(resolution);
       continue;
     }
-    count(fanOut.telemetry, resolution);
+    for (const metric of metricsOf(resolution)) tally.set(metric, (tally.get(metric) ?? 0) + 1);
     if (resolution.kind === "already_resolved") resolvedBefore.push(child);
     if (resolution.kind === "impossible" && resolution.childSkipped) {
       cascades.push({ cause: child, completedAt: String(nowMs), isInherited: false });
     }
   }
+  // Every value of a metric is written to the log: one for each metric, and not one for each edge.
+  for (const [metric, value] of tally) fanOut.telemetry.count(metric, value);
   return [...cascades, ...(await unpublished(fanOut, resolvedBefore))];
 }
 
@@ -112,22 +115,19 @@ function interpret(result: ValkeyResult): Exclude<Resolution, { kind: "refused" 
   return new RefusedError("ff_resolve_dependency", value.code, value.detail, value.code === NOT_APPLIED);
 }
 
-function count(telemetry: Telemetry, resolution: Exclude<Resolution, { kind: "refused" }>): void {
+function metricsOf(resolution: Exclude<Resolution, { kind: "refused" }>): readonly MetricName[] {
   switch (resolution.kind) {
     case "satisfied":
-      telemetry.count(METRICS.edgesSatisfied);
-      break;
+      return [METRICS.edgesSatisfied];
     case "impossible":
-      telemetry.count(METRICS.edgesImpossible);
-      if (resolution.childSkipped) telemetry.count(METRICS.childrenSkipped);
-      break;
+      return resolution.childSkipped
+        ? [METRICS.edgesImpossible, METRICS.childrenSkipped]
+        : [METRICS.edgesImpossible];
     case "already_resolved":
-      telemetry.count(METRICS.edgesAlreadyResolved);
-      break;
+      return [METRICS.edgesAlreadyResolved];
     case "pending":
     case "already_fired":
-      telemetry.count(METRICS.edgesCountedInGroup);
-      break;
+      return [METRICS.edgesCountedInGroup];
   }
 }
 

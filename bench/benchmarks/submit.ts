@@ -1,0 +1,53 @@
+import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
+import { timed } from "#bench/measure.ts";
+import { atMost, type Row } from "#bench/report.ts";
+import { expectChildren, layered, type Scene, submit } from "#bench/scenes.ts";
+import { BenchServer } from "#bench/server.ts";
+
+const SIZES = [100, 1_000, 10_000];
+const QUICK_SIZES = [100];
+const JUDGED = 10_000;
+const JUDGED_MS = 10_000;
+/** The least of so many: the graph is the same each time. */
+const ROUNDS = 3;
+
+export const submission: Benchmark = {
+  name: "submit",
+  measured: "submitting a layered graph in which every task but the first layer's has four upstreams",
+  notShown: "parsing a workflow file; a network; the submitter is no function, and is measured as it runs",
+  async run({ quick, note }) {
+    const rows: Row[] = [];
+    let before: { readonly size: number; readonly ms: number } | undefined;
+    for (const size of quick ? QUICK_SIZES : SIZES) {
+      note(`${size} executions`);
+      await using server = await BenchServer.start();
+      const workflow = layered(size);
+      let ms = Number.POSITIVE_INFINITY;
+      for (let round = 0; round < (quick ? 1 : ROUNDS); round += 1) {
+        await server.client.flushdb("SYNC");
+        let scene: Scene | undefined;
+        const spent = await timed(async () => {
+          scene = await submit(server.valkey, workflow);
+        });
+        if (scene === undefined) continue;
+        await expectChildren(server.valkey, [scene], "blocked");
+        expectEqual("edges", scene.plan.edgeCount, workflow.edges.length);
+        ms = Math.min(ms, spent);
+      }
+      const goals = [];
+      if (size === JUDGED)
+        goals.push(atMost("10,000 executions with 40,000 edges in at most 10 s (ms)", ms, JUDGED_MS));
+      if (before !== undefined) {
+        const growth = ms / size / (before.ms / before.size);
+        goals.push(atMost(`linear: time for each at most 1.3 times that of ${before.size}`, growth, 1.3));
+      }
+      rows.push({
+        what: `${size} executions`,
+        figures: { ms, edges: workflow.edges.length, micros_per_edge: (ms * 1_000) / workflow.edges.length },
+        goals,
+      });
+      before = { size, ms };
+    }
+    return rows;
+  },
+};

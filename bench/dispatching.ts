@@ -1,0 +1,151 @@
+/** The built dispatcher on a benchmark's server, and the built function around it. */
+
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import type { SQSEvent } from "aws-lambda";
+import { expectEqual } from "#bench/benchmark.ts";
+import type { Core } from "#bench/built-core.ts";
+import { ROUTER } from "#bench/scenes.ts";
+import { type FunctionOptions, FunctionProcess } from "#local/function-process.ts";
+import type { Completion, CompletionSink } from "#shared/queue/completion.ts";
+import { type CompletionEvent, entryOf } from "#shared/queue/message.ts";
+import type { Telemetry } from "#shared/telemetry.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { RoundCounter } from "#test/support/round-counter.ts";
+
+const MAX_CASCADE_DEPTH = 50;
+/** Dispatches that are measured here succeed: whoever hears a warning has set the scene wrongly. */
+const TELEMETRY: Telemetry = {
+  count: () => undefined,
+  info: () => undefined,
+  warn: (message) => {
+    throw new Error(`the dispatcher warned: ${message}`);
+  },
+  error: (message) => {
+    throw new Error(`the dispatcher failed: ${message}`);
+  },
+};
+
+/** What the dispatcher needs of a client. */
+export type Client = Pick<Valkey, "pipelined" | "call">;
+
+export type Dispatch = (events: readonly CompletionEvent[]) => Promise<void>;
+
+/** Dispatches a batch, and throws where a message of it would come again. */
+export function dispatcher(core: Core, valkey: Client, sink: CompletionSink): Dispatch {
+  return async (events) => {
+    const faults = await core.dispatch(
+      {
+        valkey,
+        sink,
+        router: ROUTER,
+        edition: 11,
+        telemetry: TELEMETRY,
+        maxCascadeDepth: MAX_CASCADE_DEPTH,
+        deadlineMs: Number.POSITIVE_INFINITY,
+        now: Date.now,
+        ensureLibrary: () => Promise.reject(new Error("the server lacks the library")),
+      },
+      events,
+    );
+    for (const fault of faults.flat()) throw fault;
+  };
+}
+
+export interface Traffic {
+  readonly rounds: number;
+  readonly commands: number;
+}
+
+/** Dispatches once and counts what goes to Valkey; throws where it takes other than so many round trips. */
+export async function dispatchCounted(
+  core: Core,
+  valkey: Client,
+  sink: CompletionSink,
+  events: readonly CompletionEvent[],
+  expectedRounds: number,
+): Promise<Traffic> {
+  let commands = 0;
+  const counter = new RoundCounter({
+    pipelined: (batch) => {
+      commands += batch.length;
+      return valkey.pipelined(batch);
+    },
+    call: (name, ...args) => {
+      commands += 1;
+      return valkey.call(name, ...args);
+    },
+  });
+  await dispatcher(core, counter, sink)(events);
+  expectEqual("round trips", counter.rounds, expectedRounds);
+  return { rounds: counter.rounds, commands };
+}
+
+const BUNDLES = {
+  dispatch: fileURLToPath(new URL("../dist/dispatch/index.mjs", import.meta.url)),
+  reconcile: fileURLToPath(new URL("../dist/reconcile/index.mjs", import.meta.url)),
+};
+
+export interface FunctionSettings {
+  readonly name: keyof typeof BUNDLES;
+  readonly valkeyUrl: URL;
+  /** Of a queue; without one a function that sends anything fails. */
+  readonly queue?: { readonly queueUrl: string; readonly environment: Readonly<Record<string, string>> };
+  readonly onOutput?: (text: string) => void;
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+/** How a built function is run here. */
+export function functionOptions(settings: FunctionSettings): FunctionOptions {
+  const { name, valkeyUrl, queue, onOutput = () => undefined, environment = {} } = settings;
+  return {
+    functionName: `sluice-${name}`,
+    bundle: BUNDLES[name],
+    timeoutMs: 300_000,
+    onOutput,
+    environment: {
+      AWS_REGION: "us-east-1",
+      AWS_ACCESS_KEY_ID: "none",
+      AWS_SECRET_ACCESS_KEY: "none",
+      ...queue?.environment,
+      VALKEY_URL: valkeyUrl.href,
+      COMPLETIONS_QUEUE_URL: queue?.queueUrl ?? "http://127.0.0.1:9/000000000000/none",
+      ...environment,
+    },
+  };
+}
+
+export function startFunction(settings: FunctionSettings): FunctionProcess {
+  return new FunctionProcess(functionOptions(settings));
+}
+
+/** Completions as Lambda hands them to the function. */
+export function sqsEventOf(completions: readonly Completion[]): SQSEvent {
+  return {
+    Records: completions.map((completion, index) => ({
+      messageId: randomUUID(),
+      receiptHandle: String(index),
+      body: entryOf(completion, String(index)).MessageBody ?? "",
+      attributes: {
+        ApproximateReceiveCount: "1",
+        SentTimestamp: "0",
+        SenderId: "bench",
+        ApproximateFirstReceiveTimestamp: "0",
+      },
+      messageAttributes: {
+        depth: { dataType: "Number", stringValue: String(completion.depth) },
+        root: { dataType: "String", stringValue: completion.root },
+      },
+      md5OfBody: "",
+      eventSource: "aws:sqs",
+      eventSourceARN: "arn:aws:sqs:us-east-1:000000000000:completions",
+      awsRegion: "us-east-1",
+    })),
+  };
+}
+
+/** Has the function handle the completions; throws where one of them would come again. */
+export async function invoke(fn: FunctionProcess, completions: readonly Completion[]): Promise<void> {
+  const answer = await fn.invoke(sqsEventOf(completions));
+  expectEqual("the function's answer", JSON.stringify(answer), '{"batchItemFailures":[]}');
+}

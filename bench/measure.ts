@@ -1,0 +1,54 @@
+/** Taking times: medians of alternating sides, since whatever else the machine does then hits all sides alike. */
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((left, right) => left - right);
+  const middle = sorted.length / 2;
+  const upper = sorted[Math.floor(middle)];
+  if (upper === undefined) throw new RangeError("a median of nothing");
+  const lower = Number.isInteger(middle) ? (sorted[middle - 1] ?? upper) : upper;
+  return (lower + upper) / 2;
+}
+
+/** Milliseconds that something takes. */
+export async function timed(run: () => Promise<unknown>): Promise<number> {
+  const begun = performance.now();
+  await run();
+  return performance.now() - begun;
+}
+
+/** One measurement: a figure, or several at once by name. */
+export type Side = () => Promise<number>;
+
+/**
+ * Takes turns: every side once in each round, in the opposite order in every second one. Returns each side's
+ * median; one round before the first is thrown away.
+ */
+export async function alternate<Name extends string>(
+  rounds: number,
+  sides: Readonly<Record<Name, Side>>,
+): Promise<Record<Name, number>> {
+  const names = Object.keys(sides) as Name[];
+  const figures = new Map<Name, number[]>(names.map((name) => [name, []]));
+  for (let round = 0; round <= rounds; round += 1) {
+    for (const name of round % 2 === 0 ? names : names.toReversed()) {
+      const figure = await sides[name]();
+      if (round > 0) figures.get(name)?.push(figure);
+    }
+  }
+  const medians = {} as Record<Name, number>;
+  for (const [name, values] of figures) medians[name] = median(values);
+  return medians;
+}
+
+/** The slope of the straight line through the values, per step, by least squares. */
+export function slope(values: readonly number[]): number {
+  const centre = (values.length - 1) / 2;
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  let covariance = 0;
+  let variance = 0;
+  for (const [step, value] of values.entries()) {
+    covariance += (step - centre) * (value - mean);
+    variance += (step - centre) ** 2;
+  }
+  return variance === 0 ? 0 : covariance / variance;
+}

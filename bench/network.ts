@@ -1,0 +1,36 @@
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+
+const PROXY = fileURLToPath(new URL("delay-proxy-process.ts", import.meta.url));
+
+/** A way to a server that takes time. */
+export interface Network extends AsyncDisposable {
+  readonly url: URL;
+}
+
+/** Starts a proxy before a server, in a process of its own. `delayMs` is that of one direction. */
+export async function startNetwork(server: URL, delayMs: number): Promise<Network> {
+  const child = fork(PROXY, [server.href, String(delayMs)], {
+    stdio: ["ignore", "inherit", "inherit", "ipc"],
+  });
+  const exited = once(child, "exit");
+  const [started]: unknown[] = await Promise.race([
+    once(child, "message"),
+    exited.then(() => Promise.reject(new Error("the delay proxy did not start"))),
+  ]);
+  const url = new URL(server);
+  url.port = String(portOf(started));
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      child.disconnect();
+      await exited;
+    },
+  };
+}
+
+function portOf(message: unknown): number {
+  if (typeof message === "object" && message !== null && "port" in message) return Number(message.port);
+  throw new TypeError("the delay proxy did not tell its port");
+}

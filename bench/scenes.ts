@@ -1,0 +1,134 @@
+/** Workflows to measure on, submitted and worked by the code that does that elsewhere. */
+
+import { randomUUID } from "node:crypto";
+import { expectEqual } from "#bench/benchmark.ts";
+import { Census } from "#local/census.ts";
+import { type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
+import { PartitionRouter } from "#shared/partitions.ts";
+import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
+import type { CompletionEvent } from "#shared/queue/message.ts";
+import { type Plan, planSubmission } from "#shared/submission/plan.ts";
+import { submitFlow } from "#shared/submission/submit.ts";
+import type { Task, Workflow } from "#shared/submission/workflow.ts";
+import type { Pipelines } from "#shared/valkey/command.ts";
+import { workBatch } from "#shared/worker/worker.ts";
+
+export const ROUTER = new PartitionRouter();
+const LANE = unwrap(parseLaneId("default"));
+const NAMESPACE = "bench";
+const IDENTITY = { workerId: "bench", instanceId: "bench-1" };
+/** What an execution that succeeds leaves for its children. */
+const RESULT = JSON.stringify({ rows: "x".repeat(1_000) });
+
+/** Keeps what is sent, for a benchmark to deliver itself. */
+export class Outbox implements CompletionSink {
+  readonly sent: Completion[] = [];
+
+  send(completions: readonly Completion[]): Promise<SendResult[]> {
+    this.sent.push(...completions);
+    return Promise.resolve(completions.map(() => ({ ok: true })));
+  }
+}
+
+export interface Scene {
+  readonly plan: Plan;
+  readonly flowId: FlowId;
+}
+
+function task(id: string): Task {
+  return { id, lane: LANE, priority: 0, payload: "" };
+}
+
+/** Roots of which each leads to every child. */
+export function star(children: number, options: { roots?: number; dataPassing?: boolean } = {}): Workflow {
+  const { roots: rootCount = 1, dataPassing = false } = options;
+  const roots = Array.from({ length: rootCount }, (_, number) => `root-${number}`);
+  const leaves = Array.from({ length: children }, (_, number) => `child-${number}`);
+  return {
+    name: "star",
+    tasks: [...roots, ...leaves].map(task),
+    edges: roots.flatMap((from) => leaves.map((to) => ({ from, to, dataPassing }))),
+  };
+}
+
+/** A root and `descendants` below it, each with one parent, and ten children as long as there are any. */
+export function tree(descendants: number): Workflow {
+  const ids = Array.from({ length: descendants + 1 }, (_, number) => `node-${number}`);
+  return {
+    name: "tree",
+    tasks: ids.map(task),
+    edges: ids.slice(1).map((to, position) => ({
+      from: ids[Math.floor(position / 10)] ?? "",
+      to,
+      dataPassing: false,
+    })),
+  };
+}
+
+/** Layers in which every task has four upstreams in the layer before. */
+export function layered(tasks: number): Workflow {
+  const width = Math.max(4, Math.round(Math.sqrt(tasks)));
+  const ids = Array.from({ length: tasks }, (_, number) => `task-${number}`);
+  const edges = ids.slice(width).flatMap((to, position) => {
+    const layer = Math.floor(position / width) * width;
+    return [0, 1, 2, 3].map((step) => ({
+      from: ids[layer + ((position + step) % width)] ?? "",
+      to,
+      dataPassing: false,
+    }));
+  });
+  return { name: "layered", tasks: ids.map(task), edges };
+}
+
+export async function submit(
+  valkey: Pipelines,
+  workflow: Workflow,
+  router: PartitionRouter = ROUTER,
+): Promise<Scene> {
+  const flowId = unwrap(parseFlowId(randomUUID()));
+  await submitFlow({ valkey, router, completions: new Outbox() }, workflow, { flowId, namespace: NAMESPACE });
+  return { flowId, plan: planSubmission(router, workflow, flowId, NAMESPACE) };
+}
+
+/** Has a worker end what is eligible in the scene's partition: its roots. Their completions, as they are sent. */
+export async function endRoots(
+  valkey: Pipelines,
+  { plan }: Scene,
+  outcome: "success" | "failed",
+): Promise<readonly Completion[]> {
+  const completions = new Outbox();
+  const { partition } = plan.flow;
+  const roots = plan.tasks.filter(({ incoming }) => incoming.length === 0).length;
+  const worked = await workBatch(
+    { valkey, completions, identity: IDENTITY },
+    { partition, lane: LANE },
+    () =>
+      Promise.resolve(
+        outcome === "success" ? { outcome, result: RESULT } : { outcome, reason: "it was to fail" },
+      ),
+    { limit: roots },
+  );
+  expectEqual("roots that ended", worked.length, roots);
+  return completions.sent;
+}
+
+export function eventOf({ executionId, flowId, depth, root }: Completion): CompletionEvent {
+  return { executionId, flowId, depth, root, traceparent: undefined };
+}
+
+/** Throws unless every execution of the scenes is where it must be: the roots ended, all others in one state. */
+export async function expectChildren(
+  valkey: Pipelines,
+  scenes: readonly Scene[],
+  state: "eligible" | "skipped" | "blocked",
+): Promise<void> {
+  const children = scenes.flatMap(({ plan }) => plan.tasks.filter(({ incoming }) => incoming.length > 0));
+  const census = new Census(
+    valkey,
+    ROUTER,
+    children.map(({ keys }) => keys.id),
+  );
+  const { ended, ready, blocked } = await census.take();
+  const found = { eligible: ready, skipped: ended.skipped, blocked };
+  expectEqual(`children that are ${state}`, found[state], children.length);
+}
