@@ -136,11 +136,6 @@ export class Valkey implements Pipelines {
     return client.nodes("master").map((node) => this.#nodeOf(node));
   }
 
-  /** Runs one command on every primary, all at once; rejects if any of them fails. */
-  async onEveryPrimary(name: string, ...args: ValkeyArgument[]): Promise<unknown[]> {
-    return Promise.all((await this.primaries()).map((node) => node.call(name, ...args)));
-  }
-
   /** Closes every connection at once; commands under way fail. */
   close(): void {
     this.#isBroken = true;

@@ -19,7 +19,7 @@ import {
   stateOf,
 } from "#test/support/dispatch.ts";
 import { Scene } from "#test/support/scene.ts";
-import { connectTo, DEPLOYMENTS_14 } from "#test/support/valkey.ts";
+import { connectTo, DEPLOYMENTS_14, onEveryPrimary } from "#test/support/valkey.ts";
 
 const RUNS = 60;
 const ANY_OF: EdgeGroupPolicy = { variant: "any_of", onSatisfied: "cancel_remaining" };
@@ -214,7 +214,7 @@ describe.each([false, true])("finding the edition, on a cluster: %s", (cluster) 
       const scene = new Scene(valkey, undefined, undefined, 14);
       const { parent, children } = await family(scene, 3);
       await scene.finish(parent, "success");
-      await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+      await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
       const ports = portsOf(valkey, queue, {
         edition: 14,
         ensureLibrary: async () => {

@@ -4,7 +4,7 @@ import { LIBRARY_NAME, librarySource } from "#lua/library.ts";
 import { EDITION_KEY } from "#shared/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { connectTo } from "#test/support/valkey.ts";
+import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";
 
 const EMPTY = "function() return 0 end";
 
@@ -15,7 +15,7 @@ function libraryWith(...names: string[]): string {
 
 /** The version that each primary's own library replies; it is asked itself, not by way of a slot. */
 async function versions(valkey: Valkey): Promise<unknown[]> {
-  return valkey.onEveryPrimary("fcall", "ff_version", 0);
+  return onEveryPrimary(valkey, "fcall", "ff_version", 0);
 }
 
 // Servers of its own: the library of the shared ones is in use.
@@ -38,17 +38,17 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
   });
 
   beforeEach(async () => {
-    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
     await valkey.call("del", EDITION_KEY);
   });
 
   test("what was flushed comes back in the edition that was last loaded, whatever the preset", async () => {
     await ensureLibrary(valkey, 14);
-    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
     expect(await ensureLibrary(valkey, "auto", 11)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("26"));
     await ensureLibrary(valkey, 11);
-    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
     expect(await ensureLibrary(valkey, "auto", 14)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
@@ -69,7 +69,7 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
   });
 
   test("replaces an older one whose functions are all among ours", async () => {
-    await valkey.onEveryPrimary("function", "LOAD", libraryWith("ff_version", "ff_create_flow"));
+    await onEveryPrimary(valkey, "function", "LOAD", libraryWith("ff_version", "ff_create_flow"));
     expect(await ensureLibrary(valkey)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
@@ -78,9 +78,9 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     const foreign = libraryWith("ff_version", "ff_renew_lease");
     const [first] = await valkey.primaries();
     await first?.call("function", "LOAD", foreign);
-    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    const listed = await onEveryPrimary(valkey, "function", "LIST", "WITHCODE");
     expect(await ensureLibrary(valkey)).toBe("foreign");
-    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+    expect(await onEveryPrimary(valkey, "function", "LIST", "WITHCODE")).toEqual(listed);
   });
 
   test("many at once", async () => {
@@ -109,30 +109,31 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
   });
 
   test("an older one of the 14-KEYS edition stays of that edition", async () => {
-    await valkey.onEveryPrimary("function", "LOAD", libraryWith("ff_version", "ff_set_edge_group_policy"));
+    await onEveryPrimary(valkey, "function", "LOAD", libraryWith("ff_version", "ff_set_edge_group_policy"));
     expect(await ensureLibrary(valkey)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("26"));
   });
 
   test("a foreign one stays, whichever edition is asked for", async () => {
     const foreign = libraryWith("ff_version", "ff_set_edge_group_policy", "ff_renew_lease");
-    await valkey.onEveryPrimary("function", "LOAD", foreign);
-    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    await onEveryPrimary(valkey, "function", "LOAD", foreign);
+    const listed = await onEveryPrimary(valkey, "function", "LIST", "WITHCODE");
     expect(await ensureLibrary(valkey, 11)).toBe("foreign");
     expect(await ensureLibrary(valkey, 14)).toBe("foreign");
-    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+    expect(await onEveryPrimary(valkey, "function", "LIST", "WITHCODE")).toEqual(listed);
   });
 
   test("other libraries are nobody's business, unless they hold a name of ours", async () => {
-    await valkey.onEveryPrimary(
+    await onEveryPrimary(
+      valkey,
       "function",
       "LOAD",
       `#!lua name=other\nserver.register_function('x', ${EMPTY})`,
     );
     expect(await ensureLibrary(valkey)).toBe("loaded");
-    await valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
     const clash = `#!lua name=other\nserver.register_function('ff_version', ${EMPTY})`;
-    await valkey.onEveryPrimary("function", "LOAD", clash);
+    await onEveryPrimary(valkey, "function", "LOAD", clash);
     await expect(ensureLibrary(valkey)).rejects.toThrow("ff_version already exists");
   });
 });
@@ -163,9 +164,9 @@ describe("editions on the primaries of a cluster", () => {
     await ensureLibrary(valkey, 11);
     const [first] = await valkey.primaries();
     await first?.call("function", "LOAD", "REPLACE", librarySource(14));
-    const listed = await valkey.onEveryPrimary("function", "LIST", "WITHCODE");
+    const listed = await onEveryPrimary(valkey, "function", "LIST", "WITHCODE");
     await expect(ensureLibrary(valkey)).rejects.toThrow("set LIBRARY_EDITION to 11 or 14");
-    expect(await valkey.onEveryPrimary("function", "LIST", "WITHCODE")).toEqual(listed);
+    expect(await onEveryPrimary(valkey, "function", "LIST", "WITHCODE")).toEqual(listed);
     expect(await ensureLibrary(valkey, 14)).toBe("loaded");
     expect(await versions(valkey)).toEqual(new Array(3).fill("26"));
   });

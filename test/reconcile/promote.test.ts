@@ -5,6 +5,7 @@ import { METRICS } from "#shared/telemetry.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { expectOnlyIn } from "#test/support/expectations.ts";
 import { type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { onEveryPrimary } from "#test/support/valkey.ts";
 
 /** Takes away all that the child waits for, as a crashed engine might have, and leaves it blocked. */
 async function freed({ scene }: Flow, child: ExecKeys): Promise<void> {
@@ -88,7 +89,7 @@ describe.each(KINDS)("blocked executions with nothing unresolved (%s)", (kind) =
   it("are promoted where the library has to be loaded first", async () => {
     const flow = await stand().submitted("up>child");
     await freed(flow, flow.keys("child"));
-    await stand().valkey.onEveryPrimary("function", "FLUSH", "SYNC");
+    await onEveryPrimary(stand().valkey, "function", "FLUSH", "SYNC");
     expect(await sweep(stand().ports([flow]))).toMatchObject({ promoted: 1, unread: 0 });
     expect(await stateOf(flow.scene, flow.keys("child"))).toBe("waiting");
   });

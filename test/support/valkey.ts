@@ -43,6 +43,15 @@ export function connectTo(address: ValkeyAddress): Valkey {
   });
 }
 
+/** Runs one command on every primary, all at once; throws if any of them fails. */
+export async function onEveryPrimary(
+  valkey: Valkey,
+  name: string,
+  ...args: ValkeyArgument[]
+): Promise<unknown[]> {
+  return Promise.all((await valkey.primaries()).map((node) => node.call(name, ...args)));
+}
+
 /** One command to a partition's node; throws what the server raised. */
 export async function run(
   valkey: Valkey,
