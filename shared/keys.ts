@@ -98,7 +98,7 @@ export class ExecKeys {
   get cascade(): string {
     return `${this.#exec}:cascade`;
   }
-  /** Ours, not the contract's: held for some seconds by a delivery that publishes what another one left unpublished. */
+  /** Ours, not the contract's: held until its deadline by a delivery that publishes what another left unpublished. */
   get cascadeClaim(): string {
     return `${this.#exec}:cascade:claim`;
   }
