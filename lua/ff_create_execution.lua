@@ -15,8 +15,7 @@
 -- KEYS 5 names, the execution goes to the one of that lane that agrees with its record.
 
 local OPTIONAL_FIELDS = {
-  'current_attempt_index', 'current_attempt_id', 'current_lease_id', 'current_worker_id',
-  'current_worker_instance_id', 'started_at', 'completed_at', 'flow_id',
+  'current_attempt_id', 'current_lease_id', 'current_worker_id', 'current_worker_instance_id', 'started_at',
   'lease_acquired_at', 'lease_expires_at', 'lease_last_renewed_at', 'lease_renewal_deadline',
   'lease_expired_at', 'lease_revoked_at', 'lease_revoke_reason',
   'pending_retry_reason', 'failure_reason', 'cancellation_reason', 'cancelled_by',
@@ -86,10 +85,12 @@ local function ff_create_execution(keys, args)
     or eligible_state('pending_first_attempt')
   priority = clamped_priority(priority)
   local fields = {
-    'execution_id', execution_id, 'namespace', namespace, 'lane_id', lane_id, 'execution_kind', kind,
-    'partition_id', partition_id, 'priority', whole(priority), 'creator_identity', creator,
+    -- First what resolving and dispatching read: see transition.
+    'execution_id', execution_id, 'created_at', now, 'priority', whole(priority), 'lane_id', lane_id,
+    'current_attempt_index', '', 'completed_at', '', 'flow_id', '',
+    'namespace', namespace, 'execution_kind', kind, 'partition_id', partition_id, 'creator_identity', creator,
     'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
-    'replay_count', '0', 'lease_reclaim_count', '0', 'created_at', now,
+    'replay_count', '0', 'lease_reclaim_count', '0',
     'delay_until', is_delayed and delay_until or '',
   }
   for _, name in ipairs(OPTIONAL_FIELDS) do

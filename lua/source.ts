@@ -4,7 +4,10 @@ import { fileURLToPath } from "node:url";
 /** The name under which the library is loaded (contract, section 6). */
 export const LIBRARY_NAME = "flowfabric";
 
-/** One `.lua` file: its path below the project, and what is in it. */
+const COMMENT_LINE = /^[ \t]*--.*$/gm;
+const LONG_BRACKET = /\[=*\[/;
+
+/** One `.lua` file: its path below the project, and its code. */
 export interface LibraryFile {
   readonly path: string;
   readonly text: string;
@@ -26,5 +29,16 @@ function filesOf(folder: string): LibraryFile[] {
   return readdirSync(path)
     .filter((name) => name.endsWith(".lua"))
     .sort()
-    .map((name) => ({ path: `lua/${folder}${name}`, text: readFileSync(`${path}${name}`, "utf8") }));
+    .map((name) => ({ path: `lua/${folder}${name}`, text: codeOf(readFileSync(`${path}${name}`, "utf8")) }));
+}
+
+/**
+ * Without its comments, a third of the text: whoever reads the library in Valkey finds them in the file that the
+ * line before names. The lines stay, and with them the numbers in the server's messages. It is done here, and not by the
+ * build: ensureLibrary compares texts, and sources and bundles must load the same one.
+ */
+function codeOf(text: string): string {
+  if (LONG_BRACKET.test(text))
+    throw new Error("a comment cannot be told from text where Lua has long brackets");
+  return text.replace(COMMENT_LINE, "");
 }

@@ -15,11 +15,6 @@
 local MAX_PRIORITY = 9000
 local PRIORITY_WEIGHT = 1000000000000
 
-local STATE_VECTOR = {
-  'lifecycle_phase', 'ownership_state', 'eligibility_state', 'blocking_reason',
-  'blocking_detail', 'terminal_outcome', 'attempt_state', 'public_state',
-}
-
 local function state(phase, ownership, eligibility, reason, outcome, attempt_state, public)
   return {
     lifecycle_phase = phase,
@@ -57,12 +52,13 @@ end
 
 -- Writes a state, the time of the change (milliseconds, as text), and further fields as names and values.
 local function transition(core_key, vector, now, ...)
-  local fields = { 'last_transition_at', now, 'last_mutation_at', now, ... }
-  for _, name in ipairs(STATE_VECTOR) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = vector[name]
-  end
-  server.call('HSET', core_key, unpack(fields))
+  -- A record is a list to the server, in the order in which its fields were first written, and is searched from
+  -- its beginning: what every later transition reads and writes comes first.
+  server.call('HSET', core_key, 'lifecycle_phase', vector.lifecycle_phase, 'ownership_state', vector.ownership_state,
+    'eligibility_state', vector.eligibility_state, 'blocking_reason', vector.blocking_reason,
+    'blocking_detail', vector.blocking_detail, 'terminal_outcome', vector.terminal_outcome,
+    'attempt_state', vector.attempt_state, 'public_state', vector.public_state, 'last_transition_at', now,
+    'last_mutation_at', now, ...)
 end
 
 local function has_no_outcome(core)

@@ -3,30 +3,41 @@
 -- 5 eligible, 6 terminal, 7 blocked:dependencies, 8 attempt, 9 stream meta, 10 payload, 11 the upstream's result.
 -- ARGV begin with edge_id, upstream_outcome, now_ms.
 
--- The edge's record where it is still to be resolved; else nil, and what the call replies.
+-- The edge's data_passing_ref, '' where it passes none; nil where there is nothing to resolve, and what the call
+-- replies.
 local function fetch_unresolved(keys, args)
-  local dep = fetch(keys[4], 'state', 'data_passing_ref')
-  if not dep then
+  local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref')
+  local state, data_passing_ref = values[1], values[2]
+  if not state and not data_passing_ref then
     return nil, refuse('invalid_dependency')
   end
-  if dep.state == 'satisfied' or dep.state == 'impossible' then
+  if state == 'satisfied' or state == 'impossible' then
     return nil, ok('already_resolved')
   end
   if not milliseconds(args[3]) then
     return nil, refuse('invalid_input', 'now_ms')
   end
-  return dep
+  return text(data_passing_ref)
 end
 
 -- The child where it can still change. Nil where it has ended, and where its record is gone: one without its
 -- id is what trimming left, and there is nobody to release or to skip.
 local function fetch_open_child(core_key)
-  local child = fetch(core_key, 'execution_id', 'lifecycle_phase', 'ownership_state', 'eligibility_state',
-    'terminal_outcome', 'attempt_state', 'created_at', 'priority')
-  if child and child.execution_id ~= '' and has_no_outcome(child) then
-    return child
+  local values = server.call('HMGET', core_key, 'execution_id', 'terminal_outcome', 'lifecycle_phase',
+    'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority')
+  local id, outcome = values[1], values[2]
+  if not id or id == '' or (outcome and outcome ~= '' and outcome ~= 'none') then
+    return nil
   end
-  return nil
+  return {
+    execution_id = id,
+    lifecycle_phase = values[3],
+    ownership_state = values[4],
+    eligibility_state = values[5],
+    attempt_state = text(values[6]),
+    created_at = values[7],
+    priority = values[8],
+  }
 end
 
 local function record_resolution(keys, args, state)
@@ -35,8 +46,8 @@ local function record_resolution(keys, args, state)
 end
 
 -- Gives an open child the upstream's result, where the edge passes data and there is any.
-local function pass_data(keys, dep, child)
-  if child and dep.data_passing_ref ~= '' and server.call('COPY', keys[11], keys[10], 'REPLACE') == 1 then
+local function pass_data(keys, data_passing_ref, child)
+  if child and data_passing_ref ~= '' and server.call('COPY', keys[11], keys[10], 'REPLACE') == 1 then
     return 'data_injected'
   end
   return ''
@@ -72,16 +83,19 @@ end
 
 -- Resolves an edge of a child that needs all of its edges. What became of the edge and of the child, as the
 -- reply tells it, and whether every edge is satisfied now.
-local function resolve_required(keys, args, dep)
+local function resolve_required(keys, args, data_passing_ref)
   local meta_key, outcome, now = keys[2], args[2], args[3]
-  local child = fetch_open_child(keys[1])
   local meta = server.call('HMGET', meta_key, 'unsatisfied_required_count', 'impossible_required_count')
   -- Below 0 where the count was lost: that is not 0, and the edge does not pass for the last one.
   local unsatisfied, impossible = count(meta[1]) - 1, count(meta[2])
+  -- Most edges are neither the last one nor pass data, and then nothing asks how the child stands. It is read before
+  -- anything is written: a read that raises an error must leave no write behind.
+  local concerns_child = outcome ~= 'success' or unsatisfied == 0 or data_passing_ref ~= ''
+  local child = concerns_child and fetch_open_child(keys[1]) or nil
   if outcome == 'success' then
     record_resolution(keys, args, 'satisfied')
     server.call('HSET', meta_key, 'unsatisfied_required_count', whole(unsatisfied), 'last_dependency_update_at', now)
-    local injected = pass_data(keys, dep, child)
+    local injected = pass_data(keys, data_passing_ref, child)
     if unsatisfied == 0 then
       release_child(keys, child, now)
     end

@@ -11,11 +11,11 @@
 
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 11, args, 3)
-  local dep, reply = fetch_unresolved(keys, args)
-  if not dep then
+  local data_passing_ref, reply = fetch_unresolved(keys, args)
+  if not data_passing_ref then
     return reply
   end
-  local state, detail = resolve_required(keys, args, dep)
+  local state, detail = resolve_required(keys, args, data_passing_ref)
   return ok(state, detail)
 end
 

@@ -21,8 +21,8 @@
 local BUCKETS = { success = 'succeeded', skipped = 'skipped' }
 
 -- An edge of a child that needs all of them. The group, where there is one, counts along.
-local function resolve_counting_along(keys, args, dep, group)
-  local state, detail, is_complete = resolve_required(keys, args, dep)
+local function resolve_counting_along(keys, args, data_passing_ref, group)
+  local state, detail, is_complete = resolve_required(keys, args, data_passing_ref)
   if group and state == 'satisfied' then
     server.call('HSET', keys[12], 'succeeded', whole(group.succeeded + 1), 'group_state',
       is_complete and 'satisfied' or group.group_state)
@@ -71,7 +71,7 @@ local function record_decision(keys, args, group, verdict)
 end
 
 -- An edge of a child whose group decides, by as many successes as `quorum`. deps:meta is left alone.
-local function resolve_in_group(keys, args, dep, group, quorum)
+local function resolve_in_group(keys, args, data_passing_ref, group, quorum)
   local outcome, now = args[2], args[3]
   local has_succeeded = outcome == 'success'
   local bucket = BUCKETS[outcome] or 'failed'
@@ -95,7 +95,7 @@ local function resolve_in_group(keys, args, dep, group, quorum)
   if verdict == 'impossible' then
     return ok('impossible', skip_child(keys, child, now))
   end
-  local injected = has_succeeded and pass_data(keys, dep, child) or ''
+  local injected = has_succeeded and pass_data(keys, data_passing_ref, child) or ''
   release_child(keys, child, now)
   return ok('satisfied', injected)
 end
@@ -103,16 +103,16 @@ end
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 14, args, 5)
   local flow_id, child_id = args[4], args[5]
-  local dep, reply = fetch_unresolved(keys, args)
-  if not dep then
+  local data_passing_ref, reply = fetch_unresolved(keys, args)
+  if not data_passing_ref then
     return reply
   end
   local group = fetch_group(keys[12])
   local quorum = quorum_of(group)
   if quorum then
-    reply = resolve_in_group(keys, args, dep, group, quorum)
+    reply = resolve_in_group(keys, args, data_passing_ref, group, quorum)
   else
-    reply = resolve_counting_along(keys, args, dep, group)
+    reply = resolve_counting_along(keys, args, data_passing_ref, group)
   end
   if reply[4] == 'child_skipped' then
     publish_completion(child_id, flow_id, 'skipped')

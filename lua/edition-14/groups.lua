@@ -11,16 +11,23 @@
 
 local KEYS_TO_APPLY = 8
 
+-- Nil where there is no group: each has one of its first three fields at least.
 local function fetch_group(group_key)
-  local group = fetch(group_key, 'policy_variant', 'on_satisfied', 'k', 'n', 'succeeded', 'failed', 'skipped',
-    'group_state')
-  if not group then
+  local values = server.call('HMGET', group_key, 'policy_variant', 'n', 'group_state', 'succeeded', 'failed', 'skipped',
+    'on_satisfied', 'k')
+  if not (values[1] or values[2] or values[3]) then
     return nil
   end
-  for _, name in ipairs({ 'n', 'succeeded', 'failed', 'skipped' }) do
-    group[name] = count(group[name])
-  end
-  return group
+  return {
+    policy_variant = text(values[1]),
+    n = count(values[2]),
+    group_state = text(values[3]),
+    succeeded = count(values[4]),
+    failed = count(values[5]),
+    skipped = count(values[6]),
+    on_satisfied = text(values[7]),
+    k = text(values[8]),
+  }
 end
 
 -- How many successes decide the group; nil where all edges are needed.

@@ -13,7 +13,7 @@ import {
   partitionOf,
 } from "#shared/ids.ts";
 import { ExecKeys, IndexKeys } from "#shared/keys.ts";
-import { METRICS, type Telemetry } from "#shared/telemetry.ts";
+import { METRICS, type Telemetry, traceFields } from "#shared/telemetry.ts";
 import { command, type Pipelines, type ValkeyResult } from "#shared/valkey/command.ts";
 
 /**
@@ -93,8 +93,7 @@ export function reportUnreadable(
 ): void {
   telemetry.count(METRICS.edgesUnreadable);
   telemetry.warn("an edge is left alone: an id does not parse", {
-    execution_id: work.executionId,
-    flow_id: work.flowId,
+    ...traceFields(work),
     edge_id: edge,
     reason,
   });

@@ -3,6 +3,7 @@
  * messages, and a fifth where something was skipped. Section 9 of the contract lists what it must not do.
  */
 
+import { chunked } from "#shared/contract/exchange.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { publishCascades } from "#shared/dispatch/cascade.ts";
 import { readChildren, reportUnreadable } from "#shared/dispatch/children.ts";
@@ -16,13 +17,18 @@ import { IndexKeys } from "#shared/keys.ts";
 import type { PartitionRouter } from "#shared/partitions.ts";
 import type { CompletionSink } from "#shared/queue/completion.ts";
 import type { CompletionEvent } from "#shared/queue/message.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS, traceFields } from "#shared/telemetry.ts";
 
 /**
  * Edges that are read and resolved together. Up to here a batch takes four round trips; beyond, the next
  * edges are read while these are resolved, and memory stays bounded.
  */
 const WINDOW = 2_500;
+/**
+ * Edges of a window that go through its steps on their own, beside the others: the server works on one chunk while
+ * this side reads the replies for another and encodes what comes next.
+ */
+const CHUNK = 256;
 /** A window is begun while this many of the slowest so far would fit into the time that is left. */
 const RESERVED_WINDOWS = 2;
 
@@ -79,13 +85,18 @@ async function fanOut(
       leaveOver(edges.slice(start));
       return;
     }
-    const [children] = await Promise.all([readChildren(ports.valkey, ports.telemetry, window), underWay]);
-    if (start > 0 && isTimeUp(ports, slowestMs)) {
-      leaveOver(edges.slice(start));
-      return;
+    const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) =>
+      readChildren(ports.valkey, ports.telemetry, chunk),
+    );
+    if (start > 0) {
+      await Promise.all([...chunks, underWay]);
+      if (isTimeUp(ports, slowestMs)) {
+        leaveOver(edges.slice(start));
+        return;
+      }
     }
     const begunMs = ports.now();
-    underWay = resolveChildren(ports, children)
+    underWay = resolveChildren(ports, chunks)
       .then((cascades) => publishCascades(ports, cascades))
       .then(() => keepPlaces(ports.valkey, long, window))
       .then(() => {
@@ -112,12 +123,10 @@ function admit(ports: DispatcherPorts, works: Map<string, Work>, event: Completi
   if (flowId === undefined) return undefined;
   if (depth > ports.maxCascadeDepth) {
     ports.telemetry.count(METRICS.depthLimitReached);
-    ports.telemetry.warn("the cascade is deeper than MAX_CASCADE_DEPTH: its rest is left to the reconciler", {
-      execution_id: executionId,
-      flow_id: flowId,
-      root,
-      depth,
-    });
+    ports.telemetry.warn(
+      "the cascade is deeper than MAX_CASCADE_DEPTH: its rest is left to the reconciler",
+      traceFields(event),
+    );
     return undefined;
   }
   const key = `${executionId} ${flowId}`;
@@ -145,8 +154,7 @@ async function planFanOuts(ports: DispatcherPorts, works: readonly Work[]): Prom
     if (state?.kind === "not_ended") {
       ports.telemetry.count(METRICS.recordNotTerminal);
       ports.telemetry.warn("the execution has not ended, or was replayed: nothing is resolved", {
-        execution_id: work.executionId,
-        flow_id: work.flowId,
+        ...traceFields(work),
         lifecycle_phase: state.phase,
         terminal_outcome: state.outcome,
       });

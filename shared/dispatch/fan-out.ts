@@ -6,13 +6,8 @@ import { readStates } from "#shared/dispatch/children.ts";
 import type { Cascade, ChildState, ChildWork } from "#shared/dispatch/work.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import { METRICS, type MetricName, type Telemetry } from "#shared/telemetry.ts";
-import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import type { Pipelines, ValkeyResult } from "#shared/valkey/command.ts";
 
-/**
- * Calls in one pipeline. A pipeline is encoded whole before it is written, so several of them let the server
- * work on one while the next is encoded.
- */
-const CHUNK = 256;
 const SKIPPED = "skipped";
 const NOT_APPLIED = "invalid_dependency";
 
@@ -30,13 +25,17 @@ export interface FanOut {
  * Resolves the edge of every child, and returns the skipped children whose cascade is due: those that these
  * calls skipped, and those that an earlier delivery skipped without living to publish it. What failed is a
  * fault of its work and holds up no other edge.
+ *
+ * The calls for a chunk of children are sent as soon as those are read, whatever the others are at.
  */
-export async function resolveChildren(fanOut: FanOut, children: readonly ChildWork[]): Promise<Cascade[]> {
-  const nowMs = fanOut.now();
+export async function resolveChildren(
+  fanOut: FanOut,
+  chunks: readonly Promise<readonly ChildWork[]>[],
+): Promise<Cascade[]> {
   const cascades: Cascade[] = [];
   const resolvedBefore: ChildWork[] = [];
   const tally = new Map<MetricName, number>();
-  for (const { child, result } of await callAll(fanOut, children, nowMs)) {
+  for (const { child, nowMs, result } of await callAll(fanOut, chunks)) {
     const resolution = interpret(result);
     if (resolution instanceof Error) {
       child.work.faults.push(resolution);
@@ -55,48 +54,44 @@ export async function resolveChildren(fanOut: FanOut, children: readonly ChildWo
 
 interface Call {
   readonly child: ChildWork;
+  /** When it was made: what the contract makes the `completed_at` of a child that it skips. */
+  readonly nowMs: number;
   readonly result: ValkeyResult;
 }
 
 /** Calls the function for all children; a node that lacks the library gets it, and is asked once more. */
-async function callAll(fanOut: FanOut, children: readonly ChildWork[], nowMs: number): Promise<Call[]> {
-  const calls = await callOnce(fanOut, children, nowMs);
+async function callAll(
+  fanOut: FanOut,
+  chunks: readonly Promise<readonly ChildWork[]>[],
+): Promise<readonly Call[]> {
+  const calls = (await Promise.all(chunks.map(async (chunk) => callOnce(fanOut, await chunk)))).flat();
   const missing = calls.filter(({ result }) => !result.ok && isFunctionMissing(result.error));
   if (missing.length === 0) return calls;
+  const others = calls.filter((call) => !missing.includes(call));
   try {
     await fanOut.ensureLibrary();
   } catch (error) {
     const cause = new ValkeyError("loading the Valkey library failed", { cause: error });
     for (const { child } of missing) child.work.faults.push(cause);
-    return calls.filter((call) => !missing.includes(call));
+    return others;
   }
   const again = await callOnce(
     fanOut,
     missing.map(({ child }) => child),
-    nowMs,
   );
-  return [...calls.filter((call) => !missing.includes(call)), ...again];
+  return [...others, ...again];
 }
 
-async function callOnce(fanOut: FanOut, children: readonly ChildWork[], nowMs: number): Promise<Call[]> {
-  const sent: Promise<ValkeyResult[]>[] = [];
-  for (let start = 0; start < children.length; start += CHUNK) {
-    const commands: ValkeyCommand[] = [];
-    for (const child of children.slice(start, start + CHUNK)) {
-      commands.push(
-        resolveDependency(
-          fanOut.edition,
-          { ...child, upstream: child.work.executionId },
-          child.outcome,
-          nowMs,
-        ),
-      );
-    }
-    sent.push(fanOut.valkey.pipelined(commands));
-  }
-  const results = (await Promise.all(sent)).flat();
+async function callOnce(fanOut: FanOut, children: readonly ChildWork[]): Promise<Call[]> {
+  const nowMs = fanOut.now();
+  const results = await fanOut.valkey.pipelined(
+    children.map((child) =>
+      resolveDependency(fanOut.edition, { ...child, upstream: child.work.executionId }, child.outcome, nowMs),
+    ),
+  );
   return children.map((child, position) => ({
     child,
+    nowMs,
     result: results[position] ?? { ok: false, error: new Error("the pipeline gave no result") },
   }));
 }

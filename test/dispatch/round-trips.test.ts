@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import type { Pipelines } from "#shared/valkey/command.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 import { Scene } from "#test/support/scene.ts";
@@ -47,6 +48,27 @@ describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) 
     const counter = new RoundCounter(valkey);
     await dispatch(portsOf(valkey, queue, { valkey: counter }), events);
     expect(counter.rounds).toBe(4);
+  });
+
+  it("resolves what is read already while other edges of the same message are still read", async () => {
+    const scene = new Scene(valkey);
+    const { parent } = await family(scene, 300);
+    await scene.finish(parent, "success");
+    const called = Promise.withResolvers<void>();
+    let reads = 0;
+    const held: Pipelines = {
+      pipelined: async (commands) => {
+        const [first] = commands;
+        if (first?.name === "fcall") called.resolve();
+        // Of the edges, all but the first lot wait until somebody has been called.
+        if (first?.name === "hget" && ++reads > 1) await called.promise;
+        return valkey.pipelined(commands);
+      },
+    };
+    expect(
+      await dispatchOne(portsOf(valkey, queue, { valkey: held }), eventOf(parent.id, scene.flow.id)),
+    ).toEqual([]);
+    expect(reads).toBeGreaterThan(1);
   });
 
   it("takes one without edges, and none without a flow", async () => {

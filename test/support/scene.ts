@@ -40,7 +40,7 @@ import { ExecKeys, type FlowKeys, type IndexKeys } from "#shared/keys.ts";
 import { PartitionRouter } from "#shared/partitions.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import type { ValkeyArgument, ValkeyCommand } from "#shared/valkey/command.ts";
-import { run, type StoredValue, snapshot } from "#test/support/valkey.ts";
+import { fieldsOf, run, type StoredValue, snapshot } from "#test/support/valkey.ts";
 
 /** So many that no two tests share a partition. */
 const ROUTER = new PartitionRouter({
@@ -96,11 +96,9 @@ export class Scene {
     return run(this.valkey, this.flow.partition, name, ...args);
   }
 
-  /** A hash's fields, which the client gives as an object. */
+  /** A hash's fields; none where there is no hash. */
   async hash(key: string): Promise<Record<string, string>> {
-    const fields: unknown = await this.read("hgetall", key);
-    if (typeof fields !== "object" || fields === null) throw new TypeError(`${key} is no hash`);
-    return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, String(value)]));
+    return fieldsOf(await this.read("hgetall", key));
   }
 
   snapshot(): Promise<Record<string, StoredValue>> {
