@@ -1,27 +1,23 @@
-/** `npm run build`: each function becomes one file, `dist/<name>/index.mjs`, that exports `handler`. */
+/**
+ * `npm run build`: each function becomes a folder `dist/<name>`, whose `index.mjs` exports `handler`. Prints what is in
+ * it and why; with `--explain`, package by package.
+ */
 
-import { readdirSync, statSync } from "node:fs";
+import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type BuildOptions, build, type Plugin } from "esbuild";
-import { LIBRARY_FILES, LIBRARY_NAME } from "#lua/source.ts";
+import { type BuildOptions, build } from "esbuild";
+import { type Contents, contentsOf } from "#scripts/build/contents.ts";
+import { REPLACEMENTS, unexplained, unused } from "#scripts/build/parts.ts";
+import { builtinsOnDemand, embedLibrary, replace, versionOnly } from "#scripts/build/plugins.ts";
+import { describeBundles } from "#scripts/build/report.ts";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
-
-/** Puts the text of the Lua files in the place of the module that reads them from its folder. */
-const embedLibrary: Plugin = {
-  name: "embed-library",
-  setup(builder) {
-    builder.onLoad({ filter: /[\\/]lua[\\/]source\.ts$/ }, () => ({
-      contents: Object.entries({ LIBRARY_NAME, LIBRARY_FILES })
-        .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};`)
-        .join("\n"),
-      loader: "js",
-    }));
-  },
-};
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+const ENTRY = "index";
 
 /** How a bundle is made of an entry point: what is measured is made like what is deployed. */
 export const BUNDLING = {
+  absWorkingDir: ROOT,
   bundle: true,
   platform: "node",
   target: "node24",
@@ -31,30 +27,75 @@ export const BUNDLING = {
   sourcemap: "linked",
   sourcesContent: false,
   legalComments: "none",
-  plugins: [embedLibrary],
-  // iovalkey is CommonJS, and asks for Node's own modules by require().
-  banner: {
-    js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);',
-  },
+  plugins: [embedLibrary, builtinsOnDemand, versionOnly, replace(REPLACEMENTS)],
   logLevel: "warning",
 } satisfies BuildOptions;
 
-/** Builds every function; each file's path below the project, and its size in bytes. */
-export async function buildFunctions(): Promise<{ readonly path: string; readonly bytes: number }[]> {
-  const built: { path: string; bytes: number }[] = [];
-  for (const name of readdirSync(`${root}functions`)) {
-    const path = `dist/${name}/index.mjs`;
-    await build({
-      entryPoints: [`${root}functions/${name}/handler.ts`],
-      outfile: `${root}${path}`,
-      ...BUNDLING,
-    });
-    built.push({ path, bytes: statSync(`${root}${path}`).size });
+export interface Bundle {
+  readonly contents: Contents;
+  /** By name: the files that are loaded, with their source maps. */
+  readonly files: ReadonlyMap<string, Uint8Array>;
+}
+
+/** Makes the bundle of a module, in memory. */
+export async function bundle(module: string): Promise<Bundle> {
+  const { metafile, outputFiles } = await build({
+    ...BUNDLING,
+    entryPoints: { [ENTRY]: module },
+    // Written by nobody: source maps name their sources from there.
+    outdir: "dist/function",
+    outExtension: { ".js": ".mjs" },
+    // What is loaded when it is first needed is in files of its own: else Node would parse it at every start.
+    splitting: true,
+    metafile: true,
+    write: false,
+  });
+  const contents = contentsOf(metafile, `${ENTRY}.mjs`);
+  const files = outputFiles
+    .map(({ path, contents: bytes }) => [basename(path), bytes] as const)
+    .filter(([name]) => contents.files.has(name.replace(/\.map$/, "")));
+  return { contents, files: new Map(files) };
+}
+
+/** Builds every function into a folder of the given one; what each consists of. Throws before it writes anything. */
+export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<string, Contents>> {
+  const bundles = new Map<string, Bundle>();
+  for (const name of (await readdir(join(ROOT, "functions"))).sort()) {
+    bundles.set(name, await bundle(join(ROOT, "functions", name, "handler.ts")));
   }
-  return built;
+  const contents = new Map([...bundles].map(([name, made]) => [name, made.contents]));
+  check(contents);
+  for (const [name, { files }] of bundles) await write(join(folder, name), files);
+  return contents;
+}
+
+function check(bundles: ReadonlyMap<string, Contents>): void {
+  const faults = [
+    ...[...bundles].flatMap(([name, contents]) =>
+      unexplained(contents).map(
+        (one) => `${name} contains ${one}, and scripts/build/parts.ts does not say why`,
+      ),
+    ),
+    ...unused([...bundles.values()]).map((module) => `nothing imports ${module}, which is to be replaced`),
+  ];
+  if (faults.length > 0) throw new Error(faults.join("\n"));
+}
+
+async function write(folder: string, files: ReadonlyMap<string, Uint8Array>): Promise<void> {
+  await mkdir(folder, { recursive: true });
+  // The entry last: it names the others.
+  const entryLast = [...files].sort(([one], [other]) => Number(isOfEntry(one)) - Number(isOfEntry(other)));
+  for (const [name, bytes] of entryLast) await writeFile(join(folder, name), bytes);
+  // The names of the others change with what is in them: those of an earlier build would be deployed as well.
+  for (const name of await readdir(folder)) {
+    if (!files.has(name)) await rm(join(folder, name), { recursive: true });
+  }
+}
+
+function isOfEntry(name: string): boolean {
+  return name.startsWith(`${ENTRY}.`);
 }
 
 if (import.meta.main) {
-  for (const { path, bytes } of await buildFunctions())
-    console.log(`${path}  ${Math.round(bytes / 1024)} KB`);
+  console.log(describeBundles(await buildFunctions(), process.argv.includes("--explain")));
 }

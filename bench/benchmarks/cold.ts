@@ -1,6 +1,6 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Benchmark } from "#bench/benchmark.ts";
 import { functionOptions, sqsEventOf } from "#bench/dispatching.ts";
 import { type StartTimes, timeStart } from "#bench/function-start.ts";
@@ -15,7 +15,7 @@ export const cold: Benchmark = {
   name: "cold",
   measured:
     "a fresh process from its start to the built handler being there, and to its first answer to one completion " +
-    "with one child, in turns with an empty handler in the same runtime",
+    "with one child, in turns with an empty handler in the same runtime; and the size of the function's code",
   notShown: "Lambda's own start (fetching the code, the sandbox), which both would have",
   async run({ quick }) {
     const rounds = quick ? 2 : 31;
@@ -23,11 +23,11 @@ export const cold: Benchmark = {
     const scene = await submit(server.valkey, star(1));
     const event = sqsEventOf(await endRoots(server.valkey, scene, "success"));
     const folder = await mkdtemp(join(tmpdir(), "sluice-bench-"));
+    const options = functionOptions({ name: "dispatch", valkeyUrl: server.url });
     const times = { ours: [] as StartTimes[], empty: [] as StartTimes[] };
     try {
       const empty = join(folder, "empty.mjs");
       await writeFile(empty, EMPTY);
-      const options = functionOptions({ name: "dispatch", valkeyUrl: server.url });
       for (let round = 0; round <= rounds; round += 1) {
         const ours = await timeStart(options, event);
         const other = await timeStart({ ...options, bundle: empty }, event);
@@ -42,6 +42,7 @@ export const cold: Benchmark = {
     const ready = median(times.ours.map(({ readyMs }) => readyMs));
     const emptyReady = median(times.empty.map(({ readyMs }) => readyMs));
     const answer = median(times.ours.map(({ answerMs }) => answerMs));
+    const codeKb = await codeSize(dirname(options.bundle));
     return [
       {
         what: "dispatch",
@@ -52,11 +53,22 @@ export const cold: Benchmark = {
           answer_ms: answer,
           empty_answer_ms: median(times.empty.map(({ answerMs }) => answerMs)),
           first_answer_after_ready_ms: answer - ready,
+          code_kb: codeKb,
         },
         goals: quick
           ? []
-          : [atMost("ready at most 60 ms after an empty handler (ms)", ready - emptyReady, 60)],
+          : [
+              atMost("ready at most 60 ms after an empty handler (ms)", ready - emptyReady, 60),
+              atMost("all of the function's code at most 450 KB", codeKb, 450),
+            ],
       },
     ];
   },
 };
+
+/** Everything that is deployed of code, in KB; source maps not counted. */
+async function codeSize(folder: string): Promise<number> {
+  const names = (await readdir(folder)).filter((name) => name.endsWith(".mjs"));
+  const sizes = await Promise.all(names.map(async (name) => (await stat(join(folder, name))).size));
+  return sizes.reduce((total, size) => total + size, 0) / 1024;
+}

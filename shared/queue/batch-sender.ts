@@ -1,9 +1,6 @@
-import {
-  SendMessageBatchCommand,
-  type SendMessageBatchRequestEntry,
-  type SQSClient,
-} from "@aws-sdk/client-sqs";
+import type { SendMessageBatchRequestEntry } from "@aws-sdk/client-sqs";
 import { messageOf, PublishError } from "#shared/errors.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 import type { SendResult } from "#shared/queue/completion.ts";
 
 /** SQS takes no more entries in one SendMessageBatch, … */
@@ -29,10 +26,10 @@ type Refusal = { readonly reason: string; readonly final: boolean };
  * sent again, with growing pauses. Faults of a whole request are the SDK's to retry.
  */
 export class BatchSender {
-  readonly #client: Pick<SQSClient, "send">;
+  readonly #client: QueueClient;
   readonly #queueUrl: string;
 
-  constructor(client: Pick<SQSClient, "send">, queueUrl: string) {
+  constructor(client: QueueClient, queueUrl: string) {
     this.#client = client;
     this.#queueUrl = queueUrl;
   }
@@ -81,11 +78,13 @@ export class BatchSender {
     signal: AbortSignal | undefined,
   ): Promise<Map<number, Refusal>> {
     const refusals = new Map<number, Refusal>();
-    const command = new SendMessageBatchCommand({
-      QueueUrl: this.#queueUrl,
-      Entries: pending.map(({ entry, position }) => ({ ...entry, Id: String(position) })),
-    });
     try {
+      // As the client, loaded with the first request.
+      const { SendMessageBatchCommand } = await import("#shared/queue/sdk.ts");
+      const command = new SendMessageBatchCommand({
+        QueueUrl: this.#queueUrl,
+        Entries: pending.map(({ entry, position }) => ({ ...entry, Id: String(position) })),
+      });
       const response = await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
       const accepted = new Set(response.Successful?.map(({ Id: id }) => id));
       const failed = new Map(response.Failed?.map((refused) => [refused.Id, refused]));

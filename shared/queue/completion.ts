@@ -1,4 +1,3 @@
-import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { PublishError } from "#shared/errors.ts";
 import type { ExecutionId, FlowId } from "#shared/ids.ts";
 
@@ -6,8 +5,8 @@ import type { ExecutionId, FlowId } from "#shared/ids.ts";
 export interface Completion {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId;
-  /** A hint for people: the record in Valkey is the truth. */
-  readonly outcome: TerminalOutcome;
+  /** A hint for people, and whatever its sender wrote: the record in Valkey is the truth. */
+  readonly outcome: string;
   /** Levels of skipped executions between the root and this one. */
   readonly depth: number;
   /** The execution whose outcome began the cascade. */

@@ -20,6 +20,7 @@ export interface CompletionEvent {
   readonly flowId: FlowId | undefined;
   readonly depth: number;
   readonly root: ExecutionId;
+  /** W3C trace context, as it came. Undefined: none, or what was there was of another form. */
   readonly traceparent: string | undefined;
 }
 
@@ -28,6 +29,9 @@ export type ParsedEvent =
   | { readonly ok: false; readonly error: MalformedMessageError };
 
 const DEPTH = /^\d{1,15}$/;
+/** Version, trace id, parent id, flags, and what only later versions have (www.w3.org/TR/trace-context, section 3.2). */
+const TRACEPARENT =
+  /^(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?$/;
 
 /** Reads a message. Unknown fields are ignored; a wrong one is an error that names it. */
 export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
@@ -55,8 +59,7 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
       ...value,
       depth: Number(level),
       root: rootId.value,
-      // An empty attribute is one that SQS would not take.
-      traceparent: traceparent?.stringValue || undefined,
+      traceparent: traceparentIn(traceparent?.stringValue),
     },
   };
 }
@@ -80,6 +83,12 @@ export function entryOf(completion: Completion, id: string): SendMessageBatchReq
     MessageAttributes: attributes,
     MessageGroupId: flowId,
   };
+}
+
+/** A trace is a help for people: what is none is dropped, and the message goes on without. */
+function traceparentIn(text = ""): string | undefined {
+  const [, version, more] = TRACEPARENT.exec(text) ?? [];
+  return version === undefined || (version === "00" && more !== undefined) ? undefined : text;
 }
 
 function isNumber(dataType: string): boolean {

@@ -1,5 +1,5 @@
-import type { SQSClient } from "@aws-sdk/client-sqs";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
 import { entryOf } from "#shared/queue/message.ts";
 
@@ -7,7 +7,7 @@ import { entryOf } from "#shared/queue/message.ts";
 export class SqsCompletionSink implements CompletionSink {
   readonly #sender: BatchSender;
 
-  constructor(client: Pick<SQSClient, "send">, queueUrl: string) {
+  constructor(client: QueueClient, queueUrl: string) {
     this.#sender = new BatchSender(client, queueUrl);
   }
 

@@ -1,4 +1,4 @@
-import { type Environment, readQueueUrl, readWhole } from "#shared/config.ts";
+import { type Environment, readQueueUrl, readWhole } from "#shared/environment.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 
 /** What a replay needs to know, from the environment. */

@@ -5,10 +5,10 @@ import {
   GetQueueAttributesCommand,
   ListMessageMoveTasksCommand,
   type ListMessageMoveTasksResultEntry,
-  type SQSClient,
   StartMessageMoveTaskCommand,
 } from "@aws-sdk/client-sqs";
 import { QueueError } from "#shared/errors.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 import type { Clock, Limits } from "#shared/redrive/clock.ts";
 import { type Ended, NO_TOTALS, type RedriveReport } from "#shared/redrive/report.ts";
 
@@ -26,7 +26,7 @@ const UNDER_WAY = new Set(["RUNNING", "CANCELLING"]);
 const NEVER = new AbortController().signal;
 
 export interface MovePorts {
-  readonly client: Pick<SQSClient, "send">;
+  readonly client: QueueClient;
   readonly deadLetterQueueUrl: string;
   readonly completionsQueueUrl: string;
   readonly clock: Clock;

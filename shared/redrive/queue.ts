@@ -3,9 +3,9 @@ import {
   DeleteMessageBatchCommand,
   type Message,
   ReceiveMessageCommand,
-  type SQSClient,
 } from "@aws-sdk/client-sqs";
 import { QueueError } from "#shared/errors.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 import { type DeadMessage, readDeadMessage } from "#shared/redrive/message.ts";
 
 /** SQS takes and gives no more at once. */
@@ -27,11 +27,11 @@ export interface Reading {
 
 /** The dead-letter queue, as far as a receive-based pass uses it. */
 export class DeadLetterQueue {
-  readonly #client: Pick<SQSClient, "send">;
+  readonly #client: QueueClient;
   readonly #url: string;
   readonly #reading: Reading;
 
-  constructor(client: Pick<SQSClient, "send">, url: string, reading: Reading) {
+  constructor(client: QueueClient, url: string, reading: Reading) {
     this.#client = client;
     this.#url = url;
     this.#reading = reading;

@@ -6,9 +6,9 @@
  * messages has to stay or to be changed, which a survey finds out, and message by message otherwise.
  */
 
-import type { SQSClient } from "@aws-sdk/client-sqs";
 import { InvalidRequestError } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 import type { Clock, Limits } from "#shared/redrive/clock.ts";
 import type { RedriveConfig } from "#shared/redrive/config.ts";
 import { selectsEverything } from "#shared/redrive/filter.ts";
@@ -20,7 +20,7 @@ import type { RedriveReport, Totals } from "#shared/redrive/report.ts";
 import { RATE, type RedriveRequest } from "#shared/redrive/request.ts";
 
 export interface RedrivePorts {
-  readonly client: Pick<SQSClient, "send">;
+  readonly client: QueueClient;
   readonly config: RedriveConfig;
   readonly clock: Clock;
   readonly reading: Reading;

@@ -1,0 +1,38 @@
+import type { Contents, Size } from "#scripts/build/contents.ts";
+import { PARTS } from "#scripts/build/parts.ts";
+
+/** What the functions' bundles weigh, and what is in them and why; with every package if that is asked for. */
+export function describeBundles(bundles: ReadonlyMap<string, Contents>, withPackages: boolean): string {
+  const names = [...bundles.keys()];
+  const contents = [...bundles.values()];
+  const row = (cells: readonly string[], text: string): string =>
+    `${cells.map((cell, at) => cell.padStart(Math.max(9, names[at]?.length ?? 0))).join("  ")}  ${text}`.trimEnd();
+  const sizes = (of: (bundle: Contents) => number, text: string): string =>
+    row(
+      contents.map((bundle) => kilobytes(of(bundle))),
+      text,
+    );
+  const ofPackages = (packages: readonly string[]) => (bundle: Contents) =>
+    packages.reduce((total, name) => total + whole(bundle.packages.get(name)), 0);
+  return [
+    row(names, "KB of minified code"),
+    sizes(whole, "in all, of which"),
+    sizes(({ atStart }) => atStart, "is loaded at the start"),
+    sizes(({ late }) => late, "is loaded when it is first needed"),
+    "",
+    ...PARTS.filter(({ packages }) => contents.some((bundle) => ofPackages(packages)(bundle) > 0)).flatMap(
+      ({ name, why, packages }) => [
+        sizes(ofPackages(packages), `${name}: ${why}`),
+        ...(withPackages ? packages.map((one) => sizes(ofPackages([one]), `  ${one}`)) : []),
+      ],
+    ),
+  ].join("\n");
+}
+
+function whole({ atStart, late }: Size = { atStart: 0, late: 0 }): number {
+  return atStart + late;
+}
+
+function kilobytes(bytes: number): string {
+  return bytes === 0 ? "" : (bytes / 1024).toFixed(bytes < 10_240 ? 1 : 0);
+}
