@@ -1,7 +1,7 @@
 /** Runs a replay slice by slice, in this process or by the deployed function, until it is done. */
 
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
-import type { Environment } from "#shared/config.ts";
+import type { Environment } from "#shared/environment.ts";
 import { SluiceError } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";

@@ -66,7 +66,8 @@ export async function launch(
   return { ok: true, server: { pid: child.pid, stop } };
 }
 
-function guardOf(child: ChildProcess, folder: string): ChildProcess | undefined {
+/** Sees to it that a server ends, and its folder goes, however this process ends. */
+export function guardOf(child: ChildProcess, folder: string): ChildProcess | undefined {
   if (child.pid === undefined) return undefined;
   const guard = spawn("sh", ["-c", GUARD, "guard", String(child.pid), folder], {
     detached: true,
@@ -113,14 +114,12 @@ async function end(child: ChildProcess, exited: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Two ports that were free a moment ago. */
-export async function freePorts(): Promise<[number, number]> {
-  const servers = await Promise.all([listening(), listening()]);
-  const ports = servers.map((server) => portOf(server));
+/** Ports that were free a moment ago. */
+export async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(Array.from({ length: count }, listening));
+  const ports = servers.map(portOf);
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  const [first, second] = ports;
-  if (first === undefined || second === undefined) throw new Error("no free port on loopback");
-  return [first, second];
+  return ports;
 }
 
 function listening(): Promise<Server> {

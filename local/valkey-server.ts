@@ -17,15 +17,23 @@ const RECORDED_BY_SETUP = fileURLToPath(new URL("../.sluice/valkey-server", impo
 export interface ValkeyServer extends AsyncDisposable {
   readonly port: number;
   readonly url: URL;
+  /** Where it listens with TLS, if it was asked to. */
+  readonly tlsUrl: URL | undefined;
   readonly pid: number;
   /** Ends the server and removes its folder; a second call does nothing more. */
   stop(): Promise<void>;
 }
 
-/** Servers that form a cluster; `port`, `url` and `pid` are the first one's. */
+/** Servers that form a cluster; what is one server's is the first one's. */
 export interface ValkeyCluster extends ValkeyServer {
   /** The primaries, then the replicas: as many rounds of one for each primary as were asked for. */
   readonly nodes: readonly ValkeyServer[];
+}
+
+/** Paths of PEM files. The certificate is for `localhost`. */
+export interface TlsFiles {
+  readonly certificate: string;
+  readonly key: string;
 }
 
 export interface ClusterShape {
@@ -34,11 +42,14 @@ export interface ClusterShape {
   readonly replicas?: number;
   /** Appended to every node's arguments. */
   readonly extraArgs?: readonly string[];
+  readonly tls?: TlsFiles;
 }
 
 export interface ValkeyOptions {
   /** Appended to the server's arguments, e.g. `["--requirepass", "secret"]`. */
   readonly extraArgs?: readonly string[];
+  /** Has it listen on a second port, with TLS. Certificates of clients are not asked for. */
+  readonly tls?: TlsFiles;
 }
 
 /**
@@ -65,16 +76,19 @@ export function findValkeyServer(environment: NodeJS.ProcessEnv = process.env): 
 
 /** Starts one server and waits until it accepts connections. Rejects with the end of its log. */
 export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeyServer> {
-  const { extraArgs = [] } = options;
+  const { extraArgs = [], tls } = options;
   const executable = findValkeyServer();
   for (let attempt = 1; ; attempt += 1) {
-    const [port, busPort] = await freePorts();
+    const [port = 0, busPort, tlsPort] = await freePorts(3);
     // The bus port of a cluster's node would else be the port plus 10,000, free or not.
     const cluster = extraArgs.includes("--cluster-enabled") ? ["--cluster-port", String(busPort)] : [];
-    const started = await launch(executable, port, [...extraArgs, ...cluster]);
+    const secured = tls === undefined ? [] : tlsArguments(tls, tlsPort);
+    const started = await launch(executable, port, [...extraArgs, ...cluster, ...secured]);
     if (started.ok) {
       const { pid, stop } = started.server;
-      return { port, url: new URL(`redis://${HOST}:${port}`), pid, stop, [Symbol.asyncDispose]: stop };
+      const url = new URL(`redis://${HOST}:${port}`);
+      const tlsUrl = tls === undefined ? undefined : new URL(`rediss://localhost:${tlsPort}`);
+      return { port, url, tlsUrl, pid, stop, [Symbol.asyncDispose]: stop };
     }
     if (attempt === START_ATTEMPTS || !PORT_TAKEN.test(started.log)) {
       throw new Error(`${executable} did not start:\n${started.log}`);
@@ -92,10 +106,11 @@ export async function startValkeyCluster(shape: number | ClusterShape = 3): Prom
     primaries,
     replicas = 0,
     extraArgs = [],
-  } = typeof shape === "number" ? { primaries: shape } : shape;
+    ...rest
+  }: ClusterShape = typeof shape === "number" ? { primaries: shape } : shape;
   const starts = await Promise.allSettled(
     Array.from({ length: primaries * (1 + replicas) }, () =>
-      startValkey({ extraArgs: ["--cluster-enabled", "yes", ...extraArgs] }),
+      startValkey({ ...rest, extraArgs: ["--cluster-enabled", "yes", ...extraArgs] }),
     ),
   );
   const nodes = starts.flatMap((start) => (start.status === "fulfilled" ? [start.value] : []));
@@ -109,11 +124,16 @@ export async function startValkeyCluster(shape: number | ClusterShape = 3): Prom
     const ports = nodes.map(({ port }) => port);
     await formCluster(ports.slice(0, primaries));
     if (replicas > 0) await attachReplicas(ports.slice(0, primaries), ports.slice(primaries));
-    return { port: first.port, url: first.url, pid: first.pid, nodes, stop, [Symbol.asyncDispose]: stop };
+    return { ...first, nodes, stop, [Symbol.asyncDispose]: stop };
   } catch (error) {
     await stop();
     throw error;
   }
+}
+
+function tlsArguments({ certificate, key }: TlsFiles, port: number | undefined): string[] {
+  const files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate];
+  return ["--tls-port", String(port), ...files, "--tls-auth-clients", "no"];
 }
 
 function recordedPath(): string {

@@ -1,14 +1,20 @@
 import type { Edition } from "#shared/contract/edition.ts";
+import { type Environment, isSet, readChoice, readQueueUrl, readWhole } from "#shared/environment.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import { type LaneId, parseLaneId } from "#shared/ids.ts";
 import { DEFAULT_PARTITION_CONFIG, type PartitionConfig } from "#shared/partitions.ts";
 import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import { readValkey } from "#shared/valkey/config.ts";
 
-/** Where the deployment is: what every function on Valkey needs to know. */
-export interface DeploymentConfig {
+/** What every function on Valkey needs to know. */
+export interface ValkeyConfig {
   readonly valkey: ValkeyAddress;
-  readonly completionsQueueUrl: string;
   readonly partitions: PartitionConfig;
+}
+
+/** Where the deployment is: what every function that deals with completions needs to know. */
+export interface DeploymentConfig extends ValkeyConfig {
+  readonly completionsQueueUrl: string;
 }
 
 /** What the dispatch function needs to know, from its environment. */
@@ -35,8 +41,6 @@ const DEFAULT_GRACE_SECONDS = 30;
 const MAX_GRACE_SECONDS = 86_400;
 /** The greatest whole number that a Number attribute of SQS and a double both hold with room to spare. */
 const MAX_DEPTH_SETTING = 1_000_000_000;
-
-export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readDispatchConfig(env: Environment): DispatchConfig {
@@ -82,47 +86,20 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
 
 function readDeployment(env: Environment, faults: string[]): DeploymentConfig {
   return {
-    valkey: readValkey(env, faults),
+    ...readValkeyConfig(env, faults),
     completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
-    partitions: {
-      ...DEFAULT_PARTITION_CONFIG,
-      numFlowPartitions: readWhole(
-        env,
-        "FLOW_PARTITIONS",
-        1,
-        65_536,
-        DEFAULT_PARTITION_CONFIG.numFlowPartitions,
-        faults,
-      ),
-    },
   };
 }
 
-function readValkey(env: Environment, faults: string[]): ValkeyAddress {
-  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", faults);
-  const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", faults) === "true";
-  // The value may hold a password, and faults are logged: never show a part of it.
-  if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
-    faults.push(
-      "VALKEY_URL has more behind its host than a database number: leave that out, and write a / ? or # of the " +
-        "user or password as %2F %3F or %23",
-    );
-  } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
-    faults.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
-  }
-  if (!isDecodable(url.username) || !isDecodable(url.password)) {
-    faults.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
-  }
-  return { url, cluster };
-}
-
-function isDecodable(text: string): boolean {
-  try {
-    decodeURIComponent(text);
-    return true;
-  } catch {
-    return false;
-  }
+export function readValkeyConfig(env: Environment, faults: string[]): ValkeyConfig {
+  const preset = DEFAULT_PARTITION_CONFIG.numFlowPartitions;
+  return {
+    valkey: readValkey(env, faults),
+    partitions: {
+      ...DEFAULT_PARTITION_CONFIG,
+      numFlowPartitions: readWhole(env, "FLOW_PARTITIONS", 1, 65_536, preset, faults),
+    },
+  };
 }
 
 /** A lane whose name has a comma, or a space at an end, can only come from the lanes that the deployment records. */
@@ -136,65 +113,8 @@ function readLanes(env: Environment, faults: string[]): LaneId[] {
   return [...lanes];
 }
 
-function readEdition(env: Environment, faults: string[]): Edition | "auto" {
+export function readEdition(env: Environment, faults: string[]): Edition | "auto" {
   const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", faults);
-  if (text === "11") return 11;
-  return text === "14" ? 14 : "auto";
-}
-
-function isSet(env: Environment, name: string): boolean {
-  return (env[name] ?? "") !== "";
-}
-
-export function readQueueUrl(env: Environment, name: string, faults: string[]): string {
-  const example = "https://sqs.<region>.amazonaws.com/<account>/<queue>";
-  return readUrl(env, name, ["http:", "https:"], example, faults).href;
-}
-
-function readUrl(
-  env: Environment,
-  name: string,
-  protocols: readonly string[],
-  example: string,
-  faults: string[],
-): URL {
-  const text = env[name] ?? "";
-  const url = URL.parse(text);
-  if (url !== null && protocols.includes(url.protocol) && url.hostname !== "") return url;
-  // The value may hold a password, and faults are logged: name the variable, not its value.
-  faults.push(
-    text === ""
-      ? `${name} is not set: give a URL like ${example}`
-      : `${name} is not a ${protocols.map((protocol) => `${protocol}//`).join(" or ")} URL with a host`,
-  );
-  return new URL("redis://unset");
-}
-
-function readChoice(
-  env: Environment,
-  name: string,
-  choices: readonly string[],
-  preset: string,
-  faults: string[],
-): string {
-  const text = env[name] ?? "";
-  if (text === "") return preset;
-  if (!choices.includes(text)) faults.push(`${name} is "${text}": it takes ${choices.join(", ")}`);
-  return text;
-}
-
-export function readWhole(
-  env: Environment,
-  name: string,
-  least: number,
-  most: number,
-  preset: number,
-  faults: string[],
-): number {
-  const text = env[name] ?? "";
-  if (text === "") return preset;
-  const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= least && value <= most) return value;
-  faults.push(`${name} is "${text}": it takes a whole number from ${least} to ${most}`);
-  return preset;
+  if (text === "auto") return "auto";
+  return text === "11" ? 11 : 14;
 }

@@ -112,6 +112,18 @@ export class CascadeUnderWayError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** CloudFormation did not take the answer of a custom resource. */
+export class AnswerError extends SluiceError {
+  override readonly name = "AnswerError";
+  override readonly code = "answer_failed";
+  override readonly retryable: boolean;
+
+  constructor(message: string, retryable: boolean) {
+    super(message);
+    this.retryable = retryable;
+  }
+}
+
 /** A fan-out that does not fit into the time that the invocation has left. What is done is kept. */
 export class OutOfTimeError extends SluiceError {
   override readonly name = "OutOfTimeError";

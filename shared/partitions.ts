@@ -15,6 +15,8 @@ export const DEFAULT_PARTITION_CONFIG: PartitionConfig = {
   numQuotaPartitions: 32,
 };
 
+const CLUSTER_SLOTS = 16_384;
+
 const CRC16_TABLE = Uint16Array.from({ length: 256 }, (_, byte) => {
   let crc = byte << 8;
   for (let bit = 0; bit < 8; bit += 1) crc = crc & 0x8000 ? (crc << 1) ^ 0x1021 : crc << 1;
@@ -26,6 +28,11 @@ export function crc16(bytes: Uint8Array): number {
   let crc = 0;
   for (const byte of bytes) crc = ((crc << 8) & 0xffff) ^ (CRC16_TABLE[(crc >> 8) ^ byte] ?? 0);
   return crc;
+}
+
+/** A cluster's hash slot of a partition's tag, and so of all its keys (contract, section 2). */
+export function slotOf(partition: Partition): number {
+  return crc16(Buffer.from(`fp:${partition}`)) % CLUSTER_SLOTS;
 }
 
 /** Where the keys of flows, executions and lanes live, for one partition count. */

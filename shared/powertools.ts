@@ -2,18 +2,20 @@
 
 import { Logger } from "@aws-lambda-powertools/logger";
 import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
-import type { DeploymentConfig } from "#shared/config.ts";
+import type { ValkeyConfig } from "#shared/config.ts";
 import { checkPartitions } from "#shared/dispatch/start-up.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
-import { GAUGE_UNITS, type GaugingTelemetry } from "#shared/telemetry.ts";
+import { type GaugingTelemetry, NAMESPACE, unitOf } from "#shared/telemetry.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { SessionKeeper } from "#shared/valkey/session.ts";
 
-/** The namespace of every metric; the service is the function's name. */
-const NAMESPACE = "Sluice";
-
 export interface Powertools {
   readonly logger: Logger;
+  /**
+   * For a line about every message: without what Lambda's context adds to each of the other logger's lines, which is a
+   * third of what such a line takes.
+   */
+  readonly journal: Logger;
   readonly metrics: Metrics;
   readonly telemetry: GaugingTelemetry;
 }
@@ -23,12 +25,12 @@ export function powertoolsFor(service: string): Powertools {
   const metrics = new Metrics({ namespace: NAMESPACE, serviceName: service });
   const telemetry: GaugingTelemetry = {
     count: (metric, value = 1) => metrics.addMetric(metric, MetricUnit.Count, value),
-    measure: (metric, value) => metrics.addMetric(metric, GAUGE_UNITS[metric], value),
+    measure: (metric, value) => metrics.addMetric(metric, unitOf(metric), value),
     info: (message, fields) => logger.info(message, fields),
     warn: (message, fields) => logger.warn(message, fields),
     error: (message, fields) => logger.error(message, fields),
   };
-  return { logger, metrics, telemetry };
+  return { logger, journal: logger.createChild(), metrics, telemetry };
 }
 
 /**
@@ -36,7 +38,7 @@ export function powertoolsFor(service: string): Powertools {
  * `start` looks at the server; that none is recorded is told once.
  */
 export function sessionsFor<Facts>(
-  config: DeploymentConfig,
+  config: ValkeyConfig,
   telemetry: GaugingTelemetry,
   start: (valkey: Valkey) => Promise<Facts>,
 ): SessionKeeper<Facts> {

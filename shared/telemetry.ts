@@ -1,4 +1,16 @@
-/** Every metric that Sluice emits, in one place: alarms and dashboards name them. Counts, but for `GAUGE_UNITS`. */
+/**
+ * What Sluice tells its operators: every metric with its namespace, dimension and unit, since alarms and dashboards name
+ * them, and the fields by which one query of the logs shows one cascade.
+ */
+
+import type { ExecutionId, FlowId } from "#shared/ids.ts";
+
+/** The namespace of every metric. */
+export const NAMESPACE = "Sluice";
+/** The one dimension of every metric; its value is the function's name. */
+export const DIMENSION = "service";
+
+/** Every metric. Counts, but for those in `GAUGE_UNITS`. */
 export const METRICS = {
   /** Completions whose children were all dealt with. */
   completionsDispatched: "CompletionsDispatched",
@@ -26,6 +38,10 @@ export const METRICS = {
   cascadesPublished: "CascadesPublished",
   /** Batches whose published cascades could not be marked: redeliveries may publish them once more. */
   marksFailed: "MarksFailed",
+  /** The greatest depth among the messages of an invocation: levels of skipped executions above the completed one. */
+  cascadeDepth: "CascadeDepth",
+  /** The slowest round trip of an invocation to Valkey: a pipeline from its sending to its last reply. */
+  valkeyLatency: "ValkeyLatency",
   /** Blocked executions that the reconciler looked at. */
   executionsScanned: "ExecutionsScanned",
   /** Completions that the reconciler sent because children still wait for them. In health: 0. */
@@ -44,8 +60,10 @@ export const METRICS = {
   sweepDuration: "SweepDuration",
 } as const;
 
-/** The metrics that are measured and not counted. */
+/** The metrics that are measured and not counted: each emitted value stands for itself. */
 export const GAUGE_UNITS = {
+  [METRICS.cascadeDepth]: "Count",
+  [METRICS.valkeyLatency]: "Milliseconds",
   [METRICS.oldestResolvableAge]: "Seconds",
   [METRICS.sweepDuration]: "Milliseconds",
 } as const;
@@ -54,18 +72,81 @@ export type GaugeName = keyof typeof GAUGE_UNITS;
 
 export type MetricName = (typeof METRICS)[keyof typeof METRICS];
 
+/** The metrics of each function that emits any. */
+export const METRICS_OF = {
+  dispatch: [
+    METRICS.completionsDispatched,
+    METRICS.messagesFailed,
+    METRICS.messagesMalformed,
+    METRICS.messagesDeadLettered,
+    METRICS.invariantViolations,
+    METRICS.depthLimitReached,
+    METRICS.recordNotTerminal,
+    METRICS.edgesUnreadable,
+    METRICS.edgesSatisfied,
+    METRICS.edgesImpossible,
+    METRICS.edgesAlreadyResolved,
+    METRICS.edgesCountedInGroup,
+    METRICS.childrenSkipped,
+    METRICS.cascadesPublished,
+    METRICS.marksFailed,
+    METRICS.cascadeDepth,
+    METRICS.valkeyLatency,
+  ],
+  reconcile: [
+    METRICS.executionsScanned,
+    METRICS.completionsRepaired,
+    METRICS.executionsPromoted,
+    METRICS.promotionsRefused,
+    METRICS.recordsUnreadable,
+    METRICS.indexesUnread,
+    METRICS.oldestResolvableAge,
+    METRICS.sweepDuration,
+    METRICS.valkeyLatency,
+  ],
+} as const satisfies Readonly<Record<string, readonly MetricName[]>>;
+
+export function unitOf(metric: MetricName): "Count" | "Seconds" | "Milliseconds" {
+  const units: Partial<Record<MetricName, "Count" | "Seconds" | "Milliseconds">> = GAUGE_UNITS;
+  return units[metric] ?? "Count";
+}
+
 export type LogFields = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
-/** What domain code tells an operator. */
-export interface Telemetry {
-  count(metric: MetricName, value?: number): void;
+/** What an operator is told in the log. */
+export interface Log {
   info(message: string, fields: LogFields): void;
   warn(message: string, fields: LogFields): void;
   error(message: string, fields: LogFields): void;
+}
+
+/** What domain code tells an operator. */
+export interface Telemetry extends Log {
+  count(metric: MetricName, value?: number): void;
 }
 
 /** For domain code that measures as well as counts. */
 export interface GaugingTelemetry extends Telemetry {
   /** `value` is in the metric's unit, as `GAUGE_UNITS` has it. */
   measure(metric: GaugeName, value: number): void;
+}
+
+/** A completion, as far as a log line needs to know it. */
+interface Traced {
+  readonly executionId: ExecutionId;
+  readonly flowId: FlowId | undefined;
+  readonly root: ExecutionId;
+  readonly depth: number;
+  readonly traceparent: string | undefined;
+}
+
+/** The fields by which one query shows one cascade: all of its lines have the same `root`. */
+export function traceFields({ executionId, flowId, root, depth, traceparent }: Traced): LogFields {
+  return {
+    execution_id: executionId,
+    flow_id: flowId ?? "",
+    root,
+    depth,
+    ...(traceparent === undefined ? {} : { traceparent }),
+  };
 }

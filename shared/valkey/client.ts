@@ -1,13 +1,20 @@
 import { Cluster, type ClusterOptions, Redis, type RedisOptions, ReplyError } from "iovalkey";
 import { messageOf, ValkeyError } from "#shared/errors.ts";
 import type { Partition } from "#shared/ids.ts";
+import { slotOf } from "#shared/partitions.ts";
+import { accessTo, type ValkeyAuth } from "#shared/valkey/authentication.ts";
 import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
 
-/** Where the server is, and whether it is a cluster. */
+/** Where the server is, whether it is a cluster, and how to get in. */
 export interface ValkeyAddress {
-  /** `redis://` or `rediss://`, with user and password where the server wants them. */
+  /** `redis://` or `rediss://`, with user and password where the server wants them and `auth` does not bring them. */
   readonly url: URL;
   readonly cluster: boolean;
+  /** By the URL unless given. */
+  readonly auth?: ValkeyAuth;
+  /** What to trust in the place of what Node trusts, as PEM text. */
+  readonly ca?: string;
 }
 
 export interface ValkeyOptions {
@@ -26,7 +33,6 @@ const COMMAND_TIMEOUT_MS = 5_000;
  * wants to go on makes a new one; until then a command fails at once, and waits in no queue.
  */
 const CONNECTION: RedisOptions = {
-  connectTimeout: 2_000,
   maxRetriesPerRequest: 0,
   retryStrategy: () => null,
   // A resent FCALL would be harmless, but its reply would describe the second call and not the first.
@@ -56,8 +62,9 @@ const CLUSTER: ClusterOptions = {
  */
 const WRONG_SERVER =
   /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR (?!Function not found)/;
-/** What iovalkey says of a whole pipeline for the sake of one command whose keys are in two slots. */
-const CROSS_SLOT = /belong to the same slot/;
+
+/** What iovalkey says where no node of a cluster can be asked. Why, it tells by an event. */
+const NO_NODE = /None of startup nodes is available|Failed to refresh slots cache/;
 
 /** One primary of the deployment. */
 export interface ValkeyNode {
@@ -74,23 +81,22 @@ export class Valkey implements Pipelines {
   /** `host:port`, for messages: never with a password. */
   readonly #host: string;
   #isBroken = false;
+  #nodeFault = "";
 
   constructor(address: ValkeyAddress, options: ValkeyOptions) {
     const { url } = address;
     this.#timeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
     this.#host = url.host;
-    const connection: RedisOptions = {
-      ...CONNECTION,
-      ...(url.username === "" ? {} : { username: decodeURIComponent(url.username) }),
-      ...(url.password === "" ? {} : { password: decodeURIComponent(url.password) }),
-      ...(url.protocol === "rediss:" ? { tls: {} } : {}),
-    };
+    const connection: RedisOptions = { ...CONNECTION, ...accessTo(address) };
     const node = { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
     this.#client = address.cluster
       ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })
       : new Redis({ ...connection, ...node, db: Number(url.pathname.slice(1) || 0) });
     // Without a listener a lost connection would end the process.
     this.#client.on("error", (error) => options.onConnectionError(this.#noticed(error)));
+    this.#client.on("node error", (error) => {
+      this.#nodeFault = `: ${messageOf(error)}`;
+    });
     this.#client.on("end", () => {
       this.#isBroken = true;
     });
@@ -109,14 +115,14 @@ export class Valkey implements Pipelines {
   }
 
   async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    if (this.#client instanceof Redis) return this.#exec({ redis: this.#client }, commands);
+    // A cluster takes a pipeline for each slot.
     const results = new Array<ValkeyResult>(commands.length);
     await Promise.all(
-      [...positionsByPartition(commands).values()].map(async (positions) => {
-        const replies = await this.#exec(positions.map((position) => lineOf(commands[position])));
-        for (const [index, position] of positions.entries()) {
-          const [error, value] = replies[index] ?? [new Error("the pipeline gave no reply for this command")];
-          results[position] = error ? { ok: false, error: this.#noticed(error) } : { ok: true, value };
-        }
+      [...positionsByPartition(commands)].map(async ([partition, positions]) => {
+        const group = positions.flatMap((position) => commands[position] ?? []);
+        const found = await this.#exec({ slot: slotOf(partition) }, group);
+        for (const [index, result] of found.entries()) results[positions[index] ?? -1] = result;
       }),
     );
     return results;
@@ -149,15 +155,16 @@ export class Valkey implements Pipelines {
     };
   }
 
-  async #exec(lines: (string | number | Buffer)[][]): Promise<[error: Error | null, value?: unknown][]> {
+  async #exec(destination: Destination, commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    if (commands.length === 0) return [];
     try {
-      return (await this.#within(() => this.#client.pipeline(lines).exec())) ?? [];
+      const results = await this.#within(() => sendPipeline(this.#client, destination, commands));
+      return results.map((result) =>
+        result.ok ? result : { ok: false, error: this.#noticed(result.error) },
+      );
     } catch (error) {
-      if (lines.length > 1 && CROSS_SLOT.test(messageOf(error))) {
-        // One bad command must not fail the others of its partition.
-        return (await Promise.all(lines.map((line) => this.#exec([line])))).flat();
-      }
-      return lines.map(() => [error instanceof Error ? error : new Error(String(error))]);
+      const failure = { ok: false, error: this.#noticed(error) } as const;
+      return commands.map(() => failure);
     }
   }
 
@@ -187,17 +194,15 @@ export class Valkey implements Pipelines {
    */
   #noticed(thrown: unknown): ValkeyError {
     if (thrown instanceof ValkeyError) return thrown;
-    if (thrown instanceof ReplyError || CROSS_SLOT.test(messageOf(thrown))) {
+    if (thrown instanceof ReplyError) {
       if (WRONG_SERVER.test(messageOf(thrown))) this.#isBroken = true;
       return new ValkeyError(messageOf(thrown));
     }
     this.#isBroken = true;
-    return new ValkeyError(`Valkey at ${this.#host}: ${messageOf(thrown)}`);
+    const reason = messageOf(thrown);
+    const cause = NO_NODE.test(reason) ? this.#nodeFault : "";
+    return new ValkeyError(`Valkey at ${this.#host}: ${reason}${cause}`);
   }
-}
-
-function lineOf(command: ValkeyCommand | undefined): (string | number | Buffer)[] {
-  return command === undefined ? [] : [command.name, ...command.args];
 }
 
 function positionsByPartition(commands: readonly ValkeyCommand[]): Map<Partition, number[]> {

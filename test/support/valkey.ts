@@ -115,7 +115,17 @@ export async function keysOf(valkey: Valkey, partition: Partition): Promise<stri
   return [...found];
 }
 
+/** A hash as HGETALL gives it: names and values in turns. */
+export function fieldsOf(flat: unknown): Record<string, string> {
+  if (!Array.isArray(flat)) throw new TypeError("HGETALL replied no array");
+  const words = flat.map(String);
+  return Object.fromEntries(
+    words.flatMap((word, at) => (at % 2 === 0 ? [[word, words[at + 1] ?? ""] as const] : [])),
+  );
+}
+
 function canonical(type: string, value: unknown): unknown {
+  if (type === "hash") return fieldsOf(value);
   return type === "set" && Array.isArray(value) ? value.map(String).sort(byText) : value;
 }
 

@@ -1,0 +1,103 @@
+/** Where Valkey is, and how to get in, from the environment. */
+
+import { X509Certificate } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { isAbsolute } from "node:path";
+import { type Environment, isSet, readChoice, readName, readUrl } from "#shared/environment.ts";
+import { messageOf } from "#shared/errors.ts";
+import type { ValkeyAuth } from "#shared/valkey/authentication.ts";
+import type { ValkeyAddress } from "#shared/valkey/client.ts";
+
+/** ElastiCache's ids of users and replication groups: letters, digits and single hyphens between them. */
+const ELASTICACHE_ID = /^[A-Za-z](?:-?[A-Za-z0-9])*$/;
+const REGION = /^[a-z]+(?:-[a-z0-9]+)+$/;
+const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+
+/** Reads `VALKEY_*`. What is wrong is added to `faults`, never with a part of a password. */
+export function readValkey(env: Environment, faults: string[]): ValkeyAddress {
+  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", faults);
+  const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", faults) === "true";
+  if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
+    faults.push(
+      "VALKEY_URL has more behind its host than a database number: leave that out, and write a / ? or # of the " +
+        "user or password as %2F %3F or %23",
+    );
+  } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
+    faults.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
+  }
+  const auth = readAuth(env, url, faults);
+  const ca = readCa(env, url, faults);
+  return { url, cluster, auth, ...(ca === undefined ? {} : { ca }) };
+}
+
+function readAuth(env: Environment, url: URL, faults: string[]): ValkeyAuth {
+  const kind = readChoice(env, "VALKEY_AUTH", ["url", "iam", "secret"], "url", faults);
+  if (kind === "url") {
+    if (!isDecodable(url.username) || !isDecodable(url.password)) {
+      faults.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
+    }
+    return { kind };
+  }
+  if (url.username !== "" || url.password !== "") {
+    faults.push(`VALKEY_URL has a user or password, and VALKEY_AUTH=${kind} brings its own: leave them out`);
+  }
+  if (kind === "secret") {
+    const secretId = readName(env, "VALKEY_SECRET", /./, "the ARN or name of the password's secret", faults);
+    return { kind, secretId, user: env.VALKEY_USER ?? "" };
+  }
+  if (url.protocol === "redis:") {
+    faults.push("VALKEY_URL is a redis:// URL, and VALKEY_AUTH=iam needs TLS: give it as rediss://");
+  }
+  return {
+    kind,
+    user: readName(env, "VALKEY_USER", ELASTICACHE_ID, "the id of the ElastiCache user", faults),
+    replicationGroup: readName(
+      env,
+      "VALKEY_REPLICATION_GROUP",
+      ELASTICACHE_ID,
+      "the id of the replication group",
+      faults,
+    ),
+    region: readName(env, "AWS_REGION", REGION, "the region of the replication group", faults),
+  };
+}
+
+/** The certificates to trust instead of those that Node trusts, as PEM text. */
+function readCa(env: Environment, url: URL, faults: string[]): string | undefined {
+  if (!isSet(env, "VALKEY_CA")) return undefined;
+  if (url.protocol === "redis:" && isSet(env, "VALKEY_URL")) {
+    faults.push("VALKEY_CA is set, and VALKEY_URL is a redis:// URL, without TLS: give it as rediss://");
+  }
+  const given = env.VALKEY_CA ?? "";
+  let pem = given;
+  if (isAbsolute(given)) {
+    try {
+      pem = readFileSync(given, "utf8");
+    } catch (error) {
+      faults.push(`VALKEY_CA names a file that cannot be read: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+  const certificates = pem.match(CERTIFICATE) ?? [];
+  if (certificates.length === 0 || !certificates.every(isCertificate)) {
+    faults.push("VALKEY_CA is neither PEM text of certificates nor the absolute path of a file of them");
+  }
+  return pem;
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    return new X509Certificate(pem).raw.length > 0;
+  } catch (_unreadable) {
+    return false;
+  }
+}
+
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch (_malformed) {
+    return false;
+  }
+}

@@ -1,0 +1,57 @@
+/** The built functions, on AWS's own runtime client. */
+
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import type { SQSRecord } from "aws-lambda";
+import { expect } from "vitest";
+import { FunctionProcess } from "#local/function-process.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { family, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { Scene } from "#test/support/scene.ts";
+
+export function builtFunction(
+  name: string,
+  { queue }: QueueProbe,
+  environment: Readonly<Record<string, string>>,
+  onOutput: (text: string) => void = () => undefined,
+): FunctionProcess {
+  return new FunctionProcess({
+    functionName: name,
+    bundle: fileURLToPath(new URL(`../../dist/${name}/index.mjs`, import.meta.url)),
+    runtime: "aws",
+    environment: { ...queue.environment, COMPLETIONS_QUEUE_URL: queue.queueUrl, ...environment },
+    timeoutMs: 25_000,
+    onOutput,
+  });
+}
+
+/** Has the dispatch function deal with an execution that succeeded: its two children must be eligible then. */
+export async function dispatchOne(fn: FunctionProcess, admin: Valkey): Promise<void> {
+  const scene = new Scene(admin);
+  const { parent, children } = await family(scene, 2);
+  await scene.finish(parent, "success");
+  const record = recordOf({ execution_id: parent.id, flow_id: scene.flow.id });
+  expect(await fn.invoke({ Records: [record] })).toEqual({ batchItemFailures: [] });
+  const states = children.map((child) => stateOf(scene, child));
+  expect(await Promise.all(states)).toEqual(["waiting", "waiting"]);
+}
+
+/** A message as SQS hands it over. */
+export function recordOf(body: unknown): SQSRecord {
+  return {
+    messageId: randomUUID(),
+    receiptHandle: "handle",
+    body: JSON.stringify(body),
+    attributes: {
+      ApproximateReceiveCount: "1",
+      SentTimestamp: "0",
+      SenderId: "tests",
+      ApproximateFirstReceiveTimestamp: "0",
+    },
+    messageAttributes: {},
+    md5OfBody: "",
+    eventSource: "aws:sqs",
+    eventSourceARN: "arn:aws:sqs:us-east-1:000000000000:completions",
+    awsRegion: "us-east-1",
+  };
+}

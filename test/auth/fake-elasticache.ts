@@ -1,0 +1,174 @@
+/**
+ * A stand-in for ElastiCache's side of IAM authentication, which cannot be had here: a TLS front before each node of a
+ * real Valkey that checks tokens as the ElastiCache user guide says, and then passes everything on to the node, as an
+ * ACL user of the token's name. Tokens and connections live for as long as a test says, and not 15 minutes and 12 hours.
+ */
+
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import type { AddressInfo, Socket } from "node:net";
+import { connect, createServer, type Server, type TLSSocket } from "node:tls";
+import { AUTHORITY, CERTIFICATE, type SecuredValkey } from "#test/auth/secured.ts";
+import { EMPTY_HASH, parsePresigned, signatureOf } from "#test/auth/signature.ts";
+import { RespStream } from "#test/faults/resp.ts";
+
+export interface IamRules {
+  readonly replicationGroup: string;
+  readonly region: string;
+  readonly user: string;
+  /** Of the user in Valkey, which nobody but the front knows. */
+  readonly password: string;
+  /** The secret keys and session tokens by access key id. */
+  readonly accounts: Map<string, { readonly secretAccessKey: string; readonly sessionToken?: string }>;
+  readonly tokenLifeMs: number;
+  readonly connectionLifeMs?: number;
+}
+
+const REFUSAL = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+
+export class FakeElastiCache implements AsyncDisposable {
+  /** Why tokens were refused. */
+  readonly refused: string[] = [];
+  /** The tokens that were accepted, each by a connection. */
+  readonly accepted: string[] = [];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly #fronts: readonly Front[];
+
+  private constructor(server: SecuredValkey, rules: IamRules, fronts: readonly Front[]) {
+    this.#fronts = fronts;
+    this.environment = {
+      ...server.environment,
+      VALKEY_URL: `rediss://localhost:${fronts[0]?.port}`,
+      VALKEY_AUTH: "iam",
+      VALKEY_USER: rules.user,
+      VALKEY_REPLICATION_GROUP: rules.replicationGroup,
+      AWS_REGION: rules.region,
+    };
+  }
+
+  /** Puts a front before every node, and has the nodes of a cluster name each other's fronts. */
+  static async before(server: SecuredValkey, rules: IamRules): Promise<FakeElastiCache> {
+    const fronts = server.nodes.map(({ tlsUrl }) => new Front(Number(tlsUrl?.port), rules));
+    await Promise.all(fronts.map((front) => front.listen()));
+    await server.announce(fronts.map(({ port }) => port));
+    const fake = new FakeElastiCache(server, rules, fronts);
+    for (const front of fronts) front.report = fake;
+    return fake;
+  }
+
+  /** Ends the connections to one node, or to all. */
+  cut(node?: number): void {
+    for (const [index, front] of this.#fronts.entries())
+      if (node === undefined || index === node) front.cut();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#fronts.map((front) => front.close()));
+  }
+}
+
+class Front {
+  report: Pick<FakeElastiCache, "refused" | "accepted"> = { refused: [], accepted: [] };
+  readonly #rules: IamRules;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  constructor(target: number, rules: IamRules) {
+    this.#rules = rules;
+    const files = { cert: readFileSync(CERTIFICATE.certificate), key: readFileSync(CERTIFICATE.key) };
+    this.#server = createServer(files, (client) => this.#serve(this.#keep(client), target));
+  }
+
+  async listen(): Promise<void> {
+    this.#server.listen(0, "127.0.0.1");
+    await once(this.#server, "listening");
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  cut(): void {
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  async close(): Promise<void> {
+    this.cut();
+    this.#server.close();
+    await once(this.#server, "close");
+  }
+
+  /** Answers for the server until a token is good. */
+  #serve(client: TLSSocket, target: number): void {
+    const commands = new RespStream();
+    const hear = (chunk: Buffer): void => {
+      commands.push(chunk);
+      for (let next = commands.next(); next !== undefined; next = commands.next()) {
+        const [name, user, token = ""] = next.words;
+        if (name?.toLowerCase() !== "auth") {
+          client.write("-NOAUTH Authentication required.\r\n");
+          continue;
+        }
+        const fault = user === this.#rules.user ? faultOf(token, this.#rules) : `the user is ${user}`;
+        if (fault === undefined) {
+          this.report.accepted.push(token);
+          client.off("data", hear);
+          this.#passOn(client, target);
+          return;
+        }
+        this.report.refused.push(fault);
+        client.write(REFUSAL);
+      }
+    };
+    client.on("data", hear);
+  }
+
+  #passOn(client: Socket, target: number): void {
+    const { user, password, connectionLifeMs } = this.#rules;
+    const node = this.#keep(connect({ host: "localhost", port: target, ca: readFileSync(AUTHORITY) }));
+    node.write(`AUTH ${user} ${password}\r\n`);
+    node.pipe(client);
+    client.pipe(node);
+    node.on("close", () => client.destroy());
+    client.on("close", () => node.destroy());
+    if (connectionLifeMs === undefined) return;
+    const timer = setTimeout(() => client.destroy(), connectionLifeMs);
+    client.on("close", () => clearTimeout(timer));
+  }
+
+  #keep<S extends Socket>(socket: S): S {
+    this.#sockets.add(socket);
+    socket.on("close", () => this.#sockets.delete(socket));
+    socket.on("error", () => socket.destroy());
+    return socket;
+  }
+}
+
+/** What is wrong with a token; undefined: nothing. */
+function faultOf(token: string, rules: IamRules): string | undefined {
+  const request = parsePresigned(token);
+  const { host, path, query } = request;
+  const [accessKeyId = "", date, ...scope] = (query.get("X-Amz-Credential") ?? "").split("/");
+  const account = rules.accounts.get(accessKeyId);
+  const signedAt = query.get("X-Amz-Date") ?? "";
+  const ageMs =
+    Date.now() - Date.parse(signedAt.replace(/(....)(..)(..)T(..)(..)(..)Z/, "$1-$2-$3T$4:$5:$6Z"));
+  const demands: readonly (readonly [holds: boolean, fault: string])[] = [
+    [host === rules.replicationGroup.toLowerCase() && path === "/", `the token is for ${host}${path}`],
+    [query.get("Action") === "connect", "the action is not connect"],
+    [query.get("User") === rules.user, `the token is for the user ${query.get("User")}`],
+    [query.get("X-Amz-Algorithm") === "AWS4-HMAC-SHA256", "the algorithm is another one"],
+    [scope.join("/") === `${rules.region}/elasticache/aws4_request`, `the scope is ${scope.join("/")}`],
+    [date === signedAt.slice(0, 8), "the scope is of another day"],
+    [Number(query.get("X-Amz-Expires")) <= 900, "the token is for more than 15 minutes"],
+    [query.get("X-Amz-SignedHeaders") === "host", "other headers than the host are signed"],
+    [ageMs < rules.tokenLifeMs, `the token is ${ageMs} ms old`],
+    [account !== undefined, `nobody has the access key ${accessKeyId}`],
+    [query.get("X-Amz-Security-Token") === account?.sessionToken, "the session is another one"],
+    [
+      query.get("X-Amz-Signature") === signatureOf(request, account?.secretAccessKey ?? "", EMPTY_HASH),
+      "the signature is wrong",
+    ],
+  ];
+  return demands.find(([holds]) => !holds)?.[1];
+}

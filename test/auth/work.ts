@@ -1,0 +1,126 @@
+/** The whole work of each function: every command and every kind of key that it ever uses. */
+
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { expect } from "vitest";
+import type { FunctionProcess } from "#local/function-process.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+import type { ExecKeys } from "#shared/keys.ts";
+import { EDITION_KEY, PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
+import { takeLease } from "#shared/reconcile/lease.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
+import { recordOf } from "#test/auth/built.ts";
+import { bulkFamily, family, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { endedAgo } from "#test/support/reconcile.ts";
+import { attempt, LANE, Scene } from "#test/support/scene.ts";
+
+/** Of few partitions: a sweep looks at all of them. */
+const ROUTER = new PartitionRouter(DEFAULT_PARTITION_CONFIG);
+/** More edges than the dispatcher takes in one window. */
+const MANY_EDGES = 2_600;
+
+/**
+ * Something to do, which was set up by an administrator: does it with the function, and checks what came of it. `own`
+ * is a client of the function's user.
+ */
+export type Work = (fn: FunctionProcess, own: Valkey) => Promise<void>;
+
+/** Sets up what a function of that edition will deal with. */
+export type WorkOf = (valkey: Valkey, edition: Edition, queue: QueueProbe) => Promise<Work>;
+
+/** Children that become eligible, with and without their parent's result, and that are skipped, one amid its attempt. */
+const dispatch: WorkOf = async (valkey, edition, queue) => {
+  const scene = new Scene(valkey, LANE, ROUTER, edition);
+  const good = await family(scene, 2, "result");
+  await scene.finish(good.parent, "success", "a result");
+  const bad = await family(scene, 2);
+  await beginAttempt(scene, bad.children);
+  await scene.finish(bad.parent, "failed");
+  // Another delivery died before it published what it had skipped.
+  const left = await family(scene, 1);
+  await scene.finish(left.parent, "failed");
+  for (const edge of left.edges) await scene.done(scene.resolution(edge, "failed"));
+  const parents = [good.parent, bad.parent, left.parent];
+  if (edition === 14) parents.push(await firstOfAny(scene));
+  const wide = new Scene(valkey, LANE, ROUTER, edition);
+  const many = await bulkFamily(wide, MANY_EDGES);
+  await wide.finish(many.parent, "success");
+  return async (fn) => {
+    const records = [
+      ...parents.map(({ id }) => recordOf({ execution_id: id, flow_id: scene.flow.id })),
+      recordOf({ execution_id: many.parent.id, flow_id: wide.flow.id }),
+    ];
+    expect(await fn.invoke({ Records: records })).toEqual({ batchItemFailures: [] });
+    const states = [...good.children, ...bad.children, ...left.children].map((child) =>
+      stateOf(scene, child),
+    );
+    const [eligible, skipped] = ["waiting", "skipped"];
+    expect(await Promise.all(states)).toEqual([eligible, eligible, skipped, skipped, skipped]);
+    expect(await queue.drainEvents()).toHaveLength(3);
+  };
+};
+
+async function beginAttempt(scene: Scene, [child]: readonly ExecKeys[]): Promise<void> {
+  if (child === undefined) throw new Error("no child");
+  await scene.read("hset", child.core, "attempt_state", "running_attempt", "current_attempt_index", "0");
+  await scene.read("hset", child.attempt(attempt(0)), "attempt_state", "started");
+  await scene.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
+}
+
+/** An upstream that decides its child's group, whose other upstream is to be cancelled then. */
+async function firstOfAny(scene: Scene): Promise<ExecKeys> {
+  const child = await scene.member();
+  await scene.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
+  const [first, second] = [await scene.member(), await scene.member()];
+  for (const upstream of [first, second]) await scene.edge(upstream, child);
+  await scene.finish(first, "success");
+  return first;
+}
+
+/** A completion that nobody heard of, and an execution that waits for nothing. */
+const reconcile: WorkOf = async (valkey, edition, queue) => {
+  const scene = new Scene(valkey, LANE, ROUTER, edition);
+  const missed = await family(scene, 1);
+  await scene.finish(missed.parent, "failed");
+  await endedAgo(scene, missed.parent, 60_000);
+  const stuck = await family(scene, 1);
+  const [child] = stuck.children;
+  const [edge] = stuck.edges;
+  if (child === undefined || edge === undefined) throw new Error("no child");
+  await scene.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
+  await scene.read("srem", child.depsUnresolved, edge.id);
+  return async (fn, own) => {
+    // What a sweep does that takes more than two seconds.
+    const taken = await takeLease(own);
+    expect(await taken?.lease.keep("here")).toBe(true);
+    expect(await taken?.lease.release("")).toBe(true);
+    expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
+    expect(await stateOf(scene, child)).toBe("waiting");
+    expect(await queue.drainEvents()).toHaveLength(1);
+    // Else the next sweep would find it again.
+    await scene.read("del", scene.index.lane(LANE).blockedDependencies);
+  };
+};
+
+/** A deployment that nobody has booted yet. */
+const provision: WorkOf = async (valkey) => {
+  for (const key of [PARTITION_CONFIG_KEY, EDITION_KEY]) await valkey.call("del", key);
+  return async (fn) => {
+    const cloudFormation = createServer((request, response) => {
+      request.resume().on("end", () => response.end());
+    });
+    await new Promise<void>((resolve) => cloudFormation.listen(0, "127.0.0.1", resolve));
+    const { port } = cloudFormation.address() as AddressInfo;
+    try {
+      const ResponseURL = `http://127.0.0.1:${port}/answer`;
+      const request = { RequestType: "Create", ResponseURL, StackId: "s", RequestId: "r" };
+      const answer = await fn.invoke({ ...request, LogicalResourceId: "Library" });
+      expect(answer).toMatchObject({ status: "SUCCESS", data: { Partitions: "created" } });
+    } finally {
+      cloudFormation.close();
+    }
+  };
+};
+
+export const WORK: Readonly<Record<string, WorkOf>> = { dispatch, reconcile, provision };
