@@ -20,12 +20,13 @@ import { queueClient } from "#shared/queue/client.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS, traceFields } from "#shared/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary as loadLibrary } from "#shared/valkey/library.ts";
 import type { Session } from "#shared/valkey/session.ts";
+import { TimedValkey } from "#shared/valkey/timed.ts";
 
-const { logger, metrics, telemetry } = powertoolsFor("dispatch");
+const { logger, journal, metrics, telemetry } = powertoolsFor("dispatch");
 const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const sqs = queueClient();
@@ -62,11 +63,13 @@ function receive(record: SQSRecord): Delivery {
 async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
   const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
   const deliveries = Records.map(receive);
+  const depths = deliveries.flatMap(({ event }) => event?.depth ?? []);
+  if (depths.length > 0) telemetry.measure(METRICS.cascadeDepth, Math.max(...depths));
   await dispatchReadable(deliveries, deadlineMs);
   const failed = deliveries.filter((delivery) => delivery.faults.length > 0);
   // Half of the margin is its own: what a retry cannot help must not come again for want of time.
   await bury(failed, deadlineMs + MARGIN_MS / 2);
-  for (const delivery of failed) reportFailure(delivery);
+  for (const delivery of deliveries) report(delivery);
   telemetry.count(METRICS.completionsDispatched, deliveries.length - failed.length);
   return {
     batchItemFailures: failed
@@ -90,9 +93,10 @@ async function dispatchReadable(deliveries: readonly Delivery[], deadlineMs: num
     return;
   }
   const { valkey, facts: edition } = session;
+  const timed = new TimedValkey(valkey);
   const faults = await dispatch(
     {
-      valkey,
+      valkey: timed,
       router,
       sink,
       edition,
@@ -104,6 +108,7 @@ async function dispatchReadable(deliveries: readonly Delivery[], deadlineMs: num
     },
     readable.map(({ event }) => event),
   );
+  if (timed.slowestMs !== undefined) telemetry.measure(METRICS.valkeyLatency, timed.slowestMs);
   for (const [position, { delivery }] of readable.entries()) delivery.faults = faults[position] ?? [];
 }
 
@@ -134,17 +139,17 @@ async function bury(failed: readonly Delivery[], deadlineMs: number): Promise<vo
 
 const FAULTS_SHOWN = 10;
 
-function reportFailure({ record, event, faults, mustComeAgain }: Delivery): void {
+/** One line for each message, so that one query for a root shows its cascade. */
+function report({ record, event, faults, mustComeAgain }: Delivery): void {
+  const fields = { message_id: record.messageId, ...(event && traceFields(event)) };
+  if (faults.length === 0) {
+    journal.info("the message is done", fields);
+    return;
+  }
   if (mustComeAgain) telemetry.count(METRICS.messagesFailed);
   telemetry.error(mustComeAgain ? "the message must come again" : "the message is a dead letter", {
-    message_id: record.messageId,
+    ...fields,
     receive_count: Number(record.attributes.ApproximateReceiveCount),
-    ...(event && {
-      execution_id: event.executionId,
-      flow_id: event.flowId ?? "",
-      root: event.root,
-      depth: event.depth,
-    }),
     faults: faults.slice(0, FAULTS_SHOWN).map(describeFault),
     fault_count: faults.length,
   });

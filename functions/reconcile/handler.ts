@@ -14,7 +14,9 @@ import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
+import { METRICS } from "#shared/telemetry.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import { TimedValkey } from "#shared/valkey/timed.ts";
 
 const { logger, metrics, telemetry } = powertoolsFor("reconcile");
 const config = readReconcileConfig(process.env);
@@ -28,20 +30,25 @@ const MARGIN_MS = 2_000;
 async function handleSchedule(_event: unknown, context: Context): Promise<SweepReport> {
   const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
   const { valkey, facts: likelyLanes } = await sessions.get();
-  return sweep({
-    valkey,
-    sink,
-    telemetry,
-    partitions,
-    lanes: config.lanes,
-    likelyLanes,
-    graceMs: config.graceMs,
-    deadlineMs,
-    now: Date.now,
-    ensureLibrary: async () => {
-      telemetry.info("looked for the Valkey library", { state: await ensureLibrary(valkey) });
-    },
-  });
+  const timed = new TimedValkey(valkey);
+  try {
+    return await sweep({
+      valkey: timed,
+      sink,
+      telemetry,
+      partitions,
+      lanes: config.lanes,
+      likelyLanes,
+      graceMs: config.graceMs,
+      deadlineMs,
+      now: Date.now,
+      ensureLibrary: async () => {
+        telemetry.info("looked for the Valkey library", { state: await ensureLibrary(valkey) });
+      },
+    });
+  } finally {
+    if (timed.slowestMs !== undefined) telemetry.measure(METRICS.valkeyLatency, timed.slowestMs);
+  }
 }
 
 export const handler = middy<unknown, SweepReport>()

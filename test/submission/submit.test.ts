@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldOf, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import { parseAttemptIndex, unwrap } from "#shared/ids.ts";
 import { planSubmission } from "#shared/submission/plan.ts";
@@ -90,6 +90,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     for (;;) {
       const taken = completions.sent.splice(0);
       for (const { executionId, outcome } of taken) {
+        if (!isTerminalOutcome(outcome)) throw new TypeError(`no outcome of a record: ${outcome}`);
         const out = await run(valkey, submission.partition, "smembers", flow.outgoing(executionId));
         const staged = new Set(Array.isArray(out) ? out.map(fieldOf) : []);
         const edges = tasks

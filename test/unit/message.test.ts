@@ -63,10 +63,28 @@ describe("parseCompletionEvent", () => {
     expect(parseCompletionEvent(record({ ...BODY, outcome: 12 }))).toMatchObject({ ok: true });
   });
 
-  it("passes a traceparent on as it came, whatever its version", () => {
-    const stringValue = TRACE.replace(/^00/, "01");
+  it.each([TRACE, TRACE.replace(/^00/, "01"), `${TRACE.replace(/^00/, "cc")}-and-more`])(
+    "passes the traceparent %j on as it came, also one of a later version",
+    (stringValue) => {
+      const parsed = parseCompletionEvent(record(BODY, { traceparent: { dataType: "String", stringValue } }));
+      expect(parsed).toMatchObject({ ok: true, value: { traceparent: stringValue } });
+    },
+  );
+
+  it.each([
+    "kept",
+    "",
+    undefined,
+    TRACE.replace(/^00/, "ff"),
+    TRACE.toUpperCase(),
+    TRACE.replace(/-[0-9a-f]{32}-/, `-${"0".repeat(32)}-`),
+    TRACE.replace(/-[0-9a-f]{16}-/, `-${"0".repeat(16)}-`),
+    `${TRACE}-and-more`,
+    `${TRACE.replace(/^00/, "01")}and-more`,
+    ` ${TRACE}`,
+  ])("drops the malformed traceparent %j, and nothing else of the message", (stringValue) => {
     const parsed = parseCompletionEvent(record(BODY, { traceparent: { dataType: "String", stringValue } }));
-    expect(parsed).toMatchObject({ ok: true, value: { traceparent: stringValue } });
+    expect(parsed).toMatchObject({ ok: true, value: { executionId: EXECUTION, traceparent: undefined } });
   });
 
   it("does not look at the attributes of an execution in no flow", () => {

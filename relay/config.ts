@@ -1,0 +1,31 @@
+import { awsCredentials } from "#relay/aws-credentials.ts";
+import { type Environment, readQueueUrl } from "#shared/environment.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+import type { ValkeyAuth } from "#shared/valkey/authentication.ts";
+import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import { readValkey } from "#shared/valkey/config.ts";
+
+/** What the relay needs to know, from its environment. */
+export interface RelayConfig {
+  readonly valkey: ValkeyAddress;
+  readonly completionsQueueUrl: string;
+  /** A file that is written every few seconds while a node is heard. Undefined: nobody looks. */
+  readonly healthFile: string | undefined;
+}
+
+/** Reads the configuration; throws one ConfigurationError that names every fault. */
+export function readRelayConfig(env: Environment): RelayConfig {
+  const faults: string[] = [];
+  const valkey = readValkey(env, faults);
+  const config: RelayConfig = {
+    valkey: valkey.auth?.kind === "iam" ? withCredentials(valkey, valkey.auth) : valkey,
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
+    healthFile: env.RELAY_HEALTH_FILE || undefined,
+  };
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return config;
+}
+
+function withCredentials(valkey: ValkeyAddress, auth: Extract<ValkeyAuth, { kind: "iam" }>): ValkeyAddress {
+  return { ...valkey, auth: { ...auth, environment: awsCredentials() } };
+}

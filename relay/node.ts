@@ -1,0 +1,78 @@
+/** One server of the deployment, and a connection to it. */
+
+import { Redis, type RedisOptions } from "iovalkey";
+import { messageOf } from "#shared/errors.ts";
+import { accessTo } from "#shared/valkey/authentication.ts";
+import type { ValkeyAddress } from "#shared/valkey/client.ts";
+
+export interface NodeAddress {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** `host:port`. */
+export function nameOf({ host, port }: NodeAddress): string {
+  return `${host}:${port}`;
+}
+
+/** The node that the configuration names. */
+export function seedOf({ url }: ValkeyAddress): NodeAddress {
+  return { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
+}
+
+const REPLY_MS = 5_000;
+
+const CONNECTION: RedisOptions = {
+  lazyConnect: true,
+  connectTimeout: 2_000,
+  // Who loses a connection makes a new one, with the credentials of that moment.
+  retryStrategy: () => null,
+  maxRetriesPerRequest: 0,
+  autoResubscribe: false,
+  // A server that is loading tells its subscribers of what others publish.
+  enableReadyCheck: false,
+};
+
+/** A connection to one node, for one life: it does not come back by itself. */
+export class NodeConnection {
+  readonly client: Redis;
+  /** Rejects when the connection has ended; stays pending until then. */
+  readonly #lost: Promise<never>;
+  #fault: Error | undefined;
+
+  /** Does not connect: the first command does. */
+  constructor(address: ValkeyAddress, node: NodeAddress) {
+    this.client = new Redis({ ...CONNECTION, ...accessTo(address), ...node });
+    this.client.on("error", (error) => {
+      // Its text alone: the error carries the command, and with it a password.
+      this.#fault = new Error(messageOf(error));
+    });
+    this.#lost = new Promise((_, reject) => {
+      this.client.once("end", () => reject(this.#fault ?? new Error("the connection ended")));
+    });
+    // It may end while nobody waits for anything.
+    this.#lost.catch(() => undefined);
+  }
+
+  /** The command's reply. Rejects where it does not come in time, or the connection ends. */
+  async ask<T>(command: () => Promise<T>): Promise<T> {
+    const { promise: late, reject } = Promise.withResolvers<never>();
+    const timer = setTimeout(() => reject(new Error(`no reply within ${REPLY_MS} ms`)), REPLY_MS);
+    try {
+      return await Promise.race([command(), this.#lost, late]);
+    } catch (error) {
+      throw this.#fault ?? error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /** Waits for a pause. Rejects when the connection ends before it. */
+  async idle(pause: Promise<void>): Promise<void> {
+    await Promise.race([pause, this.#lost]);
+  }
+
+  close(): void {
+    this.client.disconnect();
+  }
+}

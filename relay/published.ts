@@ -1,0 +1,26 @@
+import type { Completion } from "#shared/queue/completion.ts";
+import { parseCompletionEvent, parseObject } from "#shared/queue/message.ts";
+
+const SKIPPED = "skipped";
+
+/** What a message on the completions channel is. */
+export type Published =
+  | { readonly kind: "completion"; readonly completion: Completion }
+  /** The dispatcher, which skipped the execution, sends its completion itself, with the cascade's depth and root. */
+  | { readonly kind: "skipped" }
+  | { readonly kind: "without_flow" }
+  | { readonly kind: "malformed"; readonly reason: string };
+
+/** Reads an event as it is published (contract, section 8): the body of a queue message, without attributes. */
+export function readPublished(text: string): Published {
+  const event = parseCompletionEvent({ body: text, messageAttributes: {} });
+  if (!event.ok) return { kind: "malformed", reason: event.error.message };
+  const { executionId, flowId, depth, root } = event.value;
+  if (flowId === undefined) return { kind: "without_flow" };
+  const outcome = parseObject(text)?.outcome;
+  if (outcome === SKIPPED) return { kind: "skipped" };
+  return {
+    kind: "completion",
+    completion: { executionId, flowId, outcome: typeof outcome === "string" ? outcome : "", depth, root },
+  };
+}

@@ -1,0 +1,179 @@
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import { SendMessageCommand } from "@aws-sdk/client-sqs";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { recordOf } from "#local/event.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import { Poller } from "#local/poller.ts";
+import type { ExecKeys } from "#shared/keys.ts";
+import { QueueProbe } from "#test/support/dispatch.ts";
+import { FunctionLogs } from "#test/support/function-logs.ts";
+import { Scene } from "#test/support/scene.ts";
+import { DEPLOYMENTS } from "#test/support/valkey.ts";
+
+const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.meta.url));
+const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
+
+/** A diamond with a tail, whose first execution has failed. */
+async function failedDiamond(scene: Scene): Promise<Record<"root" | "a" | "b" | "c" | "d", ExecKeys>> {
+  const [root, a, b, c, d] = [
+    await scene.member(),
+    await scene.member(),
+    await scene.member(),
+    await scene.member(),
+    await scene.member(),
+  ];
+  for (const [from, to] of [
+    [root, a],
+    [root, b],
+    [a, c],
+    [b, c],
+    [c, d],
+  ] as const)
+    await scene.edge(from, to);
+  await scene.finish(root, "failed");
+  return { root, a, b, c, d };
+}
+
+describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address, connect }) => {
+  let probe: QueueProbe;
+  const valkey = connect();
+  const logs = new FunctionLogs();
+  beforeAll(async () => {
+    probe = await QueueProbe.start();
+  });
+  beforeEach(() => logs.clear());
+  afterAll(async () => {
+    valkey.close();
+    await probe[Symbol.asyncDispose]();
+  });
+
+  const start = (environment: Record<string, string> = {}) =>
+    new FunctionProcess({
+      functionName: "dispatch",
+      bundle: BUNDLE,
+      environment: {
+        ...probe.queue.environment,
+        VALKEY_URL: address.url.href,
+        VALKEY_CLUSTER_MODE: String(address.cluster),
+        COMPLETIONS_QUEUE_URL: probe.queue.queueUrl,
+        FLOW_PARTITIONS: "65536",
+        ...environment,
+      },
+      timeoutMs: 20_000,
+      onOutput: logs.take,
+    });
+  const completionOf = (scene: Scene, { id }: ExecKeys, traceparent: string) => ({
+    MessageBody: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "failed" }),
+    MessageAttributes: { traceparent: { DataType: "String", StringValue: traceparent } },
+  });
+
+  it("one filter, on the root, shows one cascade: all of its messages, and no other's", async () => {
+    const [one, other] = [new Scene(valkey), new Scene(valkey)];
+    const diamonds = [await failedDiamond(one), await failedDiamond(other)] as const;
+    for (const entry of [
+      completionOf(one, diamonds[0].root, TRACE),
+      completionOf(other, diamonds[1].root, "not-a-trace"),
+    ]) {
+      await probe.client.send(new SendMessageCommand({ QueueUrl: probe.queue.queueUrl, ...entry }));
+    }
+    await using fn = start();
+    const handled: string[] = [];
+    const poller = new Poller({
+      client: probe.client,
+      queueUrl: probe.queue.queueUrl,
+      environments: [
+        {
+          invoke: (event) => {
+            handled.push(...event.Records.map(({ messageId }) => messageId));
+            return fn.invoke(event);
+          },
+        },
+      ],
+      onFault: (fault) => handled.push(fault),
+    });
+    poller.start();
+    await vi.waitFor(() => expect(poller.counts.done).toBe(10), { timeout: 20_000 });
+    await poller.stop();
+
+    const shown = diamonds.map(({ root }) => logs.lines.filter((line) => line.root === root.id));
+    for (const [index, scene] of [one, other].entries()) {
+      const { root, a, b, c, d } = diamonds[index] ?? diamonds[0];
+      const lines = shown[index] ?? [];
+      expect(lines.map(({ execution_id, depth }) => `${depth} ${execution_id}`).sort()).toEqual(
+        [`0 ${root.id}`, `1 ${a.id}`, `1 ${b.id}`, `2 ${c.id}`, `3 ${d.id}`].sort(),
+      );
+      for (const line of lines) {
+        expect(line).toMatchObject({
+          level: "INFO",
+          message: "the message is done",
+          service: "sluice-dispatch",
+          flow_id: scene.flow.id,
+          timestamp: expect.any(String),
+        });
+      }
+    }
+    const ids = shown.flat().map(({ message_id }) => message_id);
+    expect([...ids].sort()).toEqual([...handled].sort());
+    // What is a trace travels through the cascade as it came; what is none is dropped at its beginning.
+    expect(shown.map((lines) => lines.map(({ traceparent }) => traceparent))).toEqual([
+      new Array(5).fill(TRACE),
+      new Array(5).fill(undefined),
+    ]);
+  });
+
+  it("a message that fails is shown by the same filter, and so are warnings on its behalf", async () => {
+    const scene = new Scene(valkey);
+    const [root, running, absent] = [scene.newExecution(), await scene.member(), scene.newExecution()];
+    const records = [running, absent].map(({ id }) =>
+      recordOf(
+        {
+          MessageId: randomUUID(),
+          Body: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "skipped" }),
+          Attributes: { ApproximateReceiveCount: "3" },
+          MessageAttributes: {
+            depth: { DataType: "Number", StringValue: "4" },
+            root: { DataType: "String", StringValue: root.id },
+            traceparent: { DataType: "String", StringValue: TRACE },
+          },
+        },
+        SOURCE,
+      ),
+    );
+    await using fn = start();
+    await fn.invoke({ Records: records });
+    const shown = logs.lines.filter((line) => line.root === root.id);
+    const common = { flow_id: scene.flow.id, depth: 4, traceparent: TRACE };
+    expect(shown).toHaveLength(3);
+    expect(shown).toEqual(
+      expect.arrayContaining([
+        expect.objectContaining({ ...common, level: "WARN", execution_id: running.id }),
+        expect.objectContaining({
+          ...common,
+          level: "INFO",
+          execution_id: running.id,
+          message_id: records[0]?.messageId,
+        }),
+        expect.objectContaining({
+          ...common,
+          level: "ERROR",
+          execution_id: absent.id,
+          message_id: records[1]?.messageId,
+          receive_count: 3,
+        }),
+      ]),
+    );
+  });
+
+  it("says nothing of messages that are done where POWERTOOLS_LOG_LEVEL is WARN", async () => {
+    const scene = new Scene(valkey);
+    const { root } = await failedDiamond(scene);
+    const { MessageBody: Body } = completionOf(scene, root, TRACE);
+    await using fn = start({ POWERTOOLS_LOG_LEVEL: "WARN" });
+    await fn.invoke({ Records: [recordOf({ MessageId: randomUUID(), Body }, SOURCE)] });
+    expect(logs.lines.filter((line) => line.message_id !== undefined)).toEqual([]);
+    expect(logs.metrics).toHaveLength(1);
+    await probe.drain();
+  });
+});

@@ -1,0 +1,143 @@
+import { randomUUID } from "node:crypto";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { recordOf } from "#local/event.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import { DIMENSION, METRICS, METRICS_OF, NAMESPACE, unitOf } from "#shared/telemetry.ts";
+import { family } from "#test/support/dispatch.ts";
+import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
+import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { Scene } from "#test/support/scene.ts";
+
+type Service = keyof typeof METRICS_OF;
+
+const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
+
+/** The values of a line of metrics, which must be as CloudWatch reads them and as `telemetry.ts` has them. */
+function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
+  const known: readonly string[] = METRICS_OF[service];
+  const named = Object.values(METRICS).filter((name) => name in line);
+  expect(line).toMatchObject({
+    _aws: {
+      Timestamp: expect.any(Number),
+      CloudWatchMetrics: [
+        {
+          Namespace: NAMESPACE,
+          Dimensions: [[DIMENSION]],
+          Metrics: expect.arrayContaining(named.map((Name) => ({ Name, Unit: unitOf(Name) }))),
+        },
+      ],
+    },
+    [DIMENSION]: service,
+  });
+  // Whatever else is in the line is no metric of ours, and nothing is emitted that alarms do not know.
+  const rest = Object.keys(line).filter((name) => !known.includes(name));
+  expect(rest.sort()).toEqual(["_aws", DIMENSION].sort());
+  return Object.fromEntries(named.map((name) => [name, line[name]]));
+}
+
+describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", (kind) => {
+  const stand = standFor(kind);
+  const logs = new FunctionLogs();
+
+  function start(name: "dispatch" | "reconcile" | "redrive"): FunctionProcess {
+    logs.clear();
+    const { queue, address } = stand();
+    return new FunctionProcess({
+      functionName: name,
+      bundle: fileURLToPath(new URL(`../../dist/${name}/index.mjs`, import.meta.url)),
+      environment: {
+        ...queue.queue.environment,
+        VALKEY_URL: address.url.href,
+        VALKEY_CLUSTER_MODE: String(address.cluster),
+        COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
+        DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl,
+        FLOW_PARTITIONS: "65536",
+      },
+      timeoutMs: 30_000,
+      onOutput: logs.take,
+    });
+  }
+
+  it("dispatch: one line for each invocation, with the depth and the slowest round trip of just that one", async () => {
+    const scene = new Scene(stand().valkey);
+    const { parent } = await family(scene, 3);
+    await scene.finish(parent, "failed");
+    const record = (id: string, depth: number) =>
+      recordOf(
+        {
+          MessageId: randomUUID(),
+          Body: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "failed" }),
+          MessageAttributes: { depth: { DataType: "Number", StringValue: String(depth) } },
+        },
+        SOURCE,
+      );
+    const running = await scene.member();
+    const malformed = { ...record(parent.id, 0), body: "{" };
+    await using fn = start("dispatch");
+    await fn.invoke({
+      Records: [
+        record(parent.id, 7),
+        record(running.id, 2),
+        record(scene.newExecution().id, 0),
+        record(parent.id, 51),
+        malformed,
+      ],
+    });
+    await fn.invoke({ Records: [record(parent.id, 1)] });
+    await fn.invoke({ Records: [] });
+    const [first, second, third, ...more] = logs.metrics.map((line) => readMetrics("dispatch", line));
+    expect(more).toEqual([]);
+    expect(first).toEqual({
+      CompletionsDispatched: 3,
+      MessagesFailed: 1,
+      MessagesMalformed: 1,
+      MessagesDeadLettered: 1,
+      DepthLimitReached: 1,
+      RecordNotTerminal: 1,
+      EdgesImpossible: 3,
+      ChildrenSkipped: 3,
+      CascadesPublished: 3,
+      CascadeDepth: 51,
+      ValkeyLatency: expect.any(Number),
+    });
+    expect(first?.ValkeyLatency).toBeGreaterThan(0);
+    expect(second).toEqual({
+      CompletionsDispatched: 1,
+      EdgesAlreadyResolved: 3,
+      CascadeDepth: 1,
+      ValkeyLatency: expect.any(Number),
+    });
+    expect(third).toEqual({ CompletionsDispatched: 0 });
+    await stand().queue.drain();
+    await stand().queue.drain(stand().queue.queue.deadLetterQueueUrl);
+  });
+
+  it("reconcile: one line for each run", async () => {
+    const flow = await stand().submitted("up>child", "other>child");
+    await flow.end("up", "failed", MINUTE_MS);
+    await using fn = start("reconcile");
+    await fn.invoke({});
+    const [first, ...more] = logs.metrics.map((line) => readMetrics("reconcile", line));
+    expect(more).toEqual([]);
+    expect(Object.keys(first ?? {}).sort()).toEqual([...METRICS_OF.reconcile].sort());
+    expect(first).toMatchObject({ ExecutionsScanned: 1, CompletionsRepaired: 1, IndexesUnread: 0 });
+    expect(first?.ValkeyLatency).toBeGreaterThan(0);
+    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+    await stand().queue.drain();
+  });
+
+  it("redrive: none", async () => {
+    await using fn = start("redrive");
+    await fn.invoke({ all: true });
+    expect(logs.lines.length).toBeGreaterThan(0);
+    expect(logs.metrics).toEqual([]);
+  });
+});
+
+describe("METRICS_OF", () => {
+  it("names every metric, and each function's once", () => {
+    expect(new Set(Object.values(METRICS_OF).flat())).toEqual(new Set(Object.values(METRICS)));
+    for (const names of Object.values(METRICS_OF)) expect(new Set(names).size).toBe(names.length);
+  });
+});

@@ -1,0 +1,88 @@
+import { randomUUID } from "node:crypto";
+import { Redis } from "iovalkey";
+import { expect, vi } from "vitest";
+import { COMPLETIONS_CHANNEL } from "#shared/keys.ts";
+
+/** An event as an engine publishes it, of an execution that nobody else has. */
+export function newEvent(outcome = "success", flowId: string = randomUUID()): { id: string; text: string } {
+  const id = `{fp:7}:${randomUUID()}`;
+  return { id, text: JSON.stringify({ execution_id: id, flow_id: flowId, outcome }) };
+}
+
+/** Publishes on the nodes at these ports. */
+export class Publisher implements Disposable {
+  readonly #clients: readonly Redis[];
+
+  constructor(ports: readonly number[]) {
+    this.#clients = ports.map(connect);
+  }
+
+  /** To how many subscribers of that node itself it went. */
+  publish(node: number, text: string): Promise<number> {
+    const client = this.#clients[node];
+    if (client === undefined) throw new RangeError(`no node ${node}`);
+    return client.publish(COMPLETIONS_CHANNEL, text);
+  }
+
+  [Symbol.dispose](): void {
+    for (const client of this.#clients) client.disconnect();
+  }
+}
+
+/**
+ * Hears what every node delivers. A node delivers an event to all of its subscribers at once: whoever ends another
+ * subscription after this one heard it has been sent it, too.
+ */
+export class Listener implements Disposable {
+  readonly #clients: readonly Redis[];
+  /** What each node delivered. */
+  readonly heard: readonly string[][];
+
+  private constructor(clients: readonly Redis[]) {
+    this.#clients = clients;
+    this.heard = clients.map((client) => {
+      const texts: string[] = [];
+      client.on("message", (_channel: string, text: string) => texts.push(text));
+      return texts;
+    });
+  }
+
+  static async on(ports: readonly number[]): Promise<Listener> {
+    const listener = new Listener(ports.map(connect));
+    await Promise.all(listener.#clients.map((client) => client.subscribe(COMPLETIONS_CHANNEL)));
+    return listener;
+  }
+
+  [Symbol.dispose](): void {
+    for (const client of this.#clients) client.disconnect();
+  }
+}
+
+/**
+ * Publishes on each node until all have delivered it. A cluster says that it is formed while some nodes have no link to
+ * others yet, and what is published then does not get there.
+ */
+export async function untilPassedOn(ports: readonly number[]): Promise<void> {
+  using publisher = new Publisher(ports);
+  using listener = await Listener.on(ports);
+  for (const node of ports.keys()) {
+    await vi.waitFor(
+      async () => {
+        const { text } = newEvent();
+        await publisher.publish(node, text);
+        await vi.waitFor(() => expect(listener.heard.every((heard) => heard.includes(text))).toBe(true), {
+          timeout: 200,
+          interval: 5,
+        });
+      },
+      { timeout: 20_000 },
+    );
+  }
+}
+
+function connect(port: number): Redis {
+  const client = new Redis({ host: "127.0.0.1", port, retryStrategy: () => null });
+  // A node that is killed on purpose: who publishes there is told.
+  client.on("error", () => undefined);
+  return client;
+}

@@ -1,0 +1,133 @@
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
+import { Listener, newEvent, Publisher, untilPassedOn } from "#test/relay/events.ts";
+import { RelayProcess } from "#test/relay/relay-process.ts";
+import { QueueProbe } from "#test/support/dispatch.ts";
+
+const CLUSTER_NODES = 3;
+
+describe.each([
+  { name: "standalone", cluster: false },
+  { name: "cluster", cluster: true },
+])("npm run relay ($name)", ({ cluster }) => {
+  let probe: QueueProbe;
+  /** Servers of this file's own: what others publish would be counted. */
+  const servers = new AsyncDisposableStack();
+  let url: URL;
+  let ports: number[];
+
+  beforeAll(async () => {
+    probe = servers.use(await QueueProbe.start());
+    if (cluster) {
+      const started = servers.use(await startValkeyCluster(CLUSTER_NODES));
+      ({ url } = started);
+      ports = started.nodes.map(({ port }) => port);
+      await untilPassedOn(ports);
+    } else {
+      const started = servers.use(await startValkey());
+      ({ url } = started);
+      ports = [started.port];
+    }
+  });
+  afterAll(() => servers.disposeAsync());
+
+  const start = (environment: Record<string, string> = {}) =>
+    RelayProcess.hearing({ url, cluster }, probe, ports.length, environment);
+  const queued = async () => (await probe.drainEvents()).map(({ executionId }) => executionId as string);
+
+  it("forwards each event once, but for those that are not the queue's, and counts all of them", async () => {
+    await using relay = await start();
+    using publisher = new Publisher(ports);
+    using listener = await Listener.on(ports);
+    const [plain, again, failed] = [newEvent(), newEvent(), newEvent("failed")];
+    const texts = [
+      plain.text,
+      failed.text,
+      again.text,
+      again.text,
+      newEvent("skipped").text,
+      newEvent("success", "").text,
+      "{not json",
+      '{"execution_id":"x","flow_id":null}',
+    ];
+    // One node after the other: who publishes where is not to matter.
+    for (const [index, text] of texts.entries()) await publisher.publish(index % ports.length, text);
+    // A cluster passes each on to every node, once.
+    const inAnyOrder = [...texts].sort();
+    await vi.waitFor(() => {
+      expect(listener.heard.map((heard) => [...heard].sort())).toEqual(ports.map(() => inAnyOrder));
+    });
+    const { code, last } = await relay.end();
+    expect(code, relay.errors).toBe(0);
+    const copies = texts.length * ports.length;
+    expect(last).toMatchObject({
+      message: "the relay ended",
+      received: copies,
+      duplicate: copies - texts.length,
+      malformed: 2,
+      without_flow: 1,
+      skipped: 1,
+      forwarded: 4,
+      dropped: 0,
+      reconnects: 0,
+      waiting: 0,
+      unsent: 0,
+    });
+    expect((await queued()).sort()).toEqual([plain.id, again.id, again.id, failed.id].sort());
+  });
+
+  it("sends the contract's message: depth 0, the execution itself the root, the outcome as it was published", async () => {
+    await using relay = await start();
+    using publisher = new Publisher(ports);
+    const event = newEvent("of another kind");
+    await publisher.publish(0, event.text);
+    await relay.end();
+    const [message, ...others] = await probe.drain();
+    expect(others).toEqual([]);
+    expect(JSON.parse(message?.Body ?? "")).toEqual(JSON.parse(event.text));
+    expect(message?.MessageAttributes).toMatchObject({
+      depth: { DataType: "Number", StringValue: "0" },
+      root: { DataType: "String", StringValue: event.id },
+    });
+  });
+
+  it.each(["SIGTERM", "SIGINT"] as const)(
+    "%s while events arrive: the queue has every one that Valkey says was delivered",
+    async (signal) => {
+      await using relay = await start();
+      using publisher = new Publisher(ports);
+      const delivered: string[] = [];
+      let isOver = false;
+      const publishing = ports.map(async (_, node) => {
+        while (!isOver) {
+          const { id, text } = newEvent();
+          // Nobody subscribed any more: this one is the reconciler's.
+          if ((await publisher.publish(node, text)) > 0) delivered.push(id);
+          else isOver = true;
+          // In a cluster a node may have let go already while another still delivers.
+          if (delivered.length === 300) relay.stop(signal);
+        }
+      });
+      await Promise.all(publishing);
+      const { code, last } = await relay.ended();
+      expect(code, relay.errors).toBe(0);
+      expect(delivered.length).toBeGreaterThan(300);
+      const ids = await queued();
+      expect(new Set(ids)).toEqual(new Set([...ids, ...delivered]));
+      expect(ids.length).toBe(new Set(ids).size);
+      expect(last).toMatchObject({ forwarded: ids.length, dropped: 0, unsent: 0, malformed: 0 });
+    },
+  );
+});
+
+describe("npm run relay", () => {
+  it("does not start with a faulty environment, and names every fault", async () => {
+    await using probe = await QueueProbe.start();
+    const faulty = RelayProcess.hearing({ url: new URL("http://x"), cluster: false }, probe, 1, {
+      COMPLETIONS_QUEUE_URL: "",
+    });
+    await expect(faulty).rejects.toThrow(
+      /VALKEY_URL is not a redis:\/\/[\s\S]*COMPLETIONS_QUEUE_URL is not set/,
+    );
+  });
+});

@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import { readPublished } from "#relay/published.ts";
+import { newEvent } from "#test/relay/events.ts";
+
+const FLOW = "550e8400-e29b-41d4-a716-446655440000";
+
+describe("readPublished", () => {
+  it("reads the contract's event as a completion that begins a cascade", () => {
+    const { id, text } = newEvent("failed", FLOW);
+    expect(readPublished(text)).toEqual({
+      kind: "completion",
+      completion: { executionId: id, flowId: FLOW, outcome: "failed", depth: 0, root: id },
+    });
+  });
+
+  it.each([
+    ["skipped", newEvent("skipped").text],
+    ["without_flow", newEvent("success", "").text],
+    ["without_flow", JSON.stringify({ execution_id: newEvent().id, outcome: "skipped" })],
+    ["malformed", "{"],
+    ["malformed", newEvent("success", "x").text],
+    ["malformed", JSON.stringify({ flow_id: FLOW })],
+  ])("%s: %s", (kind, text) => {
+    expect(readPublished(text)).toMatchObject({ kind });
+  });
+
+  it("takes an outcome for a hint: any, or none, will do", () => {
+    const { id } = newEvent();
+    for (const outcome of [undefined, null, 7, "of a later version"]) {
+      const published = readPublished(JSON.stringify({ execution_id: id, flow_id: FLOW, outcome }));
+      expect(published).toMatchObject({ kind: "completion", completion: { executionId: id } });
+    }
+  });
+});
