@@ -1,12 +1,9 @@
-import { type ChildProcess, fork } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { fileURLToPath } from "node:url";
-import {
-  type FunctionMessage,
-  type InvocationMessage,
-  isFunctionMessage,
-  type RemoteError,
-} from "#local/function-messages.ts";
+import { startOnAwsRuntime } from "#local/aws-runtime.ts";
+import { FunctionError } from "#local/function-error.ts";
+import type { InvocationMessage } from "#local/function-messages.ts";
+import { startOnOwnRuntime } from "#local/own-runtime.ts";
 
 export interface FunctionOptions {
   readonly functionName: string;
@@ -18,21 +15,26 @@ export interface FunctionOptions {
   readonly memoryLimitMb?: number;
   /** Gets all that the function writes to its standard output and error. */
   readonly onOutput: (text: string) => void;
+  /**
+   * What hands the function its events: our own few lines (`own`, when left out), or AWS's runtime client for Node
+   * (`aws`), whose native HTTP client is used where it is built; `aws-without-native` has ours in its place.
+   */
+  readonly runtime?: FunctionRuntime;
 }
 
-/** An invocation that gave no answer: the function threw, ran too long, could not be loaded, or died. */
-export class FunctionError extends Error {
-  override readonly name = "FunctionError";
-  readonly reason: "threw" | "timed_out" | "unusable" | "died";
+export type FunctionRuntime = "own" | "aws" | "aws-without-native";
 
-  constructor(reason: FunctionError["reason"], message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.reason = reason;
-  }
+/** A function's process, and how to speak to it. */
+export interface RunningFunction {
+  readonly child: ChildProcess;
+  /** Settles when the function is loaded; rejects with a FunctionError when it cannot be. */
+  readonly ready: Promise<void>;
+  /** The answer. Rejects with a FunctionError when the function threw; never settles when the process dies. */
+  exchange(invocation: InvocationMessage): Promise<unknown>;
+  /** Frees what there is beside the process, which has ended. */
+  close(): void;
 }
 
-const RUNTIME = fileURLToPath(new URL("function-runtime.ts", import.meta.url));
-const DEFAULT_MEMORY_MB = 256;
 /** Lambda's own limit for what a function does before its first event. */
 const LOADING_DEADLINE_MS = 10_000;
 
@@ -52,7 +54,7 @@ export class FunctionProcess implements AsyncDisposable {
 
   /** The process' id, while it lives. */
   get pid(): number | undefined {
-    return this.#instance?.isAlive ? this.#instance.child.pid : undefined;
+    return this.#instance?.isAlive ? this.#instance.pid : undefined;
   }
 
   /** The function's answer. Rejects with a FunctionError. A second event waits for the first one's end. */
@@ -71,6 +73,8 @@ export class FunctionProcess implements AsyncDisposable {
   async stop(): Promise<void> {
     this.#closing.abort();
     await this.#instance?.end("SIGKILL");
+    // An event that was about to start the process ends it again.
+    await this.#turn;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -78,10 +82,11 @@ export class FunctionProcess implements AsyncDisposable {
   }
 
   async #invoke(event: unknown): Promise<unknown> {
-    if (this.#closing.signal.aborted)
-      throw new FunctionError("died", "the execution environment was stopped");
-    if (this.#instance?.isAlive !== true) this.#instance = new Instance(this.#options);
+    this.#refuseWhenStopped();
+    if (this.#instance?.isAlive !== true) this.#instance = await Instance.start(this.#options);
     const instance = this.#instance;
+    if (this.#closing.signal.aborted) await instance.end("SIGKILL");
+    this.#refuseWhenStopped();
     const { functionName, timeoutMs } = this.#options;
     await instance.within(LOADING_DEADLINE_MS, instance.ready, `${functionName} did not load`);
     const requestId = randomUUID();
@@ -89,26 +94,38 @@ export class FunctionProcess implements AsyncDisposable {
     const answer = instance.exchange({ type: "invoke", requestId, event, deadlineMs });
     return instance.within(timeoutMs, answer, `${functionName} gave no answer`);
   }
+
+  #refuseWhenStopped(): void {
+    if (this.#closing.signal.aborted)
+      throw new FunctionError("died", "the execution environment was stopped");
+  }
 }
 
 /** One life of the process. */
 class Instance {
-  readonly child: ChildProcess;
-  readonly ready: Promise<void>;
+  readonly #function: RunningFunction;
   readonly #died: Promise<never>;
   readonly #closed: Promise<void>;
-  readonly #pending = new Map<string, (message: FunctionMessage) => void>();
 
-  constructor(options: FunctionOptions) {
-    this.child = launch(options);
-    for (const stream of [this.child.stdout, this.child.stderr]) {
-      stream?.setEncoding("utf8").on("data", options.onOutput);
-    }
+  static async start(options: FunctionOptions): Promise<Instance> {
+    const { runtime = "own" } = options;
+    return new Instance(
+      await (runtime === "own"
+        ? startOnOwnRuntime(options)
+        : startOnAwsRuntime(options, { native: runtime === "aws" })),
+      options.onOutput,
+    );
+  }
+
+  private constructor(running: RunningFunction, onOutput: (text: string) => void) {
+    this.#function = running;
+    const { child } = running;
+    for (const stream of [child.stdout, child.stderr]) stream?.setEncoding("utf8").on("data", onOutput);
     this.#died = new Promise((_, reject) => {
-      this.child.once("error", (error) => {
+      child.once("error", (error) => {
         reject(new FunctionError("died", `the process did not start: ${error.message}`, { cause: error }));
       });
-      this.child.once("exit", (code, signal) => {
+      child.once("exit", (code, signal) => {
         reject(new FunctionError("died", `the process died with ${signal ?? `the status ${code}`}`));
       });
     });
@@ -116,35 +133,28 @@ class Instance {
     this.#died.catch(() => undefined);
     // `close` and not `exit`: the last output has arrived by then.
     this.#closed = new Promise((resolve) => {
-      this.child.once("close", () => resolve());
-      this.child.once("error", () => resolve());
+      child.once("close", () => resolve());
+      child.once("error", () => resolve());
     });
-    this.ready = new Promise((resolve, reject) => {
-      this.child.on("message", (message: unknown) => {
-        if (!isFunctionMessage(message)) return;
-        if (message.type === "ready") resolve();
-        else if (message.type === "unusable") reject(errorFrom("unusable", message.error));
-        else this.#pending.get(message.requestId)?.(message);
-      });
-    });
-    this.ready.catch(() => this.end("SIGKILL"));
+    void this.#closed.then(() => running.close());
+    running.ready.catch(() => this.end("SIGKILL"));
+  }
+
+  get pid(): number | undefined {
+    return this.#function.child.pid;
+  }
+
+  get ready(): Promise<void> {
+    return this.#function.ready;
   }
 
   get isAlive(): boolean {
-    const { pid, exitCode, signalCode } = this.child;
+    const { pid, exitCode, signalCode } = this.#function.child;
     return pid !== undefined && exitCode === null && signalCode === null;
   }
 
   exchange(invocation: InvocationMessage): Promise<unknown> {
-    const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-    this.#pending.set(invocation.requestId, (message) => {
-      this.#pending.delete(invocation.requestId);
-      if (message.type === "answer") resolve(JSON.parse(message.json));
-      else if (message.type === "error") reject(errorFrom("threw", message.error));
-    });
-    // A process that dies before it reads this fails the invocation by its death.
-    this.child.send(invocation, () => undefined);
-    return promise;
+    return this.#function.exchange(invocation);
   }
 
   /** The promise's value, unless the time is up, which kills the process, or the process dies. */
@@ -164,34 +174,7 @@ class Instance {
   }
 
   async end(signal: NodeJS.Signals): Promise<void> {
-    if (this.isAlive) this.child.kill(signal);
+    if (this.isAlive) this.#function.child.kill(signal);
     await this.#closed;
   }
-}
-
-function launch(options: FunctionOptions): ChildProcess {
-  const memory = String(options.memoryLimitMb ?? DEFAULT_MEMORY_MB);
-  return fork(RUNTIME, [options.bundle, options.functionName, memory], {
-    execArgv: ["--enable-source-maps"],
-    // In a group of its own: Ctrl-C in a terminal is for the stack, which lets an event under way come to its end.
-    detached: true,
-    stdio: ["ignore", "pipe", "pipe", "ipc"],
-    env: {
-      PATH: process.env.PATH,
-      TZ: ":UTC",
-      LAMBDA_TASK_ROOT: process.cwd(),
-      AWS_EXECUTION_ENV: "AWS_Lambda_nodejs24.x",
-      AWS_LAMBDA_FUNCTION_NAME: options.functionName,
-      AWS_LAMBDA_FUNCTION_MEMORY_SIZE: memory,
-      AWS_LAMBDA_FUNCTION_VERSION: "$LATEST",
-      AWS_LAMBDA_INITIALIZATION_TYPE: "on-demand",
-      ...options.environment,
-    },
-  });
-}
-
-function errorFrom(reason: "threw" | "unusable", error: RemoteError): FunctionError {
-  const failure = new FunctionError(reason, `${error.name}: ${error.message}`);
-  if (error.stack !== "") failure.stack = error.stack;
-  return failure;
 }

@@ -1,4 +1,5 @@
-import { Command, CommanderError, Option } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { DEFAULT_QUEUE, isQueueChoice, QUEUE_CHOICES, type QueueChoice } from "#local/queue-choice.ts";
 
 /** What `npm start` was asked to do. */
 export interface StartOptions {
@@ -7,6 +8,8 @@ export interface StartOptions {
   /** Tasks that are to fail. Undefined: none, or the example's own. */
   readonly fail: readonly string[] | undefined;
   readonly json: boolean;
+  readonly sqs: QueueChoice;
+  readonly runtime: "own" | "aws";
 }
 
 export type ParsedOptions =
@@ -34,6 +37,23 @@ export function parseOptions(
       ),
     )
     .option("--json", "end with one line of JSON on standard output; everything else goes to standard error")
+    .addOption(
+      new Option("--sqs <server>", `which SQS: ${QUEUE_CHOICES.join(", ")}, or the URL of one that runs`)
+        .argParser(parseQueueChoice)
+        .default(DEFAULT_QUEUE),
+    )
+    .addOption(
+      new Option(
+        "--runtime <runtime>",
+        "what the functions run on: a few lines of ours, or AWS's runtime client",
+      )
+        .choices(["own", "aws"])
+        .default("own"),
+    )
+    .addHelpText(
+      "after",
+      "\n`npm run local:aws` is the same with --sqs auto --runtime aws: docs/rehearsal.md",
+    )
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ writeOut: write, writeErr: writeError });
@@ -43,6 +63,20 @@ export function parseOptions(
     if (!(error instanceof CommanderError)) throw error;
     return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
   }
-  const { workflow, fail, json } = command.opts<{ workflow?: string; fail?: string[]; json?: boolean }>();
-  return { kind: "run", options: { workflow, fail, json: json ?? false } };
+  const { workflow, fail, json, sqs, runtime } = command.opts<GivenOptions>();
+  return { kind: "run", options: { workflow, fail, json: json ?? false, sqs, runtime } };
+}
+
+/** What commander makes of the arguments. */
+interface GivenOptions {
+  readonly workflow?: string;
+  readonly fail?: string[];
+  readonly json?: boolean;
+  readonly sqs: QueueChoice;
+  readonly runtime: "own" | "aws";
+}
+
+function parseQueueChoice(text: string): QueueChoice {
+  if (isQueueChoice(text)) return text;
+  throw new InvalidArgumentError(`It takes ${QUEUE_CHOICES.join(", ")}, or an http:// or https:// URL.`);
 }

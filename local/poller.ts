@@ -21,6 +21,8 @@ export interface PollerOptions {
   readonly environments: readonly ExecutionEnvironment[];
   /** At most 10, which is also what it is when left out. */
   readonly batchSize?: number;
+  /** How long a receive waits for a first message; SQS' greatest, 20, when left out. */
+  readonly longPollSeconds?: number;
   /** Hears of every batch that failed as a whole, and of faults of the queue. */
   readonly onFault: (fault: string) => void;
 }
@@ -102,12 +104,17 @@ export class Poller {
   }
 
   async #receive(): Promise<readonly Message[]> {
-    const { client, queueUrl, batchSize = MOST_PER_RECEIVE } = this.#options;
+    const {
+      client,
+      queueUrl,
+      batchSize = MOST_PER_RECEIVE,
+      longPollSeconds = LONG_POLL_SECONDS,
+    } = this.#options;
     const response = await client.send(
       new ReceiveMessageCommand({
         QueueUrl: queueUrl,
         MaxNumberOfMessages: batchSize,
-        WaitTimeSeconds: LONG_POLL_SECONDS,
+        WaitTimeSeconds: longPollSeconds,
         MessageAttributeNames: ["All"],
         MessageSystemAttributeNames: ["All"],
       }),

@@ -1,15 +1,15 @@
+import { randomUUID } from "node:crypto";
 import {
   CreateQueueCommand,
+  DeleteQueueCommand,
   GetQueueAttributesCommand,
   type QueueAttributeName,
+  SetQueueAttributesCommand,
   SQSClient,
 } from "@aws-sdk/client-sqs";
-import { buildApp } from "fauxqs";
+import { type QueueServer, type StartQueueServer, startFauxqs } from "#local/queue-server.ts";
+import { ConfigurationError, messageOf } from "#shared/errors.ts";
 
-const HOST = "127.0.0.1";
-const REGION = "us-east-1";
-/** The emulator takes any credentials; the SDK insists on some. */
-const CREDENTIALS = { accessKeyId: "local", secretAccessKey: "local" };
 /** Deliveries of a message before it goes to the dead-letter queue. */
 const MAX_RECEIVE_COUNT = 5;
 const COMPLETIONS = "completions";
@@ -23,16 +23,20 @@ const COUNTS = {
   delayed: "ApproximateNumberOfMessagesDelayed",
 } as const satisfies Record<string, QueueAttributeName>;
 
-/** How many messages a queue holds. The emulator counts exactly; SQS itself only approximately. */
+/** How many messages a queue holds. The emulators count exactly; SQS itself only approximately. */
 export interface QueueCounts {
   readonly visible: number;
   readonly inFlight: number;
   readonly delayed: number;
 }
 
-/** An SQS of this process, with the completions queue and its dead-letter queue. */
+/** An SQS with the completions queue and its dead-letter queue. */
 export interface LocalQueue extends AsyncDisposable {
   readonly endpoint: string;
+  /** What it is and where, for people. */
+  readonly description: string;
+  /** How long a receive may wait for a first message. */
+  readonly longPollSeconds: number;
   readonly queueUrl: string;
   readonly deadLetterQueueUrl: string;
   /** What the AWS SDK of another process needs to reach this queue. */
@@ -40,73 +44,131 @@ export interface LocalQueue extends AsyncDisposable {
   /** A new client; the caller destroys it. */
   client(): SQSClient;
   counts(queueUrl: string): Promise<QueueCounts>;
-  /** Ends the server; long polls under way end with it. */
+  /** Ends the server, or removes the queues from one that goes on; long polls under way end with it. */
   stop(): Promise<void>;
 }
 
-/**
- * Starts the SQS emulator on a free port of loopback.
- *
- * It is built and not "started", since fauxqs' own start listens on every interface of the machine. The queue
- * URLs are made here, since its own name hosts that need not resolve.
- */
-export async function startQueue(options: {
+export interface QueueOptions {
   /** Seconds for which a received message is hidden from others. */
   readonly visibilityTimeoutSeconds: number;
-}): Promise<LocalQueue> {
-  const app = buildApp({ logger: false, defaultRegion: REGION });
-  const endpoint = await app.listen({ host: HOST, port: 0 });
-  const newClient = () => new SQSClient({ endpoint, region: REGION, credentials: CREDENTIALS });
-  const admin = newClient();
-  const urlOf = (name: string) => `${endpoint}/000000000000/${name}`;
-  const stop = async (): Promise<void> => {
-    admin.destroy();
-    await app.close();
+  /** Which SQS; fauxqs in this process when left out. */
+  readonly server?: StartQueueServer | undefined;
+}
+
+/**
+ * Starts an SQS, and makes both queues in it as they are deployed. Rejects with a ConfigurationError when one that runs
+ * already does not answer, or refuses.
+ */
+export async function startQueue(options: QueueOptions): Promise<LocalQueue> {
+  const { server: start = startFauxqs, visibilityTimeoutSeconds } = options;
+  await using parts = new AsyncDisposableStack();
+  const server = parts.use(await start());
+  try {
+    return await makeQueues(server, visibilityTimeoutSeconds, parts);
+  } catch (error) {
+    if (!server.outlivesUs) throw error;
+    throw new ConfigurationError([`the queues cannot be made at ${server.endpoint}: ${reasonOf(error)}`]);
+  }
+}
+
+/** Moves the parts to the queue that it makes. */
+async function makeQueues(
+  server: QueueServer,
+  visibilityTimeoutSeconds: number,
+  parts: AsyncDisposableStack,
+): Promise<LocalQueue> {
+  const admin = parts.adopt(clientFor(server), (client) => client.destroy());
+  const prefix = server.outlivesUs ? `sluice-${randomUUID().slice(0, 8)}-` : "";
+  const make = async (name: string, attributes: Attributes): Promise<string> => {
+    const url = await createQueue(admin, server, `${prefix}${name}`, attributes);
+    if (server.outlivesUs) parts.defer(() => deleteQueue(admin, url));
+    return url;
   };
-  const queue: LocalQueue = {
-    endpoint,
-    queueUrl: urlOf(COMPLETIONS),
-    deadLetterQueueUrl: urlOf(DEAD_LETTERS),
-    environment: {
-      AWS_ENDPOINT_URL_SQS: endpoint,
-      AWS_REGION: REGION,
-      AWS_ACCESS_KEY_ID: CREDENTIALS.accessKeyId,
-      AWS_SECRET_ACCESS_KEY: CREDENTIALS.secretAccessKey,
-    },
-    client: newClient,
-    counts: (queueUrl) => countsOf(admin, queueUrl),
+  const deadLetterQueueUrl = await make(DEAD_LETTERS, {
+    MessageRetentionPeriod: String(DEAD_LETTER_RETENTION_SECONDS),
+  });
+  const queueUrl = await make(COMPLETIONS, {
+    MessageRetentionPeriod: String(RETENTION_SECONDS),
+    VisibilityTimeout: String(visibilityTimeoutSeconds),
+    RedrivePolicy: JSON.stringify({
+      deadLetterTargetArn: await arnOf(admin, deadLetterQueueUrl),
+      maxReceiveCount: MAX_RECEIVE_COUNT,
+    }),
+  });
+  await allowRedriveFrom(admin, deadLetterQueueUrl, await arnOf(admin, queueUrl));
+  const all = parts.move();
+  const stop = (): Promise<void> => all.disposeAsync();
+  return {
+    endpoint: server.endpoint,
+    description: `${server.name}, ${server.endpoint}`,
+    longPollSeconds: server.longPollSeconds,
+    queueUrl,
+    deadLetterQueueUrl,
+    environment: server.environment,
+    client: () => clientFor(server),
+    counts: (url) => countsOf(admin, url),
     stop,
     [Symbol.asyncDispose]: stop,
   };
-  try {
-    await createQueues(admin, options.visibilityTimeoutSeconds);
-  } catch (error) {
-    await stop();
-    throw error;
-  }
-  return queue;
 }
 
-async function createQueues(client: SQSClient, visibilityTimeoutSeconds: number): Promise<void> {
-  await client.send(
+/** A refused connection's error has no message of its own, since it may stand for several. */
+function reasonOf(error: unknown): string {
+  const [first]: unknown[] = error instanceof AggregateError ? error.errors : [error];
+  return messageOf(first);
+}
+
+type Attributes = Partial<Record<QueueAttributeName, string>>;
+
+function clientFor({ endpoint, environment }: QueueServer): SQSClient {
+  const { AWS_REGION: region, AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } = environment;
+  const { AWS_SESSION_TOKEN: sessionToken } = environment;
+  return new SQSClient({
+    endpoint,
+    ...(region === undefined ? {} : { region }),
+    credentials: {
+      accessKeyId: id ?? "",
+      secretAccessKey: secret ?? "",
+      ...(sessionToken === undefined ? {} : { sessionToken }),
+    },
+  });
+}
+
+/** Its URL. Emulators name hosts in theirs that need not resolve, so only the path is taken from it. */
+async function createQueue(
+  client: SQSClient,
+  { endpoint }: QueueServer,
+  name: string,
+  attributes: Attributes,
+): Promise<string> {
+  const { QueueUrl: url = "" } = await client.send(
     new CreateQueueCommand({
-      QueueName: DEAD_LETTERS,
-      Attributes: { MessageRetentionPeriod: String(DEAD_LETTER_RETENTION_SECONDS) },
+      QueueName: name,
+      Attributes: { SqsManagedSseEnabled: "true", ...attributes },
     }),
   );
+  return `${endpoint}${new URL(url).pathname}`;
+}
+
+async function arnOf(client: SQSClient, url: string): Promise<string> {
+  const { Attributes: attributes } = await client.send(
+    new GetQueueAttributesCommand({ QueueUrl: url, AttributeNames: ["QueueArn"] }),
+  );
+  return attributes?.QueueArn ?? "";
+}
+
+async function allowRedriveFrom(client: SQSClient, deadLetterQueueUrl: string, arn: string): Promise<void> {
+  const policy = { redrivePermission: "byQueue", sourceQueueArns: [arn] };
   await client.send(
-    new CreateQueueCommand({
-      QueueName: COMPLETIONS,
-      Attributes: {
-        VisibilityTimeout: String(visibilityTimeoutSeconds),
-        MessageRetentionPeriod: String(RETENTION_SECONDS),
-        RedrivePolicy: JSON.stringify({
-          deadLetterTargetArn: `arn:aws:sqs:${REGION}:000000000000:${DEAD_LETTERS}`,
-          maxReceiveCount: MAX_RECEIVE_COUNT,
-        }),
-      },
+    new SetQueueAttributesCommand({
+      QueueUrl: deadLetterQueueUrl,
+      Attributes: { RedriveAllowPolicy: JSON.stringify(policy) },
     }),
   );
+}
+
+async function deleteQueue(client: SQSClient, url: string): Promise<void> {
+  await client.send(new DeleteQueueCommand({ QueueUrl: url }));
 }
 
 async function countsOf(client: SQSClient, queueUrl: string): Promise<QueueCounts> {

@@ -5,9 +5,10 @@ import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import type { SQSClient } from "@aws-sdk/client-sqs";
-import { FunctionProcess } from "#local/function-process.ts";
+import { FunctionProcess, type FunctionRuntime } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import type { StartQueueServer } from "#local/queue-server.ts";
 import { GRACE_SECONDS, type ReconcileFunction } from "#local/reconciler.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import { ConfigurationError } from "#shared/errors.ts";
@@ -33,6 +34,9 @@ export interface StackOptions {
   readonly maxCascadeDepth: number;
   readonly onFault: (fault: string) => void;
   readonly visibilityTimeoutSeconds?: number;
+  /** Which SQS, and what the functions run on; as `startQueue` and `FunctionProcess` have it when left out. */
+  readonly queueServer?: StartQueueServer;
+  readonly runtime?: FunctionRuntime;
 }
 
 /** Everything that runs a workflow, but for its workers: a Valkey, a queue, and the functions on them. */
@@ -76,6 +80,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const queue = parts.use(
     await startQueue({
       visibilityTimeoutSeconds: options.visibilityTimeoutSeconds ?? VISIBILITY_TIMEOUT_SECONDS,
+      server: options.queueServer,
     }),
   );
   const client = parts.adopt(queue.client(), (made: SQSClient) => made.destroy());
@@ -87,11 +92,18 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         timeoutMs: FUNCTION_TIMEOUT_MS,
         environment: { ...environmentFor(options, server, queue), POWERTOOLS_SERVICE_NAME: `sluice-${name}` },
         onOutput: log.write,
+        ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       }),
     );
   const functions = Array.from({ length: CONCURRENCY }, () => newFunction("dispatch"));
   const poller = parts.adopt(
-    new Poller({ client, queueUrl: queue.queueUrl, environments: functions, onFault: options.onFault }),
+    new Poller({
+      client,
+      queueUrl: queue.queueUrl,
+      longPollSeconds: queue.longPollSeconds,
+      environments: functions,
+      onFault: options.onFault,
+    }),
     (made) => made.stop(),
   );
   poller.start();

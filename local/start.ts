@@ -1,5 +1,5 @@
 /**
- * `npm start`: runs a workflow to its end on this machine.
+ * `npm start`, and `npm run local:aws` on another SQS: runs a workflow to its end on this machine.
  *
  * Exit status: 0 when every execution has ended (failed ones included), 1 when some have not or the stack broke,
  * 2 when the arguments or the workflow are wrong, 130 and 143 after SIGINT and SIGTERM.
@@ -7,6 +7,7 @@
 
 import { parseOptions, type StartOptions } from "#local/options.ts";
 import { ProgressLine } from "#local/progress.ts";
+import { DEFAULT_QUEUE, queueServerFor } from "#local/queue-choice.ts";
 import { runWorkflow } from "#local/run.ts";
 import { startStack } from "#local/stack.ts";
 import { listenForStop } from "#local/stop-signals.ts";
@@ -36,7 +37,11 @@ async function main(): Promise<number> {
   }
 }
 
-async function run(assignment: Assignment, { json }: StartOptions, signal: AbortSignal): Promise<number> {
+async function run(
+  assignment: Assignment,
+  { json, sqs, runtime }: StartOptions,
+  signal: AbortSignal,
+): Promise<number> {
   const output = json ? process.stderr : process.stdout;
   const progress = new ProgressLine(output);
   let faults = 0;
@@ -46,8 +51,16 @@ async function run(assignment: Assignment, { json }: StartOptions, signal: Abort
   };
   const maxCascadeDepth = readMaxCascadeDepth();
   const router = new PartitionRouter();
-  await using stack = await startStack({ router, maxCascadeDepth, onFault });
+  const note = (line: string) => progress.note(line);
+  await using stack = await startStack({
+    router,
+    maxCascadeDepth,
+    onFault,
+    queueServer: () => queueServerFor(sqs, note),
+    runtime,
+  });
   signal.throwIfAborted();
+  if (sqs !== DEFAULT_QUEUE) note(`queue: ${stack.queue.description}`);
   const result = await runWorkflow(stack, router, assignment, signal, {
     onProgress: (now) => progress.show(now),
     onFault,

@@ -33,27 +33,25 @@ export function installPackages(probes) {
     }
   }
   probes.say("installing the npm packages (npm ci)");
-  const { status, stderr } = probes.run("npm", [
-    "ci",
-    "--no-audit",
-    "--no-fund",
-    "--include=dev",
-    "--loglevel=error",
-  ]);
-  if (status !== 0) {
-    throw new PackagesError(
-      status === null ? `npm cannot be started: ${stderr}` : `npm ci failed with the status ${status}`,
-    );
-  }
+  npm(probes, ["ci", "--no-audit", "--no-fund", "--include=dev", "--ignore-scripts"]);
+  // The only one that is nothing without its install script. Another one compiles, which not every machine can.
+  npm(probes, ["rebuild", "node", "--ignore-scripts=false"]);
   const fault = nodeFault(probes);
   if (fault !== undefined) {
     throw new PackagesError(
       `${nodeOf(probes)} ${fault}. The package "node" brings Node ${LEAST_NODE} and needs its install script: ` +
-        "run npm ci --ignore-scripts=false, and look whether npm refuses install scripts (npm config get ignore-scripts)",
+        "run npm rebuild node --ignore-scripts=false",
     );
   }
   probes.writeFile(stampPath, stamp);
   return true;
+}
+
+/** Throws a PackagesError. */
+function npm(probes, args) {
+  const { status, stderr } = probes.run("npm", [...args, "--loglevel=error"]);
+  if (status === null) throw new PackagesError(`npm cannot be started: ${stderr}`);
+  if (status !== 0) throw new PackagesError(`npm ${args[0]} failed with the status ${status}`);
 }
 
 /**

@@ -26,6 +26,7 @@ export async function handler(event, context) {
     case "exit": return process.exit(Number(detail));
     case "reject": Promise.reject(new Error("nobody awaits this")); return new Promise(() => {});
     case "hang": return new Promise(() => {});
+    case "wait": return new Promise((resolve) => setTimeout(resolve, 3_600_000));
     case "spin": for (;;);
     case "log": console.log(detail); console.error("error " + detail); return null;
     case "env": return process.env[detail] ?? null;

@@ -1,14 +1,18 @@
 /** A program for the test of orphans: starts a function's process, prints its id, and waits for its own end. */
 
-import { FunctionProcess } from "#local/function-process.ts";
+import { FunctionProcess, type FunctionRuntime } from "#local/function-process.ts";
+
+const RUNTIMES: readonly FunctionRuntime[] = ["own", "aws", "aws-without-native"];
+const [bundle = "", runtime] = process.argv.slice(2);
 
 const environment = new FunctionProcess({
   functionName: "fake",
-  bundle: process.argv[2] ?? "",
+  bundle,
   environment: {},
   timeoutMs: 60_000,
+  runtime: RUNTIMES.find((one) => one === runtime) ?? "own",
   onOutput: (text) => process.stderr.write(text),
 });
 await environment.invoke("none");
 console.log(environment.pid);
-await environment.invoke("hang");
+await environment.invoke("wait");

@@ -1,48 +1,128 @@
-import { DeleteMessageCommand, ReceiveMessageCommand, SendMessageBatchCommand } from "@aws-sdk/client-sqs";
-import { expect, test } from "vitest";
+import {
+  DeleteMessageCommand,
+  GetQueueAttributesCommand,
+  ListQueuesCommand,
+  ReceiveMessageCommand,
+  SendMessageBatchCommand,
+} from "@aws-sdk/client-sqs";
+import { describe, expect, test } from "vitest";
 import { startQueue } from "#local/queue.ts";
+import { queueServerFor } from "#local/queue-choice.ts";
+import { serverAt } from "#local/queue-server.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+import { QUEUE_IMPLEMENTATIONS } from "#test/support/queue-servers.ts";
 
 const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
+const NOBODY = () => undefined;
 
-test("what the stack needs of SQS: batches, groups on a standard queue, Number attributes, long polling", async () => {
-  await using queue = await startQueue({ visibilityTimeoutSeconds: 30 });
-  const client = queue.client();
-  const waiting = client.send(
-    new ReceiveMessageCommand({
-      QueueUrl: queue.queueUrl,
-      MaxNumberOfMessages: 10,
-      WaitTimeSeconds: 20,
-      MessageAttributeNames: ["All"],
-      MessageSystemAttributeNames: ["All"],
-    }),
-  );
-  const sent = await client.send(
-    new SendMessageBatchCommand({
-      QueueUrl: queue.queueUrl,
-      Entries: [
-        {
-          Id: "0",
-          MessageBody: "body",
-          MessageGroupId: "flow",
-          MessageAttributes: { depth: { DataType: "Number", StringValue: "7" } },
-        },
-      ],
-    }),
-  );
-  expect(sent.Successful).toHaveLength(1);
-  const [message] = (await waiting).Messages ?? [];
-  expect(message?.Body).toBe("body");
-  expect(message?.MessageAttributes?.depth).toMatchObject({ DataType: "Number", StringValue: "7" });
-  expect(message?.Attributes?.ApproximateReceiveCount).toBe("1");
-  expect(await queue.counts(queue.queueUrl)).toEqual({ ...EMPTY, inFlight: 1 });
-  await client.send(
-    new DeleteMessageCommand({ QueueUrl: queue.queueUrl, ReceiptHandle: message?.ReceiptHandle }),
-  );
-  expect(await queue.counts(queue.queueUrl)).toEqual(EMPTY);
-  client.destroy();
+describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
+  test("what the stack needs of SQS: batches, groups on a standard queue, Number attributes, counts", async () => {
+    await using queue = await startQueue({ visibilityTimeoutSeconds: 30, server });
+    const client = queue.client();
+    const sent = await client.send(
+      new SendMessageBatchCommand({
+        QueueUrl: queue.queueUrl,
+        Entries: [
+          {
+            Id: "0",
+            MessageBody: "body",
+            MessageGroupId: "flow",
+            MessageAttributes: { depth: { DataType: "Number", StringValue: "7" } },
+          },
+        ],
+      }),
+    );
+    expect(sent.Successful).toHaveLength(1);
+    const { Messages: messages } = await client.send(
+      new ReceiveMessageCommand({
+        QueueUrl: queue.queueUrl,
+        MaxNumberOfMessages: 10,
+        WaitTimeSeconds: queue.longPollSeconds,
+        MessageAttributeNames: ["All"],
+      }),
+    );
+    const [message] = messages ?? [];
+    expect(message?.Body).toBe("body");
+    expect(message?.MessageAttributes?.depth).toMatchObject({ DataType: "Number", StringValue: "7" });
+    expect((await queue.counts(queue.queueUrl)).inFlight).toBe(1);
+    await client.send(
+      new DeleteMessageCommand({ QueueUrl: queue.queueUrl, ReceiptHandle: message?.ReceiptHandle }),
+    );
+    expect(await queue.counts(queue.queueUrl)).toEqual(EMPTY);
+    client.destroy();
+  });
+
+  test("both queues are made as they are deployed", async () => {
+    await using queue = await startQueue({ visibilityTimeoutSeconds: 7, server });
+    const client = queue.client();
+    const attributesOf = async (url: string) => {
+      const names = [
+        "QueueArn",
+        "VisibilityTimeout",
+        "MessageRetentionPeriod",
+        "SqsManagedSseEnabled",
+      ] as const;
+      const { Attributes: attributes = {} } = await client.send(
+        new GetQueueAttributesCommand({
+          QueueUrl: url,
+          AttributeNames: [...names, "RedrivePolicy", "RedriveAllowPolicy"],
+        }),
+      );
+      const { RedrivePolicy: redrive = "{}", RedriveAllowPolicy: allow = "{}", ...rest } = attributes;
+      const policies: unknown[] = [JSON.parse(redrive), JSON.parse(allow)];
+      return { ...rest, policies };
+    };
+    const completions = await attributesOf(queue.queueUrl);
+    const deadLetters = await attributesOf(queue.deadLetterQueueUrl);
+    expect(completions).toMatchObject({
+      VisibilityTimeout: "7",
+      MessageRetentionPeriod: "345600",
+      SqsManagedSseEnabled: "true",
+      policies: [{ deadLetterTargetArn: deadLetters.QueueArn }, {}],
+    });
+    expect(Number(Object(completions.policies[0]).maxReceiveCount)).toBe(5);
+    expect(deadLetters).toMatchObject({
+      MessageRetentionPeriod: "1209600",
+      SqsManagedSseEnabled: "true",
+      policies: [{}, { redrivePermission: "byQueue", sourceQueueArns: [completions.QueueArn] }],
+    });
+    client.destroy();
+  });
+
+  test("on one that goes on without us, the queues have names of their own and are removed in the end", async () => {
+    await using running = await server();
+    const there = async () => serverAt(new URL(running.endpoint), {});
+    const first = await startQueue({ visibilityTimeoutSeconds: 30, server: there });
+    const second = await startQueue({ visibilityTimeoutSeconds: 30, server: there });
+    const client = first.client();
+    const urls = async () => (await client.send(new ListQueuesCommand({}))).QueueUrls ?? [];
+    expect(new Set([first.queueUrl, first.deadLetterQueueUrl, second.queueUrl]).size).toBe(3);
+    expect(await urls()).toHaveLength(4);
+    await first.stop();
+    expect(await urls()).toHaveLength(2);
+    await second.stop();
+    expect(await urls()).toEqual([]);
+    client.destroy();
+  });
+
+  test("it listens on loopback only, and stops with a long poll under way", async () => {
+    const queue = await startQueue({ visibilityTimeoutSeconds: 30, server });
+    expect(new URL(queue.endpoint).hostname).toBe("127.0.0.1");
+    const client = queue.client();
+    const poll = client
+      .send(new ReceiveMessageCommand({ QueueUrl: queue.queueUrl, WaitTimeSeconds: 20 }))
+      .then(() => "ended")
+      .catch(() => "ended");
+    await queue.counts(queue.queueUrl);
+    const startedAt = performance.now();
+    await queue.stop();
+    client.destroy();
+    expect(await poll).toBe("ended");
+    expect(performance.now() - startedAt).toBeLessThan(10_000);
+  });
 });
 
-test("a message that is delivered five times and never deleted goes to the dead-letter queue", async () => {
+test("fauxqs: a message that is delivered five times and never deleted goes to the dead-letter queue", async () => {
   await using queue = await startQueue({ visibilityTimeoutSeconds: 0 });
   const client = queue.client();
   const entry = { Id: "0", MessageBody: "poison" };
@@ -58,18 +138,42 @@ test("a message that is delivered five times and never deleted goes to the dead-
   client.destroy();
 });
 
-test("it listens on loopback only, and stops with a long poll under way", async () => {
-  const queue = await startQueue({ visibilityTimeoutSeconds: 30 });
-  expect(new URL(queue.endpoint).hostname).toBe("127.0.0.1");
-  const client = queue.client();
-  const poll = client
-    .send(new ReceiveMessageCommand({ QueueUrl: queue.queueUrl, WaitTimeSeconds: 20 }))
-    .then(() => "ended")
-    .catch(() => "ended");
-  await queue.counts(queue.queueUrl);
-  const startedAt = performance.now();
-  await queue.stop();
-  client.destroy();
-  expect(await poll).toBe("ended");
-  expect(performance.now() - startedAt).toBeLessThan(10_000);
+describe("which SQS is taken", () => {
+  const NO_PYTHON = { PYTHON: "/nowhere/python" };
+
+  test("auto: the endpoint that the SDK's variables name, before anything else", async () => {
+    const env = { ...NO_PYTHON, AWS_ENDPOINT_URL: "http://127.0.0.1:1/", AWS_REGION: "eu-central-1" };
+    const server = await queueServerFor("auto", NOBODY, env);
+    expect(server).toMatchObject({
+      endpoint: "http://127.0.0.1:1",
+      outlivesUs: true,
+      environment: { AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:1", AWS_REGION: "eu-central-1" },
+    });
+    const nearer = { ...env, AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:2" };
+    expect((await queueServerFor("auto", NOBODY, nearer)).endpoint).toBe("http://127.0.0.1:2");
+  });
+
+  test("auto: without an endpoint and without Python, fauxqs, and that is said", async () => {
+    const said: string[] = [];
+    await using server = await queueServerFor("auto", (line) => said.push(line), NO_PYTHON);
+    expect(server.name).toBe("fauxqs");
+    expect(said).toEqual([expect.stringMatching(/no Python 3\.13 .*fauxqs is the queue/)]);
+  });
+
+  test("one that runs gets the caller's credentials, and made-up ones only where there are none", () => {
+    const env = { AWS_ACCESS_KEY_ID: "id", AWS_SECRET_ACCESS_KEY: "secret", AWS_SESSION_TOKEN: "token" };
+    expect(serverAt(new URL("https://sqs.example"), env).environment).toMatchObject(env);
+    const { environment } = serverAt(new URL("https://sqs.example"), { AWS_SESSION_TOKEN: "token" });
+    expect(environment).toMatchObject({ AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local" });
+    expect(environment).not.toHaveProperty("AWS_SESSION_TOKEN");
+  });
+
+  test("one that does not answer is named", async () => {
+    const gone = startQueue({
+      visibilityTimeoutSeconds: 30,
+      server: async () => serverAt(new URL("http://127.0.0.1:1"), {}),
+    });
+    await expect(gone).rejects.toThrow(ConfigurationError);
+    await expect(gone).rejects.toThrow(/http:\/\/127\.0\.0\.1:1.*ECONNREFUSED/);
+  });
 });

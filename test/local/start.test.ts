@@ -4,7 +4,9 @@ import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { ListQueuesCommand, SQSClient } from "@aws-sdk/client-sqs";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { startFauxqs } from "#local/queue-server.ts";
 import { findValkeyServer } from "#local/valkey-server.ts";
 import { descendantsOf, isRunning, type Process } from "#test/local/processes.ts";
 
@@ -154,6 +156,48 @@ describe("a run to the end", () => {
     },
     TIMEOUT,
   );
+});
+
+describe("a rehearsal on another SQS", () => {
+  test(
+    "another emulator, and AWS's runtime client",
+    async () => {
+      const { code, stdout } = await start(["--sqs", "local-aws-sqs", "--runtime", "aws"]).ended;
+      expect(stdout).toMatch(/^queue: local-aws-sqs, http:\/\/127\.0\.0\.1:\d+$/m);
+      expect(stdout).toContain("7 succeeded, 1 failed, 4 skipped, 0 unfinished");
+      expect(code).toBe(0);
+      expect(await readdir(temporary)).toEqual([]);
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "one that runs already: nothing is left in it",
+    async () => {
+      await using server = await startFauxqs();
+      const { code, stdout, stderr } = await start(["--sqs", "auto", "--json"], {
+        AWS_ENDPOINT_URL: server.endpoint,
+      }).ended;
+      expect(summaryIn(stdout)).toMatchObject({ success: 7, failed: 1, skipped: 4, unfinished: 0 });
+      expect(stderr).toContain(`queue: the SQS that runs there, ${server.endpoint}`);
+      expect(code).toBe(0);
+      const client = new SQSClient({
+        endpoint: server.endpoint,
+        region: "us-east-1",
+        credentials: { accessKeyId: "local", secretAccessKey: "local" },
+      });
+      expect((await client.send(new ListQueuesCommand({}))).QueueUrls ?? []).toEqual([]);
+      client.destroy();
+    },
+    TIMEOUT,
+  );
+
+  test("one that does not answer: status 2, and it is named", async () => {
+    const { code, stderr } = await start(["--sqs", "http://127.0.0.1:1"]).ended;
+    expect(stderr).toMatch(/the queues cannot be made at http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/);
+    expect(code).toBe(2);
+    expect(await readdir(temporary)).toEqual([]);
+  });
 });
 
 describe("a fault in what is asked for ends with the status 2, before anything starts", () => {

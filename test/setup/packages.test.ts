@@ -63,7 +63,10 @@ test("says what is wrong: no npm, a failed install, a Node that does not run or 
   const failures: [Machine & { root: string; architecture: string }, RegExp][] = [
     [project({}, ABSENT), /npm cannot be started/],
     [project({}, { ...OK, status: 1 }), /npm ci failed with the status 1/],
-    [Object.assign(project({}), { commands: new Map([["npm", OK]]) }), /ignore-scripts/],
+    [
+      Object.assign(project({}), { commands: new Map([["npm", OK]]) }),
+      /npm rebuild node --ignore-scripts=false/,
+    ],
     [
       Object.assign(project({}), {
         commands: new Map([

@@ -1,0 +1,47 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+
+const DEPLOY = fileURLToPath(new URL("../../local/aws/deploy.ts", import.meta.url));
+
+async function deployTo(endpoint: string): Promise<{ code: number | null; stderr: string }> {
+  const child = spawn(process.execPath, [DEPLOY], {
+    stdio: ["ignore", "inherit", "pipe"],
+    env: { PATH: process.env.PATH, AWS_ENDPOINT_URL: endpoint },
+  });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  await once(child, "close");
+  return { code: child.exitCode, stderr };
+}
+
+test("without a LocalStack it says how to get one, before anything is built", async () => {
+  const { code, stderr } = await deployTo("http://127.0.0.1:1");
+  expect(stderr).toMatch(
+    /^deploy:local: no LocalStack answers at http:\/\/127\.0\.0\.1:1 \(.*\): start LocalStack 4\.14\.0 with/,
+  );
+  expect(stderr).toContain("npm run local:aws");
+  expect(code).toBe(2);
+});
+
+test.each([
+  ["something else", "{}", /what answers at .* is not LocalStack/],
+  [
+    "one without what the stage needs",
+    JSON.stringify({ services: { sqs: "running", s3: "available", lambda: "disabled" } }),
+    /does not have cloudformation, iam, lambda, logs: start the one of local\/compose\.yaml/,
+  ],
+])("%s is refused", async (_, health, reason) => {
+  const server = createServer((_request, response) => response.end(health)).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const { code, stderr } = await deployTo(`http://127.0.0.1:${port}`);
+  server.close();
+  expect(stderr).toMatch(reason);
+  expect(code).toBe(2);
+});

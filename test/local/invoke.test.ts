@@ -1,0 +1,112 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
+import { descendantsOf, isRunning } from "#test/local/processes.ts";
+
+const INVOKE = fileURLToPath(new URL("../../local/invoke.ts", import.meta.url));
+const EVENTS = fileURLToPath(new URL("../../local/events", import.meta.url));
+
+let server: ValkeyServer;
+let queue: LocalQueue;
+beforeAll(async () => {
+  server = await startValkey();
+  queue = await startQueue({ visibilityTimeoutSeconds: 60 });
+});
+afterAll(async () => {
+  await queue.stop();
+  await server.stop();
+});
+
+function start(args: readonly string[], stdin = "") {
+  const child = spawn(process.execPath, [INVOKE, ...args], {
+    env: {
+      PATH: process.env.PATH,
+      ...queue.environment,
+      VALKEY_URL: server.url.href,
+      COMPLETIONS_QUEUE_URL: queue.queueUrl,
+      DEAD_LETTER_QUEUE_URL: queue.deadLetterQueueUrl,
+    },
+  });
+  child.stdin.end(stdin);
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
+  return { child, ended, said: () => stderr };
+}
+
+const run = (...args: readonly string[]) => start(args).ended;
+
+describe("an example of an event for each function", () => {
+  test.each([
+    ["dispatch", "aws", { batchItemFailures: [{ itemIdentifier: expect.any(String) }] }],
+    ["dispatch", "own", { batchItemFailures: [{ itemIdentifier: expect.any(String) }] }],
+    ["reconcile", "auto", { state: "complete" }],
+    ["redrive", "auto", { seen: 0, dry_run: true, done: true }],
+  ])("%s, on the runtime %s", async (name, runtime, answer) => {
+    const { code, stdout, stderr } = await run(name, `${EVENTS}/${name}.json`, "--runtime", runtime);
+    expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+    expect(JSON.parse(stdout)).toMatchObject(answer);
+    expect(stderr).toContain(runtime === "own" ? "on our own runtime" : "on AWS's runtime client");
+    expect(stderr).toContain(`"service":"sluice-${name}"`);
+    expect(code).toBe(0);
+  });
+
+  test("provision, from standard input: nobody takes the answer of the example, so it throws", async () => {
+    const event = await readFile(`${EVENTS}/provision.json`, "utf8");
+    const { code, stdout, stderr } = await start(["provision", "-", "--timeout", "4"], event).ended;
+    expect(stderr).toContain("the request is fulfilled");
+    expect(stderr).toMatch(/sluice: the function threw: AnswerError/);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
+  });
+});
+
+describe("what is wrong", () => {
+  test.each([
+    ["no function of that name", ["nothing", "x.json"], /no function "nothing": there are .*dispatch/],
+    ["a path for a name", ["../dist/dispatch", "x.json"], /no function/],
+    ["no such file", ["redrive", "/nowhere/event.json"], /\/nowhere\/event\.json cannot be read/],
+    ["no JSON", ["redrive", INVOKE], /invoke\.ts cannot be read: [\s\S]*not valid JSON/],
+    ["no event", ["redrive"], /missing required argument 'event'/],
+    ["a timeout that Lambda has not", ["redrive", "x.json", "--timeout", "901"], /from 1 to 900/],
+  ])("%s: status 2", async (_, args, reason) => {
+    const { code, stdout, stderr } = await run(...args);
+    expect(stderr).toMatch(reason);
+    expect(stdout).toBe("");
+    expect(code).toBe(2);
+  });
+
+  test("an event that the function refuses: status 1, and its error is in the log", async () => {
+    const { code, stdout, stderr } = await start(["redrive", "-"], "{}").ended;
+    expect(stderr).toMatch(/sluice: the function threw: InvalidRequestError: nothing says which messages/);
+    expect(stdout).toBe("");
+    expect(code).toBe(1);
+  });
+
+  test("--help has an example, and the exit statuses", async () => {
+    const { code, stdout } = await run("--help");
+    expect(stdout).toMatch(/local\/events\/dispatch\.json[\s\S]*Exit status: 0/);
+    expect(code).toBe(0);
+  });
+});
+
+test("SIGTERM amid an event ends the function as well", async () => {
+  // It tries to give its answer, which nobody takes, for as long as it has time.
+  const { child, ended, said } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
+  await expect.poll(said, { timeout: 20_000 }).toContain("the request is fulfilled");
+  const below = descendantsOf(child.pid ?? 0);
+  expect(below.length).toBeGreaterThan(0);
+  child.kill("SIGTERM");
+  expect((await ended).code).toBe(143);
+  expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]);
+});

@@ -1,0 +1,173 @@
+/** The whole of it on more than one SQS: built functions on AWS's runtime client, our poller, and a real Valkey. */
+
+import { fileURLToPath } from "node:url";
+import {
+  DeleteMessageCommand,
+  type Message,
+  ReceiveMessageCommand,
+  SendMessageCommand,
+  type SQSClient,
+} from "@aws-sdk/client-sqs";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import type { Standing } from "#local/census.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import { runWorkflow } from "#local/run.ts";
+import { type Stack, startStack } from "#local/stack.ts";
+import { PartitionRouter } from "#shared/partitions.ts";
+import { parseWorkflow } from "#shared/submission/parse.ts";
+import { family, stateOf } from "#test/support/dispatch.ts";
+import { QUEUE_IMPLEMENTATIONS } from "#test/support/queue-servers.ts";
+import { Scene } from "#test/support/scene.ts";
+
+const REDRIVE = fileURLToPath(new URL("../../dist/redrive/index.mjs", import.meta.url));
+const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
+const ROUTER = new PartitionRouter();
+const WAIT = { timeout: 20_000, interval: 50 };
+/** Long enough for an invocation on a busy machine, and short enough to wait for five times. */
+const VISIBILITY_SECONDS = 2;
+const MAX_RECEIVES = 5;
+
+/** A task that fails, 15 below it (more than one batch of the queue), and one below all of those and of one that succeeds. */
+function cascade(): string {
+  const middle = Array.from({ length: 15 }, (_, index) => ({ id: `m${index}`, dependsOn: ["top"] }));
+  return JSON.stringify({
+    name: "cascade",
+    tasks: [
+      { id: "top" },
+      { id: "apart" },
+      ...middle,
+      { id: "bottom", dependsOn: ["apart", ...middle.map(({ id }) => id)] },
+      { id: "end", dependsOn: ["bottom"] },
+    ],
+  });
+}
+
+describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
+  let stack: Stack;
+  let client: SQSClient;
+  const faults: string[] = [];
+
+  beforeAll(async () => {
+    stack = await startStack({
+      router: ROUTER,
+      maxCascadeDepth: 50,
+      onFault: (fault) => faults.push(fault),
+      visibilityTimeoutSeconds: VISIBILITY_SECONDS,
+      queueServer: start,
+      runtime: "aws",
+    });
+    client = stack.queue.client();
+  }, 120_000);
+  afterAll(async () => {
+    client.destroy();
+    await stack[Symbol.asyncDispose]();
+  });
+
+  const send = (body: string) =>
+    client.send(new SendMessageCommand({ QueueUrl: stack.queue.queueUrl, MessageBody: body }));
+  const completions = () => stack.queue.counts(stack.queue.queueUrl);
+  const deadLetters = () => stack.queue.counts(stack.queue.deadLetterQueueUrl);
+
+  /** The dead letter, hidden for no time: it is there to be replayed. */
+  async function lookAtDeadLetter(): Promise<Message | undefined> {
+    const { Messages: messages } = await client.send(
+      new ReceiveMessageCommand({
+        QueueUrl: stack.queue.deadLetterQueueUrl,
+        VisibilityTimeout: 0,
+        MessageAttributeNames: ["All"],
+      }),
+    );
+    return messages?.[0];
+  }
+
+  async function replayAll(): Promise<unknown> {
+    const { queue } = stack;
+    await using redrive = new FunctionProcess({
+      functionName: "redrive",
+      bundle: REDRIVE,
+      environment: {
+        ...queue.environment,
+        DEAD_LETTER_QUEUE_URL: queue.deadLetterQueueUrl,
+        COMPLETIONS_QUEUE_URL: queue.queueUrl,
+      },
+      timeoutMs: 30_000,
+      onOutput: () => undefined,
+      runtime: "aws",
+    });
+    return await redrive.invoke({ all: true });
+  }
+
+  it("a failure skips all that depends on it, level by level", async () => {
+    const workflow = parseWorkflow(cascade(), "test");
+    if (!workflow.ok) throw new Error(workflow.faults.join("; "));
+    const assignment = { workflow: workflow.value, failing: new Set(["top"]) };
+    const result = await runWorkflow(stack, ROUTER, assignment, new AbortController().signal, {
+      onProgress: () => undefined,
+      onFault: (fault) => faults.push(fault),
+    });
+    expect(result.unfinished).toBe(0);
+    expect(result.standing.ended).toEqual({
+      success: 1,
+      failed: 1,
+      cancelled: 0,
+      expired: 0,
+      skipped: 17,
+    } satisfies Standing["ended"]);
+    expect(stack.poller.counts.maxDepth).toBe(3);
+    expect(await completions()).toEqual(EMPTY);
+    expect(await deadLetters()).toEqual(EMPTY);
+    expect(faults).toEqual([]);
+  });
+
+  it("what no retry can help is a dead letter at once, as it was, with its reason", async () => {
+    const before = stack.poller.counts;
+    await send("no completion at all: żółw 語");
+    await vi.waitFor(async () => expect(await deadLetters()).toMatchObject({ visible: 1 }), WAIT);
+    expect(stack.poller.counts.deliveries).toBe(before.deliveries + 1);
+    const letter = await lookAtDeadLetter();
+    expect(letter?.Body).toBe("no completion at all: żółw 語");
+    expect(letter?.MessageAttributes).toMatchObject({
+      error_code: { DataType: "String", StringValue: "malformed_message" },
+    });
+    await client.send(
+      new DeleteMessageCommand({
+        QueueUrl: stack.queue.deadLetterQueueUrl,
+        ReceiptHandle: letter?.ReceiptHandle,
+      }),
+    );
+    expect(await deadLetters()).toEqual(EMPTY);
+  });
+
+  it("what keeps failing is a dead letter after five deliveries, and is dispatched when it is replayed", {
+    timeout: 60_000,
+  }, async () => {
+    const scene = new Scene(stack.valkey, undefined, ROUTER);
+    const { parent, children } = await family(scene, 2);
+    await scene.finish(parent, "success");
+    const ended = await scene.hash(parent.core);
+    // As when the message comes before its record can be read.
+    await scene.read("del", parent.core);
+    const before = stack.poller.counts;
+    await send(JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, outcome: "success" }));
+    await vi.waitFor(async () => {
+      expect(stack.poller.counts.failed - before.failed).toBe(MAX_RECEIVES);
+      // Receiving is what moves a message on, in some of them.
+      expect((await lookAtDeadLetter())?.Body).toContain(parent.id);
+    }, WAIT);
+    expect(await completions()).toEqual(EMPTY);
+    expect(stack.poller.counts.deliveries - before.deliveries).toBe(MAX_RECEIVES);
+
+    await scene.read("hset", parent.core, ...Object.entries(ended).flat());
+    expect(await replayAll()).toMatchObject({
+      replayed: 1,
+      failed: 0,
+      ended: "complete",
+      method: replaysBy,
+    });
+    await vi.waitFor(async () => {
+      const states = await Promise.all(children.map((child) => stateOf(scene, child)));
+      expect(states).toEqual(["waiting", "waiting"]);
+      expect(await completions()).toEqual(EMPTY);
+    }, WAIT);
+  });
+});
