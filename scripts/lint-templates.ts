@@ -1,0 +1,71 @@
+/**
+ * `npm run lint:templates`: packages what a deployment may look like, and has cfn-lint look at the templates. cfn-lint is
+ * installed into .sluice with a pinned version, where Python is at hand. Exit status: 0, also where there is no Python,
+ * which is said; 1 when something is wrong with a template.
+ */
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { messageOf } from "#shared/errors.ts";
+import { packageStage, StepError } from "./osls.ts";
+import { VARIANTS } from "./variants.ts";
+
+const VERSION = "1.58.0";
+const VENV = fileURLToPath(new URL(`../.sluice/cfn-lint-${VERSION}`, import.meta.url));
+const CFN_LINT = join(VENV, "bin/cfn-lint");
+const PYTHON_PROBE = "import sys, venv, ensurepip; sys.exit(0 if sys.version_info >= (3, 10) else 1)";
+/** osls lets a function depend on its role, which it refers to as well. */
+const IGNORED = "W3005";
+
+function succeeds(command: string, ...args: string[]): boolean {
+  return spawnSync(command, args, { stdio: "ignore" }).status === 0;
+}
+
+/** Undefined: there is no Python to install it with. */
+function findLinter(): string | undefined {
+  if (existsSync(CFN_LINT) && succeeds(CFN_LINT, "--version")) return CFN_LINT;
+  const python = ["python3", "python"].find((name) => succeeds(name, "-c", PYTHON_PROBE));
+  if (python === undefined) return undefined;
+  console.log(`installing cfn-lint ${VERSION} into ${VENV}`);
+  for (const [command, ...args] of [
+    [python, "-m", "venv", "--clear", VENV],
+    [join(VENV, "bin/python"), "-m", "pip", "install", "--quiet", `cfn-lint==${VERSION}`],
+  ]) {
+    const { status } = spawnSync(command ?? "", args, { stdio: ["ignore", 2, 2] });
+    if (status !== 0) throw new StepError(`${command} ${args.join(" ")} failed (${status})`);
+  }
+  return CFN_LINT;
+}
+
+async function lint(linter: string): Promise<boolean> {
+  const folder = mkdtempSync(join(tmpdir(), "sluice-templates-"));
+  try {
+    const templates: string[] = [];
+    for (const { name, stage, options } of VARIANTS) {
+      templates.push((await packageStage(stage, options, join(folder, name))).template);
+    }
+    const { status, stdout, stderr } = spawnSync(
+      linter,
+      ["--regions", "us-east-1", "--ignore-checks", IGNORED, "--", ...templates],
+      { encoding: "utf8" },
+    );
+    const names = VARIANTS.map(({ name }) => name).join(", ");
+    console.log(status === 0 ? `clean: ${names}` : `${stdout}${stderr}`);
+    return status === 0;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+try {
+  const linter = findLinter();
+  if (linter === undefined) {
+    console.log("there is no Python 3.10 or later with venv and pip: the templates are not linted");
+  } else process.exitCode = (await lint(linter)) ? 0 : 1;
+} catch (error) {
+  process.stderr.write(`lint:templates: ${messageOf(error)}\n`);
+  process.exitCode = 1;
+}

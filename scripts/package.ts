@@ -1,0 +1,50 @@
+/**
+ * `npm run package`: builds the functions and makes the CloudFormation templates and artifacts, offline. Exit status: 0,
+ * 1 when a step failed, 2 when the arguments are wrong.
+ */
+
+import { Command, CommanderError } from "commander";
+import { messageOf } from "#shared/errors.ts";
+import { buildFunctions, describePackage, packageStage, STAGES } from "./osls.ts";
+
+async function main(): Promise<number> {
+  const command = new Command("npm run package --")
+    .description(
+      "Builds the functions, and makes the CloudFormation template and the artifacts of each stage in " +
+        ".sluice/package/<stage>. Needs no AWS account.",
+    )
+    .option("--stage <name...>", `which (default: ${STAGES.join(", ")})`)
+    .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
+    .option("--region <region>", "where the stack is to be (default: AWS_REGION, or us-east-1)")
+    .allowExcessArguments(false)
+    .exitOverride();
+  try {
+    command.parse();
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+    throw error;
+  }
+  const {
+    stage: stages = STAGES,
+    param = [],
+    region,
+  } = command.opts<{
+    stage?: string[];
+    param?: string[];
+    region?: string;
+  }>();
+  const options = [
+    ...param.map((one) => `--param=${one}`),
+    ...(region === undefined ? [] : ["--region", region]),
+  ];
+  try {
+    await buildFunctions();
+    for (const stage of stages) console.log(describePackage(await packageStage(stage, options)));
+    return 0;
+  } catch (error) {
+    process.stderr.write(`package: ${messageOf(error)}\n`);
+    return 1;
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,58 @@
+/** What a deployment may look like: the stages, and the choices that they do not make. For the tests and the linter. */
+
+export interface Variant {
+  readonly name: string;
+  readonly stage: string;
+  readonly options: readonly string[];
+}
+
+function params(values: Readonly<Record<string, string>>): string[] {
+  return Object.entries(values).map(([name, value]) => `--param=${name}=${value}`);
+}
+
+const SUBNETS = {
+  vpcId: "vpc-0123456789abcdef0",
+  subnetIds: "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
+  securityGroupIds: "sg-0123456789abcdef0,sg-0123456789abcdef1",
+};
+
+export const VARIANTS: readonly Variant[] = [
+  { name: "dev", stage: "dev", options: [] },
+  { name: "prod", stage: "prod", options: [] },
+  { name: "local", stage: "local", options: [] },
+  {
+    name: "existing-secret",
+    stage: "prod",
+    options: params({
+      ...SUBNETS,
+      network: "existing-with-endpoints",
+      routeTableIds: "rtb-0123456789abcdef0",
+      valkey: "existing",
+      valkeyUrl: "rediss://valkey.example.com:6379",
+      valkeyAuth: "secret",
+      valkeySecretArn: "arn:aws:secretsmanager:us-east-1:123456789012:secret:valkey-AbCdEf",
+      alarmTopic: "own",
+      alarmEmail: "operators@example.com",
+    }),
+  },
+  {
+    name: "existing-iam",
+    stage: "prod",
+    options: params({
+      ...SUBNETS,
+      network: "existing",
+      valkey: "existing",
+      valkeyUrl: "rediss://valkey.example.com:6379",
+      valkeyAuth: "iam",
+      valkeyUser: "sluice",
+      valkeyReplicationGroup: "flows",
+      alarmTopic: "existing",
+      alarmTopicArn: "arn:aws:sns:us-east-1:123456789012:alarms",
+    }),
+  },
+  {
+    name: "own-in-existing-network",
+    stage: "dev",
+    options: params({ ...SUBNETS, network: "existing", dataDeletionPolicy: "Delete" }),
+  },
+];

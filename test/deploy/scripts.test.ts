@@ -1,0 +1,80 @@
+import { spawn } from "node:child_process";
+import { fileURLToPath } from "node:url";
+import { describe, expect, it } from "vitest";
+import { startStack } from "#local/stack.ts";
+import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
+
+interface Ended {
+  readonly status: number | null;
+  readonly output: string;
+}
+
+/** Runs one of the scripts with nothing but the given environment. */
+async function run(
+  script: string,
+  args: readonly string[],
+  environment: Readonly<Record<string, string>> = {},
+): Promise<Ended> {
+  const path = fileURLToPath(new URL(`../../scripts/${script}.ts`, import.meta.url));
+  const child = spawn(process.execPath, [path, ...args], {
+    // Elsewhere than the user's: nobody's credentials may be found.
+    env: { PATH: process.env.PATH, HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true", ...environment },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding("utf8").on("data", (text: string) => {
+      output += text;
+    });
+  }
+  const status = await new Promise<number | null>((resolve) => child.once("close", resolve));
+  return { status, output };
+}
+
+describe("the scripts of a deployment", () => {
+  it.each(["package", "deploy"])("%s tells what it takes", async (script) => {
+    const { status, output } = await run(script, ["--help"]);
+    expect(output).toMatch(/--stage <name[\s\S]*--param <name=value\.\.\.>/);
+    expect(status).toBe(0);
+  });
+
+  it("deploy wants a stage, and credentials before it does anything", async () => {
+    expect(await run("deploy", [])).toEqual({
+      status: 2,
+      output: expect.stringContaining("required option '--stage <name>' not specified"),
+    });
+    expect(await run("deploy", ["--stage", "prod"])).toEqual({
+      status: 2,
+      output: expect.stringMatching(/^deploy: there are no AWS credentials: set AWS_ACCESS_KEY_ID/),
+    });
+  });
+
+  it("package refuses what it does not know", async () => {
+    const { status, output } = await run("package", ["--stages", "prod"]);
+    expect(output).toContain("unknown option '--stages'");
+    expect(status).toBe(2);
+  });
+
+  it("first-execution sees dispatch skip what can never run, and says what is wrong with its environment", async () => {
+    await using stack = await startStack({
+      router: new PartitionRouter(DEFAULT_PARTITION_CONFIG),
+      maxCascadeDepth: 50,
+      onFault: (fault) => {
+        throw new Error(fault);
+      },
+    });
+    const environment = {
+      ...stack.queue.environment,
+      VALKEY_URL: stack.server.url.href,
+      COMPLETIONS_QUEUE_URL: stack.queue.queueUrl,
+    };
+    const { status, output } = await run("first-execution", [], environment);
+    expect(output).toMatch(
+      /submitted the flow .*\n.*failed .*\n.*dispatch has skipped .*: the deployment works\n/,
+    );
+    expect(status).toBe(0);
+    const wrong = await run("first-execution", [], { VALKEY_URL: "nowhere" });
+    expect(wrong.output).toMatch(/VALKEY_URL is not a redis[\s\S]*COMPLETIONS_QUEUE_URL is not set/);
+    expect(wrong.status).toBe(2);
+  });
+});

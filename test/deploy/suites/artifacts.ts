@@ -1,0 +1,84 @@
+/** What is in the artifacts, and the environment that it reads. */
+
+import { describe, expect, it } from "vitest";
+import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { type Recording, recorded } from "#test/deploy/recorded.ts";
+import { at, entriesOf } from "#test/deploy/template.ts";
+
+export function artifacts(packaged: Packaged): void {
+  const recordings = new Map<string, Promise<Recording>>();
+  /** What an artifact reads in a variant's environment; run once. */
+  function recordingOf(variant: string, name: string): Promise<Recording> {
+    const known = recordings.get(`${variant} ${name}`);
+    if (known !== undefined) return known;
+    const template = packaged().template(variant);
+    const recording = packaged()
+      .artifact(variant, name)
+      .then((artifact) =>
+        recorded(
+          artifact,
+          String(template.property(idOf(name), "Handler")),
+          Object.fromEntries(
+            Object.entries(template.environment(idOf(name))).map(([variable, value]) => [
+              variable,
+              placeholder(variable, value),
+            ]),
+          ),
+        ),
+      );
+    recordings.set(`${variant} ${name}`, recording);
+    return recording;
+  }
+  describe.each(NAMES)("%s", (variant) => {
+    it("sets every environment variable that the code reads, and none besides; the artifacts run alone", async () => {
+      for (const name of FUNCTIONS) {
+        const environment = packaged().template(variant).environment(idOf(name));
+        const recordings: Recording[] = [];
+        // What is read depends on how Valkey is entered: the others are set as well, to nothing.
+        for (const other of ["dev", "local", "existing-secret"]) {
+          recordings.push(await recordingOf(other, name));
+        }
+        const reads = new Set(recordings.flatMap((recording) => [...recording.reads]));
+        const ours = new Set(recordings.flatMap((recording) => [...recording.ours]));
+        // Node's own.
+        const set = Object.keys(environment).filter((variable) => variable !== "NODE_OPTIONS");
+        expect(
+          [...ours].filter((variable) => !set.includes(variable)),
+          `${name} reads, not set`,
+        ).toEqual([]);
+        expect(
+          set.filter((variable) => !reads.has(variable)),
+          `${name} does not read`,
+        ).toEqual([]);
+        expect(ours.size).toBeGreaterThan(2);
+      }
+    });
+  });
+
+  it.each(FUNCTIONS)(
+    "%s's artifact has the handler's modules with their source maps, and nothing else",
+    async (name) => {
+      const { files, unloadable, failure } = await recordingOf("prod", name);
+      const code = files.filter((path) => path.endsWith(".mjs"));
+      expect(code).toContain(`dist/${name}/index.mjs`);
+      expect(unloadable).toEqual([]);
+      expect([...files].sort()).toEqual(code.flatMap((path) => [path, `${path}.map`]).sort());
+      // It got as far as what it was asked: no configuration, and no module, is missing.
+      expect(failure).not.toMatch(
+        /ConfigurationError|ERR_MODULE_NOT_FOUND|no handler|all of the environment/,
+      );
+    },
+  );
+}
+
+/** A value that the configuration takes, for what CloudFormation would put in; and an address at which nobody answers. */
+function placeholder(variable: string, value: unknown): string {
+  if (variable === "VALKEY_URL") {
+    const text = typeof value === "string" ? value : String(at(value, "Fn::Sub"));
+    return text.startsWith("rediss:") ? "rediss://127.0.0.1:9" : "redis://127.0.0.1:9";
+  }
+  if (typeof value === "string") return value;
+  const [[kind, target] = []] = entriesOf(value);
+  if (kind !== "Ref") throw new Error(`${variable} is ${JSON.stringify(value)}`);
+  return variable.endsWith("_QUEUE_URL") ? `http://127.0.0.1:9/000000000000/${target}` : String(target);
+}

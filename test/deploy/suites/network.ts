@@ -1,0 +1,50 @@
+/** Where the functions run, what they reach from there, and what runs them. */
+
+import { expect, it } from "vitest";
+import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { at } from "#test/deploy/template.ts";
+
+export function network(packaged: Packaged): void {
+  it("makes what the functions call reachable from the VPC, and no more endpoints than that", () => {
+    const services = (variant: string): string[] => {
+      const template = packaged().template(variant);
+      return template
+        .idsOf("AWS::EC2::VPCEndpoint")
+        .map(
+          (id) =>
+            `${template.property(id, "VpcEndpointType")} ${at(template.property(id, "ServiceName"), "Fn::Sub")}`,
+        )
+        .map((text) => text.replace(/com.amazonaws.\$\{AWS::Region\}\./, ""))
+        .sort();
+    };
+    expect(services("prod")).toEqual(["Gateway s3", "Interface sqs"]);
+    expect(services("existing-secret")).toEqual(["Gateway s3", "Interface secretsmanager", "Interface sqs"]);
+    expect(services("existing-iam")).toEqual([]);
+    for (const variant of NAMES.filter((name) => name !== "local")) {
+      const inVpc = FUNCTIONS.filter((name) =>
+        packaged().template(variant).property(idOf(name), "VpcConfig"),
+      );
+      expect(inVpc).toEqual(["dispatch", "reconcile", "provision"]);
+    }
+  });
+
+  it("local has no VPC, no ElastiCache, no scheduler and no alarms; the others run the reconciler every minute", () => {
+    const types = packaged()
+      .template("local")
+      .resources.map(([, resource]) => String(at(resource, "Type")));
+    expect(types.filter((type) => /EC2|ElastiCache|Scheduler|CloudWatch|SNS/.test(type))).toEqual([]);
+    for (const variant of NAMES.filter((name) => name !== "local")) {
+      const template = packaged().template(variant);
+      expect(template.property("ReconcileSchedule")).toMatchObject({
+        ScheduleExpression: "rate(1 minute)",
+        FlexibleTimeWindow: { Mode: "OFF" },
+        Target: {
+          Arn: { "Fn::GetAtt": [idOf("reconcile"), "Arn"] },
+          RetryPolicy: { MaximumRetryAttempts: 0 },
+        },
+      });
+      expect(Number(template.property(idOf("reconcile"), "Timeout"))).toBeLessThan(60);
+    }
+    expect(packaged().template("prod").property(idOf("reconcile"), "ReservedConcurrentExecutions")).toBe(1);
+  });
+}

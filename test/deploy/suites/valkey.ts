@@ -1,0 +1,62 @@
+/** The replication group, and who may enter it. */
+
+import { expect, it } from "vitest";
+import { idOf, OWN, type Packaged } from "#test/deploy/names.ts";
+import { at } from "#test/deploy/template.ts";
+
+export function valkey(packaged: Packaged): void {
+  it.each(OWN)(
+    "%s: a replication group with TLS, encryption, failover, functions and no eviction",
+    (variant) => {
+      const template = packaged().template(variant);
+      const [group = "", ...others] = template.idsOf("AWS::ElastiCache::ReplicationGroup");
+      expect(others).toEqual([]);
+      expect(template.property(group)).toMatchObject({
+        Engine: "valkey",
+        ClusterMode: "enabled",
+        TransitEncryptionEnabled: true,
+        TransitEncryptionMode: "required",
+        AtRestEncryptionEnabled: true,
+        AutomaticFailoverEnabled: true,
+        MultiAZEnabled: true,
+        CacheParameterGroupName: { Ref: "ValkeyParameters" },
+        UserGroupIds: [{ Ref: "ValkeyUsers" }],
+      });
+      expect(template.property("ValkeyParameters", "Properties")).toEqual({
+        "cluster-enabled": "yes",
+        "maxmemory-policy": "noeviction",
+      });
+      expect(template.idsOf("AWS::ElastiCache::ServerlessCache")).toEqual([]);
+      // Deleted with the stack, it would take the executions with it.
+      const policy = variant === "own-in-existing-network" ? "Delete" : "RetainExceptOnCreate";
+      expect(template.resource(group, "DeletionPolicy")).toBe(policy);
+      expect(template.resource(group, "UpdateReplacePolicy")).toBe("Retain");
+    },
+  );
+
+  it.each(OWN)(
+    "%s: users with IAM, each with its function's rules, and a default user that is off",
+    (variant) => {
+      const template = packaged().template(variant);
+      const users = template.idsOf("AWS::ElastiCache::User");
+      expect(template.property("ValkeyUsers", "UserIds")).toEqual(users.map((Ref) => ({ Ref })));
+      for (const name of ["dispatch", "reconcile", "provision"]) {
+        const user = String(at(template.environment(idOf(name)).VALKEY_USER, "Ref"));
+        expect(template.property(user)).toMatchObject({
+          Engine: "valkey",
+          AuthenticationMode: { Type: "iam" },
+          UserName: template.property(user, "UserId"),
+          AccessString: expect.stringMatching(/^on ~ff:.* -@all \+/),
+        });
+        const role = String(at(template.property(idOf(name), "Role"), "Fn::GetAtt", 0));
+        expect(JSON.stringify(template.property(role, "Policies"))).toContain(
+          `"elasticache:Connect","Resource":[{"Fn::Sub":"arn:\${AWS::Partition}:elasticache:\${AWS::Region}:\${AWS::AccountId}:replicationgroup:\${ValkeyReplicationGroup}"},{"Fn::GetAtt":["${user}","Arn"]}]`,
+        );
+      }
+      expect(template.property("DefaultUser")).toMatchObject({
+        UserName: "default",
+        AccessString: "off -@all",
+      });
+    },
+  );
+}

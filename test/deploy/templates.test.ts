@@ -1,0 +1,29 @@
+import { afterAll, beforeAll, describe } from "vitest";
+import { artifacts } from "#test/deploy/suites/artifacts.ts";
+import { functions } from "#test/deploy/suites/functions.ts";
+import { library } from "#test/deploy/suites/library.ts";
+import { monitoring } from "#test/deploy/suites/monitoring.ts";
+import { network } from "#test/deploy/suites/network.ts";
+import { queues } from "#test/deploy/suites/queues.ts";
+import { roles } from "#test/deploy/suites/roles.ts";
+import { valkey } from "#test/deploy/suites/valkey.ts";
+import { Packages } from "#test/deploy/template.ts";
+
+describe("the CloudFormation templates and artifacts", () => {
+  // One run of osls for all: it takes longer than they do.
+  let packages: Packages;
+  beforeAll(async () => {
+    packages = await Packages.make();
+  }, 120_000);
+  afterAll(() => packages[Symbol.asyncDispose]());
+
+  const packaged = () => packages;
+  describe("functions", () => functions(packaged));
+  describe("queues", () => queues(packaged));
+  describe("roles", () => roles(packaged));
+  describe("library", () => library(packaged));
+  describe("Valkey", () => valkey(packaged));
+  describe("network", () => network(packaged));
+  describe("monitoring", () => monitoring(packaged));
+  describe("artifacts", () => artifacts(packaged));
+});
