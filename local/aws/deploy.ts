@@ -1,10 +1,11 @@
 /**
  * `npm run deploy:local`: builds the functions and deploys the stage `local` of serverless.yml to the LocalStack of
- * compose.yaml, or to the one that AWS_ENDPOINT_URL names. Options go on to osls, e.g. `--param=valkeyUrl=…`.
+ * compose.yaml, or to the one that AWS_ENDPOINT_URL names.
  *
- * Exit status: 0, 1 when a step failed, 2 when there is no LocalStack.
+ * Exit status: 0, 1 when a step failed, 2 when the arguments are wrong or there is no LocalStack.
  */
 
+import { Command, CommanderError } from "commander";
 import { LOCALSTACK_VERSION } from "#local/localstack-package.ts";
 import { buildFunctions, deployStage, describePackage, packageStage } from "#scripts/osls.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
@@ -66,9 +67,23 @@ function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null;
 }
 
+const command = new Command("npm run deploy:local --")
+  .description(
+    "Builds the functions, and deploys the stage local of serverless.yml to the LocalStack of local/compose.yaml, or to " +
+      "the one that AWS_ENDPOINT_URL names.",
+  )
+  .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
+  .option("--verbose", "show what CloudFormation does")
+  .allowExcessArguments(false)
+  .exitOverride();
+
 try {
-  await deploy(process.argv.slice(2));
+  const { param = [], verbose } = command.parse().opts<{ param?: string[]; verbose?: true }>();
+  await deploy([...param.map((one) => `--param=${one}`), ...(verbose ? ["--verbose"] : [])]);
 } catch (error) {
-  process.stderr.write(`deploy:local: ${messageOf(error)}\n`);
-  process.exitCode = error instanceof ConfigurationError ? 2 : 1;
+  if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : 2;
+  else {
+    process.stderr.write(`deploy:local: ${messageOf(error)}\n`);
+    process.exitCode = error instanceof ConfigurationError ? 2 : 1;
+  }
 }
