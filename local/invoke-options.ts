@@ -15,7 +15,8 @@ export type ParsedInvocation =
   /** Help was asked for and shown, or the arguments are wrong and that was said. */
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
-/** As the functions are deployed; more than 900 seconds Lambda does not give. */
+/** As the functions are deployed (serverless.yml); more than 900 seconds Lambda does not give. */
+const TIMEOUTS: Readonly<Record<string, number>> = { reconcile: 50, redrive: 300, provision: 60 };
 const TIMEOUT_SECONDS = { preset: 30, most: 900 };
 const EXAMPLES = `
 Your shell's variables are the function's: VALKEY_URL, COMPLETIONS_QUEUE_URL, … (README.md, "Configuration").
@@ -44,7 +45,7 @@ export function parseInvocation(
         .choices(["auto", "aws", "own"])
         .default("auto", "aws where it is installed"),
     )
-    .option("--timeout <seconds>", "as the function's own", parseTimeout, TIMEOUT_SECONDS.preset)
+    .option("--timeout <seconds>", "the function's own unless given", parseTimeout)
     .addHelpText("after", EXAMPLES)
     .allowExcessArguments(false)
     .exitOverride()
@@ -56,7 +57,10 @@ export function parseInvocation(
     return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
   }
   const [functionName = "", eventFile = ""] = command.args;
-  const { runtime, timeout } = command.opts<{ runtime: InvokeOptions["runtime"]; timeout: number }>();
+  const { runtime, timeout = TIMEOUTS[functionName] ?? TIMEOUT_SECONDS.preset } = command.opts<{
+    runtime: InvokeOptions["runtime"];
+    timeout?: number;
+  }>();
   return { kind: "invoke", options: { functionName, eventFile, runtime, timeoutSeconds: timeout } };
 }
 

@@ -42,6 +42,7 @@ async function main(): Promise<number> {
 async function invoke(options: InvokeOptions, signal: AbortSignal): Promise<unknown> {
   const bundle = bundleOf(options.functionName);
   const event = await readEvent(options.eventFile);
+  signal.throwIfAborted();
   const runtime = runtimeOf(options.runtime);
   await using environment = new FunctionProcess({
     functionName: `sluice-${options.functionName}`,

@@ -36,8 +36,9 @@ const CONNECTION: RedisOptions = {
 /** A connection to one node, for one life: it does not come back by itself. */
 export class NodeConnection {
   readonly client: Redis;
-  /** Rejects when the connection has ended; stays pending until then. */
-  readonly #lost: Promise<never>;
+  /** Who waits now. Races with one promise for the connection's whole life would each leave something behind. */
+  readonly #waiters = new Set<(reason: Error) => void>();
+  #ended: Error | undefined;
   #fault: Error | undefined;
 
   /** Does not connect: the first command does. */
@@ -47,11 +48,10 @@ export class NodeConnection {
       // Its text alone: the error carries the command, and with it a password.
       this.#fault = new Error(messageOf(error));
     });
-    this.#lost = new Promise((_, reject) => {
-      this.client.once("end", () => reject(this.#fault ?? new Error("the connection ended")));
+    this.client.once("end", () => {
+      this.#ended = this.#fault ?? new Error("the connection ended");
+      for (const reject of this.#waiters) reject(this.#ended);
     });
-    // It may end while nobody waits for anything.
-    this.#lost.catch(() => undefined);
   }
 
   /** The command's reply. Rejects where it does not come in time, or the connection ends. */
@@ -59,7 +59,7 @@ export class NodeConnection {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(new Error(`no reply within ${REPLY_MS} ms`)), REPLY_MS);
     try {
-      return await Promise.race([command(), this.#lost, late]);
+      return await this.#orLost(Promise.race([command(), late]));
     } catch (error) {
       throw this.#fault ?? error;
     } finally {
@@ -69,7 +69,18 @@ export class NodeConnection {
 
   /** Waits for a pause. Rejects when the connection ends before it. */
   async idle(pause: Promise<void>): Promise<void> {
-    await Promise.race([pause, this.#lost]);
+    await this.#orLost(pause);
+  }
+
+  async #orLost<T>(awaited: Promise<T>): Promise<T> {
+    const { promise: lost, reject } = Promise.withResolvers<never>();
+    this.#waiters.add(reject);
+    if (this.#ended !== undefined) reject(this.#ended);
+    try {
+      return await Promise.race([awaited, lost]);
+    } finally {
+      this.#waiters.delete(reject);
+    }
   }
 
   close(): void {

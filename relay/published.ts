@@ -2,6 +2,8 @@ import type { Completion } from "#shared/queue/completion.ts";
 import { parseCompletionEvent, parseObject } from "#shared/queue/message.ts";
 
 const SKIPPED = "skipped";
+/** A hint for people. SQS refuses some characters and sizes: what is no word must not be sent for ever. */
+const WORD = /^[a-z_]{1,32}$/;
 
 /** What a message on the completions channel is. */
 export type Published =
@@ -21,6 +23,12 @@ export function readPublished(text: string): Published {
   if (outcome === SKIPPED) return { kind: "skipped" };
   return {
     kind: "completion",
-    completion: { executionId, flowId, outcome: typeof outcome === "string" ? outcome : "", depth, root },
+    completion: {
+      executionId,
+      flowId,
+      outcome: typeof outcome === "string" && WORD.test(outcome) ? outcome : "",
+      depth,
+      root,
+    },
   };
 }

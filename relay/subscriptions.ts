@@ -20,6 +20,7 @@ export class Subscriptions {
   readonly #stopping = new AbortController();
   readonly #watching: Promise<void>;
   #nodes: readonly NodeAddress[];
+  #looks = 0;
 
   constructor(ports: SubscriptionPorts) {
     this.#ports = ports;
@@ -46,9 +47,10 @@ export class Subscriptions {
     for (let failures = 0; !signal.aborted; ) {
       try {
         // Another node each time: one that is cut off from the others must not have the last word.
-        const [asked, ...others] = this.#nodes;
-        this.#nodes = [...others, ...(asked ? [asked] : [])];
-        this.#listenTo(await findNodes(this.#ports.address, [...this.#nodes, seed]));
+        const first = this.#looks % this.#nodes.length;
+        this.#looks += 1;
+        const inTurn = [...this.#nodes.slice(first), ...this.#nodes.slice(0, first)];
+        this.#listenTo(await findNodes(this.#ports.address, [...inTurn, seed], signal));
         failures = 0;
       } catch (error) {
         failures += 1;

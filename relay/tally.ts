@@ -1,6 +1,6 @@
 /** What a relay has done since it started. Events are counted as they arrive; all but `reconnects` are events. */
 export interface Tally {
-  /** From Valkey, each node's copy by itself: the sum of the others but `reconnects`, and of what is still waiting. */
+  /** From Valkey, each node's copy by itself: the sum of the others but `reconnects`, of what is still waiting, and of what is being sent. */
   received: number;
   /** Copies of an event that another node of the cluster had delivered before. */
   duplicate: number;

@@ -6,14 +6,16 @@ import type { ValkeyAddress } from "#shared/valkey/client.ts";
 
 /**
  * The cluster's nodes, replicas included, as the first of `candidates` that answers sees them. Rejects with a
- * ValkeyError where none does.
+ * ValkeyError where none does, or where `signal` is aborted before one did.
  */
 export async function findNodes(
   address: ValkeyAddress,
   candidates: readonly NodeAddress[],
+  signal: AbortSignal,
 ): Promise<NodeAddress[]> {
   let last: unknown = new Error("there is no node to ask");
   for (const candidate of candidates) {
+    if (signal.aborted) break;
     const connection = new NodeConnection(address, candidate);
     try {
       return nodesIn(await connection.ask(() => connection.client.call("cluster", ["SLOTS"])), candidate);

@@ -13,8 +13,8 @@ local KEYS_TO_APPLY = 8
 
 -- Nil where there is no group: each has one of its first three fields at least.
 local function fetch_group(group_key)
-  local values = server.call('HMGET', group_key, 'policy_variant', 'n', 'group_state', 'succeeded', 'failed', 'skipped',
-    'on_satisfied', 'k')
+  local values = server.call('HMGET', group_key, 'policy_variant', 'n', 'group_state', 'succeeded', 'failed',
+    'skipped', 'on_satisfied', 'k')
   if not (values[1] or values[2] or values[3]) then
     return nil
   end

@@ -79,7 +79,7 @@ describe.each([
   it("sends the contract's message: depth 0, the execution itself the root, the outcome as it was published", async () => {
     await using relay = await start();
     using publisher = new Publisher(ports);
-    const event = newEvent("of another kind");
+    const event = newEvent("of_another_kind");
     await publisher.publish(0, event.text);
     await relay.end();
     const [message, ...others] = await probe.drain();
