@@ -13,6 +13,8 @@ const PACKAGES = ".sluice/package";
 /** What osls calls the template of the whole stack. */
 const TEMPLATE = "cloudformation-template-update-stack.json";
 
+const SMALL_NAME = /^[a-z][a-z0-9-]*$/;
+const MANY_LINES = /^--param=([^=]+)=[^\n]*\n/;
 const UNKNOWN_CHOICE = /Value not found at "file" source/;
 
 /** The stages of serverless.yml. */
@@ -46,6 +48,7 @@ export async function packageStage(
   options: readonly string[] = [],
   folder: string = join(ROOT, PACKAGES, stage),
 ): Promise<StagePackage> {
+  refuseMistakes(stage, options);
   await run(`osls package --stage ${stage}`, [
     OSLS,
     "package",
@@ -62,6 +65,21 @@ export async function packageStage(
       .filter((name) => name.endsWith(".zip"))
       .map((name) => join(folder, name)),
   };
+}
+
+/** What osls and CloudFormation would take, and fail with much later. */
+function refuseMistakes(stage: string, options: readonly string[]): void {
+  if (!SMALL_NAME.test(stage)) {
+    throw new StepError(
+      `the stage "${stage}" must be of small letters, digits and hyphens, as the ids of ElastiCache are`,
+    );
+  }
+  const [, name] = options.map((one) => MANY_LINES.exec(one)).find((found) => found !== null) ?? [];
+  if (name !== undefined) {
+    throw new StepError(
+      `--param ${name} has more than one line, of which osls takes the first: write it into serverless.yml`,
+    );
+  }
 }
 
 /** Deploys what was packaged. Rejects with a StepError. */

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { startStack } from "#local/stack.ts";
+import { packageStage } from "#scripts/osls.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
 
 interface Ended {
@@ -36,6 +37,13 @@ describe("the scripts of a deployment", () => {
     const { status, output } = await run(script, ["--help"]);
     expect(output).toMatch(/--stage <name[\s\S]*--param <name=value\.\.\.>/);
     expect(status).toBe(0);
+  });
+
+  it("refuse what would fail much later: a stage in capitals, and a parameter of several lines", async () => {
+    await expect(packageStage("Test")).rejects.toThrow('the stage "Test" must be of small letters');
+    await expect(packageStage("dev", ["--param=valkeyCa=-----BEGIN\nMII"])).rejects.toThrow(
+      "--param valkeyCa has more than one line",
+    );
   });
 
   it("deploy wants a stage, and credentials before it does anything", async () => {

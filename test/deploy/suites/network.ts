@@ -28,6 +28,16 @@ export function network(packaged: Packaged): void {
     }
   });
 
+  it("lets the whole VPC reach the endpoints, and provisions only when they are there", () => {
+    const prod = packaged().template("prod");
+    expect(prod.property("EndpointsSecurityGroup", "SecurityGroupIngress")).toMatchObject([
+      { FromPort: 443, ToPort: 443, CidrIp: { "Fn::GetAtt": ["Vpc", "CidrBlock"] } },
+    ]);
+    expect(prod.property("ValkeyLibrary", "Network")).toContainEqual({ Ref: "S3Endpoint" });
+    const secret = packaged().template("existing-secret");
+    expect(secret.property("ValkeyLibrary", "Endpoints")).toEqual([{ Ref: "SecretsEndpoint" }]);
+  });
+
   it("local has no VPC, no ElastiCache, no scheduler and no alarms; the others run the reconciler every minute", () => {
     const types = packaged()
       .template("local")
