@@ -24,7 +24,6 @@ const REPLY_MS = 5_000;
 
 const CONNECTION: RedisOptions = {
   lazyConnect: true,
-  connectTimeout: 2_000,
   // Who loses a connection makes a new one, with the credentials of that moment.
   retryStrategy: () => null,
   maxRetriesPerRequest: 0,

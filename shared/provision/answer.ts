@@ -8,7 +8,7 @@ export type Outcome =
   | { readonly status: "FAILED"; readonly reason: string };
 
 /** CloudFormation takes no longer answer (AWS CloudFormation User Guide, "Custom resource response objects"). */
-export const MAX_BODY_BYTES = 4_096;
+const MAX_BODY_BYTES = 4_096;
 const FIRST_PAUSE_MS = 250;
 const PUT_TIMEOUT_MS = 5_000;
 
