@@ -6,10 +6,12 @@ import type { SQSEvent } from "aws-lambda";
 import { expectEqual } from "#bench/benchmark.ts";
 import type { Core } from "#bench/built-core.ts";
 import { ROUTER } from "#bench/scenes.ts";
-import { type FunctionOptions, FunctionProcess } from "#local/function-process.ts";
-import type { Completion, CompletionSink } from "#shared/queue/completion.ts";
-import { type CompletionEvent, entryOf } from "#shared/queue/message.ts";
-import type { Telemetry } from "#shared/telemetry.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import type { FunctionOptions } from "#local/function-settings.ts";
+import type { Completion } from "#shared/contract/message.ts";
+import { type CompletionEvent, entryOf } from "#shared/contract/message.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 

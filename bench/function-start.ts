@@ -1,7 +1,7 @@
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import type { FunctionOptions } from "#local/function-process.ts";
+import type { FunctionOptions } from "#local/function-settings.ts";
 
 const RUNTIME = fileURLToPath(new URL("../local/function-runtime.ts", import.meta.url));
 

@@ -39,7 +39,7 @@ export function atMost(goal: string, value: number, most: number): Goal {
 }
 
 /** Three digits that count: what is behind them is noise on any machine. */
-export function rounded(value: number): number {
+function rounded(value: number): number {
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3));
 }
 

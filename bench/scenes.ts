@@ -3,15 +3,16 @@
 import { randomUUID } from "node:crypto";
 import { expectEqual } from "#bench/benchmark.ts";
 import { Census } from "#local/census.ts";
-import { type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
-import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
-import type { CompletionEvent } from "#shared/queue/message.ts";
-import { type Plan, planSubmission } from "#shared/submission/plan.ts";
-import { submitFlow } from "#shared/submission/submit.ts";
-import type { Task, Workflow } from "#shared/submission/workflow.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
-import { workBatch } from "#shared/worker/worker.ts";
+import { type Plan, planSubmission } from "#sdk/submission/plan.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import type { Task, Workflow } from "#sdk/submission/workflow.ts";
+import { workBatch } from "#sdk/worker/worker.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
+import { type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { Completion, CompletionEvent } from "#shared/contract/message.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
 
 export const ROUTER = new PartitionRouter();
 const LANE = unwrap(parseLaneId("default"));
@@ -100,7 +101,7 @@ export async function endRoots(
   const { partition } = plan.flow;
   const roots = plan.tasks.filter(({ incoming }) => incoming.length === 0).length;
   const worked = await workBatch(
-    { valkey, completions, identity: IDENTITY },
+    { valkey, router: ROUTER, completions, identity: IDENTITY },
     { partition, lane: LANE },
     () =>
       Promise.resolve(

@@ -1,9 +1,15 @@
 import type { Redis } from "iovalkey";
+import {
+  parseAttemptIndex,
+  parseEdgeId,
+  parseExecutionId,
+  parseLaneId,
+  unwrap,
+} from "#shared/contract/ids.ts";
+import type { CompletionEvent } from "#shared/contract/message.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf, isTerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
-import { parseAttemptIndex, parseEdgeId, parseExecutionId, parseLaneId, unwrap } from "#shared/ids.ts";
-import type { PartitionRouter } from "#shared/partitions.ts";
-import type { CompletionEvent } from "#shared/queue/message.ts";
 
 /**
  * The shape that a dispatcher has which takes one step at a time: two reads for the execution, and for each edge its

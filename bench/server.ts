@@ -1,7 +1,7 @@
 import { Redis } from "iovalkey";
 import { ROUTER } from "#bench/scenes.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 

@@ -6,8 +6,8 @@
  */
 
 import { Command, CommanderError } from "commander";
-import { listenForStop } from "#local/stop-signals.ts";
 import { ConfigurationError, describeFault, InvalidRequestError, messageOf } from "#shared/errors.ts";
+import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { redriveCommand } from "./redrive.ts";
 
 async function main(): Promise<number> {

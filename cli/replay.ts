@@ -1,7 +1,6 @@
 /** Runs a replay slice by slice, in this process or by the deployed function, until it is done. */
 
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
-import type { Environment } from "#shared/environment.ts";
 import { SluiceError } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
@@ -9,6 +8,7 @@ import { readRedriveConfig } from "#shared/redrive/config.ts";
 import { READING, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
+import type { Environment } from "#shared/runtime/environment.ts";
 import type { RequestEvent } from "./redrive-options.ts";
 import { parseReport } from "./report.ts";
 

@@ -1,4 +1,4 @@
-import { parseObject } from "#shared/queue/message.ts";
+import { parseObject } from "#shared/contract/message.ts";
 import { parseContinuation, readTotals } from "#shared/redrive/continuation.ts";
 import { ENDINGS, type RedriveReport } from "#shared/redrive/report.ts";
 

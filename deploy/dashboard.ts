@@ -1,6 +1,6 @@
 /** The dashboard: what passes through, how far behind it is, and what went wrong. */
 
-import { METRICS, type METRICS_OF } from "#shared/telemetry.ts";
+import { METRICS, type METRICS_OF } from "#shared/runtime/telemetry.ts";
 
 type Emitted = typeof METRICS_OF;
 type Statistic = "Sum" | "Average" | "Maximum" | "p50" | "p99";

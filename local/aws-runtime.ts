@@ -2,7 +2,7 @@ import { fork } from "node:child_process";
 import { existsSync } from "node:fs";
 import { basename, dirname, extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { FunctionOptions, RunningFunction } from "#local/function-process.ts";
+import type { FunctionOptions, RunningFunction } from "#local/function-settings.ts";
 import { arnOf, childOptions } from "#local/function-settings.ts";
 import { RuntimeApi } from "#local/runtime-api.ts";
 import { ConfigurationError } from "#shared/errors.ts";

@@ -1,8 +1,8 @@
+import { command, type Pipelines } from "#shared/contract/command.ts";
+import type { ExecutionId } from "#shared/contract/ids.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { ValkeyError } from "#shared/errors.ts";
-import type { ExecutionId } from "#shared/ids.ts";
-import type { PartitionRouter } from "#shared/partitions.ts";
-import { command, type Pipelines } from "#shared/valkey/command.ts";
 
 /** Where a flow's executions stand. The numbers add up to all of them. */
 export interface Standing {

@@ -1,39 +1,9 @@
-import type { ChildProcess } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { startOnAwsRuntime } from "#local/aws-runtime.ts";
 import { FunctionError } from "#local/function-error.ts";
 import type { InvocationMessage } from "#local/function-messages.ts";
+import type { FunctionOptions, RunningFunction } from "#local/function-settings.ts";
 import { startOnOwnRuntime } from "#local/own-runtime.ts";
-
-export interface FunctionOptions {
-  readonly functionName: string;
-  /** A built bundle that exports `handler`. */
-  readonly bundle: string;
-  /** What the function finds in process.env, besides Lambda's own variables and PATH. */
-  readonly environment: Readonly<Record<string, string>>;
-  readonly timeoutMs: number;
-  readonly memoryLimitMb?: number;
-  /** Gets all that the function writes to its standard output and error. */
-  readonly onOutput: (text: string) => void;
-  /**
-   * What hands the function its events: our own few lines (`own`, when left out), or AWS's runtime client for Node
-   * (`aws`), whose native HTTP client is used where it is built; `aws-without-native` has ours in its place.
-   */
-  readonly runtime?: FunctionRuntime;
-}
-
-export type FunctionRuntime = "own" | "aws" | "aws-without-native";
-
-/** A function's process, and how to speak to it. */
-export interface RunningFunction {
-  readonly child: ChildProcess;
-  /** Settles when the function is loaded; rejects with a FunctionError when it cannot be. */
-  readonly ready: Promise<void>;
-  /** The answer. Rejects with a FunctionError when the function threw; never settles when the process dies. */
-  exchange(invocation: InvocationMessage): Promise<unknown>;
-  /** Frees what there is beside the process, which has ended. */
-  close(): void;
-}
 
 /** Lambda's own limit for what a function does before its first event. */
 const LOADING_DEADLINE_MS = 10_000;

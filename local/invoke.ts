@@ -12,10 +12,11 @@ import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
 import { findAwsRuntimeClient } from "#local/aws-runtime.ts";
 import { FunctionError } from "#local/function-error.ts";
-import { FunctionProcess, type FunctionRuntime } from "#local/function-process.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import type { FunctionRuntime } from "#local/function-settings.ts";
 import { type InvokeOptions, parseInvocation } from "#local/invoke-options.ts";
-import { listenForStop } from "#local/stop-signals.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
+import { listenForStop } from "#shared/runtime/stop-signals.ts";
 
 const BUILT = fileURLToPath(new URL("../dist", import.meta.url));
 const say = (line: string) => process.stderr.write(`sluice: ${line}\n`);

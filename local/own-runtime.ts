@@ -2,7 +2,7 @@ import { fork } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { FunctionError } from "#local/function-error.ts";
 import { type FunctionMessage, isFunctionMessage } from "#local/function-messages.ts";
-import type { FunctionOptions, RunningFunction } from "#local/function-process.ts";
+import type { FunctionOptions, RunningFunction } from "#local/function-settings.ts";
 import { childOptions, memoryOf } from "#local/function-settings.ts";
 
 const RUNTIME = fileURLToPath(new URL("function-runtime.ts", import.meta.url));

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { buildApp } from "fauxqs";
 import { createSqsServer } from "local-aws-sqs";
 
-export const REGION = "us-east-1";
+const REGION = "us-east-1";
 const HOST = "127.0.0.1";
 const ACCOUNT = "000000000000";
 /** SQS' greatest: an empty queue costs one request in so many seconds. */

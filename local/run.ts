@@ -5,13 +5,13 @@ import { LastResort } from "#local/reconciler.ts";
 import type { Stack } from "#local/stack.ts";
 import { Workers } from "#local/workers.ts";
 import type { Assignment } from "#local/workflow-file.ts";
-import { type FlowId, parseFlowId, unwrap } from "#shared/ids.ts";
-import { LANES_KEY } from "#shared/keys.ts";
-import type { PartitionRouter } from "#shared/partitions.ts";
-import { type Submission, submitFlow } from "#shared/submission/submit.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
-import type { RunOutcome } from "#shared/worker/finish.ts";
-import type { Execution } from "#shared/worker/worker.ts";
+import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
+import type { RunOutcome } from "#sdk/worker/finish.ts";
+import type { Execution } from "#sdk/worker/worker.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
+import { type FlowId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { LANES_KEY } from "#shared/contract/keys.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 
 export interface RunProgress {
   readonly phase: "submitting" | "running";
@@ -71,6 +71,7 @@ export async function runWorkflow(
   signal.throwIfAborted();
   const workers = new Workers({
     ...stack,
+    router,
     partition: submission.partition,
     lanes,
     count: WORKERS,

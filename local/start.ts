@@ -5,17 +5,17 @@
  * 2 when the arguments or the workflow are wrong, 130 and 143 after SIGINT and SIGTERM.
  */
 
+import { DEFAULT_MAX_CASCADE_DEPTH } from "#functions/dispatch/config.ts";
 import { parseOptions, type StartOptions } from "#local/options.ts";
 import { ProgressLine } from "#local/progress.ts";
 import { DEFAULT_QUEUE, queueServerFor } from "#local/queue-choice.ts";
 import { runWorkflow } from "#local/run.ts";
 import { startStack } from "#local/stack.ts";
-import { listenForStop } from "#local/stop-signals.ts";
 import { describe, reasonsOf, summaryOf } from "#local/summary.ts";
 import { type Assignment, readAssignment } from "#local/workflow-file.ts";
-import { DEFAULT_MAX_CASCADE_DEPTH } from "#shared/config.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
+import { listenForStop } from "#shared/runtime/stop-signals.ts";
 
 const FAULTS_SHOWN = 10;
 

@@ -1,14 +1,16 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { promoteDue } from "#sdk/worker/promote.ts";
+import { type Run, workBatch } from "#sdk/worker/worker.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
+import type { LaneId, Partition } from "#shared/contract/ids.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { LaneId, Partition } from "#shared/ids.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
-import { promoteDue } from "#shared/worker/promote.ts";
-import { type Run, workBatch } from "#shared/worker/worker.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
 
 export interface WorkersOptions {
   readonly valkey: Pipelines;
   readonly completions: CompletionSink;
+  readonly router: PartitionRouter;
   readonly partition: Partition;
   readonly lanes: readonly LaneId[];
   /** How many workers there are; each looks into every lane. */
@@ -67,9 +69,9 @@ export class Workers {
   }
 
   async #workOn(lane: LaneId, identity: { workerId: string; instanceId: string }): Promise<number> {
-    const { valkey, completions, partition, run } = this.#options;
-    await promoteDue(valkey, { partition, lane });
-    const worked = await workBatch({ valkey, completions, identity }, { partition, lane }, run, {
+    const { valkey, router, completions, partition, run } = this.#options;
+    await promoteDue({ valkey, router }, { partition, lane });
+    const worked = await workBatch({ valkey, router, completions, identity }, { partition, lane }, run, {
       limit: BATCH,
     });
     return worked.length;

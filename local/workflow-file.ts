@@ -2,9 +2,9 @@ import { readFile } from "node:fs/promises";
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { StartOptions } from "#local/options.ts";
+import { parseWorkflow } from "#sdk/submission/parse.ts";
+import type { Workflow } from "#sdk/submission/workflow.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
-import { parseWorkflow } from "#shared/submission/parse.ts";
-import type { Workflow } from "#shared/submission/workflow.ts";
 
 const EXAMPLE = fileURLToPath(new URL("../examples/nightly-report.json", import.meta.url));
 /** In the example one source of data is down: what needs it is skipped, the rest runs. */

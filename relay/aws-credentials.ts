@@ -1,5 +1,5 @@
 import { SQSClient } from "@aws-sdk/client-sqs";
-import type { Environment } from "#shared/environment.ts";
+import type { Environment } from "#shared/runtime/environment.ts";
 
 /**
  * The process' AWS credentials under the names that Lambda gives them. A container finds its own at an address and

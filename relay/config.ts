@@ -1,8 +1,7 @@
 import { awsCredentials } from "#relay/aws-credentials.ts";
-import { type Environment, readQueueUrl } from "#shared/environment.ts";
 import { ConfigurationError } from "#shared/errors.ts";
-import type { ValkeyAuth } from "#shared/valkey/authentication.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import { type Environment, readQueueUrl } from "#shared/runtime/environment.ts";
+import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 
 /** What the relay needs to know, from its environment. */

@@ -1,7 +1,9 @@
 import { growingPause, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
-import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
-import type { Log } from "#shared/telemetry.ts";
+import type { Completion } from "#shared/contract/message.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { Log } from "#shared/runtime/telemetry.ts";
 
 /** Entries of one SendMessageBatch: with fewer it is worth waiting a moment for more. */
 const BATCH = 10;

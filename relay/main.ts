@@ -8,14 +8,14 @@
 import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import { Logger } from "@aws-lambda-powertools/logger";
-import { listenForStop } from "#local/stop-signals.ts";
 import { type RelayConfig, readRelayConfig } from "#relay/config.ts";
 import { pause } from "#relay/pause.ts";
 import { Relay } from "#relay/relay.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
-import type { Log } from "#shared/telemetry.ts";
+import { listenForStop } from "#shared/runtime/stop-signals.ts";
+import type { Log } from "#shared/runtime/telemetry.ts";
 
 const HELP = `Usage: npm run relay
 

@@ -2,8 +2,8 @@
 
 import { Redis, type RedisOptions } from "iovalkey";
 import { messageOf } from "#shared/errors.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import { accessTo } from "#shared/valkey/authentication.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
 
 export interface NodeAddress {
   readonly host: string;

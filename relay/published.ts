@@ -1,5 +1,5 @@
-import type { Completion } from "#shared/queue/completion.ts";
-import { parseCompletionEvent, parseObject } from "#shared/queue/message.ts";
+import type { Completion } from "#shared/contract/message.ts";
+import { parseCompletionEvent, parseObject } from "#shared/contract/message.ts";
 
 const SKIPPED = "skipped";
 /** A hint for people. SQS refuses some characters and sizes: what is no word must not be sent for ever. */

@@ -3,9 +3,9 @@ import { Forwarder } from "#relay/forwarder.ts";
 import { readPublished } from "#relay/published.ts";
 import { Subscriptions } from "#relay/subscriptions.ts";
 import { newTally, type Tally } from "#relay/tally.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
-import type { Log } from "#shared/telemetry.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { Log } from "#shared/runtime/telemetry.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 export interface RelayPorts {
   readonly address: ValkeyAddress;

@@ -1,10 +1,10 @@
 import { type NodeAddress, NodeConnection, nameOf } from "#relay/node.ts";
 import { growingPause, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
+import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 import { messageOf } from "#shared/errors.ts";
-import { COMPLETIONS_CHANNEL } from "#shared/keys.ts";
-import type { Log } from "#shared/telemetry.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { Log } from "#shared/runtime/telemetry.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 /** A connection that died without a word is found after this, and the wait for a reply. */
 const PING_EVERY_MS = 5_000;

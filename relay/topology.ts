@@ -2,7 +2,7 @@
 
 import { type NodeAddress, NodeConnection } from "#relay/node.ts";
 import { messageOf, ProtocolError, ValkeyError } from "#shared/errors.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 /**
  * The cluster's nodes, replicas included, as the first of `candidates` that answers sees them. Rejects with a

@@ -14,7 +14,7 @@ import {
 } from "#bench/scenes.ts";
 import { dispatchSequentially } from "#bench/sequential.ts";
 import { BenchServer, raise } from "#bench/server.ts";
-import type { CompletionEvent } from "#shared/queue/message.ts";
+import type { CompletionEvent } from "#shared/contract/message.ts";
 
 /** As many as SQS gives at once. */
 const BATCH = 10;

@@ -3,7 +3,7 @@ import { type Benchmark, expectEqual, WrongEndError } from "#bench/benchmark.ts"
 import { atLeast, atMost, type Row } from "#bench/report.ts";
 import { endRoots, expectChildren, ROUTER, type Scene, submit, tree } from "#bench/scenes.ts";
 import { type Stack, startStack } from "#local/stack.ts";
-import { command } from "#shared/valkey/command.ts";
+import { command } from "#shared/contract/command.ts";
 
 const SIZES = [1_000, 10_000, 100_000];
 const QUICK_SIZES = [200];

@@ -8,7 +8,7 @@ import { BenchServer } from "#bench/server.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import { startQueue } from "#local/queue.ts";
-import type { Completion } from "#shared/queue/completion.ts";
+import type { Completion } from "#shared/contract/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 
 const EDGES = [1, 10, 100];

@@ -3,10 +3,10 @@ import { median } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
 import { endRoots, type Scene, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
+import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
+import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
-import { parseAttemptIndex, unwrap } from "#shared/ids.ts";
-import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
 
 /** What a call of any function costs: one that reads one field. */
 const PLAIN_LIBRARY = `#!lua name=bench

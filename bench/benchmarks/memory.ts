@@ -5,7 +5,7 @@ import { memoryOf } from "#bench/memory-of.ts";
 import { atMost, type Row } from "#bench/report.ts";
 import { endRoots, expectChildren, type Scene, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
-import type { Completion } from "#shared/queue/completion.ts";
+import type { Completion } from "#shared/contract/message.ts";
 
 const FAN_OUT = 100_000;
 const QUICK_FAN_OUT = 2_000;

@@ -7,12 +7,13 @@
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
-import { powertoolsFor, sessionsFor } from "#shared/powertools.ts";
-import { answer, type Outcome } from "#shared/provision/answer.ts";
-import { readProvisionConfig } from "#shared/provision/config.ts";
-import { type ProvisionReport, provision } from "#shared/provision/provision.ts";
-import { readCaller, readRequestType } from "#shared/provision/request.ts";
-import { outcomeBy } from "#shared/provision/time.ts";
+import { answer, type Outcome } from "#functions/provision/answer.ts";
+import { readProvisionConfig } from "#functions/provision/config.ts";
+import { type ProvisionReport, provision } from "#functions/provision/provision.ts";
+import { readCaller, readRequestType } from "#functions/provision/request.ts";
+import { outcomeBy } from "#functions/provision/time.ts";
+import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { sessionsFor } from "#shared/valkey/start-up.ts";
 
 const { logger, telemetry } = powertoolsFor("provision");
 /** Kept back from Lambda's deadline for the answer and its repetitions; at most a third of the time. */

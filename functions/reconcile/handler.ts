@@ -7,20 +7,21 @@ import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
-import { readReconcileConfig } from "#shared/config.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
-import { powertoolsFor, sessionsFor } from "#shared/powertools.ts";
+import { readReconcileConfig } from "#functions/reconcile/config.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import { sessionsFor } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
 
 const { logger, metrics, telemetry } = powertoolsFor("reconcile");
 const config = readReconcileConfig(process.env);
-const { partitions } = new PartitionRouter(config.partitions);
+const router = new PartitionRouter(config.partitions);
 const sink = new SqsCompletionSink(queueClient(), config.completionsQueueUrl);
 /** The lanes as they are recorded when a client is new: a sweep's first guess. */
 const sessions = sessionsFor(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
@@ -36,7 +37,8 @@ async function handleSchedule(_event: unknown, context: Context): Promise<SweepR
       valkey: timed,
       sink,
       telemetry,
-      partitions,
+      router,
+      partitions: router.partitions,
       lanes: config.lanes,
       likelyLanes,
       graceMs: config.graceMs,

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 
 /** Lambda's runtime; the build and the tests run on the same. */
-export const LEAST_NODE = 24;
+const LEAST_NODE = 24;
 
 /** The packages cannot be installed, or do not give a Node that runs. */
 export class PackagesError extends Error {

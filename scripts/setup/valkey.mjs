@@ -24,7 +24,7 @@ import { fromApt } from "./apt.mjs";
 import { fromContainer } from "./container.mjs";
 
 /** The oldest release with the functions that the library needs. */
-export const LEAST_VERSION = Object.freeze([7, 2]);
+const LEAST_VERSION = Object.freeze([7, 2]);
 
 /** Everything was tried; the message says what to install. */
 export class NoValkeyError extends Error {
@@ -62,7 +62,7 @@ export function recordOf(folder) {
 }
 
 /** Why an executable will not do, or undefined when it will. */
-export function faultOf(probes, path) {
+function faultOf(probes, path) {
   const { status, stdout, stderr } = probes.run(path, ["--version"], { quiet: true });
   if (status === null) return "cannot be started";
   if (status !== 0) return `fails: ${lastLine(stderr || stdout)}`;
@@ -127,6 +127,6 @@ function adviceOf(tried) {
 }
 
 /** The last line of a command's output that is not blank: most tools say there what went wrong. */
-export function lastLine(text) {
+function lastLine(text) {
   return text.trim().split("\n").at(-1)?.trim() || "it gave no reason";
 }

@@ -1,8 +1,8 @@
 /** Calls of the functions that look after a flow in flight (contract, section 6). */
 
-import type { EdgeId, LaneId } from "#shared/ids.ts";
-import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/keys.ts";
-import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
+import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { EdgeId, LaneId } from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 
 /** `ff_evaluate_flow_eligibility`: reads only. */
 export function evaluateFlowEligibility(execution: ExecKeys): ValkeyCommand {

@@ -1,8 +1,8 @@
 /** Edge groups: how many of a child's edges must succeed. 14-KEYS edition only (contract, section 7). */
 
-import type { ExecutionId } from "#shared/ids.ts";
-import type { FlowKeys } from "#shared/keys.ts";
-import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
+import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { ExecutionId } from "#shared/contract/ids.ts";
+import type { FlowKeys } from "#shared/contract/keys.ts";
 
 /** What is to become of the upstreams that a decided group does not need any more. */
 export type OnSatisfied = "cancel_remaining" | "let_run";

@@ -1,9 +1,9 @@
 /** Calls of the functions by which a worker takes, finishes and loses an execution (contract, section 6). */
 
-import { type AttemptIndex, type LaneId, parseAttemptIndex, unwrap } from "#shared/ids.ts";
-import type { ExecKeys, IndexKeys } from "#shared/keys.ts";
-import { noopKey } from "#shared/keys.ts";
-import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/valkey/command.ts";
+import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/contract/command.ts";
+import { type AttemptIndex, type LaneId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
+import type { ExecKeys, IndexKeys } from "#shared/contract/keys.ts";
+import { noopKey } from "#shared/contract/keys.ts";
 
 /** An execution and where it stands. */
 export interface Target {

@@ -1,6 +1,6 @@
 /** The vocabulary of the execution record (contract, section 4). */
 
-export const TERMINAL_OUTCOMES = ["success", "failed", "cancelled", "expired", "skipped"] as const;
+const TERMINAL_OUTCOMES = ["success", "failed", "cancelled", "expired", "skipped"] as const;
 /** How an execution ended. A record that has not ended holds `none`, the empty string, or no field. */
 export type TerminalOutcome = (typeof TERMINAL_OUTCOMES)[number];
 
@@ -11,4 +11,11 @@ export function isTerminalOutcome(text: string): text is TerminalOutcome {
 /** A record's field as Valkey gives it: null, a missing field and the empty string mean the same. */
 export function fieldOf(value: unknown): string {
   return typeof value === "string" ? value : "";
+}
+
+const MILLISECONDS = /^\d{1,15}$/;
+
+/** A time as a record holds it, in milliseconds since the epoch; undefined where there is none. */
+export function timeOf(text: string): number | undefined {
+  return MILLISECONDS.test(text) ? Number(text) : undefined;
 }

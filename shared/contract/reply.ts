@@ -43,7 +43,7 @@ export const REFUSAL_CODES = [
   "use_claim_resumed_execution",
 ] as const;
 
-export const REPLY_STATUSES = ["OK", "ALREADY_SATISFIED", "DUPLICATE"] as const;
+const REPLY_STATUSES = ["OK", "ALREADY_SATISFIED", "DUPLICATE"] as const;
 export type ReplyStatus = (typeof REPLY_STATUSES)[number];
 
 /** A decoded reply (contract, section 5). */

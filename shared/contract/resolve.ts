@@ -1,11 +1,17 @@
 /** `ff_resolve_dependency`: its call in both editions, and its reply (contract, sections 6 and 7). */
 
+import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
+import type { AttemptIndex, EdgeId, ExecutionId } from "#shared/contract/ids.ts";
+import {
+  type ExecKeys,
+  type FlowKeys,
+  type IndexKeys,
+  type LaneKeys,
+  noopKey,
+} from "#shared/contract/keys.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { type DecodedReply, decodeReply, malformed } from "#shared/contract/reply.ts";
-import type { AttemptIndex, EdgeId, ExecutionId } from "#shared/ids.ts";
-import { ExecKeys, type FlowKeys, type IndexKeys, type LaneKeys, noopKey } from "#shared/keys.ts";
-import { fcall, type ValkeyCommand } from "#shared/valkey/command.ts";
 
 /** One edge whose upstream has ended, and the child that it leads to. */
 export interface Dependency {
@@ -41,7 +47,7 @@ export function resolveDependency(
     child.attempt(attempt),
     child.streamMeta(attempt),
     child.payload,
-    new ExecKeys(partition, dependency.upstream).result,
+    child.resultOf(dependency.upstream),
   ];
   const args = [edge, outcome, nowMs];
   if (edition === 11) return fcall(partition, "ff_resolve_dependency", keys, args);

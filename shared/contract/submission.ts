@@ -1,10 +1,10 @@
 /** Calls of the functions that build a flow (contract, section 6): creation, membership, edges. */
 
+import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
-import type { EdgeId, ExecutionId, LaneId } from "#shared/ids.ts";
-import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/keys.ts";
-import { noopKey } from "#shared/keys.ts";
-import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/valkey/command.ts";
+import type { EdgeId, ExecutionId, LaneId } from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
+import { noopKey } from "#shared/contract/keys.ts";
 
 export interface NewExecution {
   readonly keys: ExecKeys;

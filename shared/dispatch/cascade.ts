@@ -1,10 +1,10 @@
 /** Step 5: the skipped children go back to the queue, one level deeper, and are marked as published. */
 
+import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { Cascade } from "#shared/dispatch/work.ts";
 import { CascadeUnderWayError, OutOfTimeError, ValkeyError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
-import { METRICS, type Telemetry } from "#shared/telemetry.ts";
-import { command, type Pipelines } from "#shared/valkey/command.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
 
 /** Retention of the completions queue and of its dead-letter queue: a message can come back that late. */
 const COMPLETIONS_RETENTION_DAYS = 4;

@@ -1,8 +1,6 @@
 /** Round trips 2 and 3: which child each edge leads to, and how the child stands. */
 
-import { fieldOf } from "#shared/contract/record.ts";
-import type { ChildState, ChildWork, EdgeWork } from "#shared/dispatch/work.ts";
-import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
+import { command, type Pipelines, type ValkeyResult } from "#shared/contract/command.ts";
 import {
   type AttemptIndex,
   type ExecutionId,
@@ -10,22 +8,30 @@ import {
   parseAttemptIndex,
   parseExecutionId,
   parseLaneId,
-  partitionOf,
-} from "#shared/ids.ts";
-import { ExecKeys, IndexKeys } from "#shared/keys.ts";
-import { METRICS, type Telemetry, traceFields } from "#shared/telemetry.ts";
-import { command, type Pipelines, type ValkeyResult } from "#shared/valkey/command.ts";
+} from "#shared/contract/ids.ts";
+import type { ExecKeys, IndexKeys } from "#shared/contract/keys.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
+import { fieldOf } from "#shared/contract/record.ts";
+import type { ChildState, ChildWork, EdgeWork } from "#shared/dispatch/work.ts";
+import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
+import { METRICS, type Telemetry, traceFields } from "#shared/runtime/telemetry.ts";
+
+/** What reading children needs. */
+export interface ReadPorts {
+  readonly valkey: Pipelines;
+  readonly router: PartitionRouter;
+  readonly telemetry: Telemetry;
+}
 
 /**
  * Finds the child of each edge. An edge without a readable child id is left alone, logged and counted; an
  * edge that could not be read is a fault of its work. Neither holds up the other edges.
  */
 export async function readChildren(
-  valkey: Pipelines,
-  telemetry: Telemetry,
+  { valkey, router, telemetry }: ReadPorts,
   edges: readonly EdgeWork[],
 ): Promise<ChildWork[]> {
-  const targets = await readTargets(valkey, telemetry, edges);
+  const targets = await readTargets({ valkey, router, telemetry }, edges);
   const states = await readStates(
     valkey,
     targets.map(({ child }) => child),
@@ -42,7 +48,7 @@ export async function readChildren(
     const { partition } = target.child;
     let index = indexes.get(partition);
     if (index === undefined) {
-      index = new IndexKeys(partition);
+      index = router.indexKeys(partition);
       indexes.set(partition, index);
     }
     children.push({
@@ -62,8 +68,7 @@ interface Target {
 }
 
 async function readTargets(
-  valkey: Pipelines,
-  telemetry: Telemetry,
+  { valkey, router, telemetry }: ReadPorts,
   edges: readonly EdgeWork[],
 ): Promise<Target[]> {
   const results = await valkey.pipelined(
@@ -79,7 +84,7 @@ async function readTargets(
       continue;
     }
     const child = parseExecutionId(result.value);
-    if (child.ok) targets.push({ edge, child: new ExecKeys(partitionOf(child.value), child.value) });
+    if (child.ok) targets.push({ edge, child: router.execKeys(child.value) });
     else reportUnreadable(telemetry, edge, `its downstream_execution_id: ${child.error.message}`);
   }
   return targets;

@@ -3,7 +3,9 @@
  * messages, and a fifth where something was skipped. Section 9 of the contract lists what it must not do.
  */
 
-import { chunked } from "#shared/contract/exchange.ts";
+import { parseEdgeId } from "#shared/contract/ids.ts";
+import type { CompletionEvent } from "#shared/contract/message.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { publishCascades } from "#shared/dispatch/cascade.ts";
 import { readChildren, reportUnreadable } from "#shared/dispatch/children.ts";
@@ -12,12 +14,9 @@ import { forgetPlaces, keepPlaces, resume } from "#shared/dispatch/progress.ts";
 import { type EdgeSet, readRecords } from "#shared/dispatch/records.ts";
 import type { EdgeWork, FanOutPlan, Work } from "#shared/dispatch/work.ts";
 import { OutOfTimeError, type SluiceError } from "#shared/errors.ts";
-import { parseEdgeId } from "#shared/ids.ts";
-import { IndexKeys } from "#shared/keys.ts";
-import type { PartitionRouter } from "#shared/partitions.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
-import type { CompletionEvent } from "#shared/queue/message.ts";
-import { METRICS, traceFields } from "#shared/telemetry.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
+import { chunked } from "#shared/valkey/exchange.ts";
 
 /**
  * Edges that are read and resolved together. Up to here a batch takes four round trips; beyond, the next
@@ -56,7 +55,7 @@ export async function dispatch(
   const { window = WINDOW } = ports;
   const short = plans.filter(({ edges }) => edges.length <= window);
   const long = await resume(
-    ports.valkey,
+    ports,
     plans.filter(({ edges }) => edges.length > window),
   );
   await fanOut(
@@ -65,7 +64,7 @@ export async function dispatch(
     long,
     window,
   );
-  await forgetPlaces(ports.valkey, long);
+  await forgetPlaces(ports, long);
   return workOf.map((work) => work?.faults ?? []);
 }
 
@@ -85,9 +84,7 @@ async function fanOut(
       leaveOver(edges.slice(start));
       return;
     }
-    const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) =>
-      readChildren(ports.valkey, ports.telemetry, chunk),
-    );
+    const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) => readChildren(ports, chunk));
     if (start > 0) {
       await Promise.all([...chunks, underWay]);
       if (isTimeUp(ports, slowestMs)) {
@@ -98,7 +95,7 @@ async function fanOut(
     const begunMs = ports.now();
     underWay = resolveChildren(ports, chunks)
       .then((cascades) => publishCascades(ports, cascades))
-      .then(() => keepPlaces(ports.valkey, long, window))
+      .then(() => keepPlaces(ports, long, window))
       .then(() => {
         slowestMs = Math.max(slowestMs, ports.now() - begunMs);
       });
@@ -169,7 +166,7 @@ function edgesOf(
   outcome: TerminalOutcome,
   { flow, ids }: EdgeSet,
 ): EdgeWork[] {
-  const flowIndex = new IndexKeys(flow.partition);
+  const flowIndex = ports.router.indexKeys(flow.partition);
   return ids.flatMap((id) => {
     const edge = parseEdgeId(id);
     if (edge.ok) return [{ work, outcome, edge: edge.value, flow, flowIndex }];

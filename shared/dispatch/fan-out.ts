@@ -1,12 +1,12 @@
 /** Round trip 4: `ff_resolve_dependency` for each child, and what its reply means. */
 
+import type { Pipelines, ValkeyResult } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { decodeResolution, type Resolution, resolveDependency } from "#shared/contract/resolve.ts";
 import { readStates } from "#shared/dispatch/children.ts";
 import type { Cascade, ChildState, ChildWork } from "#shared/dispatch/work.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
-import { METRICS, type MetricName, type Telemetry } from "#shared/telemetry.ts";
-import type { Pipelines, ValkeyResult } from "#shared/valkey/command.ts";
+import { METRICS, type MetricName, type Telemetry } from "#shared/runtime/telemetry.ts";
 
 const SKIPPED = "skipped";
 const NOT_APPLIED = "invalid_dependency";

@@ -7,18 +7,27 @@
  * left to whoever finds such edges anyway: the place is forgotten when the fan-out is done.
  */
 
+import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
 import type { EdgeWork, FanOutPlan, Work } from "#shared/dispatch/work.ts";
-import { type ExecutionId, partitionOf } from "#shared/ids.ts";
-import { ExecKeys } from "#shared/keys.ts";
-import { command, type Pipelines, type ValkeyCommand } from "#shared/valkey/command.ts";
+
+export interface ProgressPorts {
+  readonly valkey: Pipelines;
+  readonly router: PartitionRouter;
+}
 
 /** The plans without the edges that earlier deliveries dealt with. A place that cannot be read is none. */
-export async function resume(valkey: Pipelines, plans: readonly FanOutPlan[]): Promise<FanOutPlan[]> {
+export async function resume(
+  { valkey, router }: ProgressPorts,
+  plans: readonly FanOutPlan[],
+): Promise<FanOutPlan[]> {
   if (plans.length === 0) return [];
   const results = await valkey.pipelined(
-    plans.map(({ work }) => command(partitionOf(work.executionId), "get", keyOf(work.executionId))),
+    plans.map(({ work }) =>
+      command(router.partitionFor(work.executionId), "get", router.execKeys(work.executionId).fanOut),
+    ),
   );
   return plans.map((plan, position) => {
     const result = results[position];
@@ -31,7 +40,7 @@ export async function resume(valkey: Pipelines, plans: readonly FanOutPlan[]): P
 
 /** Keeps the place of every long fan-out that has come through this window without a fault. */
 export async function keepPlaces(
-  valkey: Pipelines,
+  { valkey, router }: ProgressPorts,
   plans: readonly FanOutPlan[],
   window: readonly EdgeWork[],
 ): Promise<void> {
@@ -41,7 +50,14 @@ export async function keepPlaces(
     if (edge === undefined || work.faults.length > 0) return [];
     const place = `${completedAt}|${edge}`;
     return [
-      command(partitionOf(work.executionId), "set", keyOf(work.executionId), place, "EX", MARK_TTL_SECONDS),
+      command(
+        router.partitionFor(work.executionId),
+        "set",
+        router.execKeys(work.executionId).fanOut,
+        place,
+        "EX",
+        MARK_TTL_SECONDS,
+      ),
     ];
   });
   // A place that could not be written costs the next delivery some time, and nothing else.
@@ -49,16 +65,17 @@ export async function keepPlaces(
 }
 
 /** Forgets the places of the fan-outs that are done. */
-export async function forgetPlaces(valkey: Pipelines, plans: readonly FanOutPlan[]): Promise<void> {
+export async function forgetPlaces(
+  { valkey, router }: ProgressPorts,
+  plans: readonly FanOutPlan[],
+): Promise<void> {
   const done = plans.filter(({ work }) => work.faults.length === 0);
   if (done.length === 0) return;
   await valkey.pipelined(
-    done.map(({ work }) => command(partitionOf(work.executionId), "del", keyOf(work.executionId))),
+    done.map(({ work }) =>
+      command(router.partitionFor(work.executionId), "del", router.execKeys(work.executionId).fanOut),
+    ),
   );
-}
-
-function keyOf(id: ExecutionId): string {
-  return new ExecKeys(partitionOf(id), id).fanOut;
 }
 
 function byId(left: EdgeWork, right: EdgeWork): number {

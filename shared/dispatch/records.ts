@@ -1,12 +1,12 @@
 /** Round trip 1: how each completed execution ended, and which edges leave it. */
 
+import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
+import type { Partition } from "#shared/contract/ids.ts";
+import type { FlowKeys } from "#shared/contract/keys.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import type { Work } from "#shared/dispatch/work.ts";
 import { InvalidRecordError, type SluiceError, ValkeyError } from "#shared/errors.ts";
-import { type Partition, partitionOf } from "#shared/ids.ts";
-import { ExecKeys, FlowKeys } from "#shared/keys.ts";
-import type { PartitionRouter } from "#shared/partitions.ts";
-import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/valkey/command.ts";
 
 /** What the record of a completed execution says. */
 export type RecordState =
@@ -34,11 +34,10 @@ export async function readRecords(
 ): Promise<RecordState[]> {
   const commands: ValkeyCommand[] = [];
   const flowsOf = works.map(({ executionId, flowId }) => {
-    const flows = flowPartitions(router, { executionId, flowId }).map(
-      (partition) => new FlowKeys(partition, flowId),
+    const flows = flowPartitions(router, { executionId, flowId }).map((partition) =>
+      router.flowKeys(flowId, partition),
     );
-    const partition = partitionOf(executionId);
-    const { core } = new ExecKeys(partition, executionId);
+    const { partition, core } = router.execKeys(executionId);
     commands.push(command(partition, "hmget", core, "lifecycle_phase", "terminal_outcome", "completed_at"));
     for (const flow of flows) commands.push(command(flow.partition, "smembers", flow.outgoing(executionId)));
     return flows;
@@ -60,7 +59,7 @@ function flowPartitions(
   router: PartitionRouter,
   { executionId, flowId }: Pick<Work, "executionId" | "flowId">,
 ): Partition[] {
-  return [...new Set([partitionOf(executionId), router.partitionFor(flowId)])];
+  return [...new Set([router.partitionFor(executionId), router.flowPartition(flowId)])];
 }
 
 function stateOf(

@@ -1,7 +1,7 @@
+import type { AttemptIndex, EdgeId, ExecutionId, FlowId } from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/contract/keys.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { SluiceError } from "#shared/errors.ts";
-import type { AttemptIndex, EdgeId, ExecutionId, FlowId } from "#shared/ids.ts";
-import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/keys.ts";
 
 /** One completed execution of a batch, while its children are dealt with. */
 export interface Work {

@@ -1,7 +1,6 @@
 import type { SendMessageBatchRequestEntry } from "@aws-sdk/client-sqs";
 import { messageOf, PublishError } from "#shared/errors.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
-import type { SendResult } from "#shared/queue/completion.ts";
 
 /** SQS takes no more entries in one SendMessageBatch, … */
 const BATCH_SIZE = 10;
@@ -14,6 +13,8 @@ const ATTEMPTS = 4;
 const FIRST_PAUSE_MS = 50;
 /** A timer cannot be set for longer. */
 const LONGEST_TIMER_MS = 2 ** 31;
+
+export type SendResult = { readonly ok: true } | { readonly ok: false; readonly error: PublishError };
 
 /** A message to send; its place in the batch is the sender's business. */
 export type QueueEntry = Omit<SendMessageBatchRequestEntry, "Id">;

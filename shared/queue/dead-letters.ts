@@ -10,8 +10,7 @@ import {
   sentOn,
   stringAttribute,
 } from "#shared/queue/attributes.ts";
-import type { BatchSender, QueueEntry } from "#shared/queue/batch-sender.ts";
-import type { SendResult } from "#shared/queue/completion.ts";
+import type { BatchSender, QueueEntry, SendResult } from "#shared/queue/batch-sender.ts";
 
 const MAX_MESSAGE_BYTES = 1_024;
 const MAX_CODE_BYTES = 128;

@@ -1,7 +1,15 @@
-import { BatchSender } from "#shared/queue/batch-sender.ts";
+import { type Completion, entryOf } from "#shared/contract/message.ts";
+import { BatchSender, type SendResult } from "#shared/queue/batch-sender.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
-import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
-import { entryOf } from "#shared/queue/message.ts";
+
+/** Where completions are sent. */
+export interface CompletionSink {
+  /**
+   * Sends all of them; results are in the completions' order. Never rejects. What is not accepted by `deadlineMs`
+   * (milliseconds since the epoch; none unless given) is given up.
+   */
+  send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]>;
+}
 
 /** Sends completions to an SQS queue, in batches, with the retries of a `BatchSender`. */
 export class SqsCompletionSink implements CompletionSink {

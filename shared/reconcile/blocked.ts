@@ -1,11 +1,9 @@
 /** How the executions stand that the indexes call blocked. */
 
-import { fieldOf } from "#shared/contract/record.ts";
-import type { Failures } from "#shared/reconcile/failures.ts";
-import type { Run } from "#shared/reconcile/run.ts";
+import { command } from "#shared/contract/command.ts";
+import { fieldOf, timeOf } from "#shared/contract/record.ts";
+import type { Failures, Run } from "#shared/reconcile/run.ts";
 import type { Candidate } from "#shared/reconcile/scan.ts";
-import { timeOf } from "#shared/reconcile/time.ts";
-import { command } from "#shared/valkey/command.ts";
 
 /** An execution that waits for its dependencies, by its own record. */
 export interface Blocked extends Candidate {

@@ -7,9 +7,9 @@
  */
 
 import { randomUUID } from "node:crypto";
+import type { ValkeyArgument } from "#shared/contract/command.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
-import type { ValkeyArgument } from "#shared/valkey/command.ts";
 
 /** Ours, not the contract's, and in no partition. */
 export const LEASE_KEY = "ff:reconcile:{sweep}:lease";

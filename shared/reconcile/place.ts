@@ -4,7 +4,7 @@
  * opened, the open ones, each with its cursor, and those that could not be read.
  */
 
-import { type LaneId, type Partition, parseLaneId } from "#shared/ids.ts";
+import { type LaneId, type Partition, parseLaneId } from "#shared/contract/ids.ts";
 
 /** One index of blocked executions, and how far it is dealt with: a cursor of ZSCAN, "0" at its beginning. */
 export interface Unit {
@@ -40,7 +40,7 @@ export function beginning(startedAtMs: number): Place {
 }
 
 /** The indexes of a scope behind a place, in the order of a sweep. */
-export function* unitsOf({ lanes, partitions }: Scope, last?: Place["last"]): Generator<Unit> {
+function* unitsOf({ lanes, partitions }: Scope, last?: Place["last"]): Generator<Unit> {
   for (const lane of lanes.toSorted()) {
     if (last !== undefined && lane < last.lane) continue;
     for (const partition of partitions) {

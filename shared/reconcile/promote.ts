@@ -1,12 +1,10 @@
 /** Executions that wait although nothing is left to wait for: the function of the contract lets them run. */
 
+import type { ValkeyResult } from "#shared/contract/command.ts";
 import { promoteBlockedToEligible } from "#shared/contract/graph.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
-import { IndexKeys } from "#shared/keys.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
-import type { Failures } from "#shared/reconcile/failures.ts";
-import type { Run } from "#shared/reconcile/run.ts";
-import type { ValkeyResult } from "#shared/valkey/command.ts";
+import type { Failures, Run } from "#shared/reconcile/run.ts";
 
 const NOT_SATISFIED = "deps_not_satisfied";
 
@@ -57,7 +55,7 @@ async function callAll(run: Run, children: readonly Blocked[]): Promise<ValkeyRe
 function callOnce(run: Run, children: readonly Blocked[]): Promise<ValkeyResult[]> {
   return run.ports.valkey.pipelined(
     children.map(({ keys, unit }) =>
-      promoteBlockedToEligible(keys, new IndexKeys(keys.partition), unit.lane, run.serverNowMs),
+      promoteBlockedToEligible(keys, run.ports.router.indexKeys(keys.partition), unit.lane, run.serverNowMs),
     ),
   );
 }

@@ -1,11 +1,10 @@
 /** Completions that dispatch missed: they are handed back to the queue, and dispatch deals with them. */
 
-import { chunked } from "#shared/contract/exchange.ts";
-import type { Completion } from "#shared/queue/completion.ts";
+import type { Completion } from "#shared/contract/message.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
-import type { Failures } from "#shared/reconcile/failures.ts";
-import type { Run } from "#shared/reconcile/run.ts";
+import type { Failures, Run } from "#shared/reconcile/run.ts";
 import { nameOf, readUpstreams, type Upstream, type Waiting } from "#shared/reconcile/upstreams.ts";
+import { chunked } from "#shared/valkey/exchange.ts";
 
 /** Unresolved edges that are looked at together; an execution with more of them is looked at alone, and whole. */
 const EDGES_AT_ONCE = 10_000;

@@ -1,12 +1,13 @@
 /** One invocation's part of a sweep: what it works with, what it found, and whether it may go on. */
 
+import type { Pipelines } from "#shared/contract/command.ts";
+import type { LaneId, Partition } from "#shared/contract/ids.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { LaneId, Partition } from "#shared/ids.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
 import { type Calls, KEEP_EVERY_MS, type Lease } from "#shared/reconcile/lease.ts";
 import { formatPlace, type Progress, type Unit } from "#shared/reconcile/place.ts";
-import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/telemetry.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
+import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/runtime/telemetry.ts";
 
 export interface ReconcilerPorts {
   readonly valkey: Pipelines & Calls;
@@ -14,6 +15,7 @@ export interface ReconcilerPorts {
   readonly telemetry: GaugingTelemetry;
   /** Loads the library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;
+  readonly router: PartitionRouter;
   /** All of the deployment's, in order. */
   readonly partitions: readonly Partition[];
   /** Swept besides those that the deployment records. */
@@ -148,5 +150,24 @@ export class Run {
     const shown = (this.#shown.get(message) ?? 0) + 1;
     this.#shown.set(message, shown);
     if (shown <= WARNINGS_SHOWN) this.ports.telemetry.warn(message, fields);
+  }
+}
+
+/** The indexes of one batch of which not everything could be dealt with. Each is told of once. */
+export class Failures {
+  readonly #run: Run;
+  readonly #units = new Set<Unit>();
+
+  constructor(run: Run) {
+    this.#run = run;
+  }
+
+  add(unit: Unit, error: unknown): void {
+    if (!this.#units.has(unit)) this.#run.failed(unit, error);
+    this.#units.add(unit);
+  }
+
+  has(unit: Unit): boolean {
+    return this.#units.has(unit);
   }
 }

@@ -1,13 +1,14 @@
 /** What a sweep goes through: the lanes in use, and the executions that stand blocked in them. */
 
+import { command, type Pipelines, type ValkeyResult } from "#shared/contract/command.ts";
+import { type LaneId, parseExecutionId, parseLaneId, partitionOf } from "#shared/contract/ids.ts";
+import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
-import { type LaneId, parseExecutionId, parseLaneId, partitionOf } from "#shared/ids.ts";
-import { ExecKeys, IndexKeys, LANES_KEY } from "#shared/keys.ts";
 import type { Calls } from "#shared/reconcile/lease.ts";
 import { START, type Unit } from "#shared/reconcile/place.ts";
 import type { Run } from "#shared/reconcile/run.ts";
-import { command, type Pipelines, type ValkeyResult } from "#shared/valkey/command.ts";
 
 /** Members that one step of ZSCAN looks at. A small index comes whole, whatever this says. */
 const SCAN_COUNT = 100;
@@ -29,6 +30,11 @@ export async function readRecordedLanes(valkey: Calls): Promise<RecordedLanes> {
   };
 }
 
+export interface ScanPorts {
+  readonly valkey: Pipelines;
+  readonly router: PartitionRouter;
+}
+
 /** Some of an index's members, or why they could not be read. */
 export type Page =
   | {
@@ -41,10 +47,10 @@ export type Page =
   | { readonly ok: false; readonly unit: Unit; readonly error: Error };
 
 /** Reads a page of every index, in one round trip. Pages are in the indexes' order. */
-export async function readPages(valkey: Pipelines, units: readonly Unit[]): Promise<Page[]> {
+export async function readPages({ valkey, router }: ScanPorts, units: readonly Unit[]): Promise<Page[]> {
   const results = await valkey.pipelined(
     units.map(({ lane, partition, cursor }) => {
-      const { blockedDependencies } = new IndexKeys(partition).lane(lane);
+      const { blockedDependencies } = router.indexKeys(partition).lane(lane);
       return command(partition, "zscan", blockedDependencies, cursor, "COUNT", SCAN_COUNT);
     }),
   );
@@ -72,9 +78,9 @@ export class PagesAhead {
   }
 
   /** Reads what is not at hand. Pages are in the indexes' order. */
-  async read(valkey: Pipelines, units: readonly Unit[]): Promise<Page[]> {
+  async read(ports: ScanPorts, units: readonly Unit[]): Promise<Page[]> {
     const missing = units.filter((unit) => !this.#has(unit));
-    const read = missing.length === 0 ? [] : await readPages(valkey, missing);
+    const read = missing.length === 0 ? [] : await readPages(ports, missing);
     const pages = new Map(read.map((page) => [page.unit, page]));
     return units.map((unit): Page => {
       const page = pages.get(unit) ?? this.#pages.get(nameOf(unit));
@@ -103,7 +109,7 @@ export function candidatesOf(run: Run, { unit, members }: Extract<Page, { ok: tr
   return members.flatMap((member): Candidate[] => {
     const id = parseExecutionId(member);
     if (id.ok && partitionOf(id.value) === unit.partition) {
-      return [{ unit, keys: new ExecKeys(unit.partition, id.value) }];
+      return [{ unit, keys: run.ports.router.execKeys(id.value) }];
     }
     run.unreadable("an index of blocked executions has an entry that is no execution of its partition", {
       lane: unit.lane,

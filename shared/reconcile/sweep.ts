@@ -8,14 +8,13 @@
  * made twice is refused.
  */
 
-import { chunked } from "#shared/contract/exchange.ts";
 import { type Blocked, readBlocked } from "#shared/reconcile/blocked.ts";
-import { Failures } from "#shared/reconcile/failures.ts";
 import { type Taken, takeLease } from "#shared/reconcile/lease.ts";
 import { beginning, formatPlace, type Place, Progress, parsePlace } from "#shared/reconcile/place.ts";
 import { promote } from "#shared/reconcile/promote.ts";
 import { repair, type Sent } from "#shared/reconcile/repair.ts";
 import {
+  Failures,
   type ReconcilerPorts,
   Run,
   type StopReason,
@@ -23,7 +22,8 @@ import {
   type Tally,
 } from "#shared/reconcile/run.ts";
 import { candidatesOf, type Page, PagesAhead, readPages, readRecordedLanes } from "#shared/reconcile/scan.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
+import { chunked } from "#shared/valkey/exchange.ts";
 
 /** Indexes that are open at once: they are read together, and a page of each is in memory. */
 const OPEN_INDEXES = 1_024;
@@ -52,7 +52,7 @@ export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
   const [taken, recorded, pages] = await Promise.all([
     takeLease(valkey),
     readRecordedLanes(valkey),
-    readPages(valkey, new Progress(likely, beginning(0)).next(OPEN_INDEXES)),
+    readPages(ports, new Progress(likely, beginning(0)).next(OPEN_INDEXES)),
   ]);
   if (taken === undefined) {
     telemetry.info("another run of the reconciler is under way", {});
@@ -98,7 +98,7 @@ async function work(run: Run, ahead: PagesAhead): Promise<void> {
     const units = progress.next(OPEN_INDEXES);
     if (units.length === 0) return;
     await run.step();
-    const pages = await atHand.read(ports.valkey, units);
+    const pages = await atHand.read(ports, units);
     atHand = NONE_AHEAD;
     const read = pages.filter((page) => page.ok);
     await failUnread(run, pages);

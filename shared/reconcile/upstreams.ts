@@ -1,7 +1,6 @@
 /** Whom blocked executions wait for, and whether those have ended. */
 
-import { chunked } from "#shared/contract/exchange.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import {
   type EdgeId,
   type ExecutionId,
@@ -9,14 +8,11 @@ import {
   parseEdgeId,
   parseExecutionId,
   parseFlowId,
-  partitionOf,
-} from "#shared/ids.ts";
-import { ExecKeys } from "#shared/keys.ts";
+} from "#shared/contract/ids.ts";
+import { fieldOf, isTerminalOutcome, type TerminalOutcome, timeOf } from "#shared/contract/record.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
-import type { Failures } from "#shared/reconcile/failures.ts";
-import type { Run } from "#shared/reconcile/run.ts";
-import { timeOf } from "#shared/reconcile/time.ts";
-import { command, type ValkeyCommand, type ValkeyResult } from "#shared/valkey/command.ts";
+import type { Failures, Run } from "#shared/reconcile/run.ts";
+import { chunked } from "#shared/valkey/exchange.ts";
 
 /** Commands on their way at once: what is encoded and replied stays bounded, whatever number of edges there is. */
 const COMMANDS_AT_ONCE = 10_000;
@@ -62,7 +58,7 @@ export async function readUpstreams(
   const edges = await readEdges(run, children, failures, puzzling);
   const found = await readDependencies(run, edges, failures, puzzling);
   const results = await pipelined(run, found, ({ id }) => {
-    const { partition, core } = new ExecKeys(partitionOf(id), id);
+    const { partition, core } = run.ports.router.execKeys(id);
     return command(partition, "hmget", core, ...UPSTREAM_FIELDS);
   });
   const upstreams = found.map((upstream, position): Upstream => {

@@ -1,5 +1,5 @@
-import { type Environment, readQueueUrl, readWhole } from "#shared/environment.ts";
 import { ConfigurationError } from "#shared/errors.ts";
+import { type Environment, readQueueUrl, readWhole } from "#shared/runtime/environment.ts";
 
 /** What a replay needs to know, from the environment. */
 export interface RedriveConfig {

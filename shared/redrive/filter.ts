@@ -11,7 +11,7 @@ export interface Filter {
   readonly youngerThanSeconds: number | undefined;
 }
 
-export const NO_ERROR_CODE = "none";
+const NO_ERROR_CODE = "none";
 
 export function selectsEverything(filter: Filter): boolean {
   return Object.values(filter).every((part) => part === undefined);

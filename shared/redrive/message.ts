@@ -1,6 +1,7 @@
 /** A message of the dead-letter queue: what is read of it, and how it goes back. */
 
 import type { Message, MessageAttributeValue } from "@aws-sdk/client-sqs";
+import { parseObject } from "#shared/contract/message.ts";
 import {
   type Attributes,
   ERROR_ATTRIBUTES,
@@ -10,7 +11,6 @@ import {
   sentOn,
 } from "#shared/queue/attributes.ts";
 import type { QueueEntry } from "#shared/queue/batch-sender.ts";
-import { parseObject } from "#shared/queue/message.ts";
 
 export interface DeadMessage extends SentOn {
   readonly id: string;

@@ -1,7 +1,7 @@
 /** What an operator asks of a replay: the redrive function's event, read strictly. */
 
+import { parseFlowId } from "#shared/contract/ids.ts";
 import { InvalidRequestError } from "#shared/errors.ts";
-import { parseFlowId } from "#shared/ids.ts";
 import { parseContinuation } from "#shared/redrive/continuation.ts";
 import { type Filter, selectsEverything } from "#shared/redrive/filter.ts";
 import type { Continuation } from "#shared/redrive/report.ts";

@@ -1,32 +1,8 @@
 /** How a connection proves who it is, and where that comes from. */
 
 import type { RedisOptions } from "iovalkey";
-import type { Environment } from "#shared/environment.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 import { authenticatingConnector, type CredentialSource } from "#shared/valkey/connector.ts";
-
-/** What `VALKEY_AUTH` and its companions say. */
-export type ValkeyAuth =
-  /** User and password stand in the URL, or the server wants none. */
-  | { readonly kind: "url" }
-  /** A token for ElastiCache, signed with the process' own AWS credentials. */
-  | {
-      readonly kind: "iam";
-      /** The ElastiCache user's id, which is its name as well. */
-      readonly user: string;
-      readonly replicationGroup: string;
-      readonly region: string;
-      /** Where AWS credentials stand when a token is signed; the process' environment unless given. */
-      readonly environment?: () => Promise<Environment>;
-    }
-  /** A password in Secrets Manager. */
-  | {
-      readonly kind: "secret";
-      /** ARN or name. */
-      readonly secretId: string;
-      /** For a secret that names none; empty: the server's default user. */
-      readonly user: string;
-    };
 
 /**
  * What iovalkey needs to get in: for a client, or as `redisOptions` for the nodes of a cluster. A `Cluster` does not

@@ -1,21 +1,11 @@
 import { Cluster, type ClusterOptions, Redis, type RedisOptions, ReplyError } from "iovalkey";
+import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
+import type { Partition } from "#shared/contract/ids.ts";
+import { slotOf } from "#shared/contract/partitions.ts";
 import { messageOf, ValkeyError } from "#shared/errors.ts";
-import type { Partition } from "#shared/ids.ts";
-import { slotOf } from "#shared/partitions.ts";
-import { accessTo, type ValkeyAuth } from "#shared/valkey/authentication.ts";
-import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import { accessTo } from "#shared/valkey/authentication.ts";
 import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
-
-/** Where the server is, whether it is a cluster, and how to get in. */
-export interface ValkeyAddress {
-  /** `redis://` or `rediss://`, with user and password where the server wants them and `auth` does not bring them. */
-  readonly url: URL;
-  readonly cluster: boolean;
-  /** By the URL unless given. */
-  readonly auth?: ValkeyAuth;
-  /** What to trust in the place of what Node trusts, as PEM text. */
-  readonly ca?: string;
-}
 
 export interface ValkeyOptions {
   /** Hears of connection faults; commands report their own. */

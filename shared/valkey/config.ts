@@ -3,15 +3,29 @@
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { isAbsolute } from "node:path";
-import { type Environment, isSet, readChoice, readName, readUrl } from "#shared/environment.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+import { DEFAULT_PARTITION_CONFIG, type PartitionConfig } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { ValkeyAuth } from "#shared/valkey/authentication.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import {
+  type Environment,
+  isSet,
+  readChoice,
+  readName,
+  readUrl,
+  readWhole,
+} from "#shared/runtime/environment.ts";
+import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 
 /** ElastiCache's ids of users and replication groups: letters, digits and single hyphens between them. */
 const ELASTICACHE_ID = /^[A-Za-z](?:-?[A-Za-z0-9])*$/;
 const REGION = /^[a-z]+(?:-[a-z0-9]+)+$/;
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+
+/** What every function on Valkey needs to know. */
+export interface ValkeyConfig {
+  readonly valkey: ValkeyAddress;
+  readonly partitions: PartitionConfig;
+}
 
 /** Reads `VALKEY_*`. What is wrong is added to `faults`, never with a part of a password. */
 export function readValkey(env: Environment, faults: string[]): ValkeyAddress {
@@ -100,4 +114,21 @@ function isDecodable(text: string): boolean {
   } catch (_malformed) {
     return false;
   }
+}
+
+export function readValkeyConfig(env: Environment, faults: string[]): ValkeyConfig {
+  const preset = DEFAULT_PARTITION_CONFIG.numFlowPartitions;
+  return {
+    valkey: readValkey(env, faults),
+    partitions: {
+      ...DEFAULT_PARTITION_CONFIG,
+      numFlowPartitions: readWhole(env, "FLOW_PARTITIONS", 1, 65_536, preset, faults),
+    },
+  };
+}
+
+export function readEdition(env: Environment, faults: string[]): Edition | "auto" {
+  const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", faults);
+  if (text === "auto") return "auto";
+  return text === "11" ? 11 : 14;
 }

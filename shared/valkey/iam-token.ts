@@ -5,8 +5,8 @@
 
 import { createHash, createHmac, type Hash, type Hmac } from "node:crypto";
 import { SignatureV4 } from "@smithy/signature-v4";
-import type { Environment } from "#shared/environment.ts";
 import { ValkeyError } from "#shared/errors.ts";
+import type { Environment } from "#shared/runtime/environment.ts";
 
 const SERVICE = "elasticache";
 /** The longest that ElastiCache takes. */

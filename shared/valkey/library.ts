@@ -1,7 +1,7 @@
 import { functionNames, LIBRARY_NAME, librarySource } from "#lua/library.ts";
 import type { Edition } from "#shared/contract/edition.ts";
+import { EDITION_KEY } from "#shared/contract/keys.ts";
 import { ConfigurationError, ProtocolError } from "#shared/errors.ts";
-import { EDITION_KEY } from "#shared/keys.ts";
 import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
 
 /**

@@ -5,7 +5,7 @@
  * arguments: for a wide fan-out that was a third of the client's work. Here all commands share one promise.
  */
 
-import type { ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import type { ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 
 const CRLF = Buffer.from("\r\n");
 

@@ -1,4 +1,4 @@
-import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
+import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 
 interface Commands extends Pipelines {
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;

@@ -2,7 +2,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 import { AUTHORITY, CERTIFICATE } from "#test/auth/secured.ts";
 

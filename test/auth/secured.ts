@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { Redis } from "iovalkey";
 import { vi } from "vitest";
 import { startValkey, startValkeyCluster, type TlsFiles, type ValkeyServer } from "#local/valkey-server.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../fixtures/tls/${name}`, import.meta.url));
 /** For `localhost`, and for no address. */

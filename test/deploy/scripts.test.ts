@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { startStack } from "#local/stack.ts";
 import { packageStage } from "#scripts/osls.ts";
-import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
+import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 
 interface Ended {
   readonly status: number | null;

@@ -1,11 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines, ValkeyCommand } from "#shared/valkey/command.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
 import { Scene } from "#test/support/scene.ts";

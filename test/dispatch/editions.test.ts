@@ -2,11 +2,12 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { findEdition } from "#shared/dispatch/start-up.ts";
-import type { ExecKeys } from "#shared/keys.ts";
-import type { Valkey, ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import { findEdition } from "#shared/valkey/start-up.ts";
 import { finalStates, type ModelGraph } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";
 import {

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cancelFlow, replayExecution } from "#shared/contract/graph.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { Scene } from "#test/support/scene.ts";

@@ -1,11 +1,12 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import type { Completion } from "#shared/contract/message.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import type { ExecKeys } from "#shared/keys.ts";
-import type { Completion, SendResult } from "#shared/queue/completion.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines, ValkeyCommand } from "#shared/valkey/command.ts";
 import { bulkFamily, dispatchOne, eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";

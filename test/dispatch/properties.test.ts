@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { finalStates } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";

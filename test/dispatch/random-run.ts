@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { expect } from "vitest";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import type { CompletionEvent } from "#shared/contract/message.ts";
 import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
-import type { ExecKeys } from "#shared/keys.ts";
-import type { CompletionEvent } from "#shared/queue/message.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { eventOf, portsOf, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import type { Scene } from "#test/support/scene.ts";

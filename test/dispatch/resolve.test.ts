@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { mintExecutionId, type Partition, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { mintExecutionId, type Partition, parseFlowId, unwrap } from "#shared/ids.ts";
-import { ExecKeys, FlowKeys } from "#shared/keys.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
   bulkFamily,
@@ -15,7 +15,7 @@ import {
   QueueProbe,
   stateOf,
 } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { ROUTER, Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 
 const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -260,7 +260,7 @@ describe.each(DEPLOYMENTS)("resolving children ($name)", ({ connect, name }) => 
       const scene = new Scene(valkey);
       await scene.createFlow();
       const elsewhere = ((scene.flow.partition + 1) % 65_536) as Partition;
-      const solo = new ExecKeys(elsewhere, unwrap(mintExecutionId(elsewhere, randomUUID())));
+      const solo = ROUTER.execKeys(unwrap(mintExecutionId(elsewhere, randomUUID())));
       const child = await scene.member();
       const edge = scene.newEdge(solo, child);
       await run(
@@ -285,7 +285,7 @@ describe.each(DEPLOYMENTS)("resolving children ($name)", ({ connect, name }) => 
     const { parent } = await family(scene, 1);
     await scene.finish(parent, "success");
     const other = unwrap(parseFlowId(randomUUID()));
-    expect(new FlowKeys(scene.flow.partition, other).core).not.toBe(scene.flow.core);
+    expect(ROUTER.flowKeys(other, scene.flow.partition).core).not.toBe(scene.flow.core);
     expect(await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, other))).toEqual([]);
   });
 

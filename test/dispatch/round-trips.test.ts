@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Pipelines } from "#shared/contract/command.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 import { Scene } from "#test/support/scene.ts";

@@ -6,7 +6,7 @@
  * SIGINT and SIGTERM.
  */
 
-import { listenForStop } from "#local/stop-signals.ts";
+import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { KINDS } from "#test/faults/kinds.ts";
 import { parseOptions } from "#test/faults/options.ts";
 import { runCases } from "#test/faults/runner.ts";

@@ -82,8 +82,6 @@ const KINDS: Readonly<Record<string, Spoil>> = {
   }),
 };
 
-export const MALFORMED_KINDS = Object.keys(KINDS);
-
 /** So many messages, of all kinds in turn. */
 export function malformedMessages(random: Random, count: number): MalformedMessage[] {
   const spoils = Object.entries(KINDS);

@@ -1,7 +1,7 @@
 /** The steps of a dispatch as they can be told from outside: by what the function sends. */
 
 /** The steps whose traffic is with Valkey, in their order. */
-export const VALKEY_STEPS = ["start", "records", "edges", "children", "resolve", "mark"] as const;
+const VALKEY_STEPS = ["start", "records", "edges", "children", "resolve", "mark"] as const;
 export type ValkeyStep = (typeof VALKEY_STEPS)[number];
 /** `send` and `dead_letter` go to the queue. */
 export type Step = ValkeyStep | "send" | "dead_letter";

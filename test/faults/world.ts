@@ -1,8 +1,8 @@
 /** One case's flow: a graph in Valkey, the worker that takes what is eligible, and how it all stands. */
 
-import { doneOf, okValue } from "#shared/contract/exchange.ts";
-import { cancelExecution } from "#shared/contract/ownership.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import { workBatch } from "#sdk/worker/worker.ts";
+import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import {
   type ExecutionId,
   type LaneId,
@@ -10,12 +10,13 @@ import {
   parseFlowId,
   parseLaneId,
   unwrap,
-} from "#shared/ids.ts";
-import { type ExecKeys, type FlowKeys, IndexKeys } from "#shared/keys.ts";
-import type { Completion, CompletionSink } from "#shared/queue/completion.ts";
-import { submitFlow } from "#shared/submission/submit.ts";
-import { command, type ValkeyCommand } from "#shared/valkey/command.ts";
-import { workBatch } from "#shared/worker/worker.ts";
+} from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
+import type { Completion } from "#shared/contract/message.ts";
+import { cancelExecution } from "#shared/contract/ownership.ts";
+import { fieldOf } from "#shared/contract/record.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
+import { doneOf, okValue } from "#shared/valkey/exchange.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { expectationsOf } from "#test/faults/graph.ts";
 import { type Findings, judge, type Observed } from "#test/faults/judge.ts";
@@ -68,7 +69,7 @@ export class World {
     this.#rig = rig;
     this.graph = graph;
     this.flow = flow;
-    this.index = new IndexKeys(flow.partition);
+    this.index = rig.router.indexKeys(flow.partition);
     this.tasks = tasks;
     this.outcomes = [...graph.outcomes];
     this.#completions = sink;
@@ -112,7 +113,12 @@ export class World {
     }
     if (eligible.length === 0) return 0;
     const worked = await workBatch(
-      { valkey: this.#rig.valkey, completions: this.#completions, identity: IDENTITY },
+      {
+        valkey: this.#rig.valkey,
+        router: this.#rig.router,
+        completions: this.#completions,
+        identity: IDENTITY,
+      },
       { partition: this.flow.partition, lane: LANE },
       ({ id }) =>
         Promise.resolve(

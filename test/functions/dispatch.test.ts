@@ -5,7 +5,7 @@ import type { SQSBatchResponse, SQSRecord } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { family, QueueProbe, stateOf } from "#test/support/dispatch.ts";

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vites
 import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
-import type { ExecKeys } from "#shared/keys.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { QueueProbe } from "#test/support/dispatch.ts";
 import { FunctionLogs } from "#test/support/function-logs.ts";
 import { Scene } from "#test/support/scene.ts";

@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
-import { DIMENSION, METRICS, METRICS_OF, NAMESPACE, unitOf } from "#shared/telemetry.ts";
+import { DIMENSION, METRICS, METRICS_OF, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
 import { family } from "#test/support/dispatch.ts";
 import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
 import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";

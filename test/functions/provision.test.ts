@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
 import { librarySource } from "#lua/library.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { type ReceivedAnswer, ResponseUrl } from "#test/support/response-url.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";

@@ -12,7 +12,7 @@ import type { FunctionError } from "#local/function-error.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { family, stateOf } from "#test/support/dispatch.ts";
 import { AWS_RUNTIMES } from "#test/support/runtimes.ts";

@@ -1,6 +1,7 @@
 /** A program for the test of orphans: starts a function's process, prints its id, and waits for its own end. */
 
-import { FunctionProcess, type FunctionRuntime } from "#local/function-process.ts";
+import { FunctionProcess } from "#local/function-process.ts";
+import type { FunctionRuntime } from "#local/function-settings.ts";
 
 const RUNTIMES: readonly FunctionRuntime[] = ["own", "aws", "aws-without-native"];
 const [bundle = "", runtime] = process.argv.slice(2);

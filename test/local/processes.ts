@@ -8,7 +8,7 @@ export interface Process {
 }
 
 /** All processes of the machine but the dead ones that nobody has collected. */
-export function allProcesses(): Process[] {
+function allProcesses(): Process[] {
   return existsSync("/proc/self/stat") ? fromProc() : fromPs();
 }
 

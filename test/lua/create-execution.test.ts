@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { idempotencyKey } from "#shared/contract/keys.ts";
 import { createExecution } from "#shared/contract/submission.ts";
-import { idempotencyKey } from "#shared/keys.ts";
 import {
   expectOnlyIn,
   expectRefusal,

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { type Edge, stageDependencyEdge } from "#shared/contract/submission.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import { scenesOn } from "#test/support/expectations.ts";
 import type { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS, keysOf } from "#test/support/valkey.ts";

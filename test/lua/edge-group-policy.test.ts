@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { ValkeyArgument } from "#shared/contract/command.ts";
 import { setEdgeGroupPolicy } from "#shared/contract/groups.ts";
-import type { ValkeyArgument } from "#shared/valkey/command.ts";
 import { ANY_OF, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
 import { expectRefusal, scenesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { cancelExecution, completeExecution, failExecution, type Lease } from "#shared/contract/ownership.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import { completionsOf } from "#test/support/completions.ts";
 import {
   expectOnlyIn,

@@ -4,7 +4,7 @@ import {
   promoteBlockedToEligible,
   replayExecution,
 } from "#shared/contract/graph.ts";
-import type { ExecKeys } from "#shared/keys.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { ANY_OF, type GroupedChild, groupedChild, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
 import { expectOnlyIn, expectRefusal, scenesOn } from "#test/support/expectations.ts";
 import { field, type Scene } from "#test/support/scene.ts";

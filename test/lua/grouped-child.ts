@@ -1,7 +1,7 @@
 import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { Edge } from "#shared/contract/submission.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import type { Scene } from "#test/support/scene.ts";
 
 /** A now_ms that differs from every clock, so that its use shows. */

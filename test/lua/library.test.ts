@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
 import { LIBRARY_NAME, librarySource } from "#lua/library.ts";
-import { EDITION_KEY } from "#shared/keys.ts";
+import { EDITION_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { promoteBlockedToEligible, replayExecution } from "#shared/contract/graph.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
-import type { ExecKeys } from "#shared/keys.ts";
 import { scenesOn } from "#test/support/expectations.ts";
 import type { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";

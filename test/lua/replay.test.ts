@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { replayExecution } from "#shared/contract/graph.ts";
-import type { EdgeId } from "#shared/ids.ts";
-import type { ExecKeys } from "#shared/keys.ts";
+import type { EdgeId } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import {
   expectOnlyIn,
   expectRefusal,

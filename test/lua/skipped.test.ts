@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { ExecKeys } from "#shared/keys.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { ANY_OF, groupedChild } from "#test/lua/grouped-child.ts";
 import { completionsOf } from "#test/support/completions.ts";
 import { scenesOn } from "#test/support/expectations.ts";

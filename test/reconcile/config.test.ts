@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readReconcileConfig } from "#shared/config.ts";
+import { readReconcileConfig } from "#functions/reconcile/config.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 
 const REQUIRED = {

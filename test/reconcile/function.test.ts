@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/keys.ts";
+import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { LEASE_KEY, takeLease } from "#shared/reconcile/lease.ts";
 import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";

@@ -1,14 +1,14 @@
 import { describe, expect, it } from "vitest";
+import { workBatch } from "#sdk/worker/worker.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { PublishError } from "#shared/errors.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
-import { METRICS } from "#shared/telemetry.ts";
-import { workBatch } from "#shared/worker/worker.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { KeptCompletions } from "#test/submission/stand.ts";
 import { portsOf, stateOf } from "#test/support/dispatch.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
-import { WORKER } from "#test/support/scene.ts";
+import { ROUTER, WORKER } from "#test/support/scene.ts";
 
 const EDITIONS: readonly Edition[] = [11, 14];
 
@@ -40,7 +40,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
       const flow = await stand().submitted("up>left", "up>right");
       const { partition } = flow.keys("up");
       const lost = new KeptCompletions(() => ({ ok: false, error: new PublishError("the queue is away") }));
-      const deps = { valkey: stand().valkey, completions: lost, identity: WORKER };
+      const deps = { valkey: stand().valkey, router: ROUTER, completions: lost, identity: WORKER };
       const place = { partition, lane: flow.scene.lane };
       const success = { outcome: "success", result: "done" } as const;
       await expect(workBatch(deps, place, () => Promise.resolve(success), { limit: 5 })).rejects.toThrow(

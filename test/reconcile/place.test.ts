@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { parseLaneId, unwrap } from "#shared/ids.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
+import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { beginning, formatPlace, Progress, parsePlace, type Unit } from "#shared/reconcile/place.ts";
 
 const PARTITIONS = new PartitionRouter({

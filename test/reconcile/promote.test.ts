@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import type { ExecKeys } from "#shared/keys.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { expectOnlyIn } from "#test/support/expectations.ts";
 import { type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { sweep } from "#shared/reconcile/sweep.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { endedAgo, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
 
 const names = (prefix: string, count: number): string[] =>

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { parseLaneId, unwrap } from "#shared/ids.ts";
-import { LANES_KEY } from "#shared/keys.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
+import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { LANES_KEY } from "#shared/contract/keys.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { KINDS, standFor } from "#test/support/reconcile.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";

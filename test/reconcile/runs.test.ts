@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { PublishError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/completion.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
 import { KEEP_EVERY_MS, LEASE_KEY, LEASE_TTL_MS, PLACE_KEY, takeLease } from "#shared/reconcile/lease.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
 import { KeptCompletions } from "#test/submission/stand.ts";

@@ -1,10 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type LaneId, parseEdgeId, parseLaneId, unwrap } from "#shared/ids.ts";
-import { IndexKeys, LANES_KEY } from "#shared/keys.ts";
+import { type LaneId, parseEdgeId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { LANES_KEY } from "#shared/contract/keys.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
-import { METRICS } from "#shared/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { ROUTER } from "#test/support/scene.ts";
 import { run } from "#test/support/valkey.ts";
 
 const GPU: LaneId = unwrap(parseLaneId("gpu, large"));
@@ -125,7 +126,7 @@ describe.each(KINDS)("what makes no sense (%s)", (kind) => {
     const flow = await stand().submitted("up>child");
     await flow.end("up");
     const broken = stand().scene();
-    const { blockedDependencies } = new IndexKeys(broken.flow.partition).lane(broken.lane);
+    const { blockedDependencies } = ROUTER.indexKeys(broken.flow.partition).lane(broken.lane);
     await run(stand().valkey, broken.flow.partition, "set", blockedDependencies, "not a zset");
     const ports = stand().ports([flow, broken]);
     expect(await sweep(ports)).toMatchObject({ state: "incomplete", unread: 1, repaired: 1 });

@@ -1,11 +1,11 @@
 import type { SQSRecord } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { recordOf } from "#local/event.ts";
+import { parseCompletionEvent } from "#shared/contract/message.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
-import { parseCompletionEvent } from "#shared/queue/message.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { DeadLetterBench } from "#test/support/dead-letters.ts";
 import { eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";

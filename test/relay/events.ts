@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { Redis } from "iovalkey";
 import { expect, vi } from "vitest";
-import { COMPLETIONS_CHANNEL } from "#shared/keys.ts";
+import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 
 /** An event as an engine publishes it, of an execution that nobody else has. */
 export function newEvent(outcome = "success", flowId: string = randomUUID()): { id: string; text: string } {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Forwarder } from "#relay/forwarder.ts";
 import { readPublished } from "#relay/published.ts";
 import { newTally } from "#relay/tally.ts";
-import type { Completion } from "#shared/queue/completion.ts";
+import type { Completion } from "#shared/contract/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { newEvent } from "#test/relay/events.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";

@@ -4,7 +4,7 @@ import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import { startValkey } from "#local/valkey-server.ts";
 import { Relay } from "#relay/relay.ts";
-import { COMPLETIONS_CHANNEL } from "#shared/keys.ts";
+import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { newEvent } from "#test/relay/events.ts";
 import { RelayProcess } from "#test/relay/relay-process.ts";

@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { expect, vi } from "vitest";
-import { parseObject } from "#shared/queue/message.ts";
-import type { ValkeyAddress } from "#shared/valkey/client.ts";
+import { parseObject } from "#shared/contract/message.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { QueueProbe } from "#test/support/dispatch.ts";
 
 const MAIN = fileURLToPath(new URL("../../relay/main.ts", import.meta.url));

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { planSubmission } from "#sdk/submission/plan.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
-import { planSubmission } from "#shared/submission/plan.ts";
-import { submitFlow } from "#shared/submission/submit.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { KeptCompletions, LANE, newFlowId, ROUTER, workflowOf } from "#test/submission/stand.ts";
 import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { findCycle, type Graph, topologicalOrder } from "#shared/submission/graph.ts";
+import { findCycle, type Graph, topologicalOrder } from "#sdk/submission/graph.ts";
 
 /** Any directed graph, self edges and repeated edges included. */
 const anyGraph = fc.integer({ min: 1, max: 12 }).chain((size) => {

@@ -1,8 +1,8 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
-import { topologicalOrder } from "#shared/submission/graph.ts";
-import { parseWorkflow } from "#shared/submission/parse.ts";
-import type { Workflow } from "#shared/submission/workflow.ts";
+import { topologicalOrder } from "#sdk/submission/graph.ts";
+import { parseWorkflow } from "#sdk/submission/parse.ts";
+import type { Workflow } from "#sdk/submission/workflow.ts";
 
 function parsed(specification: unknown): Workflow {
   const result = parseWorkflow(JSON.stringify(specification), "flow.json");

@@ -1,12 +1,14 @@
 /** What the tests of submission and worker stand on: real servers, and a sink that keeps what it is sent. */
 
 import { randomUUID } from "node:crypto";
+import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
+import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
+import { type ExecutionId, type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { Completion } from "#shared/contract/message.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf } from "#shared/contract/record.ts";
-import { type ExecutionId, type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
-import type { Completion, CompletionSink, SendResult } from "#shared/queue/completion.ts";
-import type { Task, Workflow, WorkflowEdge } from "#shared/submission/workflow.ts";
-import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/valkey/command.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
+import type { CompletionSink } from "#shared/queue/publisher.ts";
 
 /** So many that no two tests share a partition. */
 export const ROUTER = new PartitionRouter({

@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { planSubmission } from "#sdk/submission/plan.ts";
+import { type Submission, type SubmitProgress, submitFlow } from "#sdk/submission/submit.ts";
+import type { Workflow } from "#sdk/submission/workflow.ts";
+import { workBatch } from "#sdk/worker/worker.ts";
+import { command, type Pipelines } from "#shared/contract/command.ts";
+import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import { fieldOf, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
-import { parseAttemptIndex, unwrap } from "#shared/ids.ts";
-import { planSubmission } from "#shared/submission/plan.ts";
-import { type Submission, type SubmitProgress, submitFlow } from "#shared/submission/submit.ts";
-import type { Workflow } from "#shared/submission/workflow.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { command, type Pipelines } from "#shared/valkey/command.ts";
-import { workBatch } from "#shared/worker/worker.ts";
 import {
   Interposed,
   KeptCompletions,
@@ -116,7 +116,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
         }
       }
       const worked = await workBatch(
-        { valkey, completions, identity: IDENTITY },
+        { valkey, router: ROUTER, completions, identity: IDENTITY },
         place,
         () => Promise.resolve({ outcome: "success", result: "" }),
         { limit: 10 },
@@ -211,12 +211,12 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   test("a workflow with a cycle is refused, and nothing is written", async () => {
     const flowId = newFlowId();
     await expect(submit(valkey, workflowOf("a>b", "b>a"), flowId)).rejects.toThrow(/cycle/);
-    expect(await snapshot(valkey, ROUTER.partitionFor(flowId))).toEqual({});
+    expect(await snapshot(valkey, ROUTER.flowPartition(flowId))).toEqual({});
   });
 
   test("a flow that was cancelled half way is left alone", async () => {
     const flowId = newFlowId();
-    const { flow, partition } = { flow: ROUTER.flowKeys(flowId), partition: ROUTER.partitionFor(flowId) };
+    const { flow, partition } = { flow: ROUTER.flowKeys(flowId), partition: ROUTER.flowPartition(flowId) };
     const cut = new Interposed(valkey, (call, send) =>
       call > 2 ? Promise.reject(new Error("cut off")) : send(),
     );
@@ -244,8 +244,8 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
         });
         await expect(submit(crashing, DIAMOND, flowId, completions)).rejects.toThrow("the process is gone");
         await workBatch(
-          { valkey, completions, identity: IDENTITY },
-          { partition: ROUTER.partitionFor(flowId), lane: LANE },
+          { valkey, router: ROUTER, completions, identity: IDENTITY },
+          { partition: ROUTER.flowPartition(flowId), lane: LANE },
           () => Promise.resolve({ outcome: "success", result: "" }),
           { limit: 10 },
         );
@@ -263,11 +263,11 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     const ran: string[] = [];
     const flowId = newFlowId();
     const completions = new KeptCompletions();
-    const place = { partition: ROUTER.partitionFor(flowId), lane: LANE };
+    const place = { partition: ROUTER.flowPartition(flowId), lane: LANE };
     const eager = new Interposed(valkey, async (_, send) => {
       const results = await send();
       await workBatch(
-        { valkey, completions, identity: IDENTITY },
+        { valkey, router: ROUTER, completions, identity: IDENTITY },
         place,
         async ({ payload }) => {
           const { core, partition } = ROUTER.flowKeys(flowId);
@@ -293,8 +293,8 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     const eager = new Interposed(valkey, async (_, send) => {
       const results = await send();
       await workBatch(
-        { valkey, completions: worker, identity: IDENTITY },
-        { partition: ROUTER.partitionFor(flowId), lane: LANE },
+        { valkey, router: ROUTER, completions: worker, identity: IDENTITY },
+        { partition: ROUTER.flowPartition(flowId), lane: LANE },
         () => Promise.resolve({ outcome: "failed", reason: "it broke" }),
         { limit: 10 },
       );
@@ -412,7 +412,7 @@ test("a connection lost in the middle of a pipeline leaves no child eligible", a
         throw new Error("the connection is gone");
       });
       await expect(submit(broken, DIAMOND, flowId)).rejects.toThrow("the connection is gone");
-      const partition = ROUTER.partitionFor(flowId);
+      const partition = ROUTER.flowPartition(flowId);
       const { eligible } = ROUTER.indexKeys(partition).lane(LANE);
       expect(await run(valkey, partition, "zrange", eligible, 0, -1)).toEqual([]);
       expect((await submit(valkey, DIAMOND, flowId)).taskCount).toBe(5);

@@ -1,5 +1,5 @@
 import { Redis } from "iovalkey";
-import { COMPLETIONS_CHANNEL } from "#shared/keys.ts";
+import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 import type { Deployment } from "#test/support/valkey.ts";
 
 /** The completion events of one flow, in the order in which they were published. */

@@ -16,14 +16,14 @@ import { parseRequest } from "#shared/redrive/request.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
 
 export const FLOW = "550e8400-e29b-41d4-a716-446655440000";
-export const NO_LIMITS: Limits = {
+const NO_LIMITS: Limits = {
   deadlineMs: Number.POSITIVE_INFINITY,
   signal: new AbortController().signal,
 };
 const ALL_COUNTED = { inFlight: 0, delayed: 0 };
 
 /** Time passes in its pauses only. It starts a minute late, so that no message is younger than its replay. */
-export class PausedClock implements Clock {
+class PausedClock implements Clock {
   #now = Date.now() + 60_000;
   /** Called within every pause. */
   onPause: () => void = () => undefined;

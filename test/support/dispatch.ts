@@ -8,16 +8,16 @@ import {
 } from "@aws-sdk/client-sqs";
 import { recordOf } from "#local/event.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import { type CompletionEvent, parseCompletionEvent } from "#shared/contract/message.ts";
+import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { SluiceError } from "#shared/errors.ts";
-import type { ExecutionId, FlowId } from "#shared/ids.ts";
-import type { ExecKeys } from "#shared/keys.ts";
-import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
-import { type CompletionEvent, parseCompletionEvent } from "#shared/queue/message.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
-import type { LogFields, MetricName, Telemetry } from "#shared/telemetry.ts";
+import type { LogFields, MetricName, Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { command, type ValkeyCommand } from "#shared/valkey/command.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import type { Scene } from "#test/support/scene.ts";
 
@@ -93,7 +93,7 @@ export class QueueProbe implements AsyncDisposable {
 }
 
 /** The partition count of the test scenes. */
-export const ROUTER = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions: 65_536 });
+const ROUTER = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions: 65_536 });
 
 export function portsOf(
   valkey: Valkey,

@@ -1,7 +1,7 @@
 import { afterAll, expect } from "vitest";
-import type { LaneId } from "#shared/ids.ts";
-import type { ExecKeys, LaneKeys } from "#shared/keys.ts";
-import type { ValkeyCommand } from "#shared/valkey/command.ts";
+import type { ValkeyCommand } from "#shared/contract/command.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
+import type { ExecKeys, LaneKeys } from "#shared/contract/keys.ts";
 import { Scene } from "#test/support/scene.ts";
 import type { Deployment } from "#test/support/valkey.ts";
 

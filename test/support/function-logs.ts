@@ -1,6 +1,6 @@
 /** What a function writes: lines of JSON, of which some are metrics in CloudWatch's embedded format. */
 
-import { parseObject } from "#shared/queue/message.ts";
+import { parseObject } from "#shared/contract/message.ts";
 
 export type LogLine = Readonly<Record<string, unknown>>;
 

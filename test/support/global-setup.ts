@@ -1,7 +1,8 @@
 import type { TestProject } from "vitest/node";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import type { Edition } from "#shared/contract/edition.ts";
-import { Valkey, type ValkeyAddress } from "#shared/valkey/client.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
 declare module "vitest" {

@@ -2,15 +2,16 @@
 
 import { afterAll, beforeAll, beforeEach } from "vitest";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
+import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
 import type { Edition } from "#shared/contract/edition.ts";
-import type { ExecutionId, Partition } from "#shared/ids.ts";
-import { ExecKeys, LANES_KEY } from "#shared/keys.ts";
+import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
+import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
 import { SqsCompletionSink } from "#shared/queue/publisher.ts";
 import { LEASE_KEY, PLACE_KEY } from "#shared/reconcile/lease.ts";
 import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
-import { type Submission, submitFlow } from "#shared/submission/submit.ts";
-import type { GaugeName, GaugingTelemetry } from "#shared/telemetry.ts";
-import type { Valkey, ValkeyAddress } from "#shared/valkey/client.ts";
+import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { KeptCompletions, ROUTER, workflowOf } from "#test/submission/stand.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
@@ -74,6 +75,7 @@ export class Stand {
       ensureLibrary: async () => {
         await ensureLibrary(this.valkey, this.edition);
       },
+      router: ROUTER,
       partitions: partitions
         .map((one) => {
           if (one instanceof Flow) return one.submission.partition;
@@ -123,7 +125,7 @@ export class Flow {
   keys(task: string): ExecKeys {
     const id = this.submission.executions.get(task);
     if (id === undefined) throw new Error(`no task ${task}`);
-    return new ExecKeys(this.submission.partition, id);
+    return ROUTER.execKeys(id);
   }
 
   /** Ends a task, `agoMs` ago by its record, and tells nobody. */

@@ -1,5 +1,5 @@
+import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/valkey/command.ts";
 
 /**
  * Counts round trips: commands are held until nobody sends more, and then they all go at once. Whatever waits

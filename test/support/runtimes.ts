@@ -1,5 +1,5 @@
 import { findAwsRuntimeClient } from "#local/aws-runtime.ts";
-import type { FunctionRuntime } from "#local/function-process.ts";
+import type { FunctionRuntime } from "#local/function-settings.ts";
 
 /**
  * AWS's runtime client, for `describe.each`: with ours in the place of its native HTTP client, which runs everywhere,

@@ -1,8 +1,21 @@
 /** A flow of a test's own, in a partition of its own, and the calls that bring its executions where a test wants them. */
 
 import { randomUUID } from "node:crypto";
+import type { ValkeyArgument, ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { type EdgeGroupPolicy, setEdgeGroupPolicy } from "#shared/contract/groups.ts";
+import {
+  type AttemptIndex,
+  type ExecutionId,
+  type LaneId,
+  mintExecutionId,
+  parseAttemptIndex,
+  parseEdgeId,
+  parseFlowId,
+  parseLaneId,
+  unwrap,
+} from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import {
   cancelExecution,
   claimExecution,
@@ -13,6 +26,7 @@ import {
   type Target,
   type WorkerIdentity,
 } from "#shared/contract/ownership.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeReply, type Reply } from "#shared/contract/reply.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
@@ -25,25 +39,11 @@ import {
   type NewExecution,
   stageDependencyEdge,
 } from "#shared/contract/submission.ts";
-import {
-  type AttemptIndex,
-  type ExecutionId,
-  type LaneId,
-  mintExecutionId,
-  parseAttemptIndex,
-  parseEdgeId,
-  parseFlowId,
-  parseLaneId,
-  unwrap,
-} from "#shared/ids.ts";
-import { ExecKeys, type FlowKeys, type IndexKeys } from "#shared/keys.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { ValkeyArgument, ValkeyCommand } from "#shared/valkey/command.ts";
 import { fieldsOf, run, type StoredValue, snapshot } from "#test/support/valkey.ts";
 
 /** So many that no two tests share a partition. */
-const ROUTER = new PartitionRouter({
+export const ROUTER = new PartitionRouter({
   numFlowPartitions: 65_536,
   numBudgetPartitions: 32,
   numQuotaPartitions: 32,
@@ -108,7 +108,7 @@ export class Scene {
   /** The keys of an execution that does not exist yet. */
   newExecution(): ExecKeys {
     const id: ExecutionId = unwrap(mintExecutionId(this.flow.partition, randomUUID()));
-    return new ExecKeys(this.flow.partition, id);
+    return ROUTER.execKeys(id);
   }
 
   target(keys: ExecKeys): Target {
@@ -191,7 +191,7 @@ export class Scene {
     nowMs = Date.now(),
     childAttempt = attempt(0),
   ): ValkeyCommand {
-    const child = new ExecKeys(this.flow.partition, edge.downstream);
+    const child = ROUTER.execKeys(edge.downstream);
     return resolveDependency(
       this.edition,
       {

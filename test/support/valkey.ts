@@ -1,10 +1,11 @@
 /** The deployments that every behaviour is shown on, and what a partition holds. */
 
 import { inject } from "vitest";
+import { command, type ValkeyArgument } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
-import type { Partition } from "#shared/ids.ts";
-import { Valkey, type ValkeyAddress } from "#shared/valkey/client.ts";
-import { command, type ValkeyArgument } from "#shared/valkey/command.ts";
+import type { Partition } from "#shared/contract/ids.ts";
+import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import { Valkey } from "#shared/valkey/client.ts";
 
 export interface Deployment {
   readonly name: "standalone" | "cluster";

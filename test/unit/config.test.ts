@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { readDispatchConfig } from "#shared/config.ts";
+import { readDispatchConfig } from "#functions/dispatch/config.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 
 const REQUIRED = {

@@ -8,7 +8,7 @@ import {
   parseLaneId,
   partitionOf,
   unwrap,
-} from "#shared/ids.ts";
+} from "#shared/contract/ids.ts";
 
 const UUID = "550e8400-e29b-41d4-a716-446655440000";
 

@@ -6,9 +6,9 @@ import {
   parseFlowId,
   parseLaneId,
   unwrap,
-} from "#shared/ids.ts";
-import { idempotencyKey, LANES_KEY, noopKey, PARTITION_CONFIG_KEY } from "#shared/keys.ts";
-import { PartitionRouter } from "#shared/partitions.ts";
+} from "#shared/contract/ids.ts";
+import { idempotencyKey, LANES_KEY, noopKey, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 
 const UUID = "550e8400-e29b-41d4-a716-446655440000";
 const E = `{fp:24}:${UUID}`;
@@ -63,7 +63,7 @@ describe("keys", () => {
   });
 
   it("of a partition's indexes", () => {
-    const keys = router.indexKeys(router.partitionFor(flow));
+    const keys = router.indexKeys(router.flowPartition(flow));
     expect(Object.values(keys.lane(unwrap(parseLaneId("gpu"))))).toEqual(
       [
         "eligible",
@@ -119,7 +119,7 @@ describe("keys", () => {
   });
 
   it("of nobody in particular", () => {
-    const partition = router.partitionFor(flow);
+    const partition = router.flowPartition(flow);
     expect(noopKey(partition)).toBe(`ff:noop:${T}`);
     expect(idempotencyKey(partition, "ns", "k")).toBe(`ff:idem:${T}:ns:k`);
     expect(PARTITION_CONFIG_KEY).toBe("ff:config:partitions");

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { parseExecutionId, parseFlowId, unwrap } from "#shared/ids.ts";
-import { entryOf, parseCompletionEvent, type QueueRecord } from "#shared/queue/message.ts";
+import { parseExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { entryOf, parseCompletionEvent, type QueueRecord } from "#shared/contract/message.ts";
 
 const FLOW = "550e8400-e29b-41d4-a716-446655440000";
 const EXECUTION = `{fp:24}:${FLOW}`;

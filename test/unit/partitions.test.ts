@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { parseExecutionId, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
-import { crc16, DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/partitions.ts";
+import { parseExecutionId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { crc16, DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 
 function routerOf(numFlowPartitions: number): PartitionRouter {
   return new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions });
@@ -23,10 +23,10 @@ describe("PartitionRouter", () => {
   ])("routes flow %s as the contract's table says", (flow, crc, mod256, mod64, mod1024) => {
     const flowId = unwrap(parseFlowId(flow));
     expect(crc16(Buffer.from(flow.replaceAll("-", ""), "hex"))).toBe(crc);
-    expect(routerOf(256).partitionFor(flowId)).toBe(mod256);
-    expect(routerOf(64).partitionFor(flowId)).toBe(mod64);
-    expect(routerOf(1024).partitionFor(flowId)).toBe(mod1024);
-    expect(routerOf(256).partitionFor(unwrap(parseFlowId(flow.toUpperCase())))).toBe(mod256);
+    expect(routerOf(256).flowPartition(flowId)).toBe(mod256);
+    expect(routerOf(64).flowPartition(flowId)).toBe(mod64);
+    expect(routerOf(1024).flowPartition(flowId)).toBe(mod1024);
+    expect(routerOf(256).flowPartition(unwrap(parseFlowId(flow.toUpperCase())))).toBe(mod256);
   });
 
   it.each([
@@ -34,7 +34,7 @@ describe("PartitionRouter", () => {
     ["workers-a", 193],
     ["gpu", 144],
   ])("routes lane %s to %i", (lane, partition) => {
-    expect(routerOf(256).partitionForLane(unwrap(parseLaneId(lane)))).toBe(partition);
+    expect(routerOf(256).soloPartition(unwrap(parseLaneId(lane)))).toBe(partition);
   });
 
   it("routes an execution by its own tag, whatever the partition count", () => {

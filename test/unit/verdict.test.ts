@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { judge } from "#shared/dispatch/verdict.ts";
+import { judge } from "#functions/dispatch/verdict.ts";
 import { MalformedMessageError, ProtocolError, RefusedError, ValkeyError } from "#shared/errors.ts";
 
 const healing = new ValkeyError("away");

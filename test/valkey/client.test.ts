@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { startValkey } from "#local/valkey-server.ts";
-import type { Partition } from "#shared/ids.ts";
+import { command } from "#shared/contract/command.ts";
+import type { Partition } from "#shared/contract/ids.ts";
 import { Valkey } from "#shared/valkey/client.ts";
-import { command } from "#shared/valkey/command.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { SessionKeeper } from "#shared/valkey/session.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";

@@ -1,6 +1,6 @@
 import { afterAll, describe, expect, it } from "vitest";
-import type { Partition } from "#shared/ids.ts";
-import { command } from "#shared/valkey/command.ts";
+import { command } from "#shared/contract/command.ts";
+import type { Partition } from "#shared/contract/ids.ts";
 import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 
 const P = 7 as Partition;

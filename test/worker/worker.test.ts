@@ -1,7 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { resolveDependency } from "#shared/contract/resolve.ts";
-import { createExecution } from "#shared/contract/submission.ts";
-import { PublishError } from "#shared/errors.ts";
+import { planSubmission } from "#sdk/submission/plan.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import type { RetryPolicy, Workflow } from "#sdk/submission/workflow.ts";
+import { claimBatch, type WorkPlace } from "#sdk/worker/claim.ts";
+import { finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
+import { promoteDue } from "#sdk/worker/promote.ts";
+import { type Execution, workBatch } from "#sdk/worker/worker.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
 import {
   type ExecutionId,
   type LaneId,
@@ -9,16 +14,11 @@ import {
   parseAttemptIndex,
   parseLaneId,
   unwrap,
-} from "#shared/ids.ts";
-import { planSubmission } from "#shared/submission/plan.ts";
-import { submitFlow } from "#shared/submission/submit.ts";
-import type { RetryPolicy, Workflow } from "#shared/submission/workflow.ts";
+} from "#shared/contract/ids.ts";
+import { resolveDependency } from "#shared/contract/resolve.ts";
+import { createExecution } from "#shared/contract/submission.ts";
+import { PublishError } from "#shared/errors.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { Pipelines } from "#shared/valkey/command.ts";
-import { claimBatch, type WorkPlace } from "#shared/worker/claim.ts";
-import { finishBatch, type RunOutcome } from "#shared/worker/finish.ts";
-import { promoteDue } from "#shared/worker/promote.ts";
-import { type Execution, workBatch } from "#shared/worker/worker.ts";
 import {
   Interposed,
   KeptCompletions,
@@ -51,7 +51,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const completions = new KeptCompletions();
     const submission = await submitFlow({ valkey, router: ROUTER, completions }, workflow, { flowId });
     const place: WorkPlace = { partition: submission.partition, lane: LANE };
-    const deps = { valkey, completions, identity: identity("w") };
+    const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const id = (name: string): ExecutionId => {
       const execution = submission.executions.get(name);
       if (execution === undefined) throw new Error(`no execution for ${name}`);
@@ -122,7 +122,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     });
     expect(await work(SUCCESS)).toEqual([]);
 
-    expect(await promoteDue(valkey, place, { nowMs: Date.now() + 1_000 })).toBe(1);
+    expect(await promoteDue({ valkey, router: ROUTER }, place, { nowMs: Date.now() + 1_000 })).toBe(1);
     const attempts: number[] = [];
     const again = await workBatch(
       deps,
@@ -146,8 +146,8 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       }),
     );
     await work(FAILURE);
-    expect(await promoteDue(valkey, place)).toBe(0);
-    expect(await promoteDue(valkey, place, { nowMs: Date.now() + 1_200_000 })).toBe(0);
+    expect(await promoteDue({ valkey, router: ROUTER }, place)).toBe(0);
+    expect(await promoteDue({ valkey, router: ROUTER }, place, { nowMs: Date.now() + 1_200_000 })).toBe(0);
     expect(await recordOf(valkey, id("a"), "public_state")).toEqual({ public_state: "delayed" });
   });
 
@@ -191,7 +191,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
         others.map(async (connection, number) => {
           for (let idle = 0; idle < 3; ) {
             const worked = await workBatch(
-              { valkey: connection, completions, identity: identity(`w${number}`) },
+              { valkey: connection, router: ROUTER, completions, identity: identity(`w${number}`) },
               place,
               ({ id }) => {
                 taken.push(id);
@@ -216,10 +216,15 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     let rival: Awaited<ReturnType<typeof claimBatch>> = [];
     // The rival comes when this worker has read the index and has no grant yet.
     const overtaken = new Interposed(valkey, async (call, send) => {
-      if (call === 2) rival = await claimBatch(valkey, identity("rival"), place, { limit: 5 });
+      if (call === 2)
+        rival = await claimBatch({ valkey, router: ROUTER, identity: identity("rival") }, place, {
+          limit: 5,
+        });
       return send();
     });
-    expect(await claimBatch(overtaken, identity("w"), place, { limit: 5 })).toEqual([]);
+    expect(
+      await claimBatch({ valkey: overtaken, router: ROUTER, identity: identity("w") }, place, { limit: 5 }),
+    ).toEqual([]);
     expect(rival).toHaveLength(1);
   });
 
@@ -232,14 +237,18 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       await run(valkey, place.partition, "del", ROUTER.execKeys(id(`t${number}`)).core);
     }
     expect(await run(valkey, place.partition, "zcard", eligible)).toBe(5);
-    const claimed = await claimBatch(valkey, identity("w"), place, { limit: 2 });
+    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, place, {
+      limit: 2,
+    });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("t4")]);
   });
 
   test("a higher priority goes first", async () => {
     const tasks = [task("low"), task("high", { priority: 10 })];
     const { place, id } = await scene({ name: "two", tasks, edges: [] });
-    const claimed = await claimBatch(valkey, identity("w"), place, { limit: 1 });
+    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, place, {
+      limit: 1,
+    });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("high")]);
   });
 
@@ -258,7 +267,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     "a %s whose reply is lost is told of once, and written once",
     async (_, outcome, conclusion) => {
       const { place, deps, completions, id } = await scene(single());
-      const [claimed] = await claimBatch(valkey, deps.identity, place, { limit: 1 });
+      const [claimed] = await claimBatch(deps, place, { limit: 1 });
       if (claimed === undefined) throw new Error("nothing claimed");
       const conclusions = await finishBatch({ ...deps, valkey: losingReply(1) }, [{ claimed, run: outcome }]);
       expect(conclusions).toEqual([conclusion]);
@@ -270,7 +279,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const { place, deps, completions } = await scene(
       single({ maxRetries: 3, backoff: { type: "fixed", delayMs: 60_000 } }),
     );
-    const [claimed] = await claimBatch(valkey, deps.identity, place, { limit: 1 });
+    const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     const lossy = { ...deps, valkey: losingReply(1) };
     expect(await finishBatch(lossy, [{ claimed, run: FAILURE }])).toEqual(["retry_scheduled"]);
@@ -279,7 +288,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("a call that never reached the server is made again", async () => {
     const { place, deps, completions, id } = await scene(single());
-    const [claimed] = await claimBatch(valkey, deps.identity, place, { limit: 1 });
+    const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     const unreachable = new Interposed(valkey, (call, send) =>
       call === 1 ? Promise.resolve([{ ok: false, error: new Error("not sent") }]) : send(),
@@ -292,7 +301,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   test("a claim whose reply is lost is found in the record", async () => {
     const { place, deps, completions, id } = await scene(single());
     // Pipelines of a claim: the index, the grants, the claims.
-    const [claimed] = await claimBatch(losingReply(3), deps.identity, place, { limit: 1 });
+    const [claimed] = await claimBatch({ ...deps, valkey: losingReply(3) }, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     expect(await finishBatch(deps, [{ claimed, run: SUCCESS }])).toEqual(["completed"]);
     expect(completions.executionIds).toEqual([id("a")]);
@@ -300,7 +309,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("who has lost the lease writes nothing and tells nobody", async () => {
     const { place, deps, completions, id } = await scene(single());
-    const [claimed] = await claimBatch(valkey, deps.identity, place, { limit: 1 });
+    const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     const stale = { ...claimed, lease: { ...claimed.lease, leaseId: "another", epoch: "99" } };
     expect(await finishBatch(deps, [{ claimed: stale, run: SUCCESS }])).toEqual(["lost"]);
@@ -329,7 +338,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("an execution outside any flow is finished and told of to nobody", async () => {
     const lane: LaneId = unwrap(parseLaneId(`solo ${newFlowId()}`));
-    const partition = ROUTER.partitionForLane(lane);
+    const partition = ROUTER.soloPartition(lane);
     const keys = ROUTER.execKeys(unwrap(mintExecutionId(partition, newFlowId())));
     const [created] = await valkey.pipelined([
       createExecution({
@@ -346,7 +355,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     ]);
     expect(created?.ok).toBe(true);
     const completions = new KeptCompletions();
-    const deps = { valkey, completions, identity: identity("w") };
+    const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const worked = await workBatch(deps, { partition, lane }, () => Promise.resolve(SUCCESS), { limit: 1 });
     expect(worked).toEqual([{ id: keys.id, conclusion: "completed" }]);
     expect(completions.sent).toEqual([]);

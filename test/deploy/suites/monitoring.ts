@@ -1,7 +1,7 @@
 /** Alarms and dashboard: every metric is one that somebody emits, by the names that it is emitted with. */
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { DIMENSION, METRICS_OF, NAMESPACE } from "#shared/telemetry.ts";
+import { DIMENSION, METRICS_OF, NAMESPACE } from "#shared/runtime/telemetry.ts";
 import { NAMES, type Packaged } from "#test/deploy/names.ts";
 import { at, entriesOf, listOf, type Template } from "#test/deploy/template.ts";
 

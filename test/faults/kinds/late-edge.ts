@@ -3,8 +3,8 @@
  * redelivery heals it; after that, the reconciler.
  */
 
+import { parseEdgeId, unwrap } from "#shared/contract/ids.ts";
 import { applyDependencyToChild, stageDependencyEdge } from "#shared/contract/submission.ts";
-import { parseEdgeId, unwrap } from "#shared/ids.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { type CaseContext, drive, type Kind } from "#test/faults/case.ts";
 import type { Random } from "#test/faults/random.ts";

@@ -2,7 +2,7 @@
 
 import type { SQSRecord } from "aws-lambda";
 import { replayExecution } from "#shared/contract/graph.ts";
-import { parseEdgeId } from "#shared/ids.ts";
+import { parseEdgeId } from "#shared/contract/ids.ts";
 import { type CaseContext, drive, type Kind } from "#test/faults/case.ts";
 import { expectationsOf, randomGraph } from "#test/faults/graph.ts";
 import { Rig } from "#test/faults/rig.ts";

@@ -1,11 +1,11 @@
 /** A record with 100,000 edges finishes, over several deliveries: none of them has the time for all. */
 
-import { okValue } from "#shared/contract/exchange.ts";
-import { type FlowId, type Partition, parseFlowId, parseLaneId, unwrap } from "#shared/ids.ts";
-import { IndexKeys } from "#shared/keys.ts";
-import { submitFlow } from "#shared/submission/submit.ts";
-import { command } from "#shared/valkey/command.ts";
-import { workBatch } from "#shared/worker/worker.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import { workBatch } from "#sdk/worker/worker.ts";
+import { command } from "#shared/contract/command.ts";
+import { type FlowId, type Partition, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+
+import { okValue } from "#shared/valkey/exchange.ts";
 import type { Kind } from "#test/faults/case.ts";
 import type { Findings } from "#test/faults/judge.ts";
 import { Rig } from "#test/faults/rig.ts";
@@ -32,7 +32,12 @@ export const wide: Kind = {
     const { partition } = rig.router.flowKeys(flowId);
     await submitStar(rig, flowId);
     const taken = await workBatch(
-      { valkey: rig.valkey, completions: rig.completions, identity: { workerId: "w", instanceId: "w-1" } },
+      {
+        valkey: rig.valkey,
+        router: rig.router,
+        completions: rig.completions,
+        identity: { workerId: "w", instanceId: "w-1" },
+      },
       { partition, lane: LANE },
       () => Promise.resolve({ outcome: "success", result: "" }),
       { limit: 1 },
@@ -71,7 +76,7 @@ async function deliverToTheEnd(rig: Rig): Promise<number> {
 }
 
 async function findings(rig: Rig, partition: Partition): Promise<Findings> {
-  const { eligible, blockedDependencies, terminal } = new IndexKeys(partition).lane(LANE);
+  const { eligible, blockedDependencies, terminal } = rig.router.indexKeys(partition).lane(LANE);
   const counts = await rig.valkey.pipelined(
     [eligible, blockedDependencies, terminal].map((key) => command(partition, "zcard", key)),
   );

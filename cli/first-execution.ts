@@ -1,0 +1,90 @@
+/**
+ * `node cli/first-execution.ts`: shows that a deployment works. It submits a flow of two executions to the Valkey and
+ * the queue that the environment names, plays the worker that the first one fails with, and waits until dispatch has
+ * skipped the second. Exit status: 0, 1 when it was not skipped in time or something failed, 2 when the environment is
+ * wrong.
+ */
+
+import { randomUUID } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseWorkflow } from "#sdk/submission/parse.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import { workBatch } from "#sdk/worker/worker.ts";
+import { command } from "#shared/contract/command.ts";
+import { parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
+import { ConfigurationError, messageOf } from "#shared/errors.ts";
+import { queueClient } from "#shared/queue/client.ts";
+import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { readQueueUrl } from "#shared/runtime/environment.ts";
+import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
+import { findEdition, sessionsFor } from "#shared/valkey/start-up.ts";
+
+/** A lane of its own: the worker must not take, and fail, what is not this program's. */
+const LANE = `first-execution-${randomUUID()}`;
+const WORKFLOW = {
+  name: "first-execution",
+  tasks: [
+    { id: "first", lane: LANE },
+    { id: "second", lane: LANE, dependsOn: ["first"] },
+  ],
+};
+const PATIENCE_MS = 60_000;
+const LOOK_EVERY_MS = 500;
+
+async function main(): Promise<void> {
+  const faults: string[] = [];
+  const config = readValkeyConfig(process.env, faults);
+  const queueUrl = readQueueUrl(process.env, "COMPLETIONS_QUEUE_URL", faults);
+  const wanted = { edition: readEdition(process.env, faults) };
+  if (faults.length > 0) throw new ConfigurationError(faults);
+
+  const { telemetry } = powertoolsFor("first-execution");
+  const sessions = sessionsFor(config, telemetry, (valkey) =>
+    findEdition(valkey, wanted, () => Promise.resolve(), telemetry),
+  );
+  const { valkey, facts: edition } = await sessions.get();
+  try {
+    const completions = new SqsCompletionSink(queueClient(), queueUrl);
+    const router = new PartitionRouter(config.partitions);
+    const flowId = unwrap(parseFlowId(randomUUID()));
+    const workflow = parseWorkflow(JSON.stringify(WORKFLOW), "first-execution");
+    if (!workflow.ok) throw new ConfigurationError(workflow.faults);
+    const flow = await submitFlow({ valkey, router, completions }, workflow.value, { flowId, edition });
+    console.log(`submitted the flow ${flowId}: ${[...flow.executions.values()].join(", then ")}`);
+
+    const [task] = workflow.value.tasks;
+    const identity = { workerId: "first-execution", instanceId: randomUUID() };
+    if (task === undefined) throw new ConfigurationError(["the flow has no task"]);
+    const worked = await workBatch(
+      { valkey, router, completions, identity },
+      { partition: flow.partition, lane: task.lane },
+      () => Promise.reject(new Error("this execution is to fail")),
+      { limit: 1 },
+    );
+    console.log(`failed ${worked.map(({ id }) => id).join()}, and sent its completion`);
+
+    const second = flow.executions.get("second");
+    if (second === undefined) throw new ConfigurationError(["the flow has no second execution"]);
+    const { core } = router.execKeys(second);
+    const deadline = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const [state] = await valkey.pipelined([command(flow.partition, "hget", core, "public_state")]);
+      if (state?.ok && String(state.value) === "skipped") break;
+      if (Date.now() > deadline)
+        throw new Error(`dispatch did not skip ${second} within a minute: look at its log`);
+      await sleep(LOOK_EVERY_MS);
+    }
+    console.log(`dispatch has skipped ${second}: the deployment works`);
+  } finally {
+    valkey.close();
+  }
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`first-execution: ${messageOf(error)}\n`);
+  process.exitCode = error instanceof ConfigurationError ? 2 : 1;
+}

@@ -1,0 +1,49 @@
+import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
+import { ConfigurationError } from "#shared/errors.ts";
+import { type Environment, isSet, readQueueUrl, readWhole } from "#shared/runtime/environment.ts";
+import { readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
+
+/** What the reconcile function needs to know, from its environment. */
+export interface ReconcileConfig extends ValkeyConfig {
+  readonly completionsQueueUrl: string;
+  /** Swept besides those that the deployment records. */
+  readonly lanes: readonly LaneId[];
+  /** Milliseconds for which an upstream must have ended before dispatch counts as having missed it. */
+  readonly graceMs: number;
+}
+
+const DEFAULT_LANES = "default";
+const DEFAULT_GRACE_SECONDS = 30;
+const MAX_GRACE_SECONDS = 86_400;
+
+/** Reads the configuration; throws one ConfigurationError that names every fault. */
+export function readReconcileConfig(env: Environment): ReconcileConfig {
+  const faults: string[] = [];
+  const graceSeconds = readWhole(
+    env,
+    "RECONCILE_GRACE_SECONDS",
+    0,
+    MAX_GRACE_SECONDS,
+    DEFAULT_GRACE_SECONDS,
+    faults,
+  );
+  const config: ReconcileConfig = {
+    ...readValkeyConfig(env, faults),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
+    lanes: readLanes(env, faults),
+    graceMs: graceSeconds * 1_000,
+  };
+  if (faults.length > 0) throw new ConfigurationError(faults);
+  return config;
+}
+
+/** A lane whose name has a comma, or a space at an end, can only come from the lanes that the deployment records. */
+function readLanes(env: Environment, faults: string[]): LaneId[] {
+  const lanes = new Set<LaneId>();
+  for (const text of (isSet(env, "LANES") ? (env.LANES ?? "") : DEFAULT_LANES).split(",")) {
+    const lane = parseLaneId(text.trim());
+    if (lane.ok) lanes.add(lane.value);
+    else faults.push(`LANES is not a list of lanes with commas between them: ${lane.error.message}`);
+  }
+  return [...lanes];
+}

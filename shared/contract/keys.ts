@@ -1,0 +1,229 @@
+/** Key names of the wire contract (section 3). Every key of a partition shares its hash tag `{fp:N}`. */
+
+import {
+  type AttemptIndex,
+  type EdgeId,
+  type ExecutionId,
+  type FlowId,
+  type LaneId,
+  type Partition,
+  partitionOf,
+} from "#shared/contract/ids.ts";
+
+/** The recorded partition counts. In no partition of its own. */
+export const PARTITION_CONFIG_KEY = "ff:config:partitions";
+/** Ours, not the contract's: the library edition that was last loaded or spoken here. In no partition of its own. */
+export const EDITION_KEY = "ff:config:library_edition";
+/** The lanes in use, where a deployment maintains them. In no partition of its own. */
+export const LANES_KEY = "ff:idx:lanes";
+/** The channel of completion events. */
+export const COMPLETIONS_CHANNEL = "ff:dag:completions";
+
+function tagOf(partition: Partition): string {
+  return `{fp:${partition}}`;
+}
+
+/** Fills an unused KEYS position, so that every key of a call shares its slot. Never read or written. */
+export function noopKey(partition: Partition): string {
+  return `ff:noop:${tagOf(partition)}`;
+}
+
+export function idempotencyKey(partition: Partition, namespace: string, key: string): string {
+  return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;
+}
+
+/** The keys of one execution. */
+export class ExecKeys {
+  readonly partition: Partition;
+  readonly id: ExecutionId;
+  readonly #exec: string;
+
+  constructor(id: ExecutionId) {
+    this.partition = partitionOf(id);
+    this.id = id;
+    this.#exec = `ff:exec:${tagOf(this.partition)}:${id}`;
+  }
+
+  get core(): string {
+    return `${this.#exec}:core`;
+  }
+  get payload(): string {
+    return `${this.#exec}:payload`;
+  }
+  get result(): string {
+    return `${this.#exec}:result`;
+  }
+  /**
+   * The result of one of this execution's upstreams, under this execution's tag: all keys of a call share one slot
+   * (contract, section 6, `ff_resolve_dependency`).
+   */
+  resultOf(upstream: ExecutionId): string {
+    return `ff:exec:${tagOf(this.partition)}:${upstream}:result`;
+  }
+  get policy(): string {
+    return `${this.#exec}:policy`;
+  }
+  get tags(): string {
+    return `${this.#exec}:tags`;
+  }
+  get depsMeta(): string {
+    return `${this.#exec}:deps:meta`;
+  }
+  get depsUnresolved(): string {
+    return `${this.#exec}:deps:unresolved`;
+  }
+  get depsAllEdges(): string {
+    return `${this.#exec}:deps:all_edges`;
+  }
+  dep(edge: EdgeId): string {
+    return `${this.#exec}:dep:${edge}`;
+  }
+  get leaseCurrent(): string {
+    return `${this.#exec}:lease:current`;
+  }
+  get leaseHistory(): string {
+    return `${this.#exec}:lease:history`;
+  }
+  get claimGrant(): string {
+    return `${this.#exec}:claim_grant`;
+  }
+  get attempts(): string {
+    return `${this.#exec}:attempts`;
+  }
+  attempt(index: AttemptIndex): string {
+    return `ff:attempt:${tagOf(this.partition)}:${this.id}:${index}`;
+  }
+  attemptUsage(index: AttemptIndex): string {
+    return `${this.attempt(index)}:usage`;
+  }
+  attemptPolicy(index: AttemptIndex): string {
+    return `${this.attempt(index)}:policy`;
+  }
+  streamMeta(index: AttemptIndex): string {
+    return `ff:stream:${tagOf(this.partition)}:${this.id}:${index}:meta`;
+  }
+  /**
+   * Ours, not the contract's: the `completed_at` of the skip whose cascade the queue has accepted. A key
+   * of its own, so that writing it cannot bring a trimmed record back to life.
+   */
+  get cascade(): string {
+    return `${this.#exec}:cascade`;
+  }
+  /** Ours, not the contract's: held until its deadline by a delivery that publishes what another left unpublished. */
+  get cascadeClaim(): string {
+    return `${this.#exec}:cascade:claim`;
+  }
+  /** Ours, not the contract's: how far the fan-out of a completed execution has come, while it takes several deliveries. */
+  get fanOut(): string {
+    return `${this.#exec}:fan_out`;
+  }
+}
+
+/** The indexes of one lane: zsets of execution ids. */
+export interface LaneKeys {
+  readonly eligible: string;
+  readonly delayed: string;
+  readonly active: string;
+  readonly terminal: string;
+  readonly suspended: string;
+  readonly blockedDependencies: string;
+  readonly blockedBudget: string;
+  readonly blockedQuota: string;
+  readonly blockedRoute: string;
+  readonly blockedOperator: string;
+}
+
+/** The indexes of one partition. */
+export class IndexKeys {
+  readonly partition: Partition;
+  readonly #idx: string;
+  readonly #lanes = new Map<LaneId, LaneKeys>();
+
+  constructor(partition: Partition) {
+    this.partition = partition;
+    this.#idx = `ff:idx:${tagOf(partition)}`;
+  }
+
+  lane(lane: LaneId): LaneKeys {
+    let keys = this.#lanes.get(lane);
+    if (keys === undefined) {
+      const prefix = `${this.#idx}:lane:${lane}`;
+      keys = {
+        eligible: `${prefix}:eligible`,
+        delayed: `${prefix}:delayed`,
+        active: `${prefix}:active`,
+        terminal: `${prefix}:terminal`,
+        suspended: `${prefix}:suspended`,
+        blockedDependencies: `${prefix}:blocked:dependencies`,
+        blockedBudget: `${prefix}:blocked:budget`,
+        blockedQuota: `${prefix}:blocked:quota`,
+        blockedRoute: `${prefix}:blocked:route`,
+        blockedOperator: `${prefix}:blocked:operator`,
+      };
+      this.#lanes.set(lane, keys);
+    }
+    return keys;
+  }
+
+  get leaseExpiry(): string {
+    return `${this.#idx}:lease_expiry`;
+  }
+  get attemptTimeout(): string {
+    return `${this.#idx}:attempt_timeout`;
+  }
+  get executionDeadline(): string {
+    return `${this.#idx}:execution_deadline`;
+  }
+  get suspensionTimeout(): string {
+    return `${this.#idx}:suspension_timeout`;
+  }
+  workerLeases(instance: string): string {
+    return `${this.#idx}:worker:${instance}:leases`;
+  }
+  get allExecutions(): string {
+    return `${this.#idx}:all_executions`;
+  }
+  get flowIndex(): string {
+    return `${this.#idx}:flow_index`;
+  }
+  /** 14-KEYS edition only. */
+  get pendingCancelGroups(): string {
+    return `${this.#idx}:pending_cancel_groups`;
+  }
+}
+
+/** The keys of one flow. */
+export class FlowKeys {
+  readonly partition: Partition;
+  readonly id: FlowId;
+  readonly #flow: string;
+
+  constructor(partition: Partition, id: FlowId) {
+    this.partition = partition;
+    this.id = id;
+    this.#flow = `ff:flow:${tagOf(partition)}:${id}`;
+  }
+
+  get core(): string {
+    return `${this.#flow}:core`;
+  }
+  get members(): string {
+    return `${this.#flow}:members`;
+  }
+  edge(edge: EdgeId): string {
+    return `${this.#flow}:edge:${edge}`;
+  }
+  outgoing(upstream: ExecutionId): string {
+    return `${this.#flow}:out:${upstream}`;
+  }
+  incoming(downstream: ExecutionId): string {
+    return `${this.#flow}:in:${downstream}`;
+  }
+  grant(mutation: string): string {
+    return `${this.#flow}:grant:${mutation}`;
+  }
+  /** 14-KEYS edition only. */
+  edgeGroup(child: ExecutionId): string {
+    return `${this.#flow}:edgegroup:${child}`;
+  }
+}

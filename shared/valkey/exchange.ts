@@ -1,0 +1,91 @@
+/** Sending many commands in bounded pipelines, and taking every reply seriously. */
+
+import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
+import { decodeReply, type Reply } from "#shared/contract/reply.ts";
+import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+
+/** Commands in one pipeline: enough to make the round trip cheap, few enough for the server's buffers. */
+export const CHUNK = 1_000;
+
+/** Groups items in order, each group up to `limit` in weight; a heavier item makes a group of its own. */
+export function* chunked<T>(
+  items: readonly T[],
+  weigh: (item: T) => number = () => 1,
+  limit: number = CHUNK,
+): Generator<T[]> {
+  let chunk: T[] = [];
+  let weight = 0;
+  for (const item of items) {
+    const own = weigh(item);
+    if (chunk.length > 0 && weight + own > limit) {
+      yield chunk;
+      chunk = [];
+      weight = 0;
+    }
+    chunk.push(item);
+    weight += own;
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+/**
+ * Hands over the chunks in order, each while the one before it is still under way, and no more than that.
+ * When one fails no further is sent, and the other one is waited for.
+ */
+export async function inTurn<T>(chunks: Iterable<T>, send: (chunk: T) => Promise<void>): Promise<void> {
+  // Settled results, so that a chunk that fails while the one before it is awaited is no unhandled rejection.
+  let last: Promise<PromiseSettledResult<void>[]> = Promise.resolve([]);
+  for (const chunk of chunks) {
+    const next = Promise.allSettled([send(chunk)]);
+    const [previous] = await last;
+    if (previous?.status === "rejected") {
+      await next;
+      throw previous.reason;
+    }
+    last = next;
+  }
+  const [final] = await last;
+  if (final?.status === "rejected") throw final.reason;
+}
+
+/** Sends one command for each item; values are in the items' order. Throws a ValkeyError. */
+export async function readEach<T>(
+  valkey: Pipelines,
+  items: readonly T[],
+  commandOf: (item: T) => ValkeyCommand,
+): Promise<unknown[]> {
+  const values: unknown[] = [];
+  for (const chunk of chunked(items)) {
+    const results = await valkey.pipelined(chunk.map(commandOf));
+    for (const position of chunk.keys()) values.push(okValue(results[position]));
+  }
+  return values;
+}
+
+/** A command's value. Throws a ValkeyError where the command failed. */
+export function okValue(result: ValkeyResult | undefined): unknown {
+  if (result?.ok) return result.value;
+  const cause = result?.error ?? new Error("the pipeline gave no result for a command");
+  throw new ValkeyError(cause.message, { cause });
+}
+
+/** A function's reply. Throws a ProtocolError where it is none. */
+export function replyOf(value: unknown): Reply {
+  const decoded = decodeReply(value);
+  if (!decoded.ok) throw decoded.error;
+  return decoded.value;
+}
+
+/** A reply that is not a refusal. Throws a RefusedError for one, a ProtocolError for no reply at all. */
+export function doneOf(functionName: string, value: unknown): Extract<Reply, { kind: "done" }> {
+  const reply = replyOf(value);
+  if (reply.kind === "done") return reply;
+  throw refusalError(functionName, reply);
+}
+
+export function refusalError(
+  functionName: string,
+  reply: { readonly code: string; readonly detail: readonly string[] },
+): SluiceError {
+  return new RefusedError(functionName, reply.code, reply.detail);
+}
