@@ -8,5 +8,7 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 60_000,
     teardownTimeout: 20_000,
+    // Most tests wait for servers and processes: more workers than cores keep two cores busy.
+    maxWorkers: 4,
   },
 });

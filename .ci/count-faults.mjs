@@ -8,6 +8,6 @@ import { readFileSync } from "node:fs";
 const [file = "", status = "1"] = process.argv.slice(2);
 const lastLine = readFileSync(file, "utf8").trimEnd().split("\n").at(-1) ?? "";
 const { cases, lost, wrongly_skipped: wronglySkipped, duplicated } = JSON.parse(lastLine);
-const faults = lost + wronglySkipped + duplicated;
+const errors = lost + wronglySkipped + duplicated;
 const isBroken = status !== "0" || !(cases > 0);
-console.log(faults === 0 && !isBroken ? `${cases} 0` : `0 ${Math.max(faults, 1)}`);
+console.log(errors === 0 && !isBroken ? `${cases} 0` : `0 ${Math.max(errors, 1)}`);

@@ -62,31 +62,31 @@ function check(title, file, extra, expected) {
     timeout: GIVE_UP_MS,
   });
   const seconds = (Date.now() - startedAt) / 1_000;
-  const faults = faultsOf(run, expected);
-  if (seconds > LONGEST_SECONDS) faults.push(`it took ${seconds} s`);
-  if (faults.length === 0) passed += 1;
+  const errors = faultsOf(run, expected);
+  if (seconds > LONGEST_SECONDS) errors.push(`it took ${seconds} s`);
+  if (errors.length === 0) passed += 1;
   else failed += 1;
-  console.log(`${faults.length === 0 ? "ok  " : "FAIL"} ${title} (${seconds.toFixed(1)} s)`);
-  for (const fault of faults) console.log(`       ${fault}`);
-  if (faults.length > 0) console.log(run.stderr.replace(/^/gm, "       | "));
+  console.log(`${errors.length === 0 ? "ok  " : "FAIL"} ${title} (${seconds.toFixed(1)} s)`);
+  for (const fault of errors) console.log(`       ${fault}`);
+  if (errors.length > 0) console.log(run.stderr.replace(/^/gm, "       | "));
 }
 
 function faultsOf({ status, signal, stdout }, expected) {
-  const faults = status === 0 ? [] : [`it ended with ${signal ?? `the status ${status}`}`];
+  const errors = status === 0 ? [] : [`it ended with ${signal ?? `the status ${status}`}`];
   const lastLine = stdout.trimEnd().split("\n").at(-1);
   let summary;
   try {
     summary = JSON.parse(lastLine);
   } catch (error) {
-    return [...faults, `the last line is not JSON: ${error.message}: ${lastLine}`];
+    return [...errors, `the last line is not JSON: ${error.message}: ${lastLine}`];
   }
   for (const [name, value] of Object.entries(expected)) {
-    if (summary[name] !== value) faults.push(`${name} is ${summary[name]}, not ${value}`);
+    if (summary[name] !== value) errors.push(`${name} is ${summary[name]}, not ${value}`);
   }
   // One message for each execution; on a slow machine some may be found missing, and be sent once more.
   const { messages } = summary;
   if (!(messages >= expected.tasks && messages <= 2 * expected.tasks)) {
-    faults.push(`messages is ${messages}, and there are ${expected.tasks} executions`);
+    errors.push(`messages is ${messages}, and there are ${expected.tasks} executions`);
   }
-  return faults;
+  return errors;
 }

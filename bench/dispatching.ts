@@ -10,13 +10,13 @@ import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionOptions } from "#local/function-settings.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { type CompletionEvent, entryOf } from "#shared/contract/message.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 
 const MAX_CASCADE_DEPTH = 50;
-/** Dispatches that are measured here succeed: whoever hears a warning has set the scene wrongly. */
+/** Dispatches that are measured here succeed: whoever hears a warning has set the benchFlow wrongly. */
 const TELEMETRY: Telemetry = {
   count: () => undefined,
   info: () => undefined,
@@ -34,12 +34,12 @@ export type Client = Pick<Valkey, "pipelined" | "call">;
 export type Dispatch = (events: readonly CompletionEvent[]) => Promise<void>;
 
 /** Dispatches a batch, and throws where a message of it would come again. */
-export function dispatcher(core: Core, valkey: Client, sink: CompletionSink): Dispatch {
+export function dispatcher(core: Core, valkey: Client, publisher: CompletionPublisher): Dispatch {
   return async (events) => {
-    const faults = await core.dispatch(
+    const errors = await core.dispatch(
       {
         valkey,
-        sink,
+        publisher,
         router: ROUTER,
         edition: 11,
         telemetry: TELEMETRY,
@@ -50,7 +50,7 @@ export function dispatcher(core: Core, valkey: Client, sink: CompletionSink): Di
       },
       events,
     );
-    for (const fault of faults.flat()) throw fault;
+    for (const fault of errors.flat()) throw fault;
   };
 }
 
@@ -63,7 +63,7 @@ export interface Traffic {
 export async function dispatchCounted(
   core: Core,
   valkey: Client,
-  sink: CompletionSink,
+  publisher: CompletionPublisher,
   events: readonly CompletionEvent[],
   expectedRounds: number,
 ): Promise<Traffic> {
@@ -78,7 +78,7 @@ export async function dispatchCounted(
       return valkey.call(name, ...args);
     },
   });
-  await dispatcher(core, counter, sink)(events);
+  await dispatcher(core, counter, publisher)(events);
   expectEqual("round trips", counter.rounds, expectedRounds);
   return { rounds: counter.rounds, commands };
 }

@@ -2,7 +2,7 @@
 
 import { randomUUID } from "node:crypto";
 import { expectEqual } from "#bench/benchmark.ts";
-import { Census } from "#local/census.ts";
+import { FlowStatusCounter } from "#local/flow-status.ts";
 import { type Plan, planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import type { Task, Workflow } from "#sdk/submission/workflow.ts";
@@ -12,7 +12,7 @@ import { type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/
 import type { Completion, CompletionEvent } from "#shared/contract/message.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 
 export const ROUTER = new PartitionRouter();
 const LANE = unwrap(parseLaneId("default"));
@@ -22,7 +22,7 @@ const IDENTITY = { workerId: "bench", instanceId: "bench-1" };
 const RESULT = JSON.stringify({ rows: "x".repeat(1_000) });
 
 /** Keeps what is sent, for a benchmark to deliver itself. */
-export class Outbox implements CompletionSink {
+export class Outbox implements CompletionPublisher {
   readonly sent: Completion[] = [];
 
   send(completions: readonly Completion[]): Promise<SendResult[]> {
@@ -31,7 +31,7 @@ export class Outbox implements CompletionSink {
   }
 }
 
-export interface Scene {
+export interface BenchFlow {
   readonly plan: Plan;
   readonly flowId: FlowId;
 }
@@ -85,16 +85,16 @@ export async function submit(
   valkey: Pipelines,
   workflow: Workflow,
   router: PartitionRouter = ROUTER,
-): Promise<Scene> {
+): Promise<BenchFlow> {
   const flowId = unwrap(parseFlowId(randomUUID()));
   await submitFlow({ valkey, router, completions: new Outbox() }, workflow, { flowId, namespace: NAMESPACE });
   return { flowId, plan: planSubmission(router, workflow, flowId, NAMESPACE) };
 }
 
-/** Has a worker end what is eligible in the scene's partition: its roots. Their completions, as they are sent. */
+/** Has a worker end what is eligible in the benchFlow's partition: its roots. Their completions, as they are sent. */
 export async function endRoots(
   valkey: Pipelines,
-  { plan }: Scene,
+  { plan }: BenchFlow,
   outcome: "success" | "failed",
 ): Promise<readonly Completion[]> {
   const completions = new Outbox();
@@ -120,16 +120,16 @@ export function eventOf({ executionId, flowId, depth, root }: Completion): Compl
 /** Throws unless every execution of the scenes is where it must be: the roots ended, all others in one state. */
 export async function expectChildren(
   valkey: Pipelines,
-  scenes: readonly Scene[],
+  scenes: readonly BenchFlow[],
   state: "eligible" | "skipped" | "blocked",
 ): Promise<void> {
   const children = scenes.flatMap(({ plan }) => plan.tasks.filter(({ incoming }) => incoming.length > 0));
-  const census = new Census(
+  const statusCounter = new FlowStatusCounter(
     valkey,
     ROUTER,
     children.map(({ keys }) => keys.id),
   );
-  const { ended, ready, blocked } = await census.take();
+  const { ended, ready, blocked } = await statusCounter.take();
   const found = { eligible: ready, skipped: ended.skipped, blocked };
   expectEqual(`children that are ${state}`, found[state], children.length);
 }

@@ -7,7 +7,7 @@ import { ensureLibrary } from "#shared/valkey/library.ts";
 
 /** Keys in one pipeline while a dataset is kept or put back. */
 const CHUNK = 2_000;
-/** Setting the scene may take its time. */
+/** Setting the benchFlow may take its time. */
 const COMMAND_TIMEOUT_MS = 120_000;
 
 /** Every key of a server, as DUMP gives it. */
@@ -51,7 +51,7 @@ export class BenchServer implements AsyncDisposable {
     return /valkey_version:(\S+)/.exec(await this.client.info("server"))?.[1] ?? "unknown";
   }
 
-  /** Keeps all keys, to play the same scene more than once. */
+  /** Keeps all keys, to play the same benchFlow more than once. */
   async keep(): Promise<Dataset> {
     const keys: string[] = [];
     for await (const page of this.client.scanStream({ count: CHUNK })) {

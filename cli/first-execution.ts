@@ -15,7 +15,7 @@ import { parseFlowId, unwrap } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readQueueUrl } from "#shared/runtime/environment.ts";
 import { powertoolsFor } from "#shared/runtime/powertools.ts";
 import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
@@ -34,23 +34,23 @@ const PATIENCE_MS = 60_000;
 const LOOK_EVERY_MS = 500;
 
 async function main(): Promise<void> {
-  const faults: string[] = [];
-  const config = readValkeyConfig(process.env, faults);
-  const queueUrl = readQueueUrl(process.env, "COMPLETIONS_QUEUE_URL", faults);
-  const wanted = { edition: readEdition(process.env, faults) };
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  const errors: string[] = [];
+  const config = readValkeyConfig(process.env, errors);
+  const queueUrl = readQueueUrl(process.env, "COMPLETIONS_QUEUE_URL", errors);
+  const wanted = { edition: readEdition(process.env, errors) };
+  if (errors.length > 0) throw new ConfigurationError(errors);
 
   const { telemetry } = powertoolsFor("first-execution");
   const sessions = sessionsFor(config, telemetry, (valkey) =>
     findEdition(valkey, wanted, () => Promise.resolve(), telemetry),
   );
-  const { valkey, facts: edition } = await sessions.get();
+  const { valkey, startupInfo: edition } = await sessions.get();
   try {
-    const completions = new SqsCompletionSink(queueClient(), queueUrl);
+    const completions = new SqsCompletionPublisher(queueClient(), queueUrl);
     const router = new PartitionRouter(config.partitions);
     const flowId = unwrap(parseFlowId(randomUUID()));
     const workflow = parseWorkflow(JSON.stringify(WORKFLOW), "first-execution");
-    if (!workflow.ok) throw new ConfigurationError(workflow.faults);
+    if (!workflow.ok) throw new ConfigurationError(workflow.errors);
     const flow = await submitFlow({ valkey, router, completions }, workflow.value, { flowId, edition });
     console.log(`submitted the flow ${flowId}: ${[...flow.executions.values()].join(", then ")}`);
 

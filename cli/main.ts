@@ -6,7 +6,7 @@
  */
 
 import { Command, CommanderError } from "commander";
-import { ConfigurationError, describeFault, InvalidRequestError, messageOf } from "#shared/errors.ts";
+import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { redriveCommand } from "./redrive.ts";
 
@@ -28,7 +28,7 @@ async function main(): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     const isUsage = error instanceof ConfigurationError || error instanceof InvalidRequestError;
     process.stderr.write(
-      `sluice: ${error instanceof Error && !isUsage ? describeFault(error) : messageOf(error)}\n`,
+      `sluice: ${error instanceof Error && !isUsage ? describeError(error) : messageOf(error)}\n`,
     );
     return isUsage ? 2 : 1;
   }

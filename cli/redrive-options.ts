@@ -24,7 +24,7 @@ export type RequestEvent = Readonly<Record<string, unknown>>;
 
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
 const DURATION = /^(\d{1,9})([smhd]?)$/;
-/** What the event's properties are called here, for faults. */
+/** What the event's properties are called here, for errors. */
 const FLAGS: Readonly<Record<string, string>> = {
   all: "--all",
   error_code: "--error-code",
@@ -63,7 +63,7 @@ export function redriveOptions(command: Command): Command {
     .allowExcessArguments(false);
 }
 
-/** The event that the options ask for. Throws an InvalidRequestError whose faults name the options. */
+/** The event that the options ask for. Throws an InvalidRequestError whose errors name the options. */
 export function requestOf(options: RedriveOptions): RequestEvent {
   const given: RequestEvent = {
     all: options.all,
@@ -76,13 +76,13 @@ export function requestOf(options: RedriveOptions): RequestEvent {
     method: options.method,
   };
   const event = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const faults = [...faultsOf(event), ...localFaults(options)];
-  if (faults.length > 0) throw new InvalidRequestError(faults);
+  const errors = [...faultsOf(event), ...localErrors(options)];
+  if (errors.length > 0) throw new InvalidRequestError(errors);
   return event;
 }
 
 /** The function has queues and a limit of its own. */
-function localFaults(options: RedriveOptions): string[] {
+function localErrors(options: RedriveOptions): string[] {
   if (options.function === undefined) return [];
   return (["from", "to", "maxReplays"] as const)
     .filter((name) => options[name] !== undefined)
@@ -98,7 +98,7 @@ function faultsOf(event: RequestEvent): string[] {
     return [];
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
-    return error.faults.map((fault) =>
+    return error.errors.map((fault) =>
       fault.replace(/"(\w+)"(?:: true)?/g, (text, name: string) => FLAGS[name] ?? text),
     );
   }

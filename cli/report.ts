@@ -8,10 +8,10 @@ export function parseReport(text: string): RedriveReport | undefined {
   if (fields === undefined) return undefined;
   const totals = readTotals(fields);
   const ended = ENDINGS.find((one) => one === fields.ended);
-  const faults: string[] = [];
-  const continuation = parseContinuation(fields.continuation, faults);
+  const errors: string[] = [];
+  const continuation = parseContinuation(fields.continuation, errors);
   const { done, dry_run: dryRun, method } = fields;
-  if (totals === undefined || ended === undefined || faults.length > 0) return undefined;
+  if (totals === undefined || ended === undefined || errors.length > 0) return undefined;
   if (typeof done !== "boolean" || typeof dryRun !== "boolean" || done === (continuation !== undefined)) {
     return undefined;
   }

@@ -23,8 +23,8 @@ export interface PollerOptions {
   readonly batchSize?: number;
   /** How long a receive waits for a first message; SQS' greatest, 20, when left out. */
   readonly longPollSeconds?: number;
-  /** Hears of every batch that failed as a whole, and of faults of the queue. */
-  readonly onFault: (fault: string) => void;
+  /** Hears of every batch that failed as a whole, and of errors of the queue. */
+  readonly onError: (fault: string) => void;
 }
 
 export interface PollerCounts {
@@ -97,7 +97,7 @@ export class Poller {
         if (messages.length > 0) await this.#deliver(messages, environment);
       } catch (error) {
         if (this.#stopping.signal.aborted) return;
-        this.#options.onFault(`the queue failed: ${messageOf(error)}`);
+        this.#options.onError(`the queue failed: ${messageOf(error)}`);
         await pause(PAUSE_AFTER_FAULT_MS, this.#stopping.signal);
       }
     }
@@ -146,7 +146,7 @@ export class Poller {
     } catch (error) {
       reason = messageOf(error);
     }
-    this.#options.onFault(`a batch of ${ids.size} failed: ${reason}`);
+    this.#options.onError(`a batch of ${ids.size} failed: ${reason}`);
     return ids;
   }
 
@@ -164,7 +164,7 @@ export class Poller {
     const refused = response.Failed ?? [];
     this.#done += messages.length - refused.length;
     // Not lost: it comes again, and the function has to bear that.
-    for (const { Code: code } of refused) this.#options.onFault(`a message was not deleted: ${code}`);
+    for (const { Code: code } of refused) this.#options.onError(`a message was not deleted: ${code}`);
   }
 }
 

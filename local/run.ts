@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Census, type Standing } from "#local/census.ts";
-import { LastResort } from "#local/reconciler.ts";
+import { type FlowStatus, FlowStatusCounter } from "#local/flow-status.ts";
+import { IdleReconciler } from "#local/idle-reconciler.ts";
 import type { Stack } from "#local/stack.ts";
 import { Workers } from "#local/workers.ts";
 import type { Assignment } from "#local/workflow-file.ts";
@@ -26,7 +26,7 @@ export interface RunProgress {
 export interface RunResult {
   readonly flowId: FlowId;
   readonly submission: Submission;
-  readonly standing: Standing;
+  readonly status: FlowStatus;
   readonly unfinished: number;
   /** Messages that the queue gave up. */
   readonly deadLetters: number;
@@ -55,7 +55,7 @@ export async function runWorkflow(
   router: PartitionRouter,
   { workflow, failing }: Assignment,
   signal: AbortSignal,
-  events: { onProgress: (progress: RunProgress) => void; onFault: (fault: string) => void },
+  events: { onProgress: (progress: RunProgress) => void; onError: (fault: string) => void },
 ): Promise<RunResult> {
   const startedAt = performance.now();
   const flowId = unwrap(parseFlowId(randomUUID()));
@@ -76,14 +76,14 @@ export async function runWorkflow(
     lanes,
     count: WORKERS,
     run: (execution) => Promise.resolve(simulate(execution, submission, failing)),
-    onFault: events.onFault,
+    onError: events.onError,
   });
   workers.start();
   try {
-    const census = new Census(stack.valkey, router, submission.tasks.keys());
-    const lastResort = new LastResort(stack.reconcile, events.onFault);
-    const standing = await watch(stack, workers, census, lastResort, signal, ({ ended }) => {
-      const done = tasks - census.unfinished;
+    const statusCounter = new FlowStatusCounter(stack.valkey, router, submission.tasks.keys());
+    const idleReconciler = new IdleReconciler(stack.reconcile, events.onError);
+    const status = await watch(stack, workers, statusCounter, idleReconciler, signal, ({ ended }) => {
+      const done = tasks - statusCounter.unfinished;
       const { messages } = stack.poller.counts;
       events.onProgress({
         phase: "running",
@@ -96,7 +96,14 @@ export async function runWorkflow(
     });
     const { visible } = await stack.queue.counts(stack.queue.deadLetterQueueUrl);
     const seconds = Math.round(performance.now() - startedAt) / 1_000;
-    return { flowId, submission, standing, unfinished: census.unfinished, deadLetters: visible, seconds };
+    return {
+      flowId,
+      submission,
+      status,
+      unfinished: statusCounter.unfinished,
+      deadLetters: visible,
+      seconds,
+    };
   } finally {
     await workers.stop();
   }
@@ -128,34 +135,34 @@ function simulate({ id }: Execution, { tasks }: Submission, failing: ReadonlySet
 async function watch(
   stack: Stack,
   workers: Workers,
-  census: Census,
-  lastResort: LastResort,
+  statusCounter: FlowStatusCounter,
+  idleReconciler: IdleReconciler,
   signal: AbortSignal,
-  onStanding: (standing: Standing) => void,
-): Promise<Standing> {
+  onStatus: (status: FlowStatus) => void,
+): Promise<FlowStatus> {
   let seen = "";
   let changedAt = performance.now();
   for (;;) {
-    const standing = await census.take();
+    const status = await statusCounter.take();
     const counts = await stack.queue.counts(stack.queue.queueUrl);
     signal.throwIfAborted();
-    onStanding(standing);
+    onStatus(status);
     const isQueueEmpty = counts.visible + counts.inFlight + counts.delayed === 0;
     const isQuiet = isQueueEmpty && !workers.isBusy;
-    if (census.unfinished === 0 && isQuiet) return standing;
-    const state = JSON.stringify([standing, stack.poller.counts]);
+    if (statusCounter.unfinished === 0 && isQuiet) return status;
+    const state = JSON.stringify([status, stack.poller.counts]);
     if (state !== seen) {
       seen = state;
       changedAt = performance.now();
     }
     // A retry has its time, however far off: to wait for it is no standstill.
-    if (standing.delayed > 0) changedAt = performance.now();
+    if (status.delayed > 0) changedAt = performance.now();
     const stillFor = performance.now() - changedAt;
-    const isOver = isQueueEmpty && standing.ready === 0;
-    const patienceMs = standing.active === 0 ? STILL_MS : LOST_LEASE_MS;
-    if (stillFor > STUCK_MS) return standing;
+    const isOver = isQueueEmpty && status.ready === 0;
+    const patienceMs = status.active === 0 ? STILL_MS : LOST_LEASE_MS;
+    if (stillFor > STUCK_MS) return status;
     if (isOver && stillFor > patienceMs) {
-      if (!(await lastResort.setsInMotion(standing))) return standing;
+      if (!(await idleReconciler.run(status))) return status;
       // What it has set in motion may not be seen at once.
       changedAt = performance.now();
     }

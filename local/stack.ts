@@ -7,16 +7,16 @@ import { fileURLToPath } from "node:url";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionRuntime } from "#local/function-settings.ts";
+import { GRACE_SECONDS, type ReconcileFunction } from "#local/idle-reconciler.ts";
 import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 import type { StartQueueServer } from "#local/queue-server.ts";
-import { GRACE_SECONDS, type ReconcileFunction } from "#local/reconciler.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
@@ -33,7 +33,7 @@ const VISIBILITY_TIMEOUT_SECONDS = 12;
 export interface StackOptions {
   readonly router: PartitionRouter;
   readonly maxCascadeDepth: number;
-  readonly onFault: (fault: string) => void;
+  readonly onError: (fault: string) => void;
   readonly visibilityTimeoutSeconds?: number;
   /** Which SQS, and what the functions run on; as `startQueue` and `FunctionProcess` have it when left out. */
   readonly queueServer?: StartQueueServer;
@@ -45,7 +45,7 @@ export interface Stack extends AsyncDisposable {
   readonly server: ValkeyServer;
   readonly valkey: Valkey;
   readonly queue: LocalQueue;
-  readonly completions: CompletionSink;
+  readonly completions: CompletionPublisher;
   readonly poller: Poller;
   readonly functions: readonly FunctionProcess[];
   /** Swept when somebody asks: here it has no schedule. */
@@ -72,7 +72,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const valkey = parts.adopt(
     new Valkey(
       { url: server.url, cluster: false },
-      { onConnectionError: (error) => options.onFault(`Valkey: ${error.message}`) },
+      { onConnectionError: (error) => options.onError(`Valkey: ${error.message}`) },
     ),
     (client) => client.close(),
   );
@@ -103,7 +103,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       queueUrl: queue.queueUrl,
       longPollSeconds: queue.longPollSeconds,
       environments: functions,
-      onFault: options.onFault,
+      onError: options.onError,
     }),
     (made) => made.stop(),
   );
@@ -114,7 +114,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     server,
     valkey,
     queue,
-    completions: new SqsCompletionSink(client, queue.queueUrl),
+    completions: new SqsCompletionPublisher(client, queue.queueUrl),
     poller,
     functions,
     reconcile,

@@ -17,7 +17,7 @@ import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 
-const FAULTS_SHOWN = 10;
+const ERRORS_SHOWN = 10;
 
 async function main(): Promise<number> {
   const parsed = parseOptions(
@@ -44,10 +44,10 @@ async function run(
 ): Promise<number> {
   const output = json ? process.stderr : process.stdout;
   const progress = new ProgressLine(output);
-  let faults = 0;
-  const onFault = (fault: string) => {
-    faults += 1;
-    if (faults <= FAULTS_SHOWN) progress.note(`  ! ${fault}`);
+  let errors = 0;
+  const onError = (fault: string) => {
+    errors += 1;
+    if (errors <= ERRORS_SHOWN) progress.note(`  ! ${fault}`);
   };
   const maxCascadeDepth = readMaxCascadeDepth();
   const router = new PartitionRouter();
@@ -55,7 +55,7 @@ async function run(
   await using stack = await startStack({
     router,
     maxCascadeDepth,
-    onFault,
+    onError,
     queueServer: () => queueServerFor(sqs, note),
     runtime,
   });
@@ -63,7 +63,7 @@ async function run(
   if (sqs !== DEFAULT_QUEUE) note(`queue: ${stack.queue.description}`);
   const result = await runWorkflow(stack, router, assignment, signal, {
     onProgress: (now) => progress.show(now),
-    onFault,
+    onError,
   });
   const { counts } = stack.poller;
   const summary = summaryOf(result, counts);
@@ -72,7 +72,7 @@ async function run(
   if (!isComplete) {
     for (const reason of reasonsOf(result, counts, maxCascadeDepth)) progress.note(`  ! ${reason}`);
   }
-  if (!isComplete || faults > 0) {
+  if (!isComplete || errors > 0) {
     stack.keepLog();
     progress.note(`  what the function wrote is in ${stack.logFile}`);
   }

@@ -19,7 +19,7 @@ export interface Summary {
 }
 
 export function summaryOf(result: RunResult, counts: PollerCounts): Summary {
-  const { success, failed, cancelled, expired, skipped } = result.standing.ended;
+  const { success, failed, cancelled, expired, skipped } = result.status.ended;
   return {
     flow_id: result.flowId,
     tasks: result.submission.taskCount,
@@ -47,11 +47,11 @@ export function describe(name: string, summary: Summary): string {
 
 /** Why a run did not come to its end, as far as that can be known from outside. Never empty. */
 export function reasonsOf(
-  { standing, deadLetters }: RunResult,
+  { status, deadLetters }: RunResult,
   counts: PollerCounts,
   maxCascadeDepth: number,
 ): string[] {
-  const { ready, active, blocked } = standing;
+  const { ready, active, blocked } = status;
   const reasons = [`nothing moves any more: ${ready} ready, ${active} active, ${blocked} blocked`];
   if (counts.maxDepth > maxCascadeDepth) {
     reasons.push(

@@ -5,18 +5,18 @@ import type { Pipelines } from "#shared/contract/command.ts";
 import type { LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 
 export interface WorkersOptions {
   readonly valkey: Pipelines;
-  readonly completions: CompletionSink;
+  readonly completions: CompletionPublisher;
   readonly router: PartitionRouter;
   readonly partition: Partition;
   readonly lanes: readonly LaneId[];
   /** How many workers there are; each looks into every lane. */
   readonly count: number;
   readonly run: Run;
-  readonly onFault: (fault: string) => void;
+  readonly onError: (fault: string) => void;
 }
 
 /** Executions that one worker takes at once. */
@@ -59,7 +59,7 @@ export class Workers {
       try {
         for (const lane of this.#options.lanes) worked += await this.#workOn(lane, identity);
       } catch (error) {
-        this.#options.onFault(`a worker failed: ${messageOf(error)}`);
+        this.#options.onError(`a worker failed: ${messageOf(error)}`);
         idle = PAUSE_AFTER_FAULT_MS;
       } finally {
         this.#busy -= 1;

@@ -24,7 +24,7 @@ export async function readAssignment({ workflow: file, fail }: StartOptions): Pr
   const path = file ?? EXAMPLE;
   const source = file ?? relative(process.cwd(), EXAMPLE);
   const parsed = parseWorkflow(await read(path), source);
-  if (!parsed.ok) throw new ConfigurationError(parsed.faults);
+  if (!parsed.ok) throw new ConfigurationError(parsed.errors);
   const failing = new Set(fail ?? (file === undefined ? EXAMPLE_FAILS : []));
   const known = new Set(parsed.value.tasks.map(({ id }) => id));
   const unknown = [...failing].filter((id) => !known.has(id));

@@ -14,14 +14,14 @@ export interface RelayConfig {
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readRelayConfig(env: Environment): RelayConfig {
-  const faults: string[] = [];
-  const valkey = readValkey(env, faults);
+  const errors: string[] = [];
+  const valkey = readValkey(env, errors);
   const config: RelayConfig = {
     valkey: valkey.auth?.kind === "iam" ? withCredentials(valkey, valkey.auth) : valkey,
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
     healthFile: env.RELAY_HEALTH_FILE || undefined,
   };
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  if (errors.length > 0) throw new ConfigurationError(errors);
   return config;
 }
 

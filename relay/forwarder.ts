@@ -2,13 +2,13 @@ import { growingPause, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 
 /** Entries of one SendMessageBatch: with fewer it is worth waiting a moment for more. */
 const BATCH = 10;
 const LINGER_MS = 10;
-/** Handed to the sink together: some batches, which it sends at the same time. */
+/** Handed to the publisher together: some batches, which it sends at the same time. */
 const AT_ONCE = 400;
 /** Completions that wait while the queue is away: some 50 MB. */
 const CAPACITY = 100_000;
@@ -18,7 +18,7 @@ const FIRST_PAUSE_MS = 200;
 const LONGEST_PAUSE_MS = 10_000;
 
 export interface ForwarderPorts {
-  readonly sink: CompletionSink;
+  readonly publisher: CompletionPublisher;
   readonly tally: Tally;
   readonly log: Log;
   /** Completions that may wait; 100,000 unless given. */
@@ -72,7 +72,10 @@ export class Forwarder {
       await this.#untilDue();
       if (this.#waiting.length === 0 || Date.now() >= this.#deadlineMs) return;
       const sent = this.#waiting.splice(0, AT_ONCE);
-      const results = await this.#ports.sink.send(sent, Math.min(Date.now() + SEND_MS, this.#deadlineMs));
+      const results = await this.#ports.publisher.send(
+        sent,
+        Math.min(Date.now() + SEND_MS, this.#deadlineMs),
+      );
       const refused = this.#takeBack(sent, results);
       failures = refused ? failures + 1 : 0;
       if (refused) await this.#pauseAfter(failures);

@@ -13,7 +13,7 @@ import { pause } from "#relay/pause.ts";
 import { Relay } from "#relay/relay.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 
@@ -63,7 +63,7 @@ async function run({ valkey, completionsQueueUrl, healthFile }: RelayConfig): Pr
   const client = queueClient();
   const relay = new Relay({
     address: valkey,
-    sink: new SqsCompletionSink(client, completionsQueueUrl),
+    publisher: new SqsCompletionPublisher(client, completionsQueueUrl),
     log: logger,
   });
   const counts = () => ({ ...relay.tally, waiting: relay.waiting, nodes: relay.live });

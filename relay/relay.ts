@@ -3,13 +3,13 @@ import { Forwarder } from "#relay/forwarder.ts";
 import { readPublished } from "#relay/published.ts";
 import { Subscriptions } from "#relay/subscriptions.ts";
 import { newTally, type Tally } from "#relay/tally.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 export interface RelayPorts {
   readonly address: ValkeyAddress;
-  readonly sink: CompletionSink;
+  readonly publisher: CompletionPublisher;
   readonly log: Log;
   /** Completions that may wait for the queue; 100,000 unless given. */
   readonly capacity?: number;
@@ -24,11 +24,11 @@ export class Relay {
   /** One server delivers an event once. */
   readonly #duplicates: Duplicates | undefined;
 
-  constructor({ address, sink, log, ...settings }: RelayPorts) {
+  constructor({ address, publisher, log, ...settings }: RelayPorts) {
     const { tally } = this;
     this.#log = log;
     this.#duplicates = address.cluster ? new Duplicates() : undefined;
-    this.#forwarder = new Forwarder({ sink, tally, log, ...settings });
+    this.#forwarder = new Forwarder({ publisher, tally, log, ...settings });
     this.#subscriptions = new Subscriptions({
       address,
       tally,

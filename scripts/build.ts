@@ -70,7 +70,7 @@ export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<s
 }
 
 function check(bundles: ReadonlyMap<string, Contents>): void {
-  const faults = [
+  const errors = [
     ...[...bundles].flatMap(([name, contents]) =>
       unexplained(contents).map(
         (one) => `${name} contains ${one}, and scripts/build/parts.ts does not say why`,
@@ -78,7 +78,7 @@ function check(bundles: ReadonlyMap<string, Contents>): void {
     ),
     ...unused([...bundles.values()]).map((module) => `nothing imports ${module}, which is to be replaced`),
   ];
-  if (faults.length > 0) throw new Error(faults.join("\n"));
+  if (errors.length > 0) throw new Error(errors.join("\n"));
 }
 
 async function write(folder: string, files: ReadonlyMap<string, Uint8Array>): Promise<void> {

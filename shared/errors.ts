@@ -10,16 +10,16 @@ export abstract class SluiceError extends Error {
   abstract readonly retryable: boolean;
 }
 
-/** The environment or the deployment is set up wrongly; `faults` names every one of them. */
+/** The environment or the deployment is set up wrongly; `errors` names every one of them. */
 export class ConfigurationError extends SluiceError {
   override readonly name = "ConfigurationError";
   override readonly code = "invalid_configuration";
   override readonly retryable = false;
-  readonly faults: readonly string[];
+  readonly errors: readonly string[];
 
-  constructor(faults: readonly string[]) {
-    super(listed(faults));
-    this.faults = faults;
+  constructor(errors: readonly string[]) {
+    super(listed(errors));
+    this.errors = errors;
   }
 }
 
@@ -80,16 +80,16 @@ export class QueueError extends SluiceError {
   override readonly retryable = true;
 }
 
-/** A request of an operator that cannot be meant; `faults` names everything that is wrong with it. */
+/** A request of an operator that cannot be meant; `errors` names everything that is wrong with it. */
 export class InvalidRequestError extends SluiceError {
   override readonly name = "InvalidRequestError";
   override readonly code = "invalid_request";
   override readonly retryable = false;
-  readonly faults: readonly string[];
+  readonly errors: readonly string[];
 
-  constructor(faults: readonly string[]) {
-    super(listed(faults));
-    this.faults = faults;
+  constructor(errors: readonly string[]) {
+    super(listed(errors));
+    this.errors = errors;
   }
 }
 
@@ -131,8 +131,8 @@ export class OutOfTimeError extends SluiceError {
   override readonly retryable = true;
 }
 
-function listed(faults: readonly string[]): string {
-  return faults.length === 1 ? String(faults[0]) : `${faults.length} faults:\n  - ${faults.join("\n  - ")}`;
+function listed(errors: readonly string[]): string {
+  return errors.length === 1 ? String(errors[0]) : `${errors.length} errors:\n  - ${errors.join("\n  - ")}`;
 }
 
 /** The text of anything that was thrown. */
@@ -141,7 +141,7 @@ export function messageOf(thrown: unknown): string {
 }
 
 /** An error with the chain of its causes, on one line. */
-export function describeFault(error: Error): string {
+export function describeError(error: Error): string {
   const cause = error.cause === undefined ? "" : `: ${messageOf(error.cause)}`;
   return `${error.name}: ${error.message}${cause}`;
 }

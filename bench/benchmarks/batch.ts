@@ -3,12 +3,12 @@ import { dispatchCounted, dispatcher } from "#bench/dispatching.ts";
 import { alternate, median, timed } from "#bench/measure.ts";
 import { atLeast } from "#bench/report.ts";
 import {
+  type BenchFlow,
   endRoots,
   eventOf,
   expectChildren,
   Outbox,
   ROUTER,
-  type Scene,
   star,
   submit,
 } from "#bench/scenes.ts";
@@ -28,14 +28,14 @@ export const batch: Benchmark = {
   notShown: "several processes at once, and what receiving and deleting the messages takes",
   async run({ core, quick, note }) {
     const [batches, rounds] = quick ? [2, 1] : [30, 15];
-    note("setting the scene");
+    note("setting the benchFlow");
     await using server = await BenchServer.start();
-    const scenes: Scene[] = [];
+    const scenes: BenchFlow[] = [];
     const events: CompletionEvent[] = [];
     for (let number = 0; number < batches * BATCH; number += 1) {
-      const scene = await submit(server.valkey, star(1 + (number % MOST_EDGES)));
-      scenes.push(scene);
-      for (const completion of await endRoots(server.valkey, scene, "success"))
+      const benchFlow = await submit(server.valkey, star(1 + (number % MOST_EDGES)));
+      scenes.push(benchFlow);
+      for (const completion of await endRoots(server.valkey, benchFlow, "success"))
         events.push(eventOf(completion));
     }
     const kept = await server.keep();

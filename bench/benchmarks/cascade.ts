@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Benchmark, expectEqual, WrongEndError } from "#bench/benchmark.ts";
 import { atLeast, atMost, type Row } from "#bench/report.ts";
-import { endRoots, expectChildren, ROUTER, type Scene, submit, tree } from "#bench/scenes.ts";
+import { type BenchFlow, endRoots, expectChildren, ROUTER, submit, tree } from "#bench/scenes.ts";
 import { type Stack, startStack } from "#local/stack.ts";
 import { command } from "#shared/contract/command.ts";
 
@@ -12,7 +12,7 @@ const POLL_MS = 5;
 const DEADLINE_MS = 600_000;
 
 /** Waits until everything has ended and the queue is empty. */
-async function untilOver({ valkey, queue }: Stack, { plan }: Scene): Promise<void> {
+async function untilOver({ valkey, queue }: Stack, { plan }: BenchFlow): Promise<void> {
   const lane = plan.tasks[0]?.task.lane;
   if (lane === undefined) return;
   const { partition } = plan.flow;
@@ -30,18 +30,18 @@ async function measure(size: number): Promise<{ seconds: number; maxDepth: numbe
   await using stack = await startStack({
     router: ROUTER,
     maxCascadeDepth: 50,
-    onFault: (fault) => {
+    onError: (fault) => {
       throw new WrongEndError(fault);
     },
     visibilityTimeoutSeconds: 60,
   });
-  const scene = await submit(stack.valkey, tree(size));
-  const completions = await endRoots(stack.valkey, scene, "failed");
+  const benchFlow = await submit(stack.valkey, tree(size));
+  const completions = await endRoots(stack.valkey, benchFlow, "failed");
   const begun = performance.now();
   await stack.completions.send(completions);
-  await untilOver(stack, scene);
+  await untilOver(stack, benchFlow);
   const seconds = (performance.now() - begun) / 1_000;
-  await expectChildren(stack.valkey, [scene], "skipped");
+  await expectChildren(stack.valkey, [benchFlow], "skipped");
   const { messages, deliveries, maxDepth } = stack.poller.counts;
   expectEqual("messages", messages, size + 1);
   return { seconds, deliveries, maxDepth };

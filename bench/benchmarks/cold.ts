@@ -20,8 +20,8 @@ export const cold: Benchmark = {
   async run({ quick }) {
     const rounds = quick ? 2 : 31;
     await using server = await BenchServer.start();
-    const scene = await submit(server.valkey, star(1));
-    const event = sqsEventOf(await endRoots(server.valkey, scene, "success"));
+    const benchFlow = await submit(server.valkey, star(1));
+    const event = sqsEventOf(await endRoots(server.valkey, benchFlow, "success"));
     const folder = await mkdtemp(join(tmpdir(), "sluice-bench-"));
     const options = functionOptions({ name: "dispatch", valkeyUrl: server.url });
     const times = { ours: [] as StartTimes[], empty: [] as StartTimes[] };
@@ -38,7 +38,7 @@ export const cold: Benchmark = {
     } finally {
       await rm(folder, { recursive: true, force: true });
     }
-    await expectChildren(server.valkey, [scene], "eligible");
+    await expectChildren(server.valkey, [benchFlow], "eligible");
     const ready = median(times.ours.map(({ readyMs }) => readyMs));
     const emptyReady = median(times.empty.map(({ readyMs }) => readyMs));
     const answer = median(times.ours.map(({ answerMs }) => answerMs));

@@ -3,13 +3,13 @@ import type { SQSClient } from "@aws-sdk/client-sqs";
 import { type BenchContext, type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { dispatchCounted, functionOptions } from "#bench/dispatching.ts";
 import type { Row } from "#bench/report.ts";
-import { endRoots, eventOf, expectChildren, Outbox, type Scene, star, submit } from "#bench/scenes.ts";
+import { type BenchFlow, endRoots, eventOf, expectChildren, Outbox, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import { startQueue } from "#local/queue.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 
 const EDGES = [1, 10, 100];
 const BATCH = 10;
@@ -33,12 +33,12 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
   const executions = quick ? 20 : 200;
   await using server = await BenchServer.start();
   await using queue = await startQueue({ visibilityTimeoutSeconds: 60 });
-  const scenes: Scene[] = [];
+  const scenes: BenchFlow[] = [];
   const completions: Completion[] = [];
   for (let number = 0; number < executions; number += 1) {
-    const scene = await submit(server.valkey, star(edges));
-    scenes.push(scene);
-    completions.push(...(await endRoots(server.valkey, scene, "success")));
+    const benchFlow = await submit(server.valkey, star(edges));
+    scenes.push(benchFlow);
+    completions.push(...(await endRoots(server.valkey, benchFlow, "success")));
   }
   const kept = await server.keep();
   const first = completions.slice(0, BATCH).map(eventOf);
@@ -49,7 +49,7 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
   const [sender, receiver] = [queue.client(), queue.client()];
   for (const client of [sender, receiver]) clients.defer(() => client.destroy());
   const [sends, receives] = [countRequests(sender), countRequests(receiver)];
-  const sent = await new SqsCompletionSink(sender, queue.queueUrl).send(completions);
+  const sent = await new SqsCompletionPublisher(sender, queue.queueUrl).send(completions);
   expectEqual("messages sent", sent.filter(({ ok }) => ok).length, executions);
 
   let logBytes = 0;
@@ -81,7 +81,7 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
         },
       },
     ],
-    onFault: (fault) => {
+    onError: (fault) => {
       throw new Error(fault);
     },
   });

@@ -20,8 +20,8 @@ const JUDGED = 1_000;
 
 async function measure({ core, quick }: BenchContext, children: number, rounds: number): Promise<Row> {
   await using server = await BenchServer.start();
-  const scene = await submit(server.valkey, star(children));
-  const events = (await endRoots(server.valkey, scene, "success")).map(eventOf);
+  const benchFlow = await submit(server.valkey, star(children));
+  const events = (await endRoots(server.valkey, benchFlow, "success")).map(eventOf);
   const kept = await server.keep();
   await using far = await startNetwork(server.url, DELAY_MS);
   await using near = await startNetwork(server.url, 0);
@@ -37,7 +37,7 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
   const playing = (play: () => Promise<unknown>) => async (): Promise<number> => {
     await server.putBack(kept);
     const ms = await timed(play);
-    await expectChildren(server.valkey, [scene], "eligible");
+    await expectChildren(server.valkey, [benchFlow], "eligible");
     return ms;
   };
   const [dispatchFar, dispatchNear] = [dispatcherAt(far.url), dispatcherAt(near.url)];

@@ -25,16 +25,16 @@ const ONE_WINDOW = 2_048;
 
 async function measure({ core, quick }: BenchContext, children: number, rounds: number): Promise<Row> {
   await using server = await BenchServer.start();
-  const scene = await submit(server.valkey, star(children));
-  const completions = await endRoots(server.valkey, scene, "success");
+  const benchFlow = await submit(server.valkey, star(children));
+  const completions = await endRoots(server.valkey, benchFlow, "success");
   const events = completions.map(eventOf);
   const kept = await server.keep();
   using resources = new DisposableStack();
   const valkey = new core.Valkey({ url: server.url, cluster: false }, { onConnectionError: raise });
   resources.defer(() => valkey.close());
   await using fn = startFunction({ name: "dispatch", valkeyUrl: server.url });
-  const sink = new Outbox();
-  const dispatch = dispatcher(core, valkey, sink);
+  const publisher = new Outbox();
+  const dispatch = dispatcher(core, valkey, publisher);
   const functionMs: number[] = [];
   const callMs: number[] = [];
   const processorMs: number[] = [];
@@ -46,7 +46,7 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
       const ms = await timed(() => dispatch(events));
       callMs.push((await server.commandTime("fcall")).micros / 1_000);
       processorMs.push(((await server.processorMicros()) - processor) / 1_000);
-      await expectChildren(server.valkey, [scene], "eligible");
+      await expectChildren(server.valkey, [benchFlow], "eligible");
       return ms;
     },
     sequential: async () => {
@@ -54,13 +54,13 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
       const ms = await timed(async () => {
         for (const event of events) await dispatchSequentially(server.client, ROUTER, event);
       });
-      await expectChildren(server.valkey, [scene], "eligible");
+      await expectChildren(server.valkey, [benchFlow], "eligible");
       return ms;
     },
     function: async () => {
       await server.putBack(kept);
       const ms = await timed(() => invoke(fn, completions));
-      await expectChildren(server.valkey, [scene], "eligible");
+      await expectChildren(server.valkey, [benchFlow], "eligible");
       functionMs.push(ms);
       return ms;
     },
@@ -68,9 +68,9 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
   await server.putBack(kept);
   const traffic =
     children <= ONE_WINDOW
-      ? await dispatchCounted(core, valkey, sink, events, 4)
+      ? await dispatchCounted(core, valkey, publisher, events, 4)
       : { rounds: 0, commands: 0 };
-  expectEqual("published completions", sink.sent.length, 0);
+  expectEqual("published completions", publisher.sent.length, 0);
   const bound = median(callMs);
   return {
     what: `${children} children`,

@@ -1,7 +1,7 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { median } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { endRoots, type Scene, star, submit } from "#bench/scenes.ts";
+import { type BenchFlow, endRoots, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
@@ -23,10 +23,10 @@ interface Situation {
 }
 
 /** The calls for the first root's edge to every child. */
-function callsOf({ plan }: Scene, outcome: TerminalOutcome): ValkeyCommand[] {
+function callsOf({ plan }: BenchFlow, outcome: TerminalOutcome): ValkeyCommand[] {
   const { flow, index, tasks } = plan;
   const root = tasks.find(({ incoming }) => incoming.length === 0);
-  if (root === undefined) throw new Error("the scene has no root");
+  if (root === undefined) throw new Error("the benchFlow has no root");
   return root.outgoing.map(({ edge, child }) =>
     resolveDependency(
       11,
@@ -46,12 +46,12 @@ function callsOf({ plan }: Scene, outcome: TerminalOutcome): ValkeyCommand[] {
 }
 
 async function situations(server: BenchServer, children: number): Promise<Situation[]> {
-  const scene = async (options: Parameters<typeof star>[1] = {}): Promise<Scene> => {
+  const benchFlow = async (options: Parameters<typeof star>[1] = {}): Promise<BenchFlow> => {
     const made = await submit(server.valkey, star(children, options));
     await endRoots(server.valkey, made, "success");
     return made;
   };
-  const last = await scene();
+  const last = await benchFlow();
   return [
     {
       what: "a plain FCALL of one HGET",
@@ -69,7 +69,7 @@ async function situations(server: BenchServer, children: number): Promise<Situat
     },
     {
       what: "satisfied, more to come",
-      commands: callsOf(await scene({ roots: 2 }), "success"),
+      commands: callsOf(await benchFlow({ roots: 2 }), "success"),
       reply: "satisfied",
     },
     {
@@ -80,10 +80,10 @@ async function situations(server: BenchServer, children: number): Promise<Situat
     },
     {
       what: "satisfied, the last one, with data",
-      commands: callsOf(await scene({ dataPassing: true }), "success"),
+      commands: callsOf(await benchFlow({ dataPassing: true }), "success"),
       reply: "satisfied",
     },
-    { what: "impossible", commands: callsOf(await scene(), "failed"), reply: "impossible" },
+    { what: "impossible", commands: callsOf(await benchFlow(), "failed"), reply: "impossible" },
   ];
 }
 
@@ -117,7 +117,7 @@ export const lua: Benchmark = {
     for (let round = 0; round <= rounds; round += 1) {
       await server.putBack(kept);
       for (const [index, situation] of all.entries()) {
-        // The last one of a scene is read by the plain call before it is resolved, in every round alike.
+        // The last one of a benchFlow is read by the plain call before it is resolved, in every round alike.
         const spent = await play(server, situation);
         if (round > 0) micros[index]?.push(spent);
       }

@@ -3,7 +3,7 @@ import { invoke, startFunction } from "#bench/dispatching.ts";
 import { slope, timed } from "#bench/measure.ts";
 import { memoryOf } from "#bench/memory-of.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { endRoots, expectChildren, type Scene, star, submit } from "#bench/scenes.ts";
+import { type BenchFlow, endRoots, expectChildren, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import type { Completion } from "#shared/contract/message.ts";
 
@@ -25,12 +25,12 @@ async function fanOut({ quick, note }: BenchContext): Promise<Row> {
   const children = quick ? QUICK_FAN_OUT : FAN_OUT;
   note(`a fan-out of ${children}`);
   await using server = await BenchServer.start();
-  const scene = await submit(server.valkey, star(children));
-  const completions = await endRoots(server.valkey, scene, "success");
+  const benchFlow = await submit(server.valkey, star(children));
+  const completions = await endRoots(server.valkey, benchFlow, "success");
   await using fn = startFunction({ name: "dispatch", valkeyUrl: server.url, environment: HEAP });
   const ms = await timed(() => invoke(fn, completions));
   const { peak } = await memoryOf(fn.pid);
-  await expectChildren(server.valkey, [scene], "eligible");
+  await expectChildren(server.valkey, [benchFlow], "eligible");
   return {
     what: `a fan-out of ${children} in one invocation`,
     figures: { peak_mb: peak, seconds: ms / 1_000 },
@@ -42,12 +42,12 @@ async function inARow({ quick, note }: BenchContext): Promise<Row> {
   const invocations = quick ? QUICK_INVOCATIONS : INVOCATIONS;
   note(`${invocations} invocations in a row`);
   await using server = await BenchServer.start();
-  const scenes: Scene[] = [];
+  const scenes: BenchFlow[] = [];
   const completions: Completion[] = [];
   for (let number = 0; number < BATCH; number += 1) {
-    const scene = await submit(server.valkey, star(10));
-    scenes.push(scene);
-    completions.push(...(await endRoots(server.valkey, scene, "success")));
+    const benchFlow = await submit(server.valkey, star(10));
+    scenes.push(benchFlow);
+    completions.push(...(await endRoots(server.valkey, benchFlow, "success")));
   }
   const kept = await server.keep();
   await using fn = startFunction({ name: "dispatch", valkeyUrl: server.url, environment: HEAP });

@@ -2,7 +2,7 @@ import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { startFunction } from "#bench/dispatching.ts";
 import { median, timed } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { expectChildren, type Scene, star, submit } from "#bench/scenes.ts";
+import { type BenchFlow, expectChildren, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import type { FunctionProcess } from "#local/function-process.ts";
 
@@ -26,7 +26,7 @@ export const reconcile: Benchmark = {
     for (const size of quick ? QUICK_SIZES : SIZES) {
       note(`${size} blocked executions`);
       await using server = await BenchServer.start();
-      const scenes: Scene[] = [];
+      const scenes: BenchFlow[] = [];
       for (let left = size; left > 0; left -= FLOW_SIZE) {
         scenes.push(await submit(server.valkey, star(Math.min(left, FLOW_SIZE))));
       }

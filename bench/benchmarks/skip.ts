@@ -36,8 +36,8 @@ export const skip: Benchmark = {
       const valkey = new core.Valkey({ url: server.url, cluster: false }, { onConnectionError: raise });
       resources.defer(() => valkey.close());
       const sqs = resources.adopt(queue.client(), (client) => client.destroy());
-      const sink = new core.SqsCompletionSink(sqs, queue.queueUrl);
-      const dispatch = dispatcher(core, valkey, sink);
+      const publisher = new core.SqsCompletionPublisher(sqs, queue.queueUrl);
+      const dispatch = dispatcher(core, valkey, publisher);
 
       const outbox = new Outbox();
       const traffic = await dispatchCounted(core, valkey, outbox, failure, 5);
@@ -60,7 +60,7 @@ export const skip: Benchmark = {
         queue: async () => {
           // What putting back leaves behind for the garbage collector is in the other sides' time too.
           await server.putBack(kept);
-          return timed(() => sink.send(outbox.sent));
+          return timed(() => publisher.send(outbox.sent));
         },
       });
       const withoutQueue = (figures.skip - figures.queue) / figures.fanout;

@@ -1,7 +1,7 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { timed } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { expectChildren, layered, type Scene, submit } from "#bench/scenes.ts";
+import { type BenchFlow, expectChildren, layered, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 
 const SIZES = [100, 1_000, 10_000];
@@ -25,13 +25,13 @@ export const submission: Benchmark = {
       let ms = Number.POSITIVE_INFINITY;
       for (let round = 0; round < (quick ? 1 : ROUNDS); round += 1) {
         await server.client.flushdb("SYNC");
-        let scene: Scene | undefined;
+        let benchFlow: BenchFlow | undefined;
         const spent = await timed(async () => {
-          scene = await submit(server.valkey, workflow);
+          benchFlow = await submit(server.valkey, workflow);
         });
-        if (scene === undefined) continue;
-        await expectChildren(server.valkey, [scene], "blocked");
-        expectEqual("edges", scene.plan.edgeCount, workflow.edges.length);
+        if (benchFlow === undefined) continue;
+        await expectChildren(server.valkey, [benchFlow], "blocked");
+        expectEqual("edges", benchFlow.plan.edgeCount, workflow.edges.length);
         ms = Math.min(ms, spent);
       }
       const goals = [];

@@ -1,6 +1,6 @@
 import type { Edition } from "#shared/contract/edition.ts";
 import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, isSet, readQueueUrl, readWhole } from "#shared/runtime/environment.ts";
+import { type Environment, isSet, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
 import { readEdition, readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
 /** What the dispatch function needs to know, from its environment. */
@@ -20,23 +20,23 @@ const MAX_DEPTH_SETTING = 1_000_000_000;
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readDispatchConfig(env: Environment): DispatchConfig {
-  const faults: string[] = [];
+  const errors: string[] = [];
   const config: DispatchConfig = {
-    ...readValkeyConfig(env, faults),
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
+    ...readValkeyConfig(env, errors),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
     deadLetterQueueUrl: isSet(env, "DEAD_LETTER_QUEUE_URL")
-      ? readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", faults)
+      ? readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", errors)
       : undefined,
-    maxCascadeDepth: readWhole(
+    maxCascadeDepth: readInteger(
       env,
       "MAX_CASCADE_DEPTH",
       0,
       MAX_DEPTH_SETTING,
       DEFAULT_MAX_CASCADE_DEPTH,
-      faults,
+      errors,
     ),
-    edition: readEdition(env, faults),
+    edition: readEdition(env, errors),
   };
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  if (errors.length > 0) throw new ConfigurationError(errors);
   return config;
 }

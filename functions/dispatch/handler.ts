@@ -13,11 +13,11 @@ import type { Edition } from "#shared/contract/edition.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/contract/message.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { describeFault, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import { describeError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { powertoolsFor } from "#shared/runtime/powertools.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
@@ -26,11 +26,11 @@ import type { Session } from "#shared/valkey/session.ts";
 import { findEdition, sessionsFor } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
 
-const { logger, journal, metrics, telemetry } = powertoolsFor("dispatch");
+const { logger, messageLogger, metrics, telemetry } = powertoolsFor("dispatch");
 const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const sqs = queueClient();
-const sink = new SqsCompletionSink(sqs, config.completionsQueueUrl);
+const publisher = new SqsCompletionPublisher(sqs, config.completionsQueueUrl);
 const deadLetters =
   config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl);
 const sessions = sessionsFor(config, telemetry, (valkey) =>
@@ -39,9 +39,9 @@ const sessions = sessionsFor(config, telemetry, (valkey) =>
 /** What an invocation needs to answer after its last window: logs, metrics, the reply itself. */
 const MARGIN_MS = 1_000;
 
-/** `spoken`: the edition to load where no primary has any. */
-async function ensureLibrary(valkey: Valkey, spoken?: Edition): Promise<void> {
-  const state = await loadLibrary(valkey, config.edition, spoken);
+/** `detectedEdition`: the edition to load where no primary has any. */
+async function ensureLibrary(valkey: Valkey, detectedEdition?: Edition): Promise<void> {
+  const state = await loadLibrary(valkey, config.edition, detectedEdition);
   telemetry.info("looked for the Valkey library", { state });
 }
 
@@ -49,15 +49,15 @@ async function ensureLibrary(valkey: Valkey, spoken?: Edition): Promise<void> {
 interface Delivery {
   readonly record: SQSRecord;
   readonly event: CompletionEvent | undefined;
-  faults: readonly SluiceError[];
+  errors: readonly SluiceError[];
   mustComeAgain: boolean;
 }
 
 function receive(record: SQSRecord): Delivery {
   const parsed = parseCompletionEvent(record);
-  if (parsed.ok) return { record, event: parsed.value, faults: [], mustComeAgain: false };
+  if (parsed.ok) return { record, event: parsed.value, errors: [], mustComeAgain: false };
   telemetry.count(METRICS.messagesMalformed);
-  return { record, event: undefined, faults: [parsed.error], mustComeAgain: false };
+  return { record, event: undefined, errors: [parsed.error], mustComeAgain: false };
 }
 
 async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
@@ -66,7 +66,7 @@ async function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQS
   const depths = deliveries.flatMap(({ event }) => event?.depth ?? []);
   if (depths.length > 0) telemetry.measure(METRICS.cascadeDepth, Math.max(...depths));
   await dispatchReadable(deliveries, deadlineMs);
-  const failed = deliveries.filter((delivery) => delivery.faults.length > 0);
+  const failed = deliveries.filter((delivery) => delivery.errors.length > 0);
   // Half of the margin is its own: what a retry cannot help must not come again for want of time.
   await bury(failed, deadlineMs + MARGIN_MS / 2);
   for (const delivery of deliveries) report(delivery);
@@ -89,16 +89,16 @@ async function dispatchReadable(deliveries: readonly Delivery[], deadlineMs: num
     // Thrown, it slows the event source down, which is right; but what no retry can help is not to wait for Valkey.
     if (readable.length === deliveries.length) throw error;
     const fault = new ValkeyError("there is no usable Valkey", { cause: error });
-    for (const { delivery } of readable) delivery.faults = [fault];
+    for (const { delivery } of readable) delivery.errors = [fault];
     return;
   }
-  const { valkey, facts: edition } = session;
+  const { valkey, startupInfo: edition } = session;
   const timed = new TimedValkey(valkey);
-  const faults = await dispatch(
+  const errors = await dispatch(
     {
       valkey: timed,
       router,
-      sink,
+      publisher,
       edition,
       telemetry,
       deadlineMs,
@@ -109,14 +109,14 @@ async function dispatchReadable(deliveries: readonly Delivery[], deadlineMs: num
     readable.map(({ event }) => event),
   );
   if (timed.slowestMs !== undefined) telemetry.measure(METRICS.valkeyLatency, timed.slowestMs);
-  for (const [position, { delivery }] of readable.entries()) delivery.faults = faults[position] ?? [];
+  for (const [position, { delivery }] of readable.entries()) delivery.errors = errors[position] ?? [];
 }
 
 /** Sends what no retry can help to the dead letters. What does not get there comes again: nothing is lost. */
 async function bury(failed: readonly Delivery[], deadlineMs: number): Promise<void> {
   const letters: { readonly delivery: Delivery; readonly error: SluiceError }[] = [];
   for (const delivery of failed) {
-    const { deadLetter, mustComeAgain } = judge(delivery.faults);
+    const { deadLetter, mustComeAgain } = judge(delivery.errors);
     delivery.mustComeAgain = mustComeAgain || deadLetter !== undefined;
     if (deadLetter !== undefined) letters.push({ delivery, error: deadLetter });
     if (deadLetter?.code === INVARIANT_VIOLATION) telemetry.count(METRICS.invariantViolations);
@@ -132,26 +132,26 @@ async function bury(failed: readonly Delivery[], deadlineMs: number): Promise<vo
     const result = results[position];
     if (result?.ok) {
       telemetry.count(METRICS.messagesDeadLettered);
-      delivery.mustComeAgain = judge(delivery.faults).mustComeAgain;
-    } else if (result) delivery.faults = [...delivery.faults, result.error];
+      delivery.mustComeAgain = judge(delivery.errors).mustComeAgain;
+    } else if (result) delivery.errors = [...delivery.errors, result.error];
   }
 }
 
-const FAULTS_SHOWN = 10;
+const ERRORS_SHOWN = 10;
 
 /** One line for each message, so that one query for a root shows its cascade. */
-function report({ record, event, faults, mustComeAgain }: Delivery): void {
+function report({ record, event, errors, mustComeAgain }: Delivery): void {
   const fields = { message_id: record.messageId, ...(event && traceFields(event)) };
-  if (faults.length === 0) {
-    journal.info("the message is done", fields);
+  if (errors.length === 0) {
+    messageLogger.info("the message is done", fields);
     return;
   }
   if (mustComeAgain) telemetry.count(METRICS.messagesFailed);
   telemetry.error(mustComeAgain ? "the message must come again" : "the message is a dead letter", {
     ...fields,
     receive_count: Number(record.attributes.ApproximateReceiveCount),
-    faults: faults.slice(0, FAULTS_SHOWN).map(describeFault),
-    fault_count: faults.length,
+    errors: errors.slice(0, ERRORS_SHOWN).map(describeError),
+    error_count: errors.length,
   });
 }
 

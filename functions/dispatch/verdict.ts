@@ -1,4 +1,4 @@
-/** What becomes of a message whose faults are known: done, back to the queue, or to the dead letters at once. */
+/** What becomes of a message whose errors are known: done, back to the queue, or to the dead letters at once. */
 
 import { RefusedError, type SluiceError } from "#shared/errors.ts";
 
@@ -16,10 +16,10 @@ export interface Verdict {
  * A message goes to the dead letters when nothing that it suffers from can heal. While something can, it comes
  * again, and is judged then; but a violated invariant is reported the first time, since a retry would not see it.
  */
-export function judge(faults: readonly SluiceError[]): Verdict {
-  const mustComeAgain = faults.some(({ retryable }) => retryable);
-  const violation = faults.find(
+export function judge(errors: readonly SluiceError[]): Verdict {
+  const mustComeAgain = errors.some(({ retryable }) => retryable);
+  const violation = errors.find(
     (fault) => fault instanceof RefusedError && fault.code === INVARIANT_VIOLATION,
   );
-  return { deadLetter: violation ?? (mustComeAgain ? undefined : faults[0]), mustComeAgain };
+  return { deadLetter: violation ?? (mustComeAgain ? undefined : errors[0]), mustComeAgain };
 }

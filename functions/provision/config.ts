@@ -11,8 +11,8 @@ export interface ProvisionConfig extends ValkeyConfig {
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readProvisionConfig(env: Environment): ProvisionConfig {
-  const faults: string[] = [];
-  const config: ProvisionConfig = { ...readValkeyConfig(env, faults), edition: readEdition(env, faults) };
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  const errors: string[] = [];
+  const config: ProvisionConfig = { ...readValkeyConfig(env, errors), edition: readEdition(env, errors) };
+  if (errors.length > 0) throw new ConfigurationError(errors);
   return config;
 }

@@ -39,9 +39,9 @@ async function fulfil(event: unknown): Promise<Readonly<Record<string, string>>>
   const config = readProvisionConfig(process.env);
   // A client for each attempt: what it found out is not the next one's.
   const sessions = sessionsFor(config, telemetry, (valkey) => provision(valkey, config, telemetry));
-  const { valkey, facts } = await sessions.get();
+  const { valkey, startupInfo } = await sessions.get();
   valkey.close();
-  return dataOf(facts);
+  return dataOf(startupInfo);
 }
 
 function dataOf({

@@ -1,6 +1,6 @@
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
 import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, isSet, readQueueUrl, readWhole } from "#shared/runtime/environment.ts";
+import { type Environment, isSet, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
 import { readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
 /** What the reconcile function needs to know, from its environment. */
@@ -18,32 +18,32 @@ const MAX_GRACE_SECONDS = 86_400;
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readReconcileConfig(env: Environment): ReconcileConfig {
-  const faults: string[] = [];
-  const graceSeconds = readWhole(
+  const errors: string[] = [];
+  const graceSeconds = readInteger(
     env,
     "RECONCILE_GRACE_SECONDS",
     0,
     MAX_GRACE_SECONDS,
     DEFAULT_GRACE_SECONDS,
-    faults,
+    errors,
   );
   const config: ReconcileConfig = {
-    ...readValkeyConfig(env, faults),
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
-    lanes: readLanes(env, faults),
+    ...readValkeyConfig(env, errors),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
+    lanes: readLanes(env, errors),
     graceMs: graceSeconds * 1_000,
   };
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  if (errors.length > 0) throw new ConfigurationError(errors);
   return config;
 }
 
 /** A lane whose name has a comma, or a space at an end, can only come from the lanes that the deployment records. */
-function readLanes(env: Environment, faults: string[]): LaneId[] {
+function readLanes(env: Environment, errors: string[]): LaneId[] {
   const lanes = new Set<LaneId>();
   for (const text of (isSet(env, "LANES") ? (env.LANES ?? "") : DEFAULT_LANES).split(",")) {
     const lane = parseLaneId(text.trim());
     if (lane.ok) lanes.add(lane.value);
-    else faults.push(`LANES is not a list of lanes with commas between them: ${lane.error.message}`);
+    else errors.push(`LANES is not a list of lanes with commas between them: ${lane.error.message}`);
   }
   return [...lanes];
 }

@@ -10,7 +10,7 @@ import type { Context } from "aws-lambda";
 import { readReconcileConfig } from "#functions/reconcile/config.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { queueClient } from "#shared/queue/client.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
 import { powertoolsFor } from "#shared/runtime/powertools.ts";
@@ -22,7 +22,7 @@ import { TimedValkey } from "#shared/valkey/timed.ts";
 const { logger, metrics, telemetry } = powertoolsFor("reconcile");
 const config = readReconcileConfig(process.env);
 const router = new PartitionRouter(config.partitions);
-const sink = new SqsCompletionSink(queueClient(), config.completionsQueueUrl);
+const publisher = new SqsCompletionPublisher(queueClient(), config.completionsQueueUrl);
 /** The lanes as they are recorded when a client is new: a sweep's first guess. */
 const sessions = sessionsFor(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
 /** What an invocation needs to answer after its last step: the place, logs, metrics, the reply itself. */
@@ -30,12 +30,12 @@ const MARGIN_MS = 2_000;
 
 async function handleSchedule(_event: unknown, context: Context): Promise<SweepReport> {
   const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
-  const { valkey, facts: likelyLanes } = await sessions.get();
+  const { valkey, startupInfo: likelyLanes } = await sessions.get();
   const timed = new TimedValkey(valkey);
   try {
     return await sweep({
       valkey: timed,
-      sink,
+      publisher,
       telemetry,
       router,
       partitions: router.partitions,

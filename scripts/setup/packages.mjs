@@ -24,10 +24,10 @@ export function installPackages(probes) {
   const stampPath = `${modules}/.sluice-installed`;
   const stamp = `${createHash("sha256").update(lock).digest("hex")} ${probes.platform}-${probes.architecture}\n`;
   const isStamped = probes.readFile(stampPath) === stamp;
-  if (isStamped && nodeFault(probes) === undefined) return false;
+  if (isStamped && nodeError(probes) === undefined) return false;
   if (!isStamped && isInstalled(lock, probes.readFile(`${modules}/.package-lock.json`))) {
     // Somebody ran npm ci: take note of it, and do not repeat it.
-    if (nodeFault(probes) === undefined) {
+    if (nodeError(probes) === undefined) {
       probes.writeFile(stampPath, stamp);
       return false;
     }
@@ -36,7 +36,7 @@ export function installPackages(probes) {
   npm(probes, ["ci", "--no-audit", "--no-fund", "--include=dev", "--ignore-scripts"]);
   // The only one that is nothing without its install script. Another one compiles, which not every machine can.
   npm(probes, ["rebuild", "node", "--ignore-scripts=false"]);
-  const fault = nodeFault(probes);
+  const fault = nodeError(probes);
   if (fault !== undefined) {
     throw new PackagesError(
       `${nodeOf(probes)} ${fault}. The package "node" brings Node ${LEAST_NODE} and needs its install script: ` +
@@ -82,7 +82,7 @@ function nodeOf(probes) {
   return `${probes.root}/node_modules/.bin/node`;
 }
 
-function nodeFault(probes) {
+function nodeError(probes) {
   const { status, stdout, stderr } = probes.run(nodeOf(probes), ["--version"], { quiet: true });
   if (status === null) return "cannot be started";
   if (status !== 0) return `fails: ${stderr.trim()}`;

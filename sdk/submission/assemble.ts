@@ -1,4 +1,4 @@
-import { type Faults, shown } from "#sdk/submission/faults.ts";
+import { type ErrorList, shown } from "#sdk/submission/error-list.ts";
 import { findCycle, type Graph } from "#sdk/submission/graph.ts";
 import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
 
@@ -22,17 +22,17 @@ const MAX_CYCLE_SHOWN = 20;
 
 /**
  * Makes a workflow of a draft. Undefined where the draft is none: no tasks, a duplicate id, an edge to an
- * unknown task, to the task itself, or written twice, a cycle; then every fault is among `faults`.
+ * unknown task, to the task itself, or written twice, a cycle; then every fault is among `errors`.
  */
-export function assemble(draft: Draft, faults: Faults): Workflow | undefined {
+export function assemble(draft: Draft, errors: ErrorList): Workflow | undefined {
   const places = new Map<string, string>();
   for (const { task, place } of draft.tasks) {
     const first = places.get(task.id);
     if (first === undefined) places.set(task.id, place);
-    else faults.add(`${place}.id`, `the id ${shown(task.id)} is taken by ${first}; give each task its own`);
+    else errors.add(`${place}.id`, `the id ${shown(task.id)} is taken by ${first}; give each task its own`);
   }
-  checkCycles(draft, checkEdges(draft, places, faults), faults);
-  if (!faults.none) return undefined;
+  checkCycles(draft, checkEdges(draft, places, errors), errors);
+  if (!errors.none) return undefined;
   return {
     name: draft.name,
     tasks: draft.tasks.map(({ task }) => task),
@@ -41,20 +41,20 @@ export function assemble(draft: Draft, faults: Faults): Workflow | undefined {
 }
 
 /** The edges that can be part of a cycle: both ends known and different, each once. */
-function checkEdges(draft: Draft, tasks: ReadonlyMap<string, string>, faults: Faults): DraftEdge[] {
+function checkEdges(draft: Draft, tasks: ReadonlyMap<string, string>, errors: ErrorList): DraftEdge[] {
   const seen = new Map<string, string>();
   return draft.edges.filter(({ edge, place, names }) => {
     const key = edgeKey(edge.from, edge.to);
     const first = seen.get(key);
     if (!tasks.has(edge[names])) {
-      faults.add(
+      errors.add(
         place,
         `no task has the id ${shown(edge[names])}; name a task of this file or remove the entry`,
       );
     } else if (edge.from === edge.to) {
-      faults.add(place, `the task ${shown(edge.from)} cannot depend on itself; remove the entry`);
+      errors.add(place, `the task ${shown(edge.from)} cannot depend on itself; remove the entry`);
     } else if (first !== undefined) {
-      faults.add(place, `repeats the dependency on ${shown(edge[names])} of ${first}; remove one of them`);
+      errors.add(place, `repeats the dependency on ${shown(edge[names])} of ${first}; remove one of them`);
     } else {
       seen.set(key, place);
       return true;
@@ -64,14 +64,14 @@ function checkEdges(draft: Draft, tasks: ReadonlyMap<string, string>, faults: Fa
 }
 
 /** Lists several cycles where there are several: the tasks of each are set aside to look for the next. */
-function checkCycles(draft: Draft, edges: readonly DraftEdge[], faults: Faults): void {
+function checkCycles(draft: Draft, edges: readonly DraftEdge[], errors: ErrorList): void {
   const ids = new Set(draft.tasks.map(({ task }) => task.id));
   for (let found = 0; found < MAX_CYCLES; found += 1) {
     const graph: Graph = { tasks: [...ids].map((id) => ({ id })), edges: edges.map(({ edge }) => edge) };
     const cycle = findCycle(graph);
     if (cycle === undefined) return;
     const place = edges.find(({ edge }) => edge.from === cycle[0] && edge.to === cycle[1])?.place ?? "";
-    faults.add(place, `is part of the cycle ${drawn(cycle)}; remove one of these dependencies`);
+    errors.add(place, `is part of the cycle ${drawn(cycle)}; remove one of these dependencies`);
     for (const id of cycle) ids.delete(id);
   }
 }

@@ -2,15 +2,19 @@ import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
-import { readEach } from "#shared/valkey/exchange.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { readEach } from "#shared/valkey/batches.ts";
 
 /**
  * Sends the completion of every execution that has ended and has a child which does not know it. A root
  * may be taken and finished before its edges are staged: its own completion then found no edges. Returns
  * how many were sent; throws a PublishError when the queue did not take one.
  */
-export async function catchUp(valkey: Pipelines, completions: CompletionSink, plan: Plan): Promise<number> {
+export async function catchUp(
+  valkey: Pipelines,
+  completions: CompletionPublisher,
+  plan: Plan,
+): Promise<number> {
   const { partition, id: flowId } = plan.flow;
   const upstreams = plan.tasks.filter(({ outgoing }) => outgoing.length > 0);
   const states = await readEach(valkey, upstreams, ({ keys }) =>

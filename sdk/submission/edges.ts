@@ -5,13 +5,13 @@ import { addExecutionToFlow, type Edge, stageDependencyEdge } from "#shared/cont
 import { InvalidRecordError, SubmissionError } from "#shared/errors.ts";
 import {
   chunked,
-  doneOf,
+  doneOrThrow,
   inTurn,
-  okValue,
   readEach,
   refusalError,
-  replyOf,
-} from "#shared/valkey/exchange.ts";
+  replyOrThrow,
+  valueOrThrow,
+} from "#shared/valkey/batches.ts";
 
 const STALE = "stale_graph_revision";
 const EXISTS_ALREADY = "dependency_already_exists";
@@ -31,7 +31,8 @@ export async function addMembers(
     const results = await valkey.pipelined(
       chunk.map(({ keys }) => addExecutionToFlow(flow, index, keys, nowMs)),
     );
-    for (const position of chunk.keys()) doneOf("ff_add_execution_to_flow", okValue(results[position]));
+    for (const position of chunk.keys())
+      doneOrThrow("ff_add_execution_to_flow", valueOrThrow(results[position]));
     onAdded(chunk.length);
   });
 }
@@ -84,7 +85,7 @@ async function stageRound(valkey: Pipelines, plan: Plan, edges: readonly Edge[])
 }
 
 function isThere(result: ValkeyResult | undefined): boolean {
-  const reply = replyOf(okValue(result));
+  const reply = replyOrThrow(valueOrThrow(result));
   if (reply.kind === "done" || reply.code === EXISTS_ALREADY) return true;
   if (reply.code === STALE) return false;
   throw refusalError("ff_stage_dependency_edge", reply);
@@ -98,7 +99,7 @@ async function withoutStaged(valkey: Pipelines, plan: Plan, edges: readonly Edge
 
 async function readRevision(valkey: Pipelines, { flow }: Plan): Promise<number> {
   const [result] = await valkey.pipelined([command(flow.partition, "hget", flow.core, "graph_revision")]);
-  const text = fieldOf(okValue(result));
+  const text = fieldOf(valueOrThrow(result));
   const revision = Number(text);
   if (text !== "" && Number.isSafeInteger(revision)) return revision;
   throw new InvalidRecordError(`the flow ${flow.id} has the graph revision ${JSON.stringify(text)}`);

@@ -3,7 +3,7 @@ import type { RetryPolicy } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
 import { ValkeyError } from "#shared/errors.ts";
-import { CHUNK, chunked, doneOf, inTurn, okValue } from "#shared/valkey/exchange.ts";
+import { CHUNK, chunked, doneOrThrow, inTurn, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const EXECUTION_KIND = "task";
 const CREATOR = "sluice";
@@ -66,16 +66,16 @@ function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCom
 /** Checks every reply of one transaction, those inside EXEC's included. */
 function check({ incoming }: PlannedTask, results: readonly ValkeyResult[]): void {
   if (incoming.length === 0) {
-    doneOf("ff_create_execution", okValue(results[0]));
+    doneOrThrow("ff_create_execution", valueOrThrow(results[0]));
     return;
   }
   // A command that cannot be queued says why, and EXEC only that something was wrong: report the former.
-  const [replies] = results.map(okValue).slice(-1);
+  const [replies] = results.map(valueOrThrow).slice(-1);
   if (!Array.isArray(replies)) throw new ValkeyError("the server discarded a transaction");
   for (const position of Array.from({ length: incoming.length + 1 }, (_, number) => number)) {
     const reply: unknown = replies[position];
     if (reply instanceof Error) throw new ValkeyError(reply.message, { cause: reply });
-    doneOf(position === 0 ? "ff_create_execution" : "ff_apply_dependency_to_child", reply);
+    doneOrThrow(position === 0 ? "ff_create_execution" : "ff_apply_dependency_to_child", reply);
   }
 }
 

@@ -5,7 +5,7 @@ import { mintExecutionId, unwrap } from "#shared/contract/ids.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
-import { chunked, okValue, replyOf } from "#shared/valkey/exchange.ts";
+import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What an earlier or a simultaneous submission of the same flow has written so far. */
 export interface Standing {
@@ -29,10 +29,10 @@ export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> 
     command(flow.partition, "smembers", flow.members),
     ...editionProbe(plan),
   ]);
-  for (const probe of probed) replyOf(okValue(probe));
-  const [flowId, state] = listOf(okValue(coreResult));
+  for (const probe of probed) replyOrThrow(valueOrThrow(probe));
+  const [flowId, state] = listOf(valueOrThrow(coreResult));
   if (fieldOf(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
-  const members = new Set(listOf(okValue(membersResult)).map(fieldOf));
+  const members = new Set(listOf(valueOrThrow(membersResult)).map(fieldOf));
   const planned = new Set<string>(plan.tasks.map(({ keys }) => keys.id));
   for (const member of members) {
     if (!planned.has(member)) throw anotherWorkflow(plan, `the execution ${member} is in it`);
@@ -58,8 +58,8 @@ async function existing(valkey: Pipelines, plan: Plan): Promise<Set<string>> {
       ]),
     );
     for (const [position, planned] of chunk.entries()) {
-      if (okValue(results[2 * position]) !== 1) continue;
-      const edges = listOf(okValue(results[2 * position + 1])).map(fieldOf);
+      if (valueOrThrow(results[2 * position]) !== 1) continue;
+      const edges = listOf(valueOrThrow(results[2 * position + 1])).map(fieldOf);
       if (!sameEdges(planned, edges)) {
         throw anotherWorkflow(plan, `the task ${planned.task.id} has other dependencies there`);
       }

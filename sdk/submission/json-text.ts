@@ -16,8 +16,8 @@ export function parseJson(text: string): ParsedJson {
     return { ok: true, value: JSON.parse(json) };
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    // The engine's own message names a position for some faults only.
-    const { at, expected } = firstFault(json);
+    // The engine's own message names a position for some errors only.
+    const { at, expected } = firstError(json);
     const before = json.slice(0, at);
     const line = before.split("\n").length;
     const column = at - before.lastIndexOf("\n");
@@ -31,7 +31,7 @@ export function parseJson(text: string): ParsedJson {
 }
 
 /** Reads tokens until one does not fit. Iterative: the nesting is the user's. */
-function firstFault(text: string): { readonly at: number; readonly expected: string } {
+function firstError(text: string): { readonly at: number; readonly expected: string } {
   const open: ("{" | "[")[] = [];
   let expected: Expected = "value";
   let at = 0;

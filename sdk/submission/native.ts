@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { assemble, type DraftEdge } from "#sdk/submission/assemble.ts";
-import type { Faults } from "#sdk/submission/faults.ts";
+import type { ErrorList } from "#sdk/submission/error-list.ts";
 import { checkShape, wellFormed } from "#sdk/submission/shape.ts";
 import { type Backoff, MAX_PRIORITY, type RetryPolicy, type Workflow } from "#sdk/submission/workflow.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
@@ -85,8 +85,8 @@ const specification = z.strictObject({
  * Without `retry` a failure is final; without `backoff` an attempt waits one second. A property that is not
  * named here is a fault.
  */
-export function readNative(value: unknown, faults: Faults): Workflow | undefined {
-  const file = checkShape(specification, value, faults);
+export function readNative(value: unknown, errors: ErrorList): Workflow | undefined {
+  const file = checkShape(specification, value, errors);
   if (file === undefined) return undefined;
   const edges: DraftEdge[] = [];
   const tasks = file.tasks.map((entry, number) => {
@@ -103,22 +103,22 @@ export function readNative(value: unknown, faults: Faults): Workflow | undefined
       id: entry.id,
       lane: entry.lane ?? DEFAULT_LANE,
       priority: entry.priority ?? 0,
-      payload: payloadText(entry.payload, `${place}.payload`, faults),
+      payload: payloadText(entry.payload, `${place}.payload`, errors),
     };
     const retryPolicy: RetryPolicy | undefined = entry.retry;
     return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, place };
   });
-  return assemble({ name: file.name, tasks, edges }, faults);
+  return assemble({ name: file.name, tasks, edges }, errors);
 }
 
-function payloadText(payload: unknown, place: string, faults: Faults): string {
+function payloadText(payload: unknown, place: string, errors: ErrorList): string {
   if (payload === undefined) return "";
   if (typeof payload === "string") return payload;
   try {
     return JSON.stringify(payload);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    faults.add(place, "is nested too deeply; pass it as a string");
+    errors.add(place, "is nested too deeply; pass it as a string");
     return "";
   }
 }

@@ -1,5 +1,5 @@
 import * as z from "zod/mini";
-import { type Faults, shown } from "#sdk/submission/faults.ts";
+import { type ErrorList, shown } from "#sdk/submission/error-list.ts";
 
 /** Half a character (a lone surrogate) has no UTF-8, and so cannot be part of a name. */
 export const wellFormed = z.refine<string>(
@@ -7,15 +7,15 @@ export const wellFormed = z.refine<string>(
   "has half a Unicode character in it",
 );
 
-/** Checks a value's shape; undefined where it does not fit, and then every misfit is among the faults. */
+/** Checks a value's shape; undefined where it does not fit, and then every misfit is among the errors. */
 export function checkShape<S extends z.ZodMiniType>(
   schema: S,
   value: unknown,
-  faults: Faults,
+  errors: ErrorList,
 ): z.output<S> | undefined {
   const result = z.safeParse(schema, value, { error: describe });
   if (result.success) return result.data;
-  for (const issue of result.error.issues) faults.add(placeOf(issue.path), issue.message);
+  for (const issue of result.error.issues) errors.add(placeOf(issue.path), issue.message);
   return undefined;
 }
 

@@ -21,13 +21,13 @@ import type { ExecutionId, FlowId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { createFlow } from "#shared/contract/submission.ts";
 import { messageOf, SubmissionError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
-import { doneOf, okValue } from "#shared/valkey/exchange.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 export interface SubmitDependencies {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
-  readonly completions: CompletionSink;
+  readonly completions: CompletionPublisher;
 }
 
 export interface SubmitOptions {
@@ -103,7 +103,7 @@ async function prepareFlow(valkey: Pipelines, plan: Plan): Promise<Standing> {
   if (standing.flowExists) return standing;
   const { flow, index, namespace } = plan;
   const [result] = await valkey.pipelined([createFlow(flow, index, FLOW_KIND, namespace, Date.now())]);
-  const { status } = doneOf("ff_create_flow", okValue(result));
+  const { status } = doneOrThrow("ff_create_flow", valueOrThrow(result));
   // Another submitter was quicker: what it has written since is there to be found.
   return status === "OK" ? standing : inspect(valkey, plan);
 }

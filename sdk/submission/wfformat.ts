@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { assemble, type DraftEdge, edgeKey } from "#sdk/submission/assemble.ts";
-import { type Faults, shown } from "#sdk/submission/faults.ts";
+import { type ErrorList, shown } from "#sdk/submission/error-list.ts";
 import { checkShape, wellFormed } from "#sdk/submission/shape.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
@@ -41,8 +41,8 @@ const file = z.looseObject({
  * An edge is written twice in this format, among the parent's `children` and the child's `parents`. A list
  * that is absent says nothing; lists that are there must agree.
  */
-export function readWfFormat(value: unknown, faults: Faults): Workflow | undefined {
-  const parsed = checkShape(file, value, faults);
+export function readWfFormat(value: unknown, errors: ErrorList): Workflow | undefined {
+  const parsed = checkShape(file, value, errors);
   if (parsed === undefined) return undefined;
   const { specification, execution } = parsed.workflow;
   const runtimes = new Map(execution?.tasks?.map((task) => [task.id, task.runtimeInSeconds]));
@@ -56,12 +56,12 @@ export function readWfFormat(value: unknown, faults: Faults): Workflow | undefin
     },
     place: `${SPECIFICATION}[${number}]`,
   }));
-  const edges = edgesOf(specification.tasks, faults);
-  return assemble({ name: parsed.name, tasks, edges }, faults);
+  const edges = edgesOf(specification.tasks, errors);
+  return assemble({ name: parsed.name, tasks, edges }, errors);
 }
 
 /** Every edge once, in the order of the children; what only a `children` list says comes behind. */
-function edgesOf(tasks: readonly SpecifiedTask[], faults: Faults): DraftEdge[] {
+function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): DraftEdge[] {
   const byParents = listed(tasks, "parents");
   const byChildren = listed(tasks, "children");
   const parentsSaid = new Set(byParents.map(({ edge }) => edgeKey(edge.from, edge.to)));
@@ -70,7 +70,7 @@ function edgesOf(tasks: readonly SpecifiedTask[], faults: Faults): DraftEdge[] {
   for (const { edge, place } of byParents) {
     if (byId.get(edge.from)?.children === undefined || childrenSaid.has(edgeKey(edge.from, edge.to)))
       continue;
-    faults.add(
+    errors.add(
       place,
       `${shown(edge.from)} does not name ${shown(edge.to)} among its children; make both agree`,
     );
@@ -78,7 +78,7 @@ function edgesOf(tasks: readonly SpecifiedTask[], faults: Faults): DraftEdge[] {
   const onlyByChildren = byChildren.filter(({ edge, place }) => {
     if (parentsSaid.has(edgeKey(edge.from, edge.to))) return false;
     if (byId.get(edge.to)?.parents === undefined) return true;
-    faults.add(
+    errors.add(
       place,
       `${shown(edge.to)} does not name ${shown(edge.from)} among its parents; make both agree`,
     );

@@ -15,7 +15,7 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
 import { ProtocolError } from "#shared/errors.ts";
-import { okValue, refusalError, replyOf } from "#shared/valkey/exchange.ts";
+import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 export interface ClaimDependencies {
   readonly valkey: Pipelines;
@@ -76,7 +76,7 @@ export async function claimBatch(
   for (let offset = 0; ; offset += options.limit) {
     const page = command(place.partition, "zrange", eligible, offset, offset + options.limit - 1);
     const [result] = await valkey.pipelined([page]);
-    const ids = listOf(okValue(result));
+    const ids = listOf(valueOrThrow(result));
     const targets = ids.flatMap((id): Target[] => {
       const parsed = parseExecutionId(id);
       if (!parsed.ok) return [];
@@ -100,10 +100,10 @@ async function granted(
   const failure = results.find((result) => !result.ok);
   const taken = targets.filter((_, position) => {
     const result = results[position];
-    return result?.ok === true && isOurs("ff_issue_claim_grant", replyOf(result.value));
+    return result?.ok === true && isOurs("ff_issue_claim_grant", replyOrThrow(result.value));
   });
   // A grant whose reply was lost holds nothing up for long: it expires. The others are worth going on for.
-  if (failure !== undefined && taken.length === 0) okValue(failure);
+  if (failure !== undefined && taken.length === 0) valueOrThrow(failure);
   return taken;
 }
 
@@ -139,14 +139,14 @@ async function claim(
       unanswered.push({ target, terms });
       continue;
     }
-    const reply = replyOf(result.value);
+    const reply = replyOrThrow(result.value);
     if (!isOurs("ff_claim_execution", reply)) continue;
     const [leaseId = "", epoch = "", , attemptId = "", attempt = ""] = reply.fields;
     owned.push({ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) });
   }
   const all = [...owned, ...(await recovered(valkey, unanswered))];
   const failure = results.find((result) => !result.ok);
-  if (failure !== undefined && all.length === 0) okValue(failure);
+  if (failure !== undefined && all.length === 0) valueOrThrow(failure);
   return all;
 }
 

@@ -6,8 +6,8 @@ import type { Completion } from "#shared/contract/message.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
 import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { InvalidRecordError, messageOf, ProtocolError, ValkeyError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
-import { okValue, refusalError, replyOf } from "#shared/valkey/exchange.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What a run came to. */
 export type RunOutcome =
@@ -24,7 +24,7 @@ export type Conclusion = "completed" | "failed" | "retry_scheduled" | "lost";
 
 export interface FinishDependencies {
   readonly valkey: Pipelines;
-  readonly completions: CompletionSink;
+  readonly completions: CompletionPublisher;
   readonly identity: WorkerIdentity;
 }
 
@@ -86,7 +86,7 @@ async function callAll(
   const errors: unknown[] = [];
   for (const [position, one] of open.entries()) {
     try {
-      standings.set(one, interpret(one, okValue(results[position])));
+      standings.set(one, interpret(one, valueOrThrow(results[position])));
     } catch (error) {
       errors.push(error);
     }
@@ -107,7 +107,7 @@ function callOf(identity: WorkerIdentity, { claimed, run }: Finished): ValkeyCom
 
 function interpret({ run }: Finished, value: unknown): Standing {
   const name = run.outcome === "success" ? "ff_complete_execution" : "ff_fail_execution";
-  const reply = replyOf(value);
+  const reply = replyOrThrow(value);
   if (reply.kind === "refused") {
     if (LOST.has(reply.code)) return { kind: "lost" };
     throw refusalError(name, reply);

@@ -2,7 +2,7 @@ import type { ClaimDependencies, WorkPlace } from "#sdk/worker/claim.ts";
 import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
-import { okValue, replyOf } from "#shared/valkey/exchange.ts";
+import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const DEFAULT_LIMIT = 100;
 
@@ -21,7 +21,7 @@ export async function promoteDue(
   const [due] = await valkey.pipelined([
     command(partition, "zrange", delayed, "-inf", nowMs, "byscore", "limit", 0, limit),
   ]);
-  const ids = okValue(due);
+  const ids = valueOrThrow(due);
   const calls = (Array.isArray(ids) ? ids : []).flatMap((id: unknown) => {
     const parsed = parseExecutionId(id);
     if (!parsed.ok) return [];
@@ -29,5 +29,5 @@ export async function promoteDue(
   });
   if (calls.length === 0) return 0;
   const results = await valkey.pipelined(calls);
-  return results.filter((result) => replyOf(okValue(result)).kind === "done").length;
+  return results.filter((result) => replyOrThrow(valueOrThrow(result)).kind === "done").length;
 }

@@ -1,5 +1,5 @@
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
-import { okValue } from "#shared/valkey/exchange.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 
 const TRIES = 3;
 
@@ -21,5 +21,5 @@ export async function readPersistently(
     }
     open = open.filter((asked) => results.get(asked)?.ok !== true);
   }
-  return commands.map((asked) => okValue(results.get(asked)));
+  return commands.map((asked) => valueOrThrow(results.get(asked)));
 }

@@ -12,7 +12,7 @@ import {
 
 /** The recorded partition counts. In no partition of its own. */
 export const PARTITION_CONFIG_KEY = "ff:config:partitions";
-/** Ours, not the contract's: the library edition that was last loaded or spoken here. In no partition of its own. */
+/** Ours, not the contract's: the library edition that was last loaded or detectedEdition here. In no partition of its own. */
 export const EDITION_KEY = "ff:config:library_edition";
 /** The lanes in use, where a deployment maintains them. In no partition of its own. */
 export const LANES_KEY = "ff:idx:lanes";

@@ -3,7 +3,7 @@
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { Cascade } from "#shared/dispatch/work.ts";
 import { CascadeUnderWayError, OutOfTimeError, ValkeyError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
 
 /** Retention of the completions queue and of its dead-letter queue: a message can come back that late. */
@@ -24,7 +24,7 @@ type CascadeGroup = [Cascade, ...Cascade[]];
 
 export interface CascadePorts {
   readonly valkey: Pipelines;
-  readonly sink: CompletionSink;
+  readonly publisher: CompletionPublisher;
   readonly telemetry: Telemetry;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
@@ -58,7 +58,7 @@ interface Published {
 }
 
 async function publish(ports: CascadePorts, groups: readonly CascadeGroup[]): Promise<Published> {
-  const results = await ports.sink.send(
+  const results = await ports.publisher.send(
     groups.map(([{ cause }]) => ({
       executionId: cause.child.id,
       flowId: cause.work.flowId,
@@ -76,7 +76,7 @@ async function publish(ports: CascadePorts, groups: readonly CascadeGroup[]): Pr
     if (result?.ok) accepted.push(group);
     else if (result) {
       refused.push(group);
-      for (const { cause } of group) cause.work.faults.push(result.error);
+      for (const { cause } of group) cause.work.errors.push(result.error);
     }
   }
   ports.telemetry.count(METRICS.cascadesPublished, accepted.length);
@@ -86,7 +86,7 @@ async function publish(ports: CascadePorts, groups: readonly CascadeGroup[]): Pr
 function leaveOver(groups: readonly CascadeGroup[]): void {
   const causes = groups.flatMap((group) => group.map(({ cause }) => cause));
   for (const [work, left] of Map.groupBy(causes, ({ work }) => work)) {
-    work.faults.push(
+    work.errors.push(
       new OutOfTimeError(`the invocation's time is up, with ${left.length} skipped children left`),
     );
   }
@@ -123,7 +123,7 @@ async function claim(ports: CascadePorts, groups: readonly CascadeGroup[]): Prom
           `the cascade of ${group[0].cause.child.id} is being published by another delivery`,
         )
       : new ValkeyError("claiming a cascade failed", { cause: result?.error });
-    for (const { cause } of group) cause.work.faults.push(error);
+    for (const { cause } of group) cause.work.errors.push(error);
   }
   return groups.filter((group) => !lost.has(group));
 }

@@ -42,7 +42,7 @@ export async function readChildren(
     const state = states[position];
     if (state === undefined) continue;
     if (!state.ok) {
-      target.edge.work.faults.push(state.error);
+      target.edge.work.errors.push(state.error);
       continue;
     }
     const { partition } = target.child;
@@ -80,7 +80,7 @@ async function readTargets(
   for (const [position, edge] of edges.entries()) {
     const result = results[position];
     if (result === undefined || !result.ok) {
-      edge.work.faults.push(new ValkeyError(`reading edge ${edge.edge} failed`, { cause: result?.error }));
+      edge.work.errors.push(new ValkeyError(`reading edge ${edge.edge} failed`, { cause: result?.error }));
       continue;
     }
     const child = parseExecutionId(result.value);

@@ -14,9 +14,9 @@ import { forgetPlaces, keepPlaces, resume } from "#shared/dispatch/progress.ts";
 import { type EdgeSet, readRecords } from "#shared/dispatch/records.ts";
 import type { EdgeWork, FanOutPlan, Work } from "#shared/dispatch/work.ts";
 import { OutOfTimeError, type SluiceError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
-import { chunked } from "#shared/valkey/exchange.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 /**
  * Edges that are read and resolved together. Up to here a batch takes four round trips; beyond, the next
@@ -33,7 +33,7 @@ const RESERVED_WINDOWS = 2;
 
 export interface DispatcherPorts extends FanOut {
   readonly router: PartitionRouter;
-  readonly sink: CompletionSink;
+  readonly publisher: CompletionPublisher;
   readonly maxCascadeDepth: number;
   /** When the invocation must have answered: milliseconds since the epoch. */
   readonly deadlineMs: number;
@@ -42,7 +42,7 @@ export interface DispatcherPorts extends FanOut {
 }
 
 /**
- * Dispatches a batch. For each event, in order, the faults for which its message must come again; none: the
+ * Dispatches a batch. For each event, in order, the errors for which its message must come again; none: the
  * message is done. Never rejects for one event's sake.
  */
 export async function dispatch(
@@ -65,7 +65,7 @@ export async function dispatch(
     window,
   );
   await forgetPlaces(ports, long);
-  return workOf.map((work) => work?.faults ?? []);
+  return workOf.map((work) => work?.errors ?? []);
 }
 
 /** Steps 2 to 5, window by window: the next one is read while the one before is resolved and published. */
@@ -110,7 +110,7 @@ function isTimeUp({ now, deadlineMs }: DispatcherPorts, slowestMs: number): bool
 /** There is no time for these edges any more: their messages come again, and what is done stays done. */
 function leaveOver(edges: readonly EdgeWork[]): void {
   for (const [work, left] of Map.groupBy(edges, ({ work }) => work)) {
-    work.faults.push(new OutOfTimeError(`the invocation's time is up, with ${left.length} edges left`));
+    work.errors.push(new OutOfTimeError(`the invocation's time is up, with ${left.length} edges left`));
   }
 }
 
@@ -132,7 +132,7 @@ function admit(ports: DispatcherPorts, works: Map<string, Work>, event: Completi
     known.depth = Math.min(known.depth, depth);
     return known;
   }
-  const work: Work = { executionId, flowId, depth, root, traceparent, faults: [] };
+  const work: Work = { executionId, flowId, depth, root, traceparent, errors: [] };
   works.set(key, work);
   return work;
 }
@@ -143,7 +143,7 @@ async function planFanOuts(ports: DispatcherPorts, works: readonly Work[]): Prom
   const plans: FanOutPlan[] = [];
   for (const [position, work] of works.entries()) {
     const state = states[position];
-    if (state?.kind === "fault") work.faults.push(state.error);
+    if (state?.kind === "fault") work.errors.push(state.error);
     if (state?.kind === "ended") {
       const edges = state.edges.flatMap((set) => edgesOf(ports, work, state.outcome, set));
       plans.push({ work, completedAt: state.completedAt, edges });

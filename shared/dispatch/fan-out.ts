@@ -38,7 +38,7 @@ export async function resolveChildren(
   for (const { child, nowMs, result } of await callAll(fanOut, chunks)) {
     const resolution = interpret(result);
     if (resolution instanceof Error) {
-      child.work.faults.push(resolution);
+      child.work.errors.push(resolution);
       continue;
     }
     for (const metric of metricsOf(resolution)) tally.set(metric, (tally.get(metric) ?? 0) + 1);
@@ -72,7 +72,7 @@ async function callAll(
     await fanOut.ensureLibrary();
   } catch (error) {
     const cause = new ValkeyError("loading the Valkey library failed", { cause: error });
-    for (const { child } of missing) child.work.faults.push(cause);
+    for (const { child } of missing) child.work.errors.push(cause);
     return others;
   }
   const again = await callOnce(
@@ -146,7 +146,7 @@ async function unpublished(fanOut: FanOut, children: readonly ChildWork[]): Prom
   for (const [position, child] of open.entries()) {
     const state = states[position];
     if (state?.ok) cascades.push(...due(child, state.state));
-    else if (state) child.work.faults.push(state.error);
+    else if (state) child.work.errors.push(state.error);
   }
   return cascades;
 }

@@ -47,7 +47,7 @@ export async function keepPlaces(
   const last = new Map<Work, EdgeWork>(window.map((edge) => [edge.work, edge]));
   const commands = plans.flatMap(({ work, completedAt }): ValkeyCommand[] => {
     const edge = last.get(work)?.edge;
-    if (edge === undefined || work.faults.length > 0) return [];
+    if (edge === undefined || work.errors.length > 0) return [];
     const place = `${completedAt}|${edge}`;
     return [
       command(
@@ -69,7 +69,7 @@ export async function forgetPlaces(
   { valkey, router }: ProgressPorts,
   plans: readonly FanOutPlan[],
 ): Promise<void> {
-  const done = plans.filter(({ work }) => work.faults.length === 0);
+  const done = plans.filter(({ work }) => work.errors.length === 0);
   if (done.length === 0) return;
   await valkey.pipelined(
     done.map(({ work }) =>

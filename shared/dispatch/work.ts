@@ -12,7 +12,7 @@ export interface Work {
   readonly root: ExecutionId;
   readonly traceparent: string | undefined;
   /** Why its message must come again. Empty at the end: everything is done. */
-  readonly faults: SluiceError[];
+  readonly errors: SluiceError[];
 }
 
 /** A completed execution and the edges that are still to be resolved. */

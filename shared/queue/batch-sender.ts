@@ -24,7 +24,7 @@ type Refusal = { readonly reason: string; readonly final: boolean };
 
 /**
  * Sends messages to an SQS queue. SQS answers 200 with a list of entries that it did not take: those are
- * sent again, with growing pauses. Faults of a whole request are the SDK's to retry.
+ * sent again, with growing pauses. ErrorList of a whole request are the SDK's to retry.
  */
 export class BatchSender {
   readonly #client: QueueClient;

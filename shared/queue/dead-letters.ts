@@ -2,7 +2,7 @@
 
 import type { MessageAttributeValue } from "@aws-sdk/client-sqs";
 import type { SQSMessageAttributes, SQSRecord } from "aws-lambda";
-import { describeFault, PublishError, type SluiceError } from "#shared/errors.ts";
+import { describeError, PublishError, type SluiceError } from "#shared/errors.ts";
 import {
   type Attributes,
   type ERROR_ATTRIBUTES,
@@ -69,7 +69,7 @@ function reasonOf({
   const code = error.code.split(":", 1)[0] ?? "";
   return {
     error_code: stringAttribute(code === "" ? UNKNOWN : code, MAX_CODE_BYTES),
-    error_message: stringAttribute(describeFault(error), MAX_MESSAGE_BYTES),
+    error_message: stringAttribute(describeError(error), MAX_MESSAGE_BYTES),
     failed_at: stringAttribute(failedAt.toISOString(), MAX_MESSAGE_BYTES),
   };
 }

@@ -3,7 +3,7 @@ import { BatchSender, type SendResult } from "#shared/queue/batch-sender.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 
 /** Where completions are sent. */
-export interface CompletionSink {
+export interface CompletionPublisher {
   /**
    * Sends all of them; results are in the completions' order. Never rejects. What is not accepted by `deadlineMs`
    * (milliseconds since the epoch; none unless given) is given up.
@@ -12,7 +12,7 @@ export interface CompletionSink {
 }
 
 /** Sends completions to an SQS queue, in batches, with the retries of a `BatchSender`. */
-export class SqsCompletionSink implements CompletionSink {
+export class SqsCompletionPublisher implements CompletionPublisher {
   readonly #sender: BatchSender;
 
   constructor(client: QueueClient, queueUrl: string) {

@@ -4,7 +4,7 @@ import type { Completion } from "#shared/contract/message.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
 import type { Failures, Run } from "#shared/reconcile/run.ts";
 import { nameOf, readUpstreams, type Upstream, type Waiting } from "#shared/reconcile/upstreams.ts";
-import { chunked } from "#shared/valkey/exchange.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 /** Unresolved edges that are looked at together; an execution with more of them is looked at alone, and whole. */
 const EDGES_AT_ONCE = 10_000;
@@ -36,7 +36,7 @@ export async function repair(
     });
     for (const slice of chunked(due, () => 1, SENDS_AT_ONCE)) {
       await run.step();
-      const results = await run.ports.sink.send(
+      const results = await run.ports.publisher.send(
         slice.map(({ completion }) => completion),
         run.ports.deadlineMs,
       );

@@ -4,14 +4,14 @@ import type { Pipelines } from "#shared/contract/command.ts";
 import type { LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { type Calls, KEEP_EVERY_MS, type Lease } from "#shared/reconcile/lease.ts";
 import { formatPlace, type Progress, type Unit } from "#shared/reconcile/place.ts";
 import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/runtime/telemetry.ts";
 
 export interface ReconcilerPorts {
   readonly valkey: Pipelines & Calls;
-  readonly sink: CompletionSink;
+  readonly publisher: CompletionPublisher;
   readonly telemetry: GaugingTelemetry;
   /** Loads the library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;

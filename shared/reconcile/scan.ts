@@ -16,7 +16,7 @@ const SCAN_COUNT = 100;
 export interface RecordedLanes {
   readonly lanes: readonly LaneId[];
   /** Why each name that is no lane's is left out. */
-  readonly faults: readonly string[];
+  readonly errors: readonly string[];
 }
 
 /** The lanes that the deployment records as in use. Rejects with what the server or the client raised. */
@@ -26,7 +26,7 @@ export async function readRecordedLanes(valkey: Calls): Promise<RecordedLanes> {
   const parsed = names.map(parseLaneId);
   return {
     lanes: parsed.flatMap((lane) => (lane.ok ? [lane.value] : [])),
-    faults: parsed.flatMap((lane) => (lane.ok ? [] : [lane.error.message])),
+    errors: parsed.flatMap((lane) => (lane.ok ? [] : [lane.error.message])),
   };
 }
 

@@ -23,7 +23,7 @@ import {
 } from "#shared/reconcile/run.ts";
 import { candidatesOf, type Page, PagesAhead, readPages, readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import { chunked } from "#shared/valkey/exchange.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 /** Indexes that are open at once: they are read together, and a page of each is in memory. */
 const OPEN_INDEXES = 1_024;
@@ -61,7 +61,7 @@ export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
   const place = placeOf(ports, taken);
   const scope = { lanes: union(ports.lanes, recorded.lanes), partitions };
   const run = new Run(ports, new Progress(scope, place), taken.lease, taken.serverNowMs);
-  for (const reason of recorded.faults) run.unreadable("a recorded lane is left out", { reason });
+  for (const reason of recorded.errors) run.unreadable("a recorded lane is left out", { reason });
   const stopped = await untilStopped(run, new PagesAhead(taken.place === "" ? pages : []));
   return conclude(run, taken, stopped);
 }

@@ -12,7 +12,7 @@ import {
 import { fieldOf, isTerminalOutcome, type TerminalOutcome, timeOf } from "#shared/contract/record.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
 import type { Failures, Run } from "#shared/reconcile/run.ts";
-import { chunked } from "#shared/valkey/exchange.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 /** Commands on their way at once: what is encoded and replied stays bounded, whatever number of edges there is. */
 const COMMANDS_AT_ONCE = 10_000;

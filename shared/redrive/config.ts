@@ -1,5 +1,5 @@
 import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, readQueueUrl, readWhole } from "#shared/runtime/environment.ts";
+import { type Environment, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
 
 /** What a replay needs to know, from the environment. */
 export interface RedriveConfig {
@@ -15,15 +15,15 @@ const GREATEST_MAX_REPLAYS = 1_000;
 
 /** Reads the configuration; throws one ConfigurationError that names every fault. */
 export function readRedriveConfig(env: Environment): RedriveConfig {
-  const faults: string[] = [];
+  const errors: string[] = [];
   const config: RedriveConfig = {
-    deadLetterQueueUrl: readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", faults),
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", faults),
-    maxReplays: readWhole(env, "MAX_REPLAYS", 1, GREATEST_MAX_REPLAYS, DEFAULT_MAX_REPLAYS, faults),
+    deadLetterQueueUrl: readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", errors),
+    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
+    maxReplays: readInteger(env, "MAX_REPLAYS", 1, GREATEST_MAX_REPLAYS, DEFAULT_MAX_REPLAYS, errors),
   };
-  if (faults.length === 0 && config.deadLetterQueueUrl === config.completionsQueueUrl) {
-    faults.push("DEAD_LETTER_QUEUE_URL and COMPLETIONS_QUEUE_URL name the same queue: they must be two");
+  if (errors.length === 0 && config.deadLetterQueueUrl === config.completionsQueueUrl) {
+    errors.push("DEAD_LETTER_QUEUE_URL and COMPLETIONS_QUEUE_URL name the same queue: they must be two");
   }
-  if (faults.length > 0) throw new ConfigurationError(faults);
+  if (errors.length > 0) throw new ConfigurationError(errors);
   return config;
 }

@@ -3,11 +3,11 @@ import { type Continuation, type Held, NO_TOTALS, type Totals } from "#shared/re
 type Fields = Readonly<Record<string, unknown>>;
 
 /** Reads what an earlier slice gave; undefined where there was none, or where it is a fault. */
-export function parseContinuation(value: unknown, faults: string[]): Continuation | undefined {
+export function parseContinuation(value: unknown, errors: string[]): Continuation | undefined {
   if (value === undefined || value === null) return undefined;
   const continuation = isFields(value) ? read(value) : undefined;
   if (continuation === undefined) {
-    faults.push(
+    errors.push(
       '"continuation" is not what an earlier slice reported: give it back as it came, or leave it out',
     );
   }

@@ -50,83 +50,83 @@ type Fields = Readonly<Record<string, unknown>>;
 export function parseRequest(event: unknown): RedriveRequest {
   if (!isFields(event))
     throw new InvalidRequestError(['the event is no JSON object: give one like {"all": true}']);
-  const faults: string[] = [];
+  const errors: string[] = [];
   for (const name of Object.keys(event)) {
-    if (!PROPERTIES.has(name)) faults.push(`"${name}" is not known: there are ${[...PROPERTIES].join(", ")}`);
+    if (!PROPERTIES.has(name)) errors.push(`"${name}" is not known: there are ${[...PROPERTIES].join(", ")}`);
   }
   const filter: Filter = {
-    errorCodes: readCodes(event, faults),
-    flow: readFlow(event, faults),
-    olderThanSeconds: readNumber(event, "older_than_seconds", 0, GREATEST_AGE_SECONDS, faults),
-    youngerThanSeconds: readNumber(event, "younger_than_seconds", 0, GREATEST_AGE_SECONDS, faults),
+    errorCodes: readCodes(event, errors),
+    flow: readFlow(event, errors),
+    olderThanSeconds: readNumber(event, "older_than_seconds", 0, GREATEST_AGE_SECONDS, errors),
+    youngerThanSeconds: readNumber(event, "younger_than_seconds", 0, GREATEST_AGE_SECONDS, errors),
   };
-  const all = readFlag(event, "all", faults);
+  const all = readFlag(event, "all", errors);
   const request: RedriveRequest = {
     filter,
-    rate: readNumber(event, "rate", RATE.least, RATE.most, faults) ?? RATE.preset,
-    dryRun: readFlag(event, "dry_run", faults),
-    method: readMethod(event, faults),
-    maxSeconds: readNumber(event, "max_seconds", 1, LONGEST_SLICE_SECONDS, faults),
-    continuation: parseContinuation(event.continuation, faults),
-    stop: readFlag(event, "stop", faults),
+    rate: readNumber(event, "rate", RATE.least, RATE.most, errors) ?? RATE.preset,
+    dryRun: readFlag(event, "dry_run", errors),
+    method: readMethod(event, errors),
+    maxSeconds: readNumber(event, "max_seconds", 1, LONGEST_SLICE_SECONDS, errors),
+    continuation: parseContinuation(event.continuation, errors),
+    stop: readFlag(event, "stop", errors),
   };
-  faults.push(...contradictions(request, all));
-  if (faults.length > 0) throw new InvalidRequestError(faults);
+  errors.push(...contradictions(request, all));
+  if (errors.length > 0) throw new InvalidRequestError(errors);
   return request;
 }
 
 function contradictions({ filter, method, dryRun, rate, stop }: RedriveRequest, all: boolean): string[] {
-  const faults: string[] = [];
+  const errors: string[] = [];
   const everything = selectsEverything(filter);
-  if (all && !everything) faults.push('"all" and a filter exclude each other: give one of them');
+  if (all && !everything) errors.push('"all" and a filter exclude each other: give one of them');
   if (!all && everything && !dryRun && !stop) {
-    faults.push('nothing says which messages to replay: give a filter, or "all": true for the whole queue');
+    errors.push('nothing says which messages to replay: give a filter, or "all": true for the whole queue');
   }
   if (method === "move_task" && (!everything || dryRun)) {
-    faults.push(
+    errors.push(
       '"method" is "move_task", which moves the whole queue: it takes neither a filter nor "dry_run"',
     );
   }
   if (method === "move_task" && rate < 1)
-    faults.push('"rate": a move task moves at least 1 message per second');
+    errors.push('"rate": a move task moves at least 1 message per second');
   const { olderThanSeconds, youngerThanSeconds } = filter;
   if (
     olderThanSeconds !== undefined &&
     youngerThanSeconds !== undefined &&
     olderThanSeconds >= youngerThanSeconds
   ) {
-    faults.push('"older_than_seconds" must be less than "younger_than_seconds": nothing is of such an age');
+    errors.push('"older_than_seconds" must be less than "younger_than_seconds": nothing is of such an age');
   }
-  return faults;
+  return errors;
 }
 
-function readCodes(event: Fields, faults: string[]): readonly string[] | undefined {
+function readCodes(event: Fields, errors: string[]): readonly string[] | undefined {
   const value = event.error_code;
   if (value === undefined) return undefined;
   const codes: readonly unknown[] = Array.isArray(value) ? value : [value];
   const texts = codes.filter((code) => typeof code === "string").filter((code) => code !== "");
   if (codes.length > 0 && texts.length === codes.length) return texts;
-  faults.push('"error_code" takes a code, or a list of them; "none" stands for messages without one');
+  errors.push('"error_code" takes a code, or a list of them; "none" stands for messages without one');
   return undefined;
 }
 
-function readFlow(event: Fields, faults: string[]): string | undefined {
+function readFlow(event: Fields, errors: string[]): string | undefined {
   if (event.flow === undefined) return undefined;
   const flow = parseFlowId(event.flow);
   if (flow.ok) return flow.value;
-  faults.push(`"flow": ${flow.error.message}`);
+  errors.push(`"flow": ${flow.error.message}`);
   return undefined;
 }
 
-function readMethod(event: Fields, faults: string[]): Method {
+function readMethod(event: Fields, errors: string[]): Method {
   const method = METHODS.find((one) => one === (event.method ?? "auto"));
-  if (method === undefined) faults.push(`"method" takes ${METHODS.join(", ")}`);
+  if (method === undefined) errors.push(`"method" takes ${METHODS.join(", ")}`);
   return method ?? "auto";
 }
 
-function readFlag(event: Fields, name: string, faults: string[]): boolean {
+function readFlag(event: Fields, name: string, errors: string[]): boolean {
   const value = event[name] ?? false;
-  if (typeof value !== "boolean") faults.push(`"${name}" takes true or false`);
+  if (typeof value !== "boolean") errors.push(`"${name}" takes true or false`);
   return value === true;
 }
 
@@ -135,12 +135,12 @@ function readNumber(
   name: string,
   least: number,
   most: number,
-  faults: string[],
+  errors: string[],
 ): number | undefined {
   const value = event[name];
   if (value === undefined) return undefined;
   if (typeof value === "number" && value >= least && value <= most) return value;
-  faults.push(`"${name}" takes a number from ${least} to ${most}`);
+  errors.push(`"${name}" takes a number from ${least} to ${most}`);
   return undefined;
 }
 

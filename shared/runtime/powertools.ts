@@ -10,7 +10,7 @@ export interface Powertools {
    * For a line about every message: without what Lambda's context adds to each of the other logger's lines, which is a
    * third of what such a line takes.
    */
-  readonly journal: Logger;
+  readonly messageLogger: Logger;
   readonly metrics: Metrics;
   readonly telemetry: GaugingTelemetry;
 }
@@ -25,5 +25,5 @@ export function powertoolsFor(service: string): Powertools {
     warn: (message, fields) => logger.warn(message, fields),
     error: (message, fields) => logger.error(message, fields),
   };
-  return { logger, journal: logger.createChild(), metrics, telemetry };
+  return { logger, messageLogger: logger.createChild(), metrics, telemetry };
 }

@@ -8,7 +8,7 @@ import { accessTo } from "#shared/valkey/authentication.ts";
 import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
 
 export interface ValkeyOptions {
-  /** Hears of connection faults; commands report their own. */
+  /** Hears of connection errors; commands report their own. */
   readonly onConnectionError: (error: ValkeyError) => void;
   /** Milliseconds within which a reply must come, connecting included. */
   readonly commandTimeoutMs?: number;
@@ -71,7 +71,7 @@ export class Valkey implements Pipelines {
   /** `host:port`, for messages: never with a password. */
   readonly #host: string;
   #isBroken = false;
-  #nodeFault = "";
+  #nodeError = "";
 
   constructor(address: ValkeyAddress, options: ValkeyOptions) {
     const { url } = address;
@@ -85,7 +85,7 @@ export class Valkey implements Pipelines {
     // Without a listener a lost connection would end the process.
     this.#client.on("error", (error) => options.onConnectionError(this.#noticed(error)));
     this.#client.on("node error", (error) => {
-      this.#nodeFault = `: ${messageOf(error)}`;
+      this.#nodeError = `: ${messageOf(error)}`;
     });
     this.#client.on("end", () => {
       this.#isBroken = true;
@@ -190,7 +190,7 @@ export class Valkey implements Pipelines {
     }
     this.#isBroken = true;
     const reason = messageOf(thrown);
-    const cause = NO_NODE.test(reason) ? this.#nodeFault : "";
+    const cause = NO_NODE.test(reason) ? this.#nodeError : "";
     return new ValkeyError(`Valkey at ${this.#host}: ${reason}${cause}`);
   }
 }

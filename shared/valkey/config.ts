@@ -10,9 +10,9 @@ import {
   type Environment,
   isSet,
   readChoice,
+  readInteger,
   readName,
   readUrl,
-  readWhole,
 } from "#shared/runtime/environment.ts";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 
@@ -27,60 +27,60 @@ export interface ValkeyConfig {
   readonly partitions: PartitionConfig;
 }
 
-/** Reads `VALKEY_*`. What is wrong is added to `faults`, never with a part of a password. */
-export function readValkey(env: Environment, faults: string[]): ValkeyAddress {
-  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", faults);
-  const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", faults) === "true";
+/** Reads `VALKEY_*`. What is wrong is added to `errors`, never with a part of a password. */
+export function readValkey(env: Environment, errors: string[]): ValkeyAddress {
+  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", errors);
+  const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", errors) === "true";
   if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
-    faults.push(
+    errors.push(
       "VALKEY_URL has more behind its host than a database number: leave that out, and write a / ? or # of the " +
         "user or password as %2F %3F or %23",
     );
   } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
-    faults.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
+    errors.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
   }
-  const auth = readAuth(env, url, faults);
-  const ca = readCa(env, url, faults);
+  const auth = readAuth(env, url, errors);
+  const ca = readCa(env, url, errors);
   return { url, cluster, auth, ...(ca === undefined ? {} : { ca }) };
 }
 
-function readAuth(env: Environment, url: URL, faults: string[]): ValkeyAuth {
-  const kind = readChoice(env, "VALKEY_AUTH", ["url", "iam", "secret"], "url", faults);
+function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {
+  const kind = readChoice(env, "VALKEY_AUTH", ["url", "iam", "secret"], "url", errors);
   if (kind === "url") {
     if (!isDecodable(url.username) || !isDecodable(url.password)) {
-      faults.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
+      errors.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
     }
     return { kind };
   }
   if (url.username !== "" || url.password !== "") {
-    faults.push(`VALKEY_URL has a user or password, and VALKEY_AUTH=${kind} brings its own: leave them out`);
+    errors.push(`VALKEY_URL has a user or password, and VALKEY_AUTH=${kind} brings its own: leave them out`);
   }
   if (kind === "secret") {
-    const secretId = readName(env, "VALKEY_SECRET", /./, "the ARN or name of the password's secret", faults);
+    const secretId = readName(env, "VALKEY_SECRET", /./, "the ARN or name of the password's secret", errors);
     return { kind, secretId, user: env.VALKEY_USER ?? "" };
   }
   if (url.protocol === "redis:") {
-    faults.push("VALKEY_URL is a redis:// URL, and VALKEY_AUTH=iam needs TLS: give it as rediss://");
+    errors.push("VALKEY_URL is a redis:// URL, and VALKEY_AUTH=iam needs TLS: give it as rediss://");
   }
   return {
     kind,
-    user: readName(env, "VALKEY_USER", ELASTICACHE_ID, "the id of the ElastiCache user", faults),
+    user: readName(env, "VALKEY_USER", ELASTICACHE_ID, "the id of the ElastiCache user", errors),
     replicationGroup: readName(
       env,
       "VALKEY_REPLICATION_GROUP",
       ELASTICACHE_ID,
       "the id of the replication group",
-      faults,
+      errors,
     ),
-    region: readName(env, "AWS_REGION", REGION, "the region of the replication group", faults),
+    region: readName(env, "AWS_REGION", REGION, "the region of the replication group", errors),
   };
 }
 
 /** The certificates to trust instead of those that Node trusts, as PEM text. */
-function readCa(env: Environment, url: URL, faults: string[]): string | undefined {
+function readCa(env: Environment, url: URL, errors: string[]): string | undefined {
   if (!isSet(env, "VALKEY_CA")) return undefined;
   if (url.protocol === "redis:" && isSet(env, "VALKEY_URL")) {
-    faults.push("VALKEY_CA is set, and VALKEY_URL is a redis:// URL, without TLS: give it as rediss://");
+    errors.push("VALKEY_CA is set, and VALKEY_URL is a redis:// URL, without TLS: give it as rediss://");
   }
   const given = env.VALKEY_CA ?? "";
   let pem = given;
@@ -88,13 +88,13 @@ function readCa(env: Environment, url: URL, faults: string[]): string | undefine
     try {
       pem = readFileSync(given, "utf8");
     } catch (error) {
-      faults.push(`VALKEY_CA names a file that cannot be read: ${messageOf(error)}`);
+      errors.push(`VALKEY_CA names a file that cannot be read: ${messageOf(error)}`);
       return undefined;
     }
   }
   const certificates = pem.match(CERTIFICATE) ?? [];
   if (certificates.length === 0 || !certificates.every(isCertificate)) {
-    faults.push("VALKEY_CA is neither PEM text of certificates nor the absolute path of a file of them");
+    errors.push("VALKEY_CA is neither PEM text of certificates nor the absolute path of a file of them");
   }
   return pem;
 }
@@ -116,19 +116,19 @@ function isDecodable(text: string): boolean {
   }
 }
 
-export function readValkeyConfig(env: Environment, faults: string[]): ValkeyConfig {
+export function readValkeyConfig(env: Environment, errors: string[]): ValkeyConfig {
   const preset = DEFAULT_PARTITION_CONFIG.numFlowPartitions;
   return {
-    valkey: readValkey(env, faults),
+    valkey: readValkey(env, errors),
     partitions: {
       ...DEFAULT_PARTITION_CONFIG,
-      numFlowPartitions: readWhole(env, "FLOW_PARTITIONS", 1, 65_536, preset, faults),
+      numFlowPartitions: readInteger(env, "FLOW_PARTITIONS", 1, 65_536, preset, errors),
     },
   };
 }
 
-export function readEdition(env: Environment, faults: string[]): Edition | "auto" {
-  const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", faults);
+export function readEdition(env: Environment, errors: string[]): Edition | "auto" {
+  const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", errors);
   if (text === "auto") return "auto";
   return text === "11" ? 11 : 14;
 }

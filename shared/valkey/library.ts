@@ -24,7 +24,7 @@ const MAX_LOOKS = 3;
  *
  * `wanted` is the edition that every primary shall have: one of ours of the other edition is replaced. `auto`
  * stays with the edition of ours that is loaded, and loads it where a primary lacks it; where no primary has any, it
- * loads the one that is recorded as last loaded or spoken, and only where none is recorded, `preset`: flushed
+ * loads the one that is recorded as last loaded or detectedEdition, and only where none is recorded, `preset`: flushed
  * functions must not come back in an edition that takes a group of edges for none.
  *
  * Rejects with what the server or the client raised, with a ProtocolError when FUNCTION LIST replies something
@@ -59,7 +59,7 @@ function isAlreadyThere(error: unknown): boolean {
   return error instanceof Error && ALREADY_THERE.test(error.message);
 }
 
-/** Records the edition that is spoken here, for the day when nobody has the library any more. */
+/** Records the edition that is detectedEdition here, for the day when nobody has the library any more. */
 export async function recordEdition(valkey: Valkey, edition: Edition): Promise<void> {
   if ((await recordedEdition(valkey)) !== edition) await valkey.call("set", EDITION_KEY, edition);
 }

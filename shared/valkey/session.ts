@@ -1,14 +1,14 @@
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /** A client, and what was found out about its server before it was first used. */
-export interface Session<Facts> {
+export interface Session<StartupInfo> {
   readonly valkey: Valkey;
-  readonly facts: Facts;
+  readonly startupInfo: StartupInfo;
 }
 
-interface Present<Facts> {
+interface Present<StartupInfo> {
   readonly valkey: Valkey;
-  readonly facts: Promise<Facts>;
+  readonly startupInfo: Promise<StartupInfo>;
   /** Milliseconds since the epoch. */
   readonly since: number;
 }
@@ -29,16 +29,16 @@ const AFTERLIFE_MS = 15 * 60_000;
  * for each client; where it fails, so does the invocation, and the next one begins anew. A client that has served for
  * `lifeMs` is replaced, and closed a while later.
  */
-export class SessionKeeper<Facts> {
+export class SessionKeeper<StartupInfo> {
   readonly #connect: (knownNodes: readonly string[]) => Valkey;
-  readonly #start: (valkey: Valkey) => Promise<Facts>;
+  readonly #start: (valkey: Valkey) => Promise<StartupInfo>;
   readonly #lifeMs: number;
-  #present: Present<Facts> | undefined;
+  #present: Present<StartupInfo> | undefined;
   #knownNodes: readonly string[] = [];
 
   constructor(
     connect: (knownNodes: readonly string[]) => Valkey,
-    start: (valkey: Valkey) => Promise<Facts>,
+    start: (valkey: Valkey) => Promise<StartupInfo>,
     lifeMs = CLIENT_LIFE_MS,
   ) {
     this.#connect = connect;
@@ -46,10 +46,10 @@ export class SessionKeeper<Facts> {
     this.#lifeMs = lifeMs;
   }
 
-  async get(): Promise<Session<Facts>> {
+  async get(): Promise<Session<StartupInfo>> {
     const present = this.#sound();
     try {
-      return { valkey: present.valkey, facts: await present.facts };
+      return { valkey: present.valkey, startupInfo: await present.startupInfo };
     } catch (error) {
       // Unless another invocation has begun anew already.
       if (this.#present === present) this.#discard(present);
@@ -57,7 +57,7 @@ export class SessionKeeper<Facts> {
     }
   }
 
-  #sound(): Present<Facts> {
+  #sound(): Present<StartupInfo> {
     if (this.#present?.valkey.isBroken === true) this.#discard(this.#present);
     if (this.#present !== undefined && Date.now() - this.#present.since >= this.#lifeMs) {
       const { valkey } = this.#release(this.#present);
@@ -65,16 +65,16 @@ export class SessionKeeper<Facts> {
     }
     if (this.#present === undefined) {
       const valkey = this.#connect(this.#knownNodes);
-      this.#present = { valkey, facts: this.#start(valkey), since: Date.now() };
+      this.#present = { valkey, startupInfo: this.#start(valkey), since: Date.now() };
     }
     return this.#present;
   }
 
-  #discard(present: Present<Facts>): void {
+  #discard(present: Present<StartupInfo>): void {
     this.#release(present).valkey.close();
   }
 
-  #release(present: Present<Facts>): Present<Facts> {
+  #release(present: Present<StartupInfo>): Present<StartupInfo> {
     // A client that never got through knows nothing, and what was known before still serves.
     const nodes = present.valkey.knownNodes;
     if (nodes.length > 0) this.#knownNodes = nodes;

@@ -107,11 +107,11 @@ async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
  * Sessions with the configured Valkey. Each new client is checked against the recorded partition count before
  * `start` looks at the server; that none is recorded is told once.
  */
-export function sessionsFor<Facts>(
+export function sessionsFor<StartupInfo>(
   config: ValkeyConfig,
   telemetry: GaugingTelemetry,
-  start: (valkey: Valkey) => Promise<Facts>,
-): SessionKeeper<Facts> {
+  start: (valkey: Valkey) => Promise<StartupInfo>,
+): SessionKeeper<StartupInfo> {
   let isAbsenceTold = false;
   return new SessionKeeper(
     (knownNodes) =>

@@ -7,7 +7,7 @@ import { expect } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { family, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 
 export function builtFunction(
   name: string,
@@ -27,12 +27,12 @@ export function builtFunction(
 
 /** Has the dispatch function deal with an execution that succeeded: its two children must be eligible then. */
 export async function dispatchOne(fn: FunctionProcess, admin: Valkey): Promise<void> {
-  const scene = new Scene(admin);
-  const { parent, children } = await family(scene, 2);
-  await scene.finish(parent, "success");
-  const record = recordOf({ execution_id: parent.id, flow_id: scene.flow.id });
+  const fixture = new FlowFixture(admin);
+  const { parent, children } = await family(fixture, 2);
+  await fixture.finish(parent, "success");
+  const record = recordOf({ execution_id: parent.id, flow_id: fixture.flow.id });
   expect(await fn.invoke({ Records: [record] })).toEqual({ batchItemFailures: [] });
-  const states = children.map((child) => stateOf(scene, child));
+  const states = children.map((child) => stateOf(fixture, child));
   expect(await Promise.all(states)).toEqual(["waiting", "waiting"]);
 }
 

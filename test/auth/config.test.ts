@@ -16,9 +16,9 @@ const IAM = {
 };
 const SECRET = { VALKEY_URL: URLS.tls, VALKEY_AUTH: "secret", VALKEY_SECRET: "sluice/valkey" };
 
-function read(env: Record<string, string>): { address: ValkeyAddress; faults: string[] } {
-  const faults: string[] = [];
-  return { address: readValkey(env, faults), faults };
+function read(env: Record<string, string>): { address: ValkeyAddress; errors: string[] } {
+  const errors: string[] = [];
+  return { address: readValkey(env, errors), errors };
 }
 
 describe("readValkey", () => {
@@ -46,8 +46,8 @@ describe("readValkey", () => {
       { kind: "secret", secretId: "sluice/valkey", user: "u" },
     ],
   ])("authenticates %s", (_, env, auth) => {
-    const { address, faults } = read(env);
-    expect(faults).toEqual([]);
+    const { address, errors } = read(env);
+    expect(errors).toEqual([]);
     expect(address.auth).toEqual(auth);
     expect(address.ca).toBeUndefined();
   });
@@ -55,14 +55,14 @@ describe("readValkey", () => {
   it("takes certificates as text or as a file", () => {
     const pem = readFileSync(AUTHORITY, "utf8");
     for (const VALKEY_CA of [AUTHORITY, pem, `${pem}\n# and\n${pem}`]) {
-      const { address, faults } = read({ VALKEY_URL: URLS.tls, VALKEY_CA });
-      expect(faults).toEqual([]);
+      const { address, errors } = read({ VALKEY_URL: URLS.tls, VALKEY_CA });
+      expect(errors).toEqual([]);
       expect(address.ca).toContain(pem);
     }
   });
 
   it("names every fault of IAM at once", () => {
-    const { faults } = read({
+    const { errors } = read({
       VALKEY_AUTH: "iam",
       VALKEY_URL: "redis://u:hunter2@h",
       VALKEY_USER: "two words",
@@ -74,10 +74,10 @@ describe("readValkey", () => {
       "VALKEY_REPLICATION_GROUP is not set",
       "AWS_REGION is not set",
     ]) {
-      expect(faults.filter((fault) => fault.startsWith(start))).toHaveLength(1);
+      expect(errors.filter((fault) => fault.startsWith(start))).toHaveLength(1);
     }
-    expect(faults).toHaveLength(5);
-    expect(faults.join()).not.toContain("hunter2");
+    expect(errors).toHaveLength(5);
+    expect(errors.join()).not.toContain("hunter2");
   });
 
   it.each([
@@ -92,13 +92,13 @@ describe("readValkey", () => {
     ["VALKEY_CA", { VALKEY_CA: CERTIFICATE.key }],
     ["VALKEY_CA", { VALKEY_CA: AUTHORITY, VALKEY_URL: URLS.plain }],
   ])("finds fault with %s: %o", (name, env) => {
-    const { faults } = read({ VALKEY_URL: URLS.tls, ...env });
-    expect(faults).toEqual([expect.stringMatching(new RegExp(`^${name} `))]);
-    expect(faults.join()).not.toMatch(/hunter2|PRIVATE KEY/);
+    const { errors } = read({ VALKEY_URL: URLS.tls, ...env });
+    expect(errors).toEqual([expect.stringMatching(new RegExp(`^${name} `))]);
+    expect(errors.join()).not.toMatch(/hunter2|PRIVATE KEY/);
   });
 
   it("finds fault with what only looks like a certificate", () => {
-    const { faults } = read({ VALKEY_URL: URLS.tls, VALKEY_CA: join(folder, "broken.pem") });
-    expect(faults).toEqual([expect.stringMatching(/^VALKEY_CA is neither/)]);
+    const { errors } = read({ VALKEY_URL: URLS.tls, VALKEY_CA: join(folder, "broken.pem") });
+    expect(errors).toEqual([expect.stringMatching(/^VALKEY_CA is neither/)]);
   });
 });

@@ -67,9 +67,9 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
   /** A client of ours in this process, with the credentials of this process. */
   function clientOf(elastiCache: FakeElastiCache): Valkey {
     for (const [name, value] of Object.entries(KEY)) vi.stubEnv(name, value);
-    const faults: string[] = [];
-    const address = readValkey(elastiCache.environment, faults);
-    expect(faults).toEqual([]);
+    const errors: string[] = [];
+    const address = readValkey(elastiCache.environment, errors);
+    expect(errors).toEqual([]);
     return new Valkey(address, { onConnectionError: () => undefined });
   }
 

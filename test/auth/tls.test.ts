@@ -5,9 +5,9 @@ import { readValkey } from "#shared/valkey/config.ts";
 import { KINDS, SecuredValkey, STRANGER } from "#test/auth/secured.ts";
 
 function clientOf(environment: Readonly<Record<string, string>>): Valkey {
-  const faults: string[] = [];
-  const address = readValkey(environment, faults);
-  expect(faults).toEqual([]);
+  const errors: string[] = [];
+  const address = readValkey(environment, errors);
+  expect(errors).toEqual([]);
   return new Valkey(address, { onConnectionError: () => undefined });
 }
 

@@ -12,8 +12,8 @@ import { takeLease } from "#shared/reconcile/lease.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { recordOf } from "#test/auth/built.ts";
 import { bulkFamily, family, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { attempt, FlowFixture, LANE } from "#test/support/flow-fixture.ts";
 import { endedAgo } from "#test/support/reconcile.ts";
-import { attempt, LANE, Scene } from "#test/support/scene.ts";
 
 /** Of few partitions: a sweep looks at all of them. */
 const ROUTER = new PartitionRouter(DEFAULT_PARTITION_CONFIG);
@@ -31,29 +31,29 @@ export type WorkOf = (valkey: Valkey, edition: Edition, queue: QueueProbe) => Pr
 
 /** Children that become eligible, with and without their parent's result, and that are skipped, one amid its attempt. */
 const dispatch: WorkOf = async (valkey, edition, queue) => {
-  const scene = new Scene(valkey, LANE, ROUTER, edition);
-  const good = await family(scene, 2, "result");
-  await scene.finish(good.parent, "success", "a result");
-  const bad = await family(scene, 2);
-  await beginAttempt(scene, bad.children);
-  await scene.finish(bad.parent, "failed");
+  const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const good = await family(fixture, 2, "result");
+  await fixture.finish(good.parent, "success", "a result");
+  const bad = await family(fixture, 2);
+  await beginAttempt(fixture, bad.children);
+  await fixture.finish(bad.parent, "failed");
   // Another delivery died before it published what it had skipped.
-  const left = await family(scene, 1);
-  await scene.finish(left.parent, "failed");
-  for (const edge of left.edges) await scene.done(scene.resolution(edge, "failed"));
+  const left = await family(fixture, 1);
+  await fixture.finish(left.parent, "failed");
+  for (const edge of left.edges) await fixture.done(fixture.resolution(edge, "failed"));
   const parents = [good.parent, bad.parent, left.parent];
-  if (edition === 14) parents.push(await firstOfAny(scene));
-  const wide = new Scene(valkey, LANE, ROUTER, edition);
+  if (edition === 14) parents.push(await firstOfAny(fixture));
+  const wide = new FlowFixture(valkey, LANE, ROUTER, edition);
   const many = await bulkFamily(wide, MANY_EDGES);
   await wide.finish(many.parent, "success");
   return async (fn) => {
     const records = [
-      ...parents.map(({ id }) => recordOf({ execution_id: id, flow_id: scene.flow.id })),
+      ...parents.map(({ id }) => recordOf({ execution_id: id, flow_id: fixture.flow.id })),
       recordOf({ execution_id: many.parent.id, flow_id: wide.flow.id }),
     ];
     expect(await fn.invoke({ Records: records })).toEqual({ batchItemFailures: [] });
     const states = [...good.children, ...bad.children, ...left.children].map((child) =>
-      stateOf(scene, child),
+      stateOf(fixture, child),
     );
     const [eligible, skipped] = ["waiting", "skipped"];
     expect(await Promise.all(states)).toEqual([eligible, eligible, skipped, skipped, skipped]);
@@ -61,45 +61,45 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   };
 };
 
-async function beginAttempt(scene: Scene, [child]: readonly ExecKeys[]): Promise<void> {
+async function beginAttempt(fixture: FlowFixture, [child]: readonly ExecKeys[]): Promise<void> {
   if (child === undefined) throw new Error("no child");
-  await scene.read("hset", child.core, "attempt_state", "running_attempt", "current_attempt_index", "0");
-  await scene.read("hset", child.attempt(attempt(0)), "attempt_state", "started");
-  await scene.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
+  await fixture.read("hset", child.core, "attempt_state", "running_attempt", "current_attempt_index", "0");
+  await fixture.read("hset", child.attempt(attempt(0)), "attempt_state", "started");
+  await fixture.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
 }
 
 /** An upstream that decides its child's group, whose other upstream is to be cancelled then. */
-async function firstOfAny(scene: Scene): Promise<ExecKeys> {
-  const child = await scene.member();
-  await scene.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
-  const [first, second] = [await scene.member(), await scene.member()];
-  for (const upstream of [first, second]) await scene.edge(upstream, child);
-  await scene.finish(first, "success");
+async function firstOfAny(fixture: FlowFixture): Promise<ExecKeys> {
+  const child = await fixture.member();
+  await fixture.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
+  const [first, second] = [await fixture.member(), await fixture.member()];
+  for (const upstream of [first, second]) await fixture.edge(upstream, child);
+  await fixture.finish(first, "success");
   return first;
 }
 
 /** A completion that nobody heard of, and an execution that waits for nothing. */
 const reconcile: WorkOf = async (valkey, edition, queue) => {
-  const scene = new Scene(valkey, LANE, ROUTER, edition);
-  const missed = await family(scene, 1);
-  await scene.finish(missed.parent, "failed");
-  await endedAgo(scene, missed.parent, 60_000);
-  const stuck = await family(scene, 1);
+  const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const missed = await family(fixture, 1);
+  await fixture.finish(missed.parent, "failed");
+  await endedAgo(fixture, missed.parent, 60_000);
+  const stuck = await family(fixture, 1);
   const [child] = stuck.children;
   const [edge] = stuck.edges;
   if (child === undefined || edge === undefined) throw new Error("no child");
-  await scene.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
-  await scene.read("srem", child.depsUnresolved, edge.id);
+  await fixture.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
+  await fixture.read("srem", child.depsUnresolved, edge.id);
   return async (fn, own) => {
     // What a sweep does that takes more than two seconds.
     const taken = await takeLease(own);
     expect(await taken?.lease.keep("here")).toBe(true);
     expect(await taken?.lease.release("")).toBe(true);
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
-    expect(await stateOf(scene, child)).toBe("waiting");
+    expect(await stateOf(fixture, child)).toBe("waiting");
     expect(await queue.drainEvents()).toHaveLength(1);
     // Else the next sweep would find it again.
-    await scene.read("del", scene.index.lane(LANE).blockedDependencies);
+    await fixture.read("del", fixture.index.lane(LANE).blockedDependencies);
   };
 };
 

@@ -135,7 +135,7 @@ describe("sluice redrive", () => {
 
   it("ends with 1 where a message stays behind, and says why", async () => {
     await bench.put({});
-    bench.proxy.decide = () => ({ kind: "failed_entries", ids: () => true, senderFault: true });
+    bench.proxy.decide = () => ({ kind: "failed_entries", ids: () => true, senderError: true });
     const { code, stdout, stderr } = await run("--all");
     expect(stdout).toContain("1 failed");
     expect(stderr).toContain("was not sent and stays: the queue refused the message: InternalError");

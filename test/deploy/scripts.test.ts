@@ -16,7 +16,7 @@ async function run(
   args: readonly string[],
   environment: Readonly<Record<string, string>> = {},
 ): Promise<Ended> {
-  const path = fileURLToPath(new URL(`../../scripts/${script}.ts`, import.meta.url));
+  const path = fileURLToPath(new URL(`../../${script}.ts`, import.meta.url));
   const child = spawn(process.execPath, [path, ...args], {
     // Elsewhere than the user's: nobody's credentials may be found.
     env: { PATH: process.env.PATH, HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true", ...environment },
@@ -47,18 +47,18 @@ describe("the scripts of a deployment", () => {
   });
 
   it("deploy wants a stage, and credentials before it does anything", async () => {
-    expect(await run("deploy", [])).toEqual({
+    expect(await run("scripts/deploy", [])).toEqual({
       status: 2,
       output: expect.stringContaining("required option '--stage <name>' not specified"),
     });
-    expect(await run("deploy", ["--stage", "prod"])).toEqual({
+    expect(await run("scripts/deploy", ["--stage", "prod"])).toEqual({
       status: 2,
       output: expect.stringMatching(/^deploy: there are no AWS credentials: set AWS_ACCESS_KEY_ID/),
     });
   });
 
   it("package refuses what it does not know", async () => {
-    const { status, output } = await run("package", ["--stages", "prod"]);
+    const { status, output } = await run("scripts/package", ["--stages", "prod"]);
     expect(output).toContain("unknown option '--stages'");
     expect(status).toBe(2);
   });
@@ -67,7 +67,7 @@ describe("the scripts of a deployment", () => {
     await using stack = await startStack({
       router: new PartitionRouter(DEFAULT_PARTITION_CONFIG),
       maxCascadeDepth: 50,
-      onFault: (fault) => {
+      onError: (fault) => {
         throw new Error(fault);
       },
     });
@@ -76,12 +76,12 @@ describe("the scripts of a deployment", () => {
       VALKEY_URL: stack.server.url.href,
       COMPLETIONS_QUEUE_URL: stack.queue.queueUrl,
     };
-    const { status, output } = await run("first-execution", [], environment);
+    const { status, output } = await run("cli/first-execution", [], environment);
     expect(output).toMatch(
       /submitted the flow .*\n.*failed .*\n.*dispatch has skipped .*: the deployment works\n/,
     );
     expect(status).toBe(0);
-    const wrong = await run("first-execution", [], { VALKEY_URL: "nowhere" });
+    const wrong = await run("cli/first-execution", [], { VALKEY_URL: "nowhere" });
     expect(wrong.output).toMatch(/VALKEY_URL is not a redis[\s\S]*COMPLETIONS_QUEUE_URL is not set/);
     expect(wrong.status).toBe(2);
   });

@@ -4,11 +4,11 @@ import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
@@ -31,16 +31,18 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   function faultyPorts(decide: FaultyQueue["decide"]): ReturnType<typeof portsOf> {
     faulty.decide = decide;
     faulty.calls = 0;
-    return portsOf(valkey, queue, { sink: new SqsCompletionSink(faulty.client(), queue.queue.queueUrl) });
+    return portsOf(valkey, queue, {
+      publisher: new SqsCompletionPublisher(faulty.client(), queue.queue.queueUrl),
+    });
   }
 
   async function failedFamily(
     children: number,
-  ): Promise<{ scene: Scene; parent: ExecKeys; children: ExecKeys[] }> {
-    const scene = new Scene(valkey);
-    const made = await family(scene, children);
-    await scene.finish(made.parent, "failed");
-    return { scene, parent: made.parent, children: made.children };
+  ): Promise<{ fixture: FlowFixture; parent: ExecKeys; children: ExecKeys[] }> {
+    const fixture = new FlowFixture(valkey);
+    const made = await family(fixture, children);
+    await fixture.finish(made.parent, "failed");
+    return { fixture, parent: made.parent, children: made.children };
   }
 
   const publishedIds = async (): Promise<string[]> =>
@@ -48,14 +50,14 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   const idsOf = (children: readonly ExecKeys[]): string[] => children.map(({ id }) => id).sort();
 
   it("is published by the next delivery when the first died before it could", async () => {
-    const { scene, parent, children } = await failedFamily(3);
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await failedFamily(3);
+    const event = eventOf(parent.id, fixture.flow.id);
     // The process dies after the FCALLs: no send is tried, no reply is given.
     const dying = portsOf(valkey, queue, {
-      sink: { send: () => Promise.reject(new Error("the process died")) },
+      publisher: { send: () => Promise.reject(new Error("the process died")) },
     });
     await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
-    expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+    expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
       Array(3).fill("skipped"),
     );
 
@@ -67,12 +69,14 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("is marked beside the child's record, for longer than a message can live", async () => {
-    const { scene, parent, children } = await failedFamily(1);
+    const { fixture, parent, children } = await failedFamily(1);
     const [child] = children;
     if (!child) throw new Error("no child");
-    await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, scene.flow.id));
-    expect(await scene.read("get", child.cascade)).toBe(await scene.read("hget", child.core, "completed_at"));
-    const ttl = Number(await scene.read("ttl", child.cascade));
+    await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, fixture.flow.id));
+    expect(await fixture.read("get", child.cascade)).toBe(
+      await fixture.read("hget", child.core, "completed_at"),
+    );
+    const ttl = Number(await fixture.read("ttl", child.cascade));
     expect(MARK_TTL_SECONDS).toBeGreaterThan(18 * 86_400);
     expect(ttl).toBeGreaterThan(18 * 86_400);
     expect(ttl).toBeLessThanOrEqual(MARK_TTL_SECONDS);
@@ -80,60 +84,60 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("does not bring a trimmed record back to life", async () => {
-    const { scene, parent, children } = await failedFamily(1);
+    const { fixture, parent, children } = await failedFamily(1);
     const [child] = children;
     if (!child) throw new Error("no child");
     const trimming = portsOf(valkey, queue);
-    const sink = trimming.sink;
+    const publisher = trimming.publisher;
     const ports = {
       ...trimming,
       // Retention removes the child between the queue's answer and the mark.
-      sink: {
-        send: async (...args: Parameters<typeof sink.send>) => {
-          const results = await sink.send(...args);
-          await scene.read("del", child.core, child.depsMeta, child.depsAllEdges);
+      publisher: {
+        send: async (...args: Parameters<typeof publisher.send>) => {
+          const results = await publisher.send(...args);
+          await fixture.read("del", child.core, child.depsMeta, child.depsAllEdges);
           return results;
         },
       },
     };
-    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
-    expect(await scene.read("exists", child.core)).toBe(0);
-    expect(Number(await scene.read("ttl", child.cascade))).toBeGreaterThan(0);
+    expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
+    expect(await fixture.read("exists", child.core)).toBe(0);
+    expect(Number(await fixture.read("ttl", child.cascade))).toBeGreaterThan(0);
     await queue.drain();
   });
 
   it("comes again for a child that was replayed and skipped again", async () => {
-    const scene = new Scene(valkey);
-    const { parent, children, edges } = await family(scene, 1);
+    const fixture = new FlowFixture(valkey);
+    const { parent, children, edges } = await family(fixture, 1);
     const [child] = children;
     const [edge] = edges;
     if (!child || !edge) throw new Error("no child");
-    await scene.finish(parent, "failed");
-    const event = eventOf(parent.id, scene.flow.id);
+    await fixture.finish(parent, "failed");
+    const event = eventOf(parent.id, fixture.flow.id);
     let now = Date.now();
     const ports = portsOf(valkey, queue, { now: () => (now += 1_000) });
     await dispatchOne(ports, event);
     expect(await publishedIds()).toEqual([child.id]);
-    await scene.done(replayExecution(child, scene.index, scene.lane, [edge.id], 0));
-    expect(await stateOf(scene, child)).toBe("waiting_children");
+    await fixture.done(replayExecution(child, fixture.index, fixture.lane, [edge.id], 0));
+    expect(await stateOf(fixture, child)).toBe("waiting_children");
     await dispatchOne(ports, event);
-    expect(await stateOf(scene, child)).toBe("skipped");
+    expect(await stateOf(fixture, child)).toBe("skipped");
     expect(await publishedIds()).toEqual([child.id]);
     await dispatchOne(ports, event);
     expect(await publishedIds()).toEqual([]);
   });
 
   it("comes for a second skip that an earlier delivery did not live to publish", async () => {
-    const scene = new Scene(valkey);
-    const { parent, children, edges } = await family(scene, 1);
+    const fixture = new FlowFixture(valkey);
+    const { parent, children, edges } = await family(fixture, 1);
     const [child] = children;
     const [edge] = edges;
     if (!child || !edge) throw new Error("no child");
-    await scene.finish(parent, "failed");
-    const event = eventOf(parent.id, scene.flow.id);
+    await fixture.finish(parent, "failed");
+    const event = eventOf(parent.id, fixture.flow.id);
     await dispatchOne(portsOf(valkey, queue, { now: () => 1_000 }), event);
-    await scene.done(replayExecution(child, scene.index, scene.lane, [edge.id], 0));
-    await scene.done(scene.resolution(edge, "failed", 2_000));
+    await fixture.done(replayExecution(child, fixture.index, fixture.lane, [edge.id], 0));
+    await fixture.done(fixture.resolution(edge, "failed", 2_000));
     await queue.drain();
     // The mark names the skip at 1,000; the record stands skipped at 2,000.
     expect(await dispatchOne(portsOf(valkey, queue), event)).toEqual([]);
@@ -141,10 +145,10 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("is not left to a delivery of the same message that skipped the child meanwhile and died", async () => {
-    const { scene, parent, children } = await failedFamily(2);
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await failedFamily(2);
+    const event = eventOf(parent.id, fixture.flow.id);
     const dying = portsOf(valkey, queue, {
-      sink: { send: () => Promise.reject(new Error("the process died")) },
+      publisher: { send: () => Promise.reject(new Error("the process died")) },
     });
     // The other delivery runs between this one's reading of the children and its FCALLs.
     const overtaken = overtakenBefore(valkey, "fcall", async () => {
@@ -155,8 +159,8 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("does not multiply when one message is delivered many times at once", async () => {
-    const { scene, parent, children } = await failedFamily(5);
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await failedFamily(5);
+    const event = eventOf(parent.id, fixture.flow.id);
     const ports = portsOf(valkey, queue);
     const deliveries = await Promise.all(Array.from({ length: 10 }, () => dispatchOne(ports, event)));
     // Who finds another delivery at it does not take its word for done.
@@ -170,12 +174,12 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("waits for a delivery that is publishing it, and takes over when that one is dead", async () => {
-    const { scene, parent, children } = await failedFamily(1);
+    const { fixture, parent, children } = await failedFamily(1);
     const [child] = children;
     if (!child) throw new Error("no child");
-    const event = eventOf(parent.id, scene.flow.id);
+    const event = eventOf(parent.id, fixture.flow.id);
     const dying = portsOf(valkey, queue, {
-      sink: { send: () => Promise.reject(new Error("the process died")) },
+      publisher: { send: () => Promise.reject(new Error("the process died")) },
     });
     await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
     await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
@@ -183,15 +187,15 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     expect(await dispatchOne(portsOf(valkey, queue), event)).toMatchObject([
       { name: "CascadeUnderWayError" },
     ]);
-    expect(Number(await scene.read("pttl", child.cascadeClaim))).toBeGreaterThan(0);
-    await scene.read("pexpire", child.cascadeClaim, 0);
+    expect(Number(await fixture.read("pttl", child.cascadeClaim))).toBeGreaterThan(0);
+    await fixture.read("pexpire", child.cascadeClaim, 0);
     expect(await dispatchOne(portsOf(valkey, queue), event)).toEqual([]);
     expect(await publishedIds()).toEqual([child.id]);
   });
 
   it("is not published at all where it cannot be claimed", async () => {
-    const { scene, parent } = await failedFamily(1);
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent } = await failedFamily(1);
+    const event = eventOf(parent.id, fixture.flow.id);
     await dispatchOne(portsOf(valkey, queue, { valkey: failingOn(valkey, "set") }), event);
     await queue.drain();
     const again = portsOf(valkey, queue, { valkey: failingOn(valkey, "set") });
@@ -200,35 +204,35 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
   });
 
   it("is published once for two parents of one batch that both find the child unpublished", async () => {
-    const scene = new Scene(valkey);
-    const [first, second, child] = [await scene.member(), await scene.member(), await scene.member()];
-    const edges = [await scene.edge(first, child), await scene.edge(second, child)];
-    await scene.finish(first, "failed");
-    await scene.finish(second, "failed");
-    for (const edge of edges) await scene.done(scene.resolution(edge, "failed", 5_000));
-    const events = [eventOf(first.id, scene.flow.id), eventOf(second.id, scene.flow.id)];
+    const fixture = new FlowFixture(valkey);
+    const [first, second, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const edges = [await fixture.edge(first, child), await fixture.edge(second, child)];
+    await fixture.finish(first, "failed");
+    await fixture.finish(second, "failed");
+    for (const edge of edges) await fixture.done(fixture.resolution(edge, "failed", 5_000));
+    const events = [eventOf(first.id, fixture.flow.id), eventOf(second.id, fixture.flow.id)];
     expect(await dispatch(portsOf(valkey, queue), events)).toEqual([[], []]);
     expect(await publishedIds()).toEqual([child.id]);
   });
 
   it("sends entries again that the queue did not take", async () => {
-    const { scene, parent, children } = await failedFamily(12);
+    const { fixture, parent, children } = await failedFamily(12);
     const ports = faultyPorts((call) =>
       call <= 2 ? { kind: "failed_entries", ids: (_, index) => index % 2 === 0 } : { kind: "none" },
     );
-    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
     expect(faulty.calls).toBe(4);
     expect(await publishedIds()).toEqual(idsOf(children));
   });
 
   it("fails the message for entries that the queue never takes, and marks the others only", async () => {
-    const { scene, parent, children } = await failedFamily(12);
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await failedFamily(12);
+    const event = eventOf(parent.id, fixture.flow.id);
     const refused = faultyPorts(() => ({ kind: "failed_entries", ids: (id) => id === "3" }));
     expect(await dispatchOne(refused, event)).toMatchObject([{ name: "PublishError", retryable: true }]);
     const published = await publishedIds();
     expect(published).toHaveLength(11);
-    const marks = await Promise.all(children.map(({ cascade }) => scene.read("exists", cascade)));
+    const marks = await Promise.all(children.map(({ cascade }) => fixture.read("exists", cascade)));
     expect(marks.filter((mark) => mark === 1)).toHaveLength(11);
 
     const healed = faultyPorts(() => ({ kind: "none" }));
@@ -242,27 +246,27 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     "fails the messages of the batch that it concerns when sending fails ($kind)",
     async (fault) => {
       const broken = await failedFamily(2);
-      const sound = new Scene(valkey);
+      const sound = new FlowFixture(valkey);
       const successful = await family(sound, 1);
       await sound.finish(successful.parent, "success");
       const ports = faultyPorts(() => fault);
       const [first, second] = await dispatch(ports, [
-        eventOf(broken.parent.id, broken.scene.flow.id),
+        eventOf(broken.parent.id, broken.fixture.flow.id),
         eventOf(successful.parent.id, sound.flow.id),
       ]);
       expect(first).toMatchObject([{ name: "PublishError" }, { name: "PublishError" }]);
       expect(second).toEqual([]);
       await queue.drain();
       faulty.decide = () => ({ kind: "none" });
-      expect(await dispatchOne(ports, eventOf(broken.parent.id, broken.scene.flow.id))).toEqual([]);
+      expect(await dispatchOne(ports, eventOf(broken.parent.id, broken.fixture.flow.id))).toEqual([]);
       expect(await publishedIds()).toEqual(idsOf(broken.children));
     },
   );
 
   it("counts as published when only the mark could not be written", async () => {
-    const { scene, parent, children } = await failedFamily(1);
+    const { fixture, parent, children } = await failedFamily(1);
     const ports = portsOf(valkey, queue, { valkey: failingOn(valkey, "set") });
-    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
     expect(ports.telemetry.warnings).toHaveLength(1);
     expect(await publishedIds()).toEqual(idsOf(children));
   });

@@ -19,7 +19,7 @@ import {
   RecordedTelemetry,
   stateOf,
 } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { connectTo, DEPLOYMENTS_14, onEveryPrimary } from "#test/support/valkey.ts";
 
 const RUNS = 60;
@@ -58,73 +58,73 @@ describe.each(DEPLOYMENTS_14)("groups, dispatched to the 14-KEYS edition ($name)
 
   /** Upstreams, a child that a group stands for, and a child of that child. */
   async function stage(policy: EdgeGroupPolicy, size: number) {
-    const scene = new Scene(valkey, undefined, undefined, 14);
-    const [child, grandchild] = [await scene.member(), await scene.member()];
-    await scene.group(child, policy);
+    const fixture = new FlowFixture(valkey, undefined, undefined, 14);
+    const [child, grandchild] = [await fixture.member(), await fixture.member()];
+    await fixture.group(child, policy);
     const upstreams: ExecKeys[] = [];
     for (let number = 0; number < size; number += 1) {
-      const upstream = await scene.member();
-      await scene.edge(upstream, child);
+      const upstream = await fixture.member();
+      await fixture.edge(upstream, child);
       upstreams.push(upstream);
     }
-    await scene.edge(child, grandchild);
+    await fixture.edge(child, grandchild);
     const ports = portsOf(valkey, queue, { edition: 14 });
     const end = async (number: number, outcome: "success" | "failed") => {
       const upstream = upstreams[number];
       if (upstream === undefined) throw new RangeError("no such upstream");
-      await scene.finish(upstream, outcome);
-      expect(await dispatchOne(ports, eventOf(upstream.id, scene.flow.id))).toEqual([]);
-      return stateOf(scene, child);
+      await fixture.finish(upstream, outcome);
+      expect(await dispatchOne(ports, eventOf(upstream.id, fixture.flow.id))).toEqual([]);
+      return stateOf(fixture, child);
     };
-    return { scene, child, grandchild, upstreams, ports, end };
+    return { fixture, child, grandchild, upstreams, ports, end };
   }
 
   it("any_of: the first success makes the child eligible, once", async () => {
-    const { scene, child, upstreams, ports, end } = await stage(ANY_OF, 3);
+    const { fixture, child, upstreams, ports, end } = await stage(ANY_OF, 3);
     expect(await end(0, "failed")).toBe("waiting_children");
     expect(await end(1, "success")).toBe("waiting");
-    await scene.finish(child, "success");
+    await fixture.finish(child, "success");
     expect(await end(2, "success")).toBe("completed");
     expect(ports.telemetry.counts.get("EdgesCountedInGroup")).toBe(2);
     expect(ports.telemetry.counts.get("EdgesSatisfied")).toBe(1);
-    const again = upstreams.map(({ id }) => eventOf(id, scene.flow.id));
+    const again = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
     expect((await dispatch(ports, again)).flat()).toEqual([]);
-    expect(await stateOf(scene, child)).toBe("completed");
+    expect(await stateOf(fixture, child)).toBe("completed");
     expect(await queue.drain()).toEqual([]);
     expect(ports.telemetry.warnings).toEqual([]);
   });
 
   it("quorum: too few successes skip the child once, and its own children with it", async () => {
-    const { scene, child, grandchild, upstreams, ports, end } = await stage(TWO, 3);
+    const { fixture, child, grandchild, upstreams, ports, end } = await stage(TWO, 3);
     expect(await end(0, "success")).toBe("waiting_children");
     expect(await end(1, "failed")).toBe("waiting_children");
     expect(await queue.drainEvents()).toEqual([]);
     expect(await end(2, "failed")).toBe("skipped");
-    const again = upstreams.map(({ id }) => eventOf(id, scene.flow.id));
+    const again = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
     expect((await dispatch(ports, again)).flat()).toEqual([]);
     const cascade = await queue.drainEvents();
     expect(cascade).toMatchObject([{ executionId: child.id, depth: 1 }]);
     for (const event of cascade) expect(await dispatchOne(ports, event)).toEqual([]);
-    expect(await stateOf(scene, grandchild)).toBe("skipped");
+    expect(await stateOf(fixture, grandchild)).toBe("skipped");
     expect(await queue.drainEvents()).toMatchObject([{ executionId: grandchild.id, depth: 2 }]);
   });
 
   it("a batch that decides a group twice over decides it once", async () => {
-    const { scene, child, upstreams, ports } = await stage(ANY_OF, 3);
-    for (const upstream of upstreams) await scene.finish(upstream, "success");
-    const events = upstreams.map(({ id }) => eventOf(id, scene.flow.id));
+    const { fixture, child, upstreams, ports } = await stage(ANY_OF, 3);
+    for (const upstream of upstreams) await fixture.finish(upstream, "success");
+    const events = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
     expect((await dispatch(ports, [...events, ...events])).flat()).toEqual([]);
-    expect(await stateOf(scene, child)).toBe("waiting");
+    expect(await stateOf(fixture, child)).toBe("waiting");
     expect(ports.telemetry.counts.get("EdgesSatisfied")).toBe(1);
     expect(ports.telemetry.counts.get("EdgesCountedInGroup")).toBe(2);
   });
 
   it("an invariant that does not hold fails the message once, and not for a retry", async () => {
-    const { scene, child, upstreams, ports } = await stage(ANY_OF, 1);
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "n", "0");
+    const { fixture, child, upstreams, ports } = await stage(ANY_OF, 1);
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
     for (const upstream of upstreams) {
-      await scene.finish(upstream, "success");
-      const event = eventOf(upstream.id, scene.flow.id);
+      await fixture.finish(upstream, "success");
+      const event = eventOf(upstream.id, fixture.flow.id);
       const [fault, ...others] = await dispatchOne(ports, event);
       expect(fault).toMatchObject({ name: "RefusedError", code: "invariant_violation", retryable: false });
       expect(others).toEqual([]);
@@ -137,8 +137,8 @@ describe.each(DEPLOYMENTS_14)("groups, dispatched to the 14-KEYS edition ($name)
     await fc.assert(
       fc.asyncProperty(groupedGraphs, fc.infiniteStream(fc.nat()), async (graph, numbers) => {
         const pick: Choice = (below) => (numbers.next().value ?? 0) % below;
-        const scene = new Scene(valkey, undefined, undefined, 14);
-        const { states, published } = await runAtRandom(scene, queue, graph, pick);
+        const fixture = new FlowFixture(valkey, undefined, undefined, 14);
+        const { states, published } = await runAtRandom(fixture, queue, graph, pick);
         const expected = finalStates(graph);
         expect(states).toEqual(expected);
         const skipped = expected.filter((state) => state === "skipped").length;
@@ -177,12 +177,12 @@ describe.each([false, true])("finding the edition, on a cluster: %s", (cluster) 
       };
       expect(await findEdition(valkey, { edition: "auto" }, load, new RecordedTelemetry())).toBe(edition);
       await using queue = await QueueProbe.start();
-      const scene = new Scene(valkey, undefined, undefined, edition);
-      const { parent, children } = await family(scene, 3);
-      await scene.finish(parent, "failed");
+      const fixture = new FlowFixture(valkey, undefined, undefined, edition);
+      const { parent, children } = await family(fixture, 3);
+      await fixture.finish(parent, "failed");
       const ports = portsOf(valkey, queue, { edition });
-      expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
-      expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+      expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
+      expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
         Array(3).fill("skipped"),
       );
       expect(await queue.drain()).toHaveLength(3);
@@ -193,28 +193,28 @@ describe.each([false, true])("finding the edition, on a cluster: %s", (cluster) 
     on(async (valkey) => {
       await ensureLibrary(valkey, 14);
       await using queue = await QueueProbe.start();
-      const scene = new Scene(valkey, undefined, undefined, 14);
-      const { parent, children } = await family(scene, 2);
-      await scene.finish(parent, "failed");
-      const before = await scene.snapshot();
-      const faults = await dispatchOne(
+      const fixture = new FlowFixture(valkey, undefined, undefined, 14);
+      const { parent, children } = await family(fixture, 2);
+      await fixture.finish(parent, "failed");
+      const before = await fixture.snapshot();
+      const errors = await dispatchOne(
         portsOf(valkey, queue, { edition: 11 }),
-        eventOf(parent.id, scene.flow.id),
+        eventOf(parent.id, fixture.flow.id),
       );
-      expect(faults).toMatchObject([{ name: "ValkeyError" }, { name: "ValkeyError" }]);
-      expect(await scene.snapshot()).toEqual(before);
-      expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+      expect(errors).toMatchObject([{ name: "ValkeyError" }, { name: "ValkeyError" }]);
+      expect(await fixture.snapshot()).toEqual(before);
+      expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
         Array(2).fill("waiting_children"),
       );
     }));
 
-  it("a library that is lost amid a dispatch comes back in the edition that is spoken", () =>
+  it("a library that is lost amid a dispatch comes back in the edition that is detectedEdition", () =>
     on(async (valkey) => {
       await ensureLibrary(valkey, 14);
       await using queue = await QueueProbe.start();
-      const scene = new Scene(valkey, undefined, undefined, 14);
-      const { parent, children } = await family(scene, 3);
-      await scene.finish(parent, "success");
+      const fixture = new FlowFixture(valkey, undefined, undefined, 14);
+      const { parent, children } = await family(fixture, 3);
+      await fixture.finish(parent, "success");
       await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
       const ports = portsOf(valkey, queue, {
         edition: 14,
@@ -222,8 +222,8 @@ describe.each([false, true])("finding the edition, on a cluster: %s", (cluster) 
           expect(await ensureLibrary(valkey, "auto", 14)).toBe("loaded");
         },
       });
-      expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
-      expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+      expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
+      expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
         Array(3).fill("waiting"),
       );
     }));

@@ -3,19 +3,19 @@ import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 describe("a node without the library", () => {
   async function check(valkey: Valkey): Promise<void> {
     await using queue = await QueueProbe.start();
     await ensureLibrary(valkey);
-    const scene = new Scene(valkey);
-    const { parent, children } = await family(scene, 3);
-    await scene.finish(parent, "failed");
+    const fixture = new FlowFixture(valkey);
+    const { parent, children } = await family(fixture, 3);
+    await fixture.finish(parent, "failed");
     for (const node of await valkey.primaries()) await node.call("function", "FLUSH", "SYNC");
-    expect(await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, scene.flow.id))).toEqual([]);
-    expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+    expect(await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, fixture.flow.id))).toEqual([]);
+    expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
       Array(3).fill("skipped"),
     );
     expect(await queue.drain()).toHaveLength(3);
@@ -47,18 +47,18 @@ describe("a node without the library", () => {
     try {
       await using queue = await QueueProbe.start();
       await ensureLibrary(valkey);
-      const scene = new Scene(valkey);
-      const { parent, children } = await family(scene, 2);
-      await scene.finish(parent, "failed");
+      const fixture = new FlowFixture(valkey);
+      const { parent, children } = await family(fixture, 2);
+      await fixture.finish(parent, "failed");
       await valkey.call("function", "FLUSH", "SYNC");
       const ports = portsOf(valkey, queue, {
         ensureLibrary: async () => {
           await valkey.call("function", "LOAD", "#!lua name=flowfabric\nnot lua");
         },
       });
-      const faults = await dispatchOne(ports, eventOf(parent.id, scene.flow.id));
-      expect(faults).toMatchObject([{ name: "ValkeyError" }, { name: "ValkeyError" }]);
-      expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(
+      const errors = await dispatchOne(ports, eventOf(parent.id, fixture.flow.id));
+      expect(errors).toMatchObject([{ name: "ValkeyError" }, { name: "ValkeyError" }]);
+      expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
         Array(2).fill("waiting_children"),
       );
       expect(await queue.drain()).toEqual([]);

@@ -8,7 +8,7 @@ import type { SendResult } from "#shared/queue/batch-sender.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { bulkFamily, dispatchOne, eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const WINDOW = 200;
@@ -46,11 +46,11 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     await queue[Symbol.asyncDispose]();
   });
 
-  async function longFamily(): Promise<{ scene: Scene; parent: ExecKeys; children: ExecKeys[] }> {
-    const scene = new Scene(valkey);
-    const { parent, children } = await bulkFamily(scene, EDGES);
-    await scene.finish(parent, "failed");
-    return { scene, parent, children };
+  async function longFamily(): Promise<{ fixture: FlowFixture; parent: ExecKeys; children: ExecKeys[] }> {
+    const fixture = new FlowFixture(valkey);
+    const { parent, children } = await bulkFamily(fixture, EDGES);
+    await fixture.finish(parent, "failed");
+    return { fixture, parent, children };
   }
 
   function windowed(overrides: Parameters<typeof portsOf>[2] = {}): ReturnType<typeof portsOf> {
@@ -79,11 +79,11 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     (await queue.drainEvents()).map(({ executionId }) => executionId);
 
   it("stops before its time is up, and goes on where it stopped", async () => {
-    const { scene, parent, children } = await longFamily();
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
     const first = hurried(1);
-    const faults = await dispatchOne(first, event);
-    expect(faults).toMatchObject([{ name: "OutOfTimeError", retryable: true }]);
+    const errors = await dispatchOne(first, event);
+    expect(errors).toMatchObject([{ name: "OutOfTimeError", retryable: true }]);
     const done = first.telemetry.counts.get(METRICS.childrenSkipped) ?? 0;
     expect(done).toBeGreaterThan(0);
     expect(done).toBeLessThan(EDGES);
@@ -95,29 +95,31 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     expect(counter.counts.get("fcall")).toBe(EDGES - done);
     expect(counter.counts.get("hget")).toBe(EDGES - done);
     expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
-    expect(await scene.read("exists", parent.fanOut)).toBe(0);
+    expect(await fixture.read("exists", parent.fanOut)).toBe(0);
   });
 
   it("does nothing at all when there is no time", async () => {
-    const { scene, parent } = await longFamily();
-    const before = Number(await scene.read("scard", scene.flow.outgoing(parent.id)));
+    const { fixture, parent } = await longFamily();
+    const before = Number(await fixture.read("scard", fixture.flow.outgoing(parent.id)));
     const counter = new CallCounter(valkey);
-    const faults = await dispatchOne(hurried(0, counter), eventOf(parent.id, scene.flow.id));
-    expect(faults).toMatchObject([{ name: "OutOfTimeError" }]);
-    expect(faults[0]?.message).toContain(String(before));
+    const errors = await dispatchOne(hurried(0, counter), eventOf(parent.id, fixture.flow.id));
+    expect(errors).toMatchObject([{ name: "OutOfTimeError" }]);
+    expect(errors[0]?.message).toContain(String(before));
     expect(counter.counts.get("fcall")).toBeUndefined();
   });
 
   it("goes on behind the last window that was published when the process died", async () => {
-    const { scene, parent, children } = await longFamily();
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
     const healthy = windowed();
     let sends = 0;
     const dying = windowed({
-      sink: {
+      publisher: {
         send: (completions: readonly Completion[]): Promise<SendResult[]> => {
           sends += 1;
-          return sends === 2 ? Promise.reject(new Error("the process died")) : healthy.sink.send(completions);
+          return sends === 2
+            ? Promise.reject(new Error("the process died"))
+            : healthy.publisher.send(completions);
         },
       },
     });
@@ -130,12 +132,12 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
   });
 
   it("begins anew for an execution that was replayed and ended again", async () => {
-    const { scene, parent } = await longFamily();
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
     await dispatchOne(hurried(1), event);
-    expect(await scene.read("exists", parent.fanOut)).toBe(1);
-    await scene.done(replayExecution(parent, scene.index, scene.lane, [], 0));
-    await scene.finish(parent, "success");
+    expect(await fixture.read("exists", parent.fanOut)).toBe(1);
+    await fixture.done(replayExecution(parent, fixture.index, fixture.lane, [], 0));
+    await fixture.finish(parent, "success");
     const counter = new CallCounter(valkey);
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES);
@@ -143,17 +145,17 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
   });
 
   it("publishes in slices, and leaves to the next delivery what it has no time for", async () => {
-    const scene = new Scene(valkey);
-    const { parent, children } = await bulkFamily(scene, 1_200);
-    await scene.finish(parent, "failed");
-    const event = eventOf(parent.id, scene.flow.id);
+    const fixture = new FlowFixture(valkey);
+    const { parent, children } = await bulkFamily(fixture, 1_200);
+    await fixture.finish(parent, "failed");
+    const event = eventOf(parent.id, fixture.flow.id);
     const healthy = portsOf(valkey, queue);
     let sends = 0;
     const slow = portsOf(valkey, queue, {
-      sink: {
+      publisher: {
         send: (completions, deadlineMs) => {
           sends += 1;
-          return healthy.sink.send(completions, deadlineMs);
+          return healthy.publisher.send(completions, deadlineMs);
         },
       },
       now: () => (sends > 0 ? DEADLINE : Date.now()),
@@ -168,15 +170,15 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
   });
 
   it("does not step over an edge that failed", async () => {
-    const { scene, parent, children } = await longFamily();
-    const event = eventOf(parent.id, scene.flow.id);
+    const { fixture, parent, children } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
     const broken = children[Math.floor(EDGES / 2)];
     if (!broken) throw new Error("no child");
-    await scene.read("hset", broken.core, "lane_id", "");
+    await fixture.read("hset", broken.core, "lane_id", "");
     expect(await dispatchOne(windowed(), event)).toMatchObject([{ name: "InvalidRecordError" }]);
-    await scene.read("hset", broken.core, "lane_id", scene.lane);
+    await fixture.read("hset", broken.core, "lane_id", fixture.lane);
     expect(await dispatchOne(windowed(), event)).toEqual([]);
-    expect(await stateOf(scene, broken)).toBe("skipped");
+    expect(await stateOf(fixture, broken)).toBe("skipped");
     expect((await publishedIds()).filter((id) => id === broken.id)).toHaveLength(1);
   });
 });

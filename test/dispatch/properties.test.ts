@@ -6,7 +6,7 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import { finalStates } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";
 import { eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const RUNS = 60;
@@ -35,7 +35,7 @@ describe.each(DEPLOYMENTS)("random graphs, random outcomes, random deliveries ($
       await fc.assert(
         fc.asyncProperty(graphs, fc.infiniteStream(fc.nat()), async (graph, numbers) => {
           const pick: Choice = (below) => (numbers.next().value ?? 0) % below;
-          const run = await runAtRandom(new Scene(valkey), queue, graph, pick, options);
+          const run = await runAtRandom(new FlowFixture(valkey), queue, graph, pick, options);
           const expected = finalStates(graph);
           expect(run.states).toEqual(expected);
           expect(run.indexed).toEqual({ terminal: expected.length });
@@ -56,19 +56,19 @@ describe.each(DEPLOYMENTS)("random graphs, random outcomes, random deliveries ($
 
   it("a fully connected graph, 20 wide and 8 deep, is skipped to its last node when its root fails", async () => {
     const [WIDTH, DEPTH] = [20, 8];
-    const scene = new Scene(valkey);
-    const root = await scene.member();
+    const fixture = new FlowFixture(valkey);
+    const root = await fixture.member();
     let layer = [root];
     const all: ExecKeys[] = [];
     for (let level = 0; level < DEPTH; level += 1) {
-      const next = await Promise.all(Array.from({ length: WIDTH }, () => scene.member()));
-      for (const upstream of layer) for (const downstream of next) await scene.edge(upstream, downstream);
+      const next = await Promise.all(Array.from({ length: WIDTH }, () => fixture.member()));
+      for (const upstream of layer) for (const downstream of next) await fixture.edge(upstream, downstream);
       all.push(...next);
       layer = next;
     }
-    await scene.finish(root, "failed");
+    await fixture.finish(root, "failed");
     const ports = portsOf(valkey, queue);
-    let events = [eventOf(root.id, scene.flow.id)];
+    let events = [eventOf(root.id, fixture.flow.id)];
     let published = 0;
     let deepest = 0;
     while (events.length > 0) {
@@ -82,9 +82,11 @@ describe.each(DEPLOYMENTS)("random graphs, random outcomes, random deliveries ($
       published += events.length;
       deepest = Math.max(deepest, ...events.map(({ depth }) => depth));
     }
-    expect(new Set(await Promise.all(all.map((task) => stateOf(scene, task))))).toEqual(new Set(["skipped"]));
+    expect(new Set(await Promise.all(all.map((task) => stateOf(fixture, task))))).toEqual(
+      new Set(["skipped"]),
+    );
     expect(published).toBe(WIDTH * DEPTH);
     expect(deepest).toBe(DEPTH);
-    expect(await scene.read("zcard", scene.index.lane(scene.lane).blockedDependencies)).toBe(0);
+    expect(await fixture.read("zcard", fixture.index.lane(fixture.lane).blockedDependencies)).toBe(0);
   }, 120_000);
 });

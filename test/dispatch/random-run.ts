@@ -5,7 +5,7 @@ import type { CompletionEvent } from "#shared/contract/message.ts";
 import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { eventOf, portsOf, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import type { Scene } from "#test/support/scene.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
 const DELIVERIES = 3;
 
@@ -46,21 +46,21 @@ export interface RandomRun {
  * have published, and their messages come again.
  */
 export async function runAtRandom(
-  scene: Scene,
+  fixture: FlowFixture,
   queue: QueueProbe,
   graph: ModelGraph,
   pick: Choice,
   { crashes = false }: { readonly crashes?: boolean } = {},
 ): Promise<RandomRun> {
-  const tasks = await build(scene, graph);
-  const ports = portsOf(scene.valkey, queue, { edition: scene.edition });
+  const tasks = await build(fixture, graph);
+  const ports = portsOf(fixture.valkey, queue, { edition: fixture.edition });
   const pool: CompletionEvent[] = [];
   let published = 0;
   for (;;) {
     const canDeliver = pool.length > 0;
-    const ended = canDeliver && pick(2) === 0 ? undefined : await work(scene, tasks, graph, pick);
+    const ended = canDeliver && pick(2) === 0 ? undefined : await work(fixture, tasks, graph, pick);
     if (ended !== undefined) {
-      for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(eventOf(ended.id, scene.flow.id));
+      for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(eventOf(ended.id, fixture.flow.id));
     } else if (canDeliver) {
       const batches = Array.from({ length: 1 + pick(3) }, () => takeBatch(pool, pick));
       const again = await Promise.all(
@@ -70,15 +70,15 @@ export async function runAtRandom(
       );
       pool.push(...again.flat());
       // A message stays hidden for longer than a dead delivery's claim lasts.
-      if (crashes) await Promise.all(tasks.map((task) => scene.read("del", task.cascadeClaim)));
+      if (crashes) await Promise.all(tasks.map((task) => fixture.read("del", task.cascadeClaim)));
       for (const event of await queue.drainEvents()) {
         published += 1;
         for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(event);
       }
     } else break;
   }
-  const states = await Promise.all(tasks.map((task) => stateOf(scene, task)));
-  return { states, indexed: await indexesOf(scene, tasks), published };
+  const states = await Promise.all(tasks.map((task) => stateOf(fixture, task)));
+  return { states, indexed: await indexesOf(fixture, tasks), published };
 }
 
 function takeBatch(pool: CompletionEvent[], pick: Choice): CompletionEvent[] {
@@ -94,16 +94,16 @@ async function deliver(
   ports: DispatcherPorts,
   batch: readonly CompletionEvent[],
 ): Promise<CompletionEvent[]> {
-  let faults: Awaited<ReturnType<typeof dispatch>>;
+  let errors: Awaited<ReturnType<typeof dispatch>>;
   try {
-    faults = await dispatch(ports, batch);
+    errors = await dispatch(ports, batch);
   } catch (error) {
     if (error === DEATH) return [...batch];
     throw error;
   }
   // The one fault that deliveries at the same time may give each other.
-  for (const fault of faults.flat()) expect(fault.code).toBe("cascade_under_way");
-  return batch.filter((_, position) => (faults[position] ?? []).length > 0);
+  for (const fault of errors.flat()) expect(fault.code).toBe("cascade_under_way");
+  return batch.filter((_, position) => (errors[position] ?? []).length > 0);
 }
 
 const DEATH = new Error("the process died");
@@ -111,56 +111,56 @@ const DEATH = new Error("the process died");
 function dying(ports: DispatcherPorts, hasPublished: boolean): DispatcherPorts {
   return {
     ...ports,
-    sink: {
+    publisher: {
       send: async (completions) => {
-        if (hasPublished) await ports.sink.send(completions);
+        if (hasPublished) await ports.publisher.send(completions);
         throw DEATH;
       },
     },
   };
 }
 
-async function indexesOf(scene: Scene, tasks: readonly ExecKeys[]): Promise<Record<string, number>> {
+async function indexesOf(fixture: FlowFixture, tasks: readonly ExecKeys[]): Promise<Record<string, number>> {
   const ids = new Set<unknown>(tasks.map(({ id }) => id));
   const indexed: Record<string, number> = {};
-  for (const [name, key] of Object.entries(scene.index.lane(scene.lane))) {
-    const members = await scene.read("zrange", String(key), 0, -1);
+  for (const [name, key] of Object.entries(fixture.index.lane(fixture.lane))) {
+    const members = await fixture.read("zrange", String(key), 0, -1);
     const ours = Array.isArray(members) ? members.filter((member: unknown) => ids.has(member)).length : 0;
     if (ours > 0) indexed[name] = ours;
   }
   return indexed;
 }
 
-async function build(scene: Scene, graph: ModelGraph): Promise<ExecKeys[]> {
+async function build(fixture: FlowFixture, graph: ModelGraph): Promise<ExecKeys[]> {
   const tasks: ExecKeys[] = [];
   for (const number of graph.outcomes.keys()) {
-    const task = await scene.member();
+    const task = await fixture.member();
     const policy = graph.groups?.[number];
-    if (policy) await scene.group(task, policy);
+    if (policy) await fixture.group(task, policy);
     tasks.push(task);
   }
   for (const [up, down] of graph.edges) {
     const [upstream, downstream] = [tasks[up], tasks[down]];
-    if (upstream && downstream) await scene.edge(upstream, downstream);
+    if (upstream && downstream) await fixture.edge(upstream, downstream);
   }
   return tasks;
 }
 
 /** Ends one task that stands eligible; undefined where none does. */
 async function work(
-  scene: Scene,
+  fixture: FlowFixture,
   tasks: readonly ExecKeys[],
   graph: ModelGraph,
   pick: Choice,
 ): Promise<ExecKeys | undefined> {
   const waiting: number[] = [];
   for (const [index, task] of tasks.entries())
-    if ((await stateOf(scene, task)) === "waiting") waiting.push(index);
+    if ((await stateOf(fixture, task)) === "waiting") waiting.push(index);
   const chosen = waiting[pick(Math.max(waiting.length, 1))];
   const task = chosen === undefined ? undefined : tasks[chosen];
   if (chosen === undefined || task === undefined) return undefined;
   const outcome = graph.outcomes[chosen];
-  if (outcome === "cancelled") await scene.cancel(task);
-  else await scene.finish(task, outcome ?? "success");
+  if (outcome === "cancelled") await fixture.cancel(task);
+  else await fixture.finish(task, outcome ?? "success");
   return task;
 }

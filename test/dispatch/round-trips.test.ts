@@ -3,8 +3,8 @@ import type { Pipelines } from "#shared/contract/command.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
-import { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) => {
@@ -26,23 +26,23 @@ describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) 
     ["failed", 1, 5],
     ["failed", 500, 5],
   ] as const)("outcome %s, %i edges: %i", async (outcome, edges, expected) => {
-    const scene = new Scene(valkey);
-    const { parent } = await family(scene, edges);
-    await scene.finish(parent, outcome);
+    const fixture = new FlowFixture(valkey);
+    const { parent } = await family(fixture, edges);
+    await fixture.finish(parent, outcome);
     const counter = new RoundCounter(valkey);
     const ports = portsOf(valkey, queue, { valkey: counter });
-    expect(await dispatchOne(ports, eventOf(parent.id, scene.flow.id))).toEqual([]);
+    expect(await dispatchOne(ports, eventOf(parent.id, fixture.flow.id))).toEqual([]);
     expect(counter.rounds).toBe(expected);
     expect(await queue.drain()).toHaveLength(outcome === "failed" ? edges : 0);
   });
 
   it("a batch shares them, whatever partitions its executions are in", async () => {
-    const scenes = Array.from({ length: 10 }, () => new Scene(valkey));
+    const scenes = Array.from({ length: 10 }, () => new FlowFixture(valkey));
     const events = await Promise.all(
-      scenes.map(async (scene) => {
-        const { parent } = await family(scene, 3);
-        await scene.finish(parent, "success");
-        return eventOf(parent.id, scene.flow.id);
+      scenes.map(async (fixture) => {
+        const { parent } = await family(fixture, 3);
+        await fixture.finish(parent, "success");
+        return eventOf(parent.id, fixture.flow.id);
       }),
     );
     const counter = new RoundCounter(valkey);
@@ -51,9 +51,9 @@ describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) 
   });
 
   it("resolves what is read already while other edges of the same message are still read", async () => {
-    const scene = new Scene(valkey);
-    const { parent } = await family(scene, 300);
-    await scene.finish(parent, "success");
+    const fixture = new FlowFixture(valkey);
+    const { parent } = await family(fixture, 300);
+    await fixture.finish(parent, "success");
     const called = Promise.withResolvers<void>();
     let reads = 0;
     const held: Pipelines = {
@@ -66,20 +66,20 @@ describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) 
       },
     };
     expect(
-      await dispatchOne(portsOf(valkey, queue, { valkey: held }), eventOf(parent.id, scene.flow.id)),
+      await dispatchOne(portsOf(valkey, queue, { valkey: held }), eventOf(parent.id, fixture.flow.id)),
     ).toEqual([]);
     expect(reads).toBeGreaterThan(1);
   });
 
   it("takes one without edges, and none without a flow", async () => {
-    const scene = new Scene(valkey);
-    const only = await scene.member();
-    await scene.finish(only, "success");
+    const fixture = new FlowFixture(valkey);
+    const only = await fixture.member();
+    await fixture.finish(only, "success");
     const counter = new RoundCounter(valkey);
     const ports = portsOf(valkey, queue, { valkey: counter });
     await dispatchOne(ports, eventOf(only.id, undefined));
     expect(counter.rounds).toBe(0);
-    await dispatchOne(ports, eventOf(only.id, scene.flow.id));
+    await dispatchOne(ports, eventOf(only.id, fixture.flow.id));
     expect(counter.rounds).toBe(1);
   });
 });

@@ -10,7 +10,7 @@ import { type LocalQueue, startQueue } from "#local/queue.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { bundleOf } from "#test/faults/bundles.ts";
@@ -44,7 +44,7 @@ export interface RigOptions {
 export class Rig extends SteppedQueue implements AsyncDisposable {
   readonly servers: Servers;
   readonly router: PartitionRouter;
-  readonly completions: SqsCompletionSink;
+  readonly completions: SqsCompletionPublisher;
   readonly sends: FaultyQueue;
   readonly proxies: ValkeyProxy[] = [];
   /** Cascade messages that the queue has accepted. */
@@ -70,7 +70,7 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     this.servers = servers;
     const numFlowPartitions = options.partitions ?? MANY_PARTITIONS;
     this.router = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions });
-    this.completions = new SqsCompletionSink(this.sqs, queue.queueUrl);
+    this.completions = new SqsCompletionPublisher(this.sqs, queue.queueUrl);
     this.sends = sends;
     this.#options = options;
     this.#environment = {

@@ -15,8 +15,8 @@ import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { cancelExecution } from "#shared/contract/ownership.ts";
 import { fieldOf } from "#shared/contract/record.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
-import { doneOf, okValue } from "#shared/valkey/exchange.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { expectationsOf } from "#test/faults/graph.ts";
 import { type Findings, judge, type Observed } from "#test/faults/judge.ts";
@@ -29,7 +29,7 @@ const FIRST_ATTEMPT = unwrap(parseAttemptIndex("0"));
 
 export interface WorldOptions {
   /** Where a worker sends its completions; the queue unless given. */
-  readonly completions?: CompletionSink;
+  readonly completions?: CompletionPublisher;
   /** Edges of the graph that are not submitted with it. */
   readonly late?: ModelGraph["edges"];
   /** The worker takes what it may in the tasks' order. */
@@ -55,7 +55,7 @@ export class World {
   /** How each task ends if it runs; a case may change it before it does. */
   readonly outcomes: ModelGraph["outcomes"][number][];
   readonly #rig: Rig;
-  readonly #completions: CompletionSink;
+  readonly #completions: CompletionPublisher;
   readonly #numberOf: ReadonlyMap<ExecutionId, number>;
   readonly #cascadesBefore: number;
 
@@ -64,7 +64,7 @@ export class World {
     graph: ModelGraph,
     flow: FlowKeys,
     tasks: readonly ExecKeys[],
-    sink: CompletionSink,
+    publisher: CompletionPublisher,
   ) {
     this.#rig = rig;
     this.graph = graph;
@@ -72,7 +72,7 @@ export class World {
     this.index = rig.router.indexKeys(flow.partition);
     this.tasks = tasks;
     this.outcomes = [...graph.outcomes];
-    this.#completions = sink;
+    this.#completions = publisher;
     this.#numberOf = new Map(tasks.map(({ id }, task) => [id, task]));
     this.#cascadesBefore = rig.cascades;
   }
@@ -140,12 +140,12 @@ export class World {
   /** Calls one of the contract's functions; throws on a refusal. */
   async call(call: ValkeyCommand): Promise<readonly string[]> {
     const [result] = await this.#rig.valkey.pipelined([call]);
-    return doneOf(String(call.args[0]), okValue(result)).fields;
+    return doneOrThrow(String(call.args[0]), valueOrThrow(result)).fields;
   }
 
   async read(name: string, ...args: (string | number)[]): Promise<unknown> {
     const [result] = await this.#rig.valkey.pipelined([command(this.flow.partition, name, ...args)]);
-    return okValue(result);
+    return valueOrThrow(result);
   }
 
   /** How every execution stands now. */
@@ -157,7 +157,7 @@ export class World {
       command(partition, "scard", depsUnresolved),
       ...lanes.map(([, key]) => command(partition, "zscore", String(key), id)),
     ]);
-    const values = (await this.#rig.valkey.pipelined(commands)).map(okValue).values();
+    const values = (await this.#rig.valkey.pipelined(commands)).map(valueOrThrow).values();
     return this.tasks.map(() => {
       const [state = "", attempts, epoch] = textsOf(values.next().value);
       const [unsatisfied, impossible] = textsOf(values.next().value);

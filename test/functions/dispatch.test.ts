@@ -9,7 +9,7 @@ import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { family, QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { connectTo, DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -83,22 +83,22 @@ describe("the dispatch function, as it is built", () => {
       const client = connect();
       await using fn = start({ VALKEY_URL: address.url.href, VALKEY_CLUSTER_MODE: String(address.cluster) });
       try {
-        const scene = new Scene(client);
-        const good = await family(scene, 2);
-        const bad = await family(scene, 2);
-        await scene.finish(good.parent, "success");
-        await scene.finish(bad.parent, "failed");
-        const body = (id: string) => ({ execution_id: id, flow_id: scene.flow.id, outcome: "success" });
+        const fixture = new FlowFixture(client);
+        const good = await family(fixture, 2);
+        const bad = await family(fixture, 2);
+        await fixture.finish(good.parent, "success");
+        await fixture.finish(bad.parent, "failed");
+        const body = (id: string) => ({ execution_id: id, flow_id: fixture.flow.id, outcome: "success" });
         const records = [
           recordOf(body(good.parent.id)),
           recordOf("{not json"),
           recordOf(body(bad.parent.id), { depth: { dataType: "Number", stringValue: "2" } }),
-          recordOf(body(scene.newExecution().id)),
+          recordOf(body(fixture.newExecution().id)),
           recordOf({ execution_id: good.parent.id }),
         ];
         const answer = await fn.invoke({ Records: records });
         expect(failedIds(answer)).toEqual([records[1]?.messageId, records[3]?.messageId]);
-        const states = [...good.children, ...bad.children].map((child) => stateOf(scene, child));
+        const states = [...good.children, ...bad.children].map((child) => stateOf(fixture, child));
         expect(await Promise.all(states)).toEqual(["waiting", "waiting", "skipped", "skipped"]);
         expect((await queue.drainEvents()).map(({ depth }) => depth)).toEqual([3, 3]);
         for (const metric of ["EdgesSatisfied", "ChildrenSkipped", "MessagesMalformed", "MessagesFailed"]) {
@@ -114,14 +114,14 @@ describe("the dispatch function, as it is built", () => {
   it("sends what no retry can help to the dead letters, with its reason, and only then acknowledges it", async () => {
     await using fn = start({ DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl });
     await ensureLibrary(valkey);
-    const scene = new Scene(valkey);
-    const { parent } = await family(scene, 1);
-    await scene.finish(parent, "success");
+    const fixture = new FlowFixture(valkey);
+    const { parent } = await family(fixture, 1);
+    await fixture.finish(parent, "success");
     const attributes: SQSRecord["messageAttributes"] = {
       depth: { dataType: "Number", stringValue: "1.5" },
       traceparent: { dataType: "String", stringValue: "kept" },
     };
-    const body = JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, note: "ünchanged" });
+    const body = JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id, note: "ünchanged" });
     const records = [recordOf("{not json"), recordOf(body, attributes), recordOf(body)];
     expect(failedIds(await fn.invoke({ Records: records }))).toEqual([]);
     const letters = await queue.drain(queue.queue.deadLetterQueueUrl);
@@ -155,9 +155,9 @@ describe("the dispatch function, as it is built", () => {
   });
 
   it("refuses to run on another partition count, and runs once they agree", async () => {
-    const scene = new Scene(valkey);
+    const fixture = new FlowFixture(valkey);
     await using fn = start();
-    const empty = { Records: [recordOf({ execution_id: scene.newExecution().id })] };
+    const empty = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
     await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "256");
     await expect(fn.invoke(empty)).rejects.toThrow(/FLOW_PARTITIONS is 65536.*"256"/);
     await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "65536");
@@ -166,9 +166,9 @@ describe("the dispatch function, as it is built", () => {
   });
 
   it("warns once where no partition count is recorded", async () => {
-    const scene = new Scene(valkey);
+    const fixture = new FlowFixture(valkey);
     await using fn = start();
-    const empty = { Records: [recordOf({ execution_id: scene.newExecution().id })] };
+    const empty = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
     await fn.invoke(empty);
     await fn.invoke(empty);
     expect(lines().split("is not recorded").length - 1).toBe(1);
@@ -177,16 +177,16 @@ describe("the dispatch function, as it is built", () => {
   it("loads the library where there is none", async () => {
     await valkey.call("function", "FLUSH", "SYNC");
     await using fn = start();
-    const scene = new Scene(valkey);
+    const fixture = new FlowFixture(valkey);
     expect(
-      failedIds(await fn.invoke({ Records: [recordOf({ execution_id: scene.newExecution().id })] })),
+      failedIds(await fn.invoke({ Records: [recordOf({ execution_id: fixture.newExecution().id })] })),
     ).toEqual([]);
     expect(await valkey.call("fcall", "ff_version", 0)).toBe("5");
   });
 
   it("refuses a library of an unknown version, and says what to set; told the edition, it goes on", async () => {
     await valkey.call("function", "LOAD", "REPLACE", UNKNOWN_LIBRARY);
-    const empty = { Records: [recordOf({ execution_id: new Scene(valkey).newExecution().id })] };
+    const empty = { Records: [recordOf({ execution_id: new FlowFixture(valkey).newExecution().id })] };
     {
       await using fn = start();
       await expect(fn.invoke(empty)).rejects.toThrow(/version "19".*set LIBRARY_EDITION/);
@@ -213,10 +213,10 @@ describe("the dispatch function, as it is built", () => {
     await using proxy = await TcpProxy.before(server.url);
     await using fn = start({ VALKEY_URL: proxy.url.href });
     await ensureLibrary(valkey);
-    const scene = new Scene(valkey);
-    const { parent, children } = await family(scene, 1);
-    await scene.finish(parent, "success");
-    const record = recordOf({ execution_id: parent.id, flow_id: scene.flow.id });
+    const fixture = new FlowFixture(valkey);
+    const { parent, children } = await family(fixture, 1);
+    await fixture.finish(parent, "success");
+    const record = recordOf({ execution_id: parent.id, flow_id: fixture.flow.id });
     expect(failedIds(await fn.invoke({ Records: [] }))).toEqual([]);
 
     proxy.mode = "refuse";
@@ -229,6 +229,6 @@ describe("the dispatch function, as it is built", () => {
     }
     proxy.mode = "pass";
     expect(failedIds(await fn.invoke({ Records: [record] }))).toEqual([]);
-    expect(await Promise.all(children.map((child) => stateOf(scene, child)))).toEqual(["waiting"]);
+    expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(["waiting"]);
   });
 });

@@ -7,8 +7,8 @@ import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { QueueProbe } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { FunctionLogs } from "#test/support/function-logs.ts";
-import { Scene } from "#test/support/scene.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.meta.url));
@@ -16,13 +16,15 @@ const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
 /** A diamond with a tail, whose first execution has failed. */
-async function failedDiamond(scene: Scene): Promise<Record<"root" | "a" | "b" | "c" | "d", ExecKeys>> {
+async function failedDiamond(
+  fixture: FlowFixture,
+): Promise<Record<"root" | "a" | "b" | "c" | "d", ExecKeys>> {
   const [root, a, b, c, d] = [
-    await scene.member(),
-    await scene.member(),
-    await scene.member(),
-    await scene.member(),
-    await scene.member(),
+    await fixture.member(),
+    await fixture.member(),
+    await fixture.member(),
+    await fixture.member(),
+    await fixture.member(),
   ];
   for (const [from, to] of [
     [root, a],
@@ -31,8 +33,8 @@ async function failedDiamond(scene: Scene): Promise<Record<"root" | "a" | "b" | 
     [b, c],
     [c, d],
   ] as const)
-    await scene.edge(from, to);
-  await scene.finish(root, "failed");
+    await fixture.edge(from, to);
+  await fixture.finish(root, "failed");
   return { root, a, b, c, d };
 }
 
@@ -64,13 +66,13 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
       timeoutMs: 20_000,
       onOutput: logs.take,
     });
-  const completionOf = (scene: Scene, { id }: ExecKeys, traceparent: string) => ({
-    MessageBody: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "failed" }),
+  const completionOf = (fixture: FlowFixture, { id }: ExecKeys, traceparent: string) => ({
+    MessageBody: JSON.stringify({ execution_id: id, flow_id: fixture.flow.id, outcome: "failed" }),
     MessageAttributes: { traceparent: { DataType: "String", StringValue: traceparent } },
   });
 
   it("one filter, on the root, shows one cascade: all of its messages, and no other's", async () => {
-    const [one, other] = [new Scene(valkey), new Scene(valkey)];
+    const [one, other] = [new FlowFixture(valkey), new FlowFixture(valkey)];
     const diamonds = [await failedDiamond(one), await failedDiamond(other)] as const;
     for (const entry of [
       completionOf(one, diamonds[0].root, TRACE),
@@ -91,14 +93,14 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
           },
         },
       ],
-      onFault: (fault) => handled.push(fault),
+      onError: (fault) => handled.push(fault),
     });
     poller.start();
     await vi.waitFor(() => expect(poller.counts.done).toBe(10), { timeout: 20_000 });
     await poller.stop();
 
     const shown = diamonds.map(({ root }) => logs.lines.filter((line) => line.root === root.id));
-    for (const [index, scene] of [one, other].entries()) {
+    for (const [index, fixture] of [one, other].entries()) {
       const { root, a, b, c, d } = diamonds[index] ?? diamonds[0];
       const lines = shown[index] ?? [];
       expect(lines.map(({ execution_id, depth }) => `${depth} ${execution_id}`).sort()).toEqual(
@@ -109,7 +111,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
           level: "INFO",
           message: "the message is done",
           service: "sluice-dispatch",
-          flow_id: scene.flow.id,
+          flow_id: fixture.flow.id,
           timestamp: expect.any(String),
         });
       }
@@ -124,13 +126,13 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
   });
 
   it("a message that fails is shown by the same filter, and so are warnings on its behalf", async () => {
-    const scene = new Scene(valkey);
-    const [root, running, absent] = [scene.newExecution(), await scene.member(), scene.newExecution()];
+    const fixture = new FlowFixture(valkey);
+    const [root, running, absent] = [fixture.newExecution(), await fixture.member(), fixture.newExecution()];
     const records = [running, absent].map(({ id }) =>
       recordOf(
         {
           MessageId: randomUUID(),
-          Body: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "skipped" }),
+          Body: JSON.stringify({ execution_id: id, flow_id: fixture.flow.id, outcome: "skipped" }),
           Attributes: { ApproximateReceiveCount: "3" },
           MessageAttributes: {
             depth: { DataType: "Number", StringValue: "4" },
@@ -144,7 +146,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
     await using fn = start();
     await fn.invoke({ Records: records });
     const shown = logs.lines.filter((line) => line.root === root.id);
-    const common = { flow_id: scene.flow.id, depth: 4, traceparent: TRACE };
+    const common = { flow_id: fixture.flow.id, depth: 4, traceparent: TRACE };
     expect(shown).toHaveLength(3);
     expect(shown).toEqual(
       expect.arrayContaining([
@@ -167,9 +169,9 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
   });
 
   it("says nothing of messages that are done where POWERTOOLS_LOG_LEVEL is WARN", async () => {
-    const scene = new Scene(valkey);
-    const { root } = await failedDiamond(scene);
-    const { MessageBody: Body } = completionOf(scene, root, TRACE);
+    const fixture = new FlowFixture(valkey);
+    const { root } = await failedDiamond(fixture);
+    const { MessageBody: Body } = completionOf(fixture, root, TRACE);
     await using fn = start({ POWERTOOLS_LOG_LEVEL: "WARN" });
     await fn.invoke({ Records: [recordOf({ MessageId: randomUUID(), Body }, SOURCE)] });
     expect(logs.lines.filter((line) => line.message_id !== undefined)).toEqual([]);

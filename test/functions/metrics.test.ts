@@ -5,9 +5,9 @@ import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { DIMENSION, METRICS, METRICS_OF, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
 import { family } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
 import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
-import { Scene } from "#test/support/scene.ts";
 
 type Service = keyof typeof METRICS_OF;
 
@@ -60,26 +60,26 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
   }
 
   it("dispatch: one line for each invocation, with the depth and the slowest round trip of just that one", async () => {
-    const scene = new Scene(stand().valkey);
-    const { parent } = await family(scene, 3);
-    await scene.finish(parent, "failed");
+    const fixture = new FlowFixture(stand().valkey);
+    const { parent } = await family(fixture, 3);
+    await fixture.finish(parent, "failed");
     const record = (id: string, depth: number) =>
       recordOf(
         {
           MessageId: randomUUID(),
-          Body: JSON.stringify({ execution_id: id, flow_id: scene.flow.id, outcome: "failed" }),
+          Body: JSON.stringify({ execution_id: id, flow_id: fixture.flow.id, outcome: "failed" }),
           MessageAttributes: { depth: { DataType: "Number", StringValue: String(depth) } },
         },
         SOURCE,
       );
-    const running = await scene.member();
+    const running = await fixture.member();
     const malformed = { ...record(parent.id, 0), body: "{" };
     await using fn = start("dispatch");
     await fn.invoke({
       Records: [
         record(parent.id, 7),
         record(running.id, 2),
-        record(scene.newExecution().id, 0),
+        record(fixture.newExecution().id, 0),
         record(parent.id, 51),
         malformed,
       ],
@@ -123,7 +123,7 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
     expect(Object.keys(first ?? {}).sort()).toEqual([...METRICS_OF.reconcile].sort());
     expect(first).toMatchObject({ ExecutionsScanned: 1, CompletionsRepaired: 1, IndexesUnread: 0 });
     expect(first?.ValkeyLatency).toBeGreaterThan(0);
-    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+    await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
     await stand().queue.drain();
   });
 

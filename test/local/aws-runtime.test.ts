@@ -15,8 +15,8 @@ import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valke
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { family, stateOf } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { AWS_RUNTIMES } from "#test/support/runtimes.ts";
-import { Scene } from "#test/support/scene.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 const ROUTER = new PartitionRouter();
@@ -97,12 +97,12 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     await using dispatch = start("dispatch");
     const pids = new Set<number | undefined>();
     for (const outcome of ["success", "failed"] as const) {
-      const scene = new Scene(valkey, undefined, ROUTER);
-      const { parent, children } = await family(scene, 3);
-      await scene.finish(parent, outcome);
-      const body = JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id });
+      const fixture = new FlowFixture(valkey, undefined, ROUTER);
+      const { parent, children } = await family(fixture, 3);
+      await fixture.finish(parent, outcome);
+      const body = JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id });
       expect(await dispatch.invoke({ Records: [record(body)] })).toEqual({ batchItemFailures: [] });
-      const states = await Promise.all(children.map((child) => stateOf(scene, child)));
+      const states = await Promise.all(children.map((child) => stateOf(fixture, child)));
       expect(states).toEqual(Array(3).fill(outcome === "success" ? "waiting" : "skipped"));
       pids.add(dispatch.pid);
     }
@@ -178,7 +178,7 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
   });
 
   it.each(["dispatch", "reconcile"])(
-    "%s does not load with a faulty environment, and names the faults",
+    "%s does not load with a faulty environment, and names the errors",
     async (name) => {
       await using faulty = start(name, { VALKEY_URL: "", FLOW_PARTITIONS: "many" });
       const failure = faulty.invoke({ Records: [] });

@@ -45,19 +45,19 @@ async function polling(
     await startQueue({ visibilityTimeoutSeconds: options.visibilityTimeoutSeconds ?? 30 }),
   );
   const client = parts.adopt(queue.client(), (made) => made.destroy());
-  const faults: string[] = [];
+  const errors: string[] = [];
   const poller = parts.adopt(
     new Poller({
       client,
       queueUrl: queue.queueUrl,
       environments,
-      onFault: (fault) => faults.push(fault),
+      onError: (fault) => errors.push(fault),
     }),
     (made) => made.stop(),
   );
   await send(queue, bodies, options.depth);
   poller.start();
-  return { queue, poller, faults, [Symbol.asyncDispose]: () => parts.disposeAsync() };
+  return { queue, poller, errors, [Symbol.asyncDispose]: () => parts.disposeAsync() };
 }
 
 function fakeFunction(timeoutMs = 10_000): FunctionProcess {
@@ -77,7 +77,7 @@ describe("a batch", () => {
     await vi.waitFor(() => expect(setting.poller.counts.done).toBe(2), WAIT);
     expect(await setting.queue.counts(setting.queue.queueUrl)).toEqual(EMPTY);
     expect(setting.poller.counts).toEqual({ messages: 2, deliveries: 2, done: 2, failed: 0, maxDepth: 4 });
-    expect(setting.faults).toEqual([]);
+    expect(setting.errors).toEqual([]);
   });
 
   test("the first fails: the others are deleted, and it is left alone", async () => {
@@ -99,7 +99,7 @@ describe("a batch", () => {
     await using environment = fakeFunction(700);
     await using setting = await polling([word, "second", "third"], [environment]);
     await vi.waitFor(() => expect(setting.poller.counts.failed).toBe(3), WAIT);
-    expect(setting.faults.join()).toMatch(reason);
+    expect(setting.errors.join()).toMatch(reason);
     await setting.poller.stop();
     expect(setting.poller.counts.done).toBe(0);
     expect(await setting.queue.counts(setting.queue.queueUrl)).toEqual({ ...EMPTY, inFlight: 3 });

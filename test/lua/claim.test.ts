@@ -4,10 +4,10 @@ import {
   expectOnlyIn,
   expectRefusal,
   expectTimeIn,
-  scenesOn,
+  fixturesOn,
   serverTime,
 } from "#test/support/expectations.ts";
-import { attempt, field, WORKER } from "#test/support/scene.ts";
+import { attempt, field, WORKER } from "#test/support/flow-fixture.ts";
 import { ACTIVE } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
@@ -15,58 +15,62 @@ const TERMS = { leaseId: "lease", attemptId: "attempt", leaseTtlMs: 30_000, rene
 const OTHER: WorkerIdentity = { workerId: "other", instanceId: "other-1" };
 
 describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("ff_issue_claim_grant writes a grant that expires, and leaves the zset alone", async () => {
-    const scene = newScene();
-    const keys = await scene.execution();
-    const from = await serverTime(scene);
-    expect(await scene.done(issueClaimGrant(scene.target(keys), WORKER, 5_000))).toEqual([keys.id]);
-    const grant = await scene.hash(keys.claimGrant);
-    expect(grant).toMatchObject({ worker_id: "worker", worker_instance_id: "worker-1", lane_id: scene.lane });
-    expectTimeIn(field(grant, "grant_expires_at"), from + 5_000, (await serverTime(scene)) + 5_000);
-    expect(String(await scene.read("pexpiretime", keys.claimGrant))).toBe(field(grant, "grant_expires_at"));
-    await expectOnlyIn(scene, keys, "eligible");
+    const fixture = newScene();
+    const keys = await fixture.execution();
+    const from = await serverTime(fixture);
+    expect(await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 5_000))).toEqual([keys.id]);
+    const grant = await fixture.hash(keys.claimGrant);
+    expect(grant).toMatchObject({
+      worker_id: "worker",
+      worker_instance_id: "worker-1",
+      lane_id: fixture.lane,
+    });
+    expectTimeIn(field(grant, "grant_expires_at"), from + 5_000, (await serverTime(fixture)) + 5_000);
+    expect(String(await fixture.read("pexpiretime", keys.claimGrant))).toBe(field(grant, "grant_expires_at"));
+    await expectOnlyIn(fixture, keys, "eligible");
   });
 
   test("ff_issue_claim_grant refuses, in the contract's order", async () => {
-    const scene = newScene();
-    const absent = scene.target(scene.newExecution());
-    await expectRefusal(scene, issueClaimGrant(absent, WORKER, 1), "execution_not_found");
-    const keys = await scene.execution();
-    const grant = issueClaimGrant(scene.target(keys), WORKER, 60_000);
+    const fixture = newScene();
+    const absent = fixture.target(fixture.newExecution());
+    await expectRefusal(fixture, issueClaimGrant(absent, WORKER, 1), "execution_not_found");
+    const keys = await fixture.execution();
+    const grant = issueClaimGrant(fixture.target(keys), WORKER, 60_000);
     await expectRefusal(
-      scene,
-      issueClaimGrant(scene.target(keys), WORKER, 0),
+      fixture,
+      issueClaimGrant(fixture.target(keys), WORKER, 0),
       "invalid_input",
       "grant_ttl_ms",
     );
-    await scene.read("hset", keys.core, "eligibility_state", "blocked_by_dependencies");
+    await fixture.read("hset", keys.core, "eligibility_state", "blocked_by_dependencies");
     const blocked = ["runnable", "blocked_by_dependencies"];
-    await expectRefusal(scene, grant, "execution_not_eligible", ...blocked);
-    await scene.read("hset", keys.core, "eligibility_state", "eligible_now");
-    await scene.read("zrem", scene.index.lane(scene.lane).eligible, keys.id);
-    await expectRefusal(scene, grant, "execution_not_in_eligible_set");
-    await scene.read("zadd", scene.index.lane(scene.lane).eligible, 1, keys.id);
-    await scene.done(grant);
-    await scene.read("zrem", scene.index.lane(scene.lane).eligible, keys.id);
-    await expectRefusal(scene, grant, "grant_already_exists");
+    await expectRefusal(fixture, grant, "execution_not_eligible", ...blocked);
+    await fixture.read("hset", keys.core, "eligibility_state", "eligible_now");
+    await fixture.read("zrem", fixture.index.lane(fixture.lane).eligible, keys.id);
+    await expectRefusal(fixture, grant, "execution_not_in_eligible_set");
+    await fixture.read("zadd", fixture.index.lane(fixture.lane).eligible, 1, keys.id);
+    await fixture.done(grant);
+    await fixture.read("zrem", fixture.index.lane(fixture.lane).eligible, keys.id);
+    await expectRefusal(fixture, grant, "grant_already_exists");
   });
 
   test("ff_claim_execution writes lease, attempt, record and indexes", async () => {
-    const scene = newScene();
-    const keys = await scene.execution();
-    await scene.done(issueClaimGrant(scene.target(keys), WORKER, 60_000));
-    const from = await serverTime(scene);
-    const reply = await scene.done(claimExecution(scene.target(keys), WORKER, TERMS));
-    const to = await serverTime(scene);
+    const fixture = newScene();
+    const keys = await fixture.execution();
+    await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
+    const from = await serverTime(fixture);
+    const reply = await fixture.done(claimExecution(fixture.target(keys), WORKER, TERMS));
+    const to = await serverTime(fixture);
     const [, , expiresAt = ""] = reply;
     expect(reply).toEqual(["lease", "1", expiresAt, "attempt", "0", "initial"]);
     expectTimeIn(expiresAt, from + 30_000, to + 30_000);
     const acquiredAt = String(Number(expiresAt) - 30_000);
     const renewBy = String(Number(expiresAt) - 10_000);
 
-    expect(await scene.hash(keys.core)).toMatchObject({
+    expect(await fixture.hash(keys.core)).toMatchObject({
       ...ACTIVE,
       attempt_state: "running_attempt",
       current_attempt_index: "0",
@@ -83,69 +87,69 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment
       last_transition_at: acquiredAt,
       last_mutation_at: acquiredAt,
     });
-    expect(await scene.hash(keys.attempt(attempt(0)))).toMatchObject({
+    expect(await fixture.hash(keys.attempt(attempt(0)))).toMatchObject({
       attempt_id: "attempt",
       attempt_index: "0",
       attempt_type: "initial",
       attempt_state: "started",
       started_at: acquiredAt,
     });
-    expect(await scene.hash(keys.leaseCurrent)).toMatchObject({ lease_id: "lease", expires_at: expiresAt });
-    expect(await scene.read("exists", keys.claimGrant)).toBe(0);
-    expect(await scene.read("zrange", keys.attempts, 0, -1)).toEqual(["0"]);
-    expect(await scene.read("xlen", keys.leaseHistory)).toBe(1);
-    expect(await scene.read("zscore", scene.index.leaseExpiry, keys.id)).toBe(expiresAt);
-    expect(await scene.read("smembers", scene.index.workerLeases("worker-1"))).toEqual([keys.id]);
-    await expectOnlyIn(scene, keys, "active", Number(expiresAt));
+    expect(await fixture.hash(keys.leaseCurrent)).toMatchObject({ lease_id: "lease", expires_at: expiresAt });
+    expect(await fixture.read("exists", keys.claimGrant)).toBe(0);
+    expect(await fixture.read("zrange", keys.attempts, 0, -1)).toEqual(["0"]);
+    expect(await fixture.read("xlen", keys.leaseHistory)).toBe(1);
+    expect(await fixture.read("zscore", fixture.index.leaseExpiry, keys.id)).toBe(expiresAt);
+    expect(await fixture.read("smembers", fixture.index.workerLeases("worker-1"))).toEqual([keys.id]);
+    await expectOnlyIn(fixture, keys, "active", Number(expiresAt));
   });
 
   test("the next attempt has a record of its own, a type, and a higher epoch", async () => {
-    const scene = newScene();
-    const keys = await scene.execution();
-    await scene.claim(keys);
+    const fixture = newScene();
+    const keys = await fixture.execution();
+    await fixture.claim(keys);
     for (const [index, [state, type]] of [
       ["pending_retry_attempt", "retry"],
       ["pending_replay_attempt", "replay"],
     ].entries()) {
       const core = ["lifecycle_phase", "runnable", "ownership_state", "unowned", "eligibility_state"];
-      await scene.read("hset", keys.core, ...core, "eligible_now", "attempt_state", String(state));
-      await scene.read("zadd", scene.index.lane(scene.lane).eligible, 1, keys.id);
-      const lease = await scene.claim(keys);
+      await fixture.read("hset", keys.core, ...core, "eligible_now", "attempt_state", String(state));
+      await fixture.read("zadd", fixture.index.lane(fixture.lane).eligible, 1, keys.id);
+      const lease = await fixture.claim(keys);
       expect(lease).toMatchObject({ epoch: String(index + 2), attemptIndex: index + 1 });
-      expect(await scene.hash(keys.attempt(attempt(index + 1)))).toMatchObject({
+      expect(await fixture.hash(keys.attempt(attempt(index + 1)))).toMatchObject({
         attempt_index: String(index + 1),
         attempt_type: type,
         attempt_id: lease.attemptId,
       });
     }
-    expect(field(await scene.hash(keys.attempt(attempt(0))), "attempt_type")).toBe("initial");
+    expect(field(await fixture.hash(keys.attempt(attempt(0))), "attempt_type")).toBe("initial");
   });
 
   test("ff_claim_execution refuses, in the contract's order", async () => {
-    const scene = newScene();
-    const absent = claimExecution(scene.target(scene.newExecution()), WORKER, TERMS);
-    await expectRefusal(scene, absent, "execution_not_found");
-    const keys = await scene.execution();
-    const claim = claimExecution(scene.target(keys), WORKER, TERMS);
-    const set = (...fields: string[]) => scene.read("hset", keys.core, ...fields);
+    const fixture = newScene();
+    const absent = claimExecution(fixture.target(fixture.newExecution()), WORKER, TERMS);
+    await expectRefusal(fixture, absent, "execution_not_found");
+    const keys = await fixture.execution();
+    const claim = claimExecution(fixture.target(keys), WORKER, TERMS);
+    const set = (...fields: string[]) => fixture.read("hset", keys.core, ...fields);
     await set("lifecycle_phase", "terminal", "ownership_state", "leased", "attempt_state", "running_attempt");
-    await expectRefusal(scene, claim, "execution_not_leaseable", "terminal", "eligible_now");
+    await expectRefusal(fixture, claim, "execution_not_leaseable", "terminal", "eligible_now");
     await set("lifecycle_phase", "runnable", "eligibility_state", "blocked_by_dependencies");
-    await expectRefusal(scene, claim, "execution_not_leaseable", "runnable", "blocked_by_dependencies");
+    await expectRefusal(fixture, claim, "execution_not_leaseable", "runnable", "blocked_by_dependencies");
     await set("eligibility_state", "eligible_now");
-    await expectRefusal(scene, claim, "lease_conflict");
+    await expectRefusal(fixture, claim, "lease_conflict");
     await set("ownership_state", "unowned");
-    await expectRefusal(scene, claim, "active_attempt_exists");
+    await expectRefusal(fixture, claim, "active_attempt_exists");
     await set("attempt_state", "attempt_interrupted");
-    await expectRefusal(scene, claim, "use_claim_resumed_execution");
+    await expectRefusal(fixture, claim, "use_claim_resumed_execution");
     await set("attempt_state", "pending_first_attempt");
-    await expectRefusal(scene, claim, "invalid_claim_grant");
-    await scene.done(issueClaimGrant(scene.target(keys), OTHER, 60_000));
-    await expectRefusal(scene, claim, "invalid_claim_grant");
-    await scene.read("hset", keys.claimGrant, "worker_id", "worker", "worker_instance_id", "worker-1");
-    await scene.read("hset", keys.claimGrant, "grant_expires_at", "1");
-    await expectRefusal(scene, claim, "claim_grant_expired");
-    const noTtl = claimExecution(scene.target(keys), WORKER, { ...TERMS, leaseTtlMs: 0 });
-    await expectRefusal(scene, noTtl, "invalid_input", "lease_ttl_ms");
+    await expectRefusal(fixture, claim, "invalid_claim_grant");
+    await fixture.done(issueClaimGrant(fixture.target(keys), OTHER, 60_000));
+    await expectRefusal(fixture, claim, "invalid_claim_grant");
+    await fixture.read("hset", keys.claimGrant, "worker_id", "worker", "worker_instance_id", "worker-1");
+    await fixture.read("hset", keys.claimGrant, "grant_expires_at", "1");
+    await expectRefusal(fixture, claim, "claim_grant_expired");
+    const noTtl = claimExecution(fixture.target(keys), WORKER, { ...TERMS, leaseTtlMs: 0 });
+    await expectRefusal(fixture, noTtl, "invalid_input", "lease_ttl_ms");
   });
 });

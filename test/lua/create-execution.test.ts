@@ -5,39 +5,39 @@ import {
   expectOnlyIn,
   expectRefusal,
   expectTimeIn,
-  scenesOn,
+  fixturesOn,
   serverTime,
 } from "#test/support/expectations.ts";
-import { field } from "#test/support/scene.ts";
+import { field } from "#test/support/flow-fixture.ts";
 import { DELAYED, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const DAY_MS = 86_400_000;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("writes the whole record, eligible at once", async () => {
-    const scene = newScene();
-    const from = await serverTime(scene);
-    const creation = scene.creation({
+    const fixture = newScene();
+    const from = await serverTime(fixture);
+    const creation = fixture.creation({
       priority: 7,
       policyJson: '{"max_replay_count":1}',
       payload: "input",
       tagsJson: '{"team":"a b"}',
     });
     const { keys } = creation;
-    expect(await scene.done(createExecution(creation))).toEqual([keys.id, "waiting"]);
-    const to = await serverTime(scene);
+    expect(await fixture.done(createExecution(creation))).toEqual([keys.id, "waiting"]);
+    const to = await serverTime(fixture);
 
-    const core = await scene.hash(keys.core);
+    const core = await fixture.hash(keys.core);
     expect(core).toMatchObject({
       ...WAITING,
       attempt_state: "pending_first_attempt",
       execution_id: keys.id,
       namespace: "tests",
-      lane_id: scene.lane,
-      current_lane: scene.lane,
+      lane_id: fixture.lane,
+      current_lane: fixture.lane,
       execution_kind: "task",
       partition_id: String(keys.partition),
       priority: "7",
@@ -60,18 +60,18 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     for (const name of ["created_at", "last_transition_at", "last_mutation_at"]) {
       expectTimeIn(core[name], from, to);
     }
-    await expectOnlyIn(scene, keys, "eligible", Number(field(core, "created_at")) - 7e12);
-    expect(await scene.read("get", keys.payload)).toBe("input");
-    expect(await scene.read("get", keys.policy)).toBe('{"max_replay_count":1}');
-    expect(await scene.hash(keys.tags)).toEqual({ team: "a b" });
-    expect(await scene.read("smembers", scene.index.allExecutions)).toEqual([keys.id]);
+    await expectOnlyIn(fixture, keys, "eligible", Number(field(core, "created_at")) - 7e12);
+    expect(await fixture.read("get", keys.payload)).toBe("input");
+    expect(await fixture.read("get", keys.policy)).toBe('{"max_replay_count":1}');
+    expect(await fixture.hash(keys.tags)).toEqual({ team: "a b" });
+    expect(await fixture.read("smembers", fixture.index.allExecutions)).toEqual([keys.id]);
   });
 
   test("writes only what was given", async () => {
-    const scene = newScene();
-    const keys = await scene.execution();
-    expect(Object.keys(await scene.snapshot()).sort()).toEqual(
-      [keys.core, scene.index.lane(scene.lane).eligible, scene.index.allExecutions].sort(),
+    const fixture = newScene();
+    const keys = await fixture.execution();
+    expect(Object.keys(await fixture.snapshot()).sort()).toEqual(
+      [keys.core, fixture.index.lane(fixture.lane).eligible, fixture.index.allExecutions].sort(),
     );
   });
 
@@ -81,44 +81,44 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     [-1, 0],
     [2.5, 2],
   ])("priority %d counts as %d, and the score is exact", async (priority, counted) => {
-    const scene = newScene();
-    const keys = await scene.execution({ priority });
-    const { created_at, priority: written } = await scene.hash(keys.core);
+    const fixture = newScene();
+    const keys = await fixture.execution({ priority });
+    const { created_at, priority: written } = await fixture.hash(keys.core);
     expect(written).toBe(String(counted));
-    await expectOnlyIn(scene, keys, "eligible", Number(created_at) - counted * 1e12);
+    await expectOnlyIn(fixture, keys, "eligible", Number(created_at) - counted * 1e12);
   });
 
   test("a delay to come delays", async () => {
-    const scene = newScene();
-    const delayUntil = (await serverTime(scene)) + DAY_MS;
-    const creation = scene.creation({ delayUntil });
-    expect(await scene.done(createExecution(creation))).toEqual([creation.keys.id, "delayed"]);
-    const core = await scene.hash(creation.keys.core);
+    const fixture = newScene();
+    const delayUntil = (await serverTime(fixture)) + DAY_MS;
+    const creation = fixture.creation({ delayUntil });
+    expect(await fixture.done(createExecution(creation))).toEqual([creation.keys.id, "delayed"]);
+    const core = await fixture.hash(creation.keys.core);
     expect(core).toMatchObject({ ...DELAYED, delay_until: String(delayUntil) });
-    await expectOnlyIn(scene, creation.keys, "delayed", delayUntil);
+    await expectOnlyIn(fixture, creation.keys, "delayed", delayUntil);
   });
 
   test("a delay that has passed by the server's clock does not, whichever zset was passed", async () => {
-    const scene = newScene();
-    const keys = await scene.execution({ delayUntil: 1 });
-    const core = await scene.hash(keys.core);
+    const fixture = newScene();
+    const keys = await fixture.execution({ delayUntil: 1 });
+    const core = await fixture.hash(keys.core);
     expect(core).toMatchObject({ ...WAITING, delay_until: "" });
-    await expectOnlyIn(scene, keys, "eligible", Number(field(core, "created_at")));
+    await expectOnlyIn(fixture, keys, "eligible", Number(field(core, "created_at")));
   });
 
   test("a deadline is indexed", async () => {
-    const scene = newScene();
-    const keys = await scene.execution({ deadlineAt: 1_999_999_999_999 });
-    expect(await scene.read("zscore", scene.index.executionDeadline, keys.id)).toBe("1999999999999");
+    const fixture = newScene();
+    const keys = await fixture.execution({ deadlineAt: 1_999_999_999_999 });
+    expect(await fixture.read("zscore", fixture.index.executionDeadline, keys.id)).toBe("1999999999999");
   });
 
   test("a second creation is a duplicate that changes nothing", async () => {
-    const scene = newScene();
-    const creation = scene.creation();
-    await scene.done(createExecution(creation));
-    const before = await scene.snapshot();
+    const fixture = newScene();
+    const creation = fixture.creation();
+    await fixture.done(createExecution(creation));
+    const before = await fixture.snapshot();
     // Not even its policy is looked at.
-    const again = await scene.call(createExecution({ ...creation, payload: "other", policyJson: "{" }));
+    const again = await fixture.call(createExecution({ ...creation, payload: "other", policyJson: "{" }));
     expect(again).toEqual({ kind: "done", status: "DUPLICATE", fields: [creation.keys.id] });
     // A duplicate is one whatever the rest of the call says.
     const careless = createExecution({
@@ -127,28 +127,28 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
       policyJson: "{",
       delayUntil: Number.NaN,
     });
-    expect(await scene.call(careless)).toEqual(again);
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.call(careless)).toEqual(again);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("the idempotency key names the first execution, for as long as was asked", async () => {
-    const scene = newScene();
-    const idempotency = { key: idempotencyKey(scene.flow.partition, "tests", "order-1"), ttlMs: 60_000 };
-    const first = await scene.execution({ idempotency });
-    const ttl = Number(await scene.read("pttl", idempotency.key));
+    const fixture = newScene();
+    const idempotency = { key: idempotencyKey(fixture.flow.partition, "tests", "order-1"), ttlMs: 60_000 };
+    const first = await fixture.execution({ idempotency });
+    const ttl = Number(await fixture.read("pttl", idempotency.key));
     expect(ttl).toBeGreaterThan(50_000);
     expect(ttl).toBeLessThanOrEqual(60_000);
-    const before = await scene.snapshot();
-    const reply = await scene.call(createExecution(scene.creation({ idempotency })));
+    const before = await fixture.snapshot();
+    const reply = await fixture.call(createExecution(fixture.creation({ idempotency })));
     expect(reply).toEqual({ kind: "done", status: "DUPLICATE", fields: [first.id] });
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("no time to live, no idempotency key", async () => {
-    const scene = newScene();
-    const key = idempotencyKey(scene.flow.partition, "tests", "order-1");
-    await scene.execution({ idempotency: { key, ttlMs: 0 } });
-    expect(await scene.read("exists", key)).toBe(0);
+    const fixture = newScene();
+    const key = idempotencyKey(fixture.flow.partition, "tests", "order-1");
+    await fixture.execution({ idempotency: { key, ttlMs: 0 } });
+    expect(await fixture.read("exists", key)).toBe(0);
   });
 
   test.each([
@@ -160,12 +160,16 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     [{ tagsJson: '{"a":1}' }, "tags_json"],
     [{ tagsJson: '["a"]' }, "tags_json"],
   ])("%o is refused", async (overrides, argument) => {
-    const scene = newScene();
-    await expectRefusal(scene, createExecution(scene.creation(overrides)), "invalid_input", argument);
+    const fixture = newScene();
+    await expectRefusal(fixture, createExecution(fixture.creation(overrides)), "invalid_input", argument);
   });
 
   test("a policy that is not JSON is refused", async () => {
-    const scene = newScene();
-    await expectRefusal(scene, createExecution(scene.creation({ policyJson: "{" })), "invalid_policy_json");
+    const fixture = newScene();
+    await expectRefusal(
+      fixture,
+      createExecution(fixture.creation({ policyJson: "{" })),
+      "invalid_policy_json",
+    );
   });
 });

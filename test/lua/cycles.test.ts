@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { type Edge, stageDependencyEdge } from "#shared/contract/submission.ts";
-import { scenesOn } from "#test/support/expectations.ts";
-import type { Scene } from "#test/support/scene.ts";
+import { fixturesOn } from "#test/support/expectations.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, keysOf } from "#test/support/valkey.ts";
 
 const NODES = 20_000;
@@ -13,22 +13,22 @@ const ONE_CALL_MS = 1_500;
 type Link = readonly [upstream: number, downstream: number];
 
 /** A flow with so many members, without records: staging looks at nothing but the flow. */
-async function membersOf(scene: Scene, count: number): Promise<ExecKeys[]> {
-  await scene.createFlow();
-  const members = Array.from({ length: count }, () => scene.newExecution());
-  await scene.read("sadd", scene.flow.members, ...members.map(({ id }) => id));
+async function membersOf(fixture: FlowFixture, count: number): Promise<ExecKeys[]> {
+  await fixture.createFlow();
+  const members = Array.from({ length: count }, () => fixture.newExecution());
+  await fixture.read("sadd", fixture.flow.members, ...members.map(({ id }) => id));
   return members;
 }
 
-function edgeOf(scene: Scene, members: readonly ExecKeys[], [upstream, downstream]: Link): Edge {
+function edgeOf(fixture: FlowFixture, members: readonly ExecKeys[], [upstream, downstream]: Link): Edge {
   const [from, to] = [members[upstream], members[downstream]];
   if (from === undefined || to === undefined) throw new RangeError("no such member");
-  return scene.newEdge(from, to);
+  return fixture.newEdge(from, to);
 }
 
 /** Stages edges, which must all be accepted; how long it took, in milliseconds. */
 async function stageAll(
-  scene: Scene,
+  fixture: FlowFixture,
   members: readonly ExecKeys[],
   links: readonly Link[],
   firstRevision = 0,
@@ -36,10 +36,10 @@ async function stageAll(
   const from = performance.now();
   for (let start = 0; start < links.length; start += CHUNK) {
     const chunk = links.slice(start, start + CHUNK);
-    const results = await scene.valkey.pipelined(
+    const results = await fixture.valkey.pipelined(
       chunk.map((link, index) => {
         const revision = firstRevision + start + index;
-        return stageDependencyEdge(scene.flow, edgeOf(scene, members, link), revision, 1);
+        return stageDependencyEdge(fixture.flow, edgeOf(fixture, members, link), revision, 1);
       }),
     );
     const last = firstRevision + start + chunk.length;
@@ -50,9 +50,11 @@ async function stageAll(
   return performance.now() - from;
 }
 
-async function expectCycle(scene: Scene, members: readonly ExecKeys[], link: Link, revision: number) {
+async function expectCycle(fixture: FlowFixture, members: readonly ExecKeys[], link: Link, revision: number) {
   const from = performance.now();
-  const reply = await scene.call(stageDependencyEdge(scene.flow, edgeOf(scene, members, link), revision, 1));
+  const reply = await fixture.call(
+    stageDependencyEdge(fixture.flow, edgeOf(fixture, members, link), revision, 1),
+  );
   expect(reply).toEqual({ kind: "refused", code: "cycle_detected", detail: [] });
   expect(performance.now() - from).toBeLessThan(ONE_CALL_MS);
 }
@@ -70,18 +72,18 @@ function shuffled<T>(items: readonly T[]): T[] {
 const CHAIN: readonly Link[] = Array.from({ length: NODES - 1 }, (_, index) => [index, index + 1]);
 
 describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
-  const newScene = scenesOn(deployment);
-  let scene: Scene;
+  const newScene = fixturesOn(deployment);
+  let fixture: FlowFixture;
 
   beforeEach(() => {
-    scene = newScene();
+    fixture = newScene();
   });
 
   // Tens of thousands of keys would slow down whoever scans the shared server later.
   afterEach(async () => {
-    const keys = await keysOf(scene.valkey, scene.flow.partition);
+    const keys = await keysOf(fixture.valkey, fixture.flow.partition);
     for (let start = 0; start < keys.length; start += CHUNK) {
-      await scene.read("unlink", ...keys.slice(start, start + CHUNK));
+      await fixture.read("unlink", ...keys.slice(start, start + CHUNK));
     }
   });
 
@@ -90,26 +92,26 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
     ["from its leaf", CHAIN.toReversed()],
     ["in any order", shuffled(CHAIN)],
   ])("a chain of 20,000 is accepted %s, and cannot be closed", async (_order, links) => {
-    const members = await membersOf(scene, NODES);
-    expect(await stageAll(scene, members, links)).toBeLessThan(25_000);
-    await expectCycle(scene, members, [NODES - 1, 0], NODES - 1);
-    await expectCycle(scene, members, [NODES / 2 + 1, NODES / 2 - 1], NODES - 1);
+    const members = await membersOf(fixture, NODES);
+    expect(await stageAll(fixture, members, links)).toBeLessThan(25_000);
+    await expectCycle(fixture, members, [NODES - 1, 0], NODES - 1);
+    await expectCycle(fixture, members, [NODES / 2 + 1, NODES / 2 - 1], NODES - 1);
     // The long way in the right direction is none.
-    await stageAll(scene, members, [[0, NODES - 1]], NODES - 1);
+    await stageAll(fixture, members, [[0, NODES - 1]], NODES - 1);
   });
 
   test("a star of 20,000, in and out, is accepted whichever half comes first", async () => {
-    const members = await membersOf(scene, NODES);
+    const members = await membersOf(fixture, NODES);
     const half = NODES / 2;
     const into: Link[] = Array.from({ length: half - 1 }, (_, index) => [index + 1, 0]);
     const outOf: Link[] = Array.from({ length: half }, (_, index) => [0, half + index]);
-    expect(await stageAll(scene, members, [...outOf, ...into])).toBeLessThan(25_000);
-    await expectCycle(scene, members, [NODES - 1, 1], NODES - 1);
-    await expectCycle(scene, members, [0, 1], NODES - 1);
+    expect(await stageAll(fixture, members, [...outOf, ...into])).toBeLessThan(25_000);
+    await expectCycle(fixture, members, [NODES - 1, 1], NODES - 1);
+    await expectCycle(fixture, members, [0, 1], NODES - 1);
   });
 
   test("a cycle through every edge of a small graph is found, and a refusal writes nothing", async () => {
-    const members = await membersOf(scene, 8);
+    const members = await membersOf(fixture, 8);
     // Two diamonds, one behind the other.
     const links: Link[] = [
       [0, 1],
@@ -122,21 +124,21 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
       [5, 7],
       [6, 7],
     ];
-    await stageAll(scene, members, links);
-    const before = await scene.snapshot();
+    await stageAll(fixture, members, links);
+    const before = await fixture.snapshot();
     const reaches = transitiveClosure(links, members.length);
     for (const [from, row] of reaches.entries()) {
       for (const [to, isReachable] of row.entries()) {
         if (!isReachable) continue;
-        await expectCycle(scene, members, [to, from], links.length);
+        await expectCycle(fixture, members, [to, from], links.length);
       }
     }
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("random graphs: an edge is refused just when it would close a cycle", async () => {
     const size = 12;
-    const members = await membersOf(scene, size);
+    const members = await membersOf(fixture, size);
     const every: Link[] = Array.from(
       { length: size * size },
       (_, at): Link => [Math.floor(at / size), at % size],
@@ -144,8 +146,8 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
     const accepted: Link[] = [];
     for (const link of shuffled(every).slice(0, 60)) {
       const closes = transitiveClosure(accepted, size)[link[1]]?.[link[0]] === true;
-      const reply = await scene.call(
-        stageDependencyEdge(scene.flow, edgeOf(scene, members, link), accepted.length, 1),
+      const reply = await fixture.call(
+        stageDependencyEdge(fixture.flow, edgeOf(fixture, members, link), accepted.length, 1),
       );
       expect([link, reply.kind === "refused" ? reply.code : "accepted"]).toEqual([
         link,

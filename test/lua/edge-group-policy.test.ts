@@ -2,11 +2,11 @@ import { describe, expect, test } from "vitest";
 import type { ValkeyArgument } from "#shared/contract/command.ts";
 import { setEdgeGroupPolicy } from "#shared/contract/groups.ts";
 import { ANY_OF, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
-import { expectRefusal, scenesOn } from "#test/support/expectations.ts";
+import { expectRefusal, fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test.each([
     [{ variant: "all_of" }, { on_satisfied: "", k: "" }],
@@ -19,10 +19,10 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) 
       { on_satisfied: "cancel_remaining", k: "3" },
     ],
   ] as const)("%o is written, at now_ms", async (policy, expected) => {
-    const scene = newScene();
-    const child = await scene.member();
-    expect(await scene.done(setEdgeGroupPolicy(scene.flow, child.id, policy, NOW))).toEqual(["set"]);
-    expect(await groupOf(scene, child)).toEqual({
+    const fixture = newScene();
+    const child = await fixture.member();
+    expect(await fixture.done(setEdgeGroupPolicy(fixture.flow, child.id, policy, NOW))).toEqual(["set"]);
+    expect(await groupOf(fixture, child)).toEqual({
       policy_variant: policy.variant,
       ...expected,
       n: "0",
@@ -35,37 +35,37 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) 
   });
 
   test("the same variant again changes nothing; another one replaces it", async () => {
-    const scene = newScene();
-    const child = await scene.member();
-    await scene.group(child, TWO);
-    const before = await scene.snapshot();
-    const again = setEdgeGroupPolicy(scene.flow, child.id, { ...TWO, k: 3 }, NOW);
-    expect(await scene.done(again)).toEqual(["already_set"]);
-    expect(await scene.snapshot()).toEqual(before);
-    await scene.group(child, ANY_OF, NOW);
-    expect(await groupOf(scene, child)).toMatchObject({ policy_variant: "any_of", k: "1" });
+    const fixture = newScene();
+    const child = await fixture.member();
+    await fixture.group(child, TWO);
+    const before = await fixture.snapshot();
+    const again = setEdgeGroupPolicy(fixture.flow, child.id, { ...TWO, k: 3 }, NOW);
+    expect(await fixture.done(again)).toEqual(["already_set"]);
+    expect(await fixture.snapshot()).toEqual(before);
+    await fixture.group(child, ANY_OF, NOW);
+    expect(await groupOf(fixture, child)).toMatchObject({ policy_variant: "any_of", k: "1" });
   });
 
   test("refuses, in the contract's order", async () => {
-    const scene = newScene();
-    const child = scene.newExecution();
+    const fixture = newScene();
+    const child = fixture.newExecution();
     const set = (...args: ValkeyArgument[]) => ({
-      partition: scene.flow.partition,
+      partition: fixture.flow.partition,
       name: "fcall",
-      args: ["ff_set_edge_group_policy", 2, scene.flow.core, scene.flow.edgeGroup(child.id), ...args],
+      args: ["ff_set_edge_group_policy", 2, fixture.flow.core, fixture.flow.edgeGroup(child.id), ...args],
     });
-    await expectRefusal(scene, set("most_of", "", "", NOW), "flow_not_found");
-    await scene.createFlow();
-    await expectRefusal(scene, set("most_of", "", "", ""), "invalid_input", "policy_variant");
+    await expectRefusal(fixture, set("most_of", "", "", NOW), "flow_not_found");
+    await fixture.createFlow();
+    await expectRefusal(fixture, set("most_of", "", "", ""), "invalid_input", "policy_variant");
     for (const k of ["", "0", "-1", "1.5", "many"]) {
-      await expectRefusal(scene, set("quorum", "", k, ""), "invalid_input", "k");
+      await expectRefusal(fixture, set("quorum", "", k, ""), "invalid_input", "k");
     }
-    await expectRefusal(scene, set("quorum", "", 1, ""), "invalid_input", "on_satisfied");
-    await expectRefusal(scene, set("any_of", "wait", "", ""), "invalid_input", "on_satisfied");
-    await expectRefusal(scene, set("any_of", "let_run", "", ""), "invalid_input", "now_ms");
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "n", "1", "policy_variant", "any_of");
-    await expectRefusal(scene, set("any_of", "let_run", "", NOW), "invalid_input", "dependencies_applied");
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "n", "0");
-    expect(await scene.done(set("any_of", "let_run", "", NOW))).toEqual(["already_set"]);
+    await expectRefusal(fixture, set("quorum", "", 1, ""), "invalid_input", "on_satisfied");
+    await expectRefusal(fixture, set("any_of", "wait", "", ""), "invalid_input", "on_satisfied");
+    await expectRefusal(fixture, set("any_of", "let_run", "", ""), "invalid_input", "now_ms");
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "1", "policy_variant", "any_of");
+    await expectRefusal(fixture, set("any_of", "let_run", "", NOW), "invalid_input", "dependencies_applied");
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
+    expect(await fixture.done(set("any_of", "let_run", "", NOW))).toEqual(["already_set"]);
   });
 });

@@ -1,8 +1,8 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
 import { applyDependencyToChild, stageDependencyEdge } from "#shared/contract/submission.ts";
-import { expectOnlyIn, expectRefusal, scenesOn, serverTime } from "#test/support/expectations.ts";
-import { field } from "#test/support/scene.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn, serverTime } from "#test/support/expectations.ts";
+import { field } from "#test/support/flow-fixture.ts";
 import { BLOCKED, DELAYED } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
@@ -10,16 +10,16 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const NOW = 1_234_567_890_123;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition KEYS", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("writes the edge and both adjacency sets, at now_ms", async () => {
-    const scene = newScene();
-    const [up, down] = [await scene.member(), await scene.member()];
-    const edge = scene.newEdge(up, down, "input");
-    expect(await scene.done(stageDependencyEdge(scene.flow, edge, 2, NOW))).toEqual([edge.id, "3"]);
-    expect(await scene.hash(scene.flow.edge(edge.id))).toEqual({
+    const fixture = newScene();
+    const [up, down] = [await fixture.member(), await fixture.member()];
+    const edge = fixture.newEdge(up, down, "input");
+    expect(await fixture.done(stageDependencyEdge(fixture.flow, edge, 2, NOW))).toEqual([edge.id, "3"]);
+    expect(await fixture.hash(fixture.flow.edge(edge.id))).toEqual({
       edge_id: edge.id,
-      flow_id: scene.flow.id,
+      flow_id: fixture.flow.id,
       upstream_execution_id: up.id,
       downstream_execution_id: down.id,
       dependency_kind: "success_only",
@@ -29,9 +29,9 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
       created_at: String(NOW),
       created_by: "engine",
     });
-    expect(await scene.read("smembers", scene.flow.outgoing(up.id))).toEqual([edge.id]);
-    expect(await scene.read("smembers", scene.flow.incoming(down.id))).toEqual([edge.id]);
-    expect(await scene.hash(scene.flow.core)).toMatchObject({
+    expect(await fixture.read("smembers", fixture.flow.outgoing(up.id))).toEqual([edge.id]);
+    expect(await fixture.read("smembers", fixture.flow.incoming(down.id))).toEqual([edge.id]);
+    expect(await fixture.hash(fixture.flow.core)).toMatchObject({
       graph_revision: "3",
       edge_count: "1",
       node_count: "2",
@@ -40,63 +40,67 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
   });
 
   test("refuses, in the contract's order", async () => {
-    const scene = newScene();
-    const [up, down] = [scene.newExecution(), scene.newExecution()];
-    const edge = scene.newEdge(up, down);
-    const staged = (revision: number) => stageDependencyEdge(scene.flow, edge, revision, NOW);
-    const toItself = stageDependencyEdge(scene.flow, scene.newEdge(up, up), 9, NOW);
-    await expectRefusal(scene, toItself, "self_referencing_edge");
-    await expectRefusal(scene, staged(9), "flow_not_found");
-    await scene.createFlow();
-    await scene.read("hset", scene.flow.core, "public_flow_state", "failed");
-    await expectRefusal(scene, staged(9), "flow_already_terminal");
-    await scene.read("hset", scene.flow.core, "public_flow_state", "open");
-    await expectRefusal(scene, staged(9), "stale_graph_revision", "0");
-    await expectRefusal(scene, staged(0), "execution_not_in_flow", up.id);
-    await scene.read("sadd", scene.flow.members, up.id);
-    await expectRefusal(scene, staged(0), "execution_not_in_flow", down.id);
-    await scene.read("sadd", scene.flow.members, down.id);
+    const fixture = newScene();
+    const [up, down] = [fixture.newExecution(), fixture.newExecution()];
+    const edge = fixture.newEdge(up, down);
+    const staged = (revision: number) => stageDependencyEdge(fixture.flow, edge, revision, NOW);
+    const toItself = stageDependencyEdge(fixture.flow, fixture.newEdge(up, up), 9, NOW);
+    await expectRefusal(fixture, toItself, "self_referencing_edge");
+    await expectRefusal(fixture, staged(9), "flow_not_found");
+    await fixture.createFlow();
+    await fixture.read("hset", fixture.flow.core, "public_flow_state", "failed");
+    await expectRefusal(fixture, staged(9), "flow_already_terminal");
+    await fixture.read("hset", fixture.flow.core, "public_flow_state", "open");
+    await expectRefusal(fixture, staged(9), "stale_graph_revision", "0");
+    await expectRefusal(fixture, staged(0), "execution_not_in_flow", up.id);
+    await fixture.read("sadd", fixture.flow.members, up.id);
+    await expectRefusal(fixture, staged(0), "execution_not_in_flow", down.id);
+    await fixture.read("sadd", fixture.flow.members, down.id);
 
-    await scene.stage(edge);
-    await expectRefusal(scene, staged(1), "dependency_already_exists");
+    await fixture.stage(edge);
+    await expectRefusal(fixture, staged(1), "dependency_already_exists");
     // The same edge the other way round is a cycle before it is a duplicate.
     const reversed = { ...edge, upstream: down.id, downstream: up.id };
-    await expectRefusal(scene, stageDependencyEdge(scene.flow, reversed, 1, NOW), "cycle_detected");
+    await expectRefusal(fixture, stageDependencyEdge(fixture.flow, reversed, 1, NOW), "cycle_detected");
   });
 
   test("an edge's id is taken for other ends as well", async () => {
-    const scene = newScene();
-    const [a, b, c] = [await scene.member(), await scene.member(), await scene.member()];
-    const edge = scene.newEdge(a, b);
-    await scene.stage(edge);
+    const fixture = newScene();
+    const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const edge = fixture.newEdge(a, b);
+    await fixture.stage(edge);
     const other = { ...edge, downstream: c.id };
-    await expectRefusal(scene, stageDependencyEdge(scene.flow, other, 4, NOW), "dependency_already_exists");
+    await expectRefusal(
+      fixture,
+      stageDependencyEdge(fixture.flow, other, 4, NOW),
+      "dependency_already_exists",
+    );
   });
 
   test("a now_ms that is no time is refused before anything is written", async () => {
-    const scene = newScene();
-    const edge = scene.newEdge(await scene.member(), await scene.member());
-    const command = stageDependencyEdge(scene.flow, edge, 2, Number.NaN);
-    await expectRefusal(scene, command, "invalid_input", "now_ms");
+    const fixture = newScene();
+    const edge = fixture.newEdge(await fixture.member(), await fixture.member());
+    const command = stageDependencyEdge(fixture.flow, edge, 2, Number.NaN);
+    await expectRefusal(fixture, command, "invalid_input", "now_ms");
   });
 });
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edition KEYS", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("the child waits for each edge, once, at now_ms", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const [first, second] = [scene.newEdge(up, child, "input"), scene.newEdge(up, child)];
-    expect(await scene.call(scene.apply(first, child, 3, NOW))).toMatchObject({
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const [first, second] = [fixture.newEdge(up, child, "input"), fixture.newEdge(up, child)];
+    expect(await fixture.call(fixture.apply(first, child, 3, NOW))).toMatchObject({
       status: "OK",
       fields: ["1"],
     });
-    expect(await scene.done(scene.apply(second, child, 4, NOW))).toEqual(["2"]);
+    expect(await fixture.done(fixture.apply(second, child, 4, NOW))).toEqual(["2"]);
 
-    expect(await scene.hash(child.dep(first.id))).toEqual({
+    expect(await fixture.hash(child.dep(first.id))).toEqual({
       edge_id: first.id,
-      flow_id: scene.flow.id,
+      flow_id: fixture.flow.id,
       upstream_execution_id: up.id,
       downstream_execution_id: child.id,
       dependency_kind: "success_only",
@@ -104,82 +108,91 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edit
       data_passing_ref: "input",
       last_resolved_at: "",
     });
-    expect(await scene.hash(child.depsMeta)).toEqual({
-      flow_id: scene.flow.id,
+    expect(await fixture.hash(child.depsMeta)).toEqual({
+      flow_id: fixture.flow.id,
       unsatisfied_required_count: "2",
       impossible_required_count: "0",
       last_flow_graph_revision: "4",
       last_dependency_update_at: String(NOW),
     });
     const edges = [first.id, second.id].sort();
-    expect((await scene.snapshot())[child.depsUnresolved]?.value).toEqual(edges);
-    expect((await scene.snapshot())[child.depsAllEdges]?.value).toEqual(edges);
-    const core = await scene.hash(child.core);
+    expect((await fixture.snapshot())[child.depsUnresolved]?.value).toEqual(edges);
+    expect((await fixture.snapshot())[child.depsAllEdges]?.value).toEqual(edges);
+    const core = await fixture.hash(child.core);
     expect(core).toMatchObject({
       ...BLOCKED,
       attempt_state: "pending_first_attempt",
       last_transition_at: String(NOW),
       last_mutation_at: String(NOW),
     });
-    await expectOnlyIn(scene, child, "blockedDependencies", Number(field(core, "created_at")));
+    await expectOnlyIn(fixture, child, "blockedDependencies", Number(field(core, "created_at")));
 
-    const before = await scene.snapshot();
-    expect(await scene.done(scene.apply(first, child, 9, NOW + 1))).toEqual(["already_applied"]);
-    expect(await scene.snapshot()).toEqual(before);
+    const before = await fixture.snapshot();
+    expect(await fixture.done(fixture.apply(first, child, 9, NOW + 1))).toEqual(["already_applied"]);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("a delayed child leaves the delayed zset", async () => {
-    const scene = newScene();
+    const fixture = newScene();
     const [up, child] = [
-      await scene.member(),
-      await scene.member({ delayUntil: (await serverTime(scene)) + 60_000 }),
+      await fixture.member(),
+      await fixture.member({ delayUntil: (await serverTime(fixture)) + 60_000 }),
     ];
-    expect(await scene.hash(child.core)).toMatchObject(DELAYED);
-    await scene.edge(up, child);
-    expect(await scene.hash(child.core)).toMatchObject(BLOCKED);
-    await expectOnlyIn(scene, child, "blockedDependencies");
+    expect(await fixture.hash(child.core)).toMatchObject(DELAYED);
+    await fixture.edge(up, child);
+    expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
+    await expectOnlyIn(fixture, child, "blockedDependencies");
   });
 
   test("a child that runs or has ended gets the edge and keeps its state", async () => {
-    const scene = newScene();
-    const [up, running, done] = [await scene.member(), await scene.member(), await scene.member()];
-    await scene.claim(running);
-    await scene.finish(done, "success");
+    const fixture = newScene();
+    const [up, running, done] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    await fixture.claim(running);
+    await fixture.finish(done, "success");
     for (const child of [running, done]) {
-      const before = await scene.hash(child.core);
-      expect(await scene.done(scene.apply(scene.newEdge(up, child), child, 1, NOW))).toEqual(["1"]);
-      expect(await scene.hash(child.core)).toEqual(before);
+      const before = await fixture.hash(child.core);
+      expect(await fixture.done(fixture.apply(fixture.newEdge(up, child), child, 1, NOW))).toEqual(["1"]);
+      expect(await fixture.hash(child.core)).toEqual(before);
     }
-    await expectOnlyIn(scene, running, "active");
-    await expectOnlyIn(scene, done, "terminal");
+    await expectOnlyIn(fixture, running, "active");
+    await expectOnlyIn(fixture, done, "terminal");
   });
 
   test("the other edition's keys fail, and nothing is written", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
     const [other, keys] = deployment.edition === 11 ? ([14, 7] as const) : ([11, 8] as const);
-    const edge = scene.newEdge(up, child);
-    const command = applyDependencyToChild(other, scene.flow, child, scene.index, scene.lane, edge, 1, NOW);
-    const before = await scene.snapshot();
-    await expect(scene.read(command.name, ...command.args)).rejects.toThrow(
+    const edge = fixture.newEdge(up, child);
+    const command = applyDependencyToChild(
+      other,
+      fixture.flow,
+      child,
+      fixture.index,
+      fixture.lane,
+      edge,
+      1,
+      NOW,
+    );
+    const before = await fixture.snapshot();
+    await expect(fixture.read(command.name, ...command.args)).rejects.toThrow(
       `ff_apply_dependency_to_child takes ${keys} KEYS, not ${15 - keys}`,
     );
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("refuses, in the contract's order", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), scene.newExecution()];
-    const edge = scene.newEdge(up, child);
-    await expectRefusal(scene, scene.apply(edge, child, 1, NOW), "execution_not_found");
-    await expectRefusal(scene, scene.apply(edge, child, 1, Number.NaN), "execution_not_found");
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), fixture.newExecution()];
+    const edge = fixture.newEdge(up, child);
+    await expectRefusal(fixture, fixture.apply(edge, child, 1, NOW), "execution_not_found");
+    await expectRefusal(fixture, fixture.apply(edge, child, 1, Number.NaN), "execution_not_found");
     const other = randomUUID();
-    const stranger = await scene.execution();
-    await scene.read("hset", stranger.core, "flow_id", other);
-    const command = scene.apply(scene.newEdge(up, stranger), stranger, 1, NOW);
-    await expectRefusal(scene, command, "execution_already_in_flow", other);
-    const member = await scene.member();
-    const noTime = scene.apply(scene.newEdge(up, member), member, 1, Number.NaN);
-    await expectRefusal(scene, noTime, "invalid_input", "now_ms");
+    const stranger = await fixture.execution();
+    await fixture.read("hset", stranger.core, "flow_id", other);
+    const command = fixture.apply(fixture.newEdge(up, stranger), stranger, 1, NOW);
+    await expectRefusal(fixture, command, "execution_already_in_flow", other);
+    const member = await fixture.member();
+    const noTime = fixture.apply(fixture.newEdge(up, member), member, 1, Number.NaN);
+    await expectRefusal(fixture, noTime, "invalid_input", "now_ms");
   });
 });

@@ -1,13 +1,13 @@
 import { describe, expect, test } from "vitest";
 import { decodeResolution } from "#shared/contract/resolve.ts";
 import { ANY_OF, groupedChild, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
-import { expectOnlyIn, expectRefusal, scenesOn } from "#test/support/expectations.ts";
-import { attempt } from "#test/support/scene.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn } from "#test/support/expectations.ts";
+import { attempt } from "#test/support/flow-fixture.ts";
 import { ACTIVE, BLOCKED, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test.each([
     ["satisfied", "success", "sibling_quorum_satisfied"],
@@ -15,175 +15,180 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
   ] as const)(
     "cancel_remaining, %s: the unfinished upstreams are recorded",
     async (state, outcome, reason) => {
-      const scene = newScene();
+      const fixture = newScene();
       const { child, upstreams, resolve } = await groupedChild(
-        scene,
+        fixture,
         { variant: "quorum", onSatisfied: "cancel_remaining", k: state === "satisfied" ? 1 : 5 },
         5,
       );
       const [first, claimed, finished, gone, waiting] = upstreams;
       if (!first || !claimed || !finished || !gone || !waiting) throw new RangeError("five upstreams");
       // Not one of the child's, and an upstream of its twice.
-      await scene.edge(await scene.member(), first);
-      await scene.stage(scene.newEdge(waiting, child));
-      await scene.cancel(first);
-      await scene.claim(claimed);
-      await scene.finish(finished, "success");
-      await scene.read("del", gone.core);
+      await fixture.edge(await fixture.member(), first);
+      await fixture.stage(fixture.newEdge(waiting, child));
+      await fixture.cancel(first);
+      await fixture.claim(claimed);
+      await fixture.finish(finished, "success");
+      await fixture.read("del", gone.core);
       expect((await resolve(0, outcome))[0]).toBe(state);
-      const { cancel_siblings_pending_members: members = "", ...group } = await groupOf(scene, child);
+      const { cancel_siblings_pending_members: members = "", ...group } = await groupOf(fixture, child);
       expect(members.split("|").sort()).toEqual([claimed.id, waiting.id].sort());
       expect(group).toMatchObject({
         group_state: state,
         cancel_siblings_pending_flag: "true",
         cancel_siblings_reason: reason,
       });
-      expect(await scene.read("smembers", scene.index.pendingCancelGroups)).toEqual([
-        `${scene.flow.id}|${child.id}`,
+      expect(await fixture.read("smembers", fixture.index.pendingCancelGroups)).toEqual([
+        `${fixture.flow.id}|${child.id}`,
       ]);
       // Recorded is all: nobody is cancelled here.
-      expect(await scene.hash(waiting.core)).toMatchObject(WAITING);
-      expect(await scene.hash(claimed.core)).toMatchObject(ACTIVE);
+      expect(await fixture.hash(waiting.core)).toMatchObject(WAITING);
+      expect(await fixture.hash(claimed.core)).toMatchObject(ACTIVE);
     },
   );
 
   test("data passes with the success that decides, and with no other", async () => {
-    const scene = newScene();
-    const { child, upstreams, resolve } = await groupedChild(scene, TWO, 4, "input");
+    const fixture = newScene();
+    const { child, upstreams, resolve } = await groupedChild(fixture, TWO, 4, "input");
     for (const [number, upstream] of upstreams.entries()) {
-      await scene.finish(upstream, "success", `from ${number}`);
+      await fixture.finish(upstream, "success", `from ${number}`);
     }
     expect(await resolve(0, "success")).toEqual(["pending", ""]);
-    expect(await scene.read("exists", child.payload)).toBe(0);
+    expect(await fixture.read("exists", child.payload)).toBe(0);
     expect(await resolve(1, "success")).toEqual(["satisfied", "data_injected"]);
-    expect(await scene.read("get", child.payload)).toBe("from 1");
+    expect(await fixture.read("get", child.payload)).toBe("from 1");
     expect(await resolve(2, "success")).toEqual(["already_fired", ""]);
-    expect(await scene.read("get", child.payload)).toBe("from 1");
+    expect(await fixture.read("get", child.payload)).toBe("from 1");
   });
 
   test("no data_passing_ref, no result: nothing is copied", async () => {
-    const scene = newScene();
-    const unasked = await groupedChild(scene, ANY_OF, 1);
-    for (const upstream of unasked.upstreams) await scene.finish(upstream, "success", "result");
+    const fixture = newScene();
+    const unasked = await groupedChild(fixture, ANY_OF, 1);
+    for (const upstream of unasked.upstreams) await fixture.finish(upstream, "success", "result");
     expect(await unasked.resolve(0, "success")).toEqual(["satisfied", ""]);
-    expect(await scene.read("exists", unasked.child.payload)).toBe(0);
-    const missing = await groupedChild(scene, ANY_OF, 1, "input");
+    expect(await fixture.read("exists", unasked.child.payload)).toBe(0);
+    const missing = await groupedChild(fixture, ANY_OF, 1, "input");
     expect(await missing.resolve(0, "success")).toEqual(["satisfied", ""]);
-    expect(await scene.read("exists", missing.child.payload)).toBe(0);
+    expect(await fixture.read("exists", missing.child.payload)).toBe(0);
   });
 
   test.each(["success", "failed"] as const)("a child that has ended keeps its end: %s", async (outcome) => {
-    const scene = newScene();
-    const { child, upstreams, resolve } = await groupedChild(scene, ANY_OF, 1, "input");
-    for (const upstream of upstreams) await scene.finish(upstream, "success", "result");
-    await scene.cancel(child);
-    const core = await scene.hash(child.core);
+    const fixture = newScene();
+    const { child, upstreams, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
+    for (const upstream of upstreams) await fixture.finish(upstream, "success", "result");
+    await fixture.cancel(child);
+    const core = await fixture.hash(child.core);
     expect(await resolve(0, outcome)).toEqual([outcome === "success" ? "satisfied" : "impossible", ""]);
-    expect(await scene.hash(child.core)).toEqual(core);
-    expect(await scene.read("exists", child.payload)).toBe(0);
+    expect(await fixture.hash(child.core)).toEqual(core);
+    expect(await fixture.read("exists", child.payload)).toBe(0);
   });
 
   test.each(["success", "failed"] as const)(
     "a child without a record: %s decides its group",
     async (outcome) => {
-      const scene = newScene();
-      const { child, resolve } = await groupedChild(scene, ANY_OF, 1, "input");
-      await scene.read("del", child.core);
-      const before = Object.keys(await scene.snapshot());
+      const fixture = newScene();
+      const { child, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
+      await fixture.read("del", child.core);
+      const before = Object.keys(await fixture.snapshot());
       const state = outcome === "success" ? "satisfied" : "impossible";
       expect(await resolve(0, outcome)).toEqual([state, ""]);
-      expect(await groupOf(scene, child)).toMatchObject({ group_state: state });
-      expect(Object.keys(await scene.snapshot())).toEqual(
+      expect(await groupOf(fixture, child)).toMatchObject({ group_state: state });
+      expect(Object.keys(await fixture.snapshot())).toEqual(
         before.filter((key) => key !== child.depsUnresolved),
       );
     },
   );
 
   test("a running attempt of a child that is skipped ends with it", async () => {
-    const scene = newScene();
-    const child = await scene.member();
-    await scene.claim(child);
-    await scene.group(child, ANY_OF);
-    const edge = await scene.edge(await scene.member(), child);
-    const skipped = await scene.done(scene.resolution(edge, "failed", NOW));
+    const fixture = newScene();
+    const child = await fixture.member();
+    await fixture.claim(child);
+    await fixture.group(child, ANY_OF);
+    const edge = await fixture.edge(await fixture.member(), child);
+    const skipped = await fixture.done(fixture.resolution(edge, "failed", NOW));
     expect(skipped).toEqual(["impossible", "child_skipped"]);
-    expect(await scene.hash(child.attempt(attempt(0)))).toMatchObject({
+    expect(await fixture.hash(child.attempt(attempt(0)))).toMatchObject({
       attempt_state: "ended_cancelled",
       ended_at: String(NOW),
     });
   });
 
   test("more edges resolved than applied is refused once, after the edge was written and counted", async () => {
-    const scene = newScene();
-    const { child, edges, resolve } = await groupedChild(scene, ANY_OF, 2);
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "n", "1");
+    const fixture = newScene();
+    const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 2);
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "1");
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
     const [, second] = edges;
     if (second === undefined) throw new RangeError("two edges");
-    const command = scene.resolution(second, "skipped", NOW);
-    const core = await scene.hash(child.core);
-    const raw = await scene.read(command.name, ...command.args);
+    const command = fixture.resolution(second, "skipped", NOW);
+    const core = await fixture.hash(child.core);
+    const raw = await fixture.read(command.name, ...command.args);
     expect(raw).toEqual([0, "invariant_violation", "2", "1"]);
     expect(decodeResolution(raw)).toMatchObject({ ok: true, value: { code: "invariant_violation" } });
-    expect(await groupOf(scene, child)).toMatchObject({
+    expect(await groupOf(fixture, child)).toMatchObject({
       succeeded: "1",
       skipped: "1",
       group_state: "satisfied",
     });
-    expect(await scene.hash(child.dep(second.id))).toMatchObject({ state: "impossible" });
-    expect(await scene.read("exists", child.depsUnresolved)).toBe(0);
-    expect(await scene.hash(child.core)).toEqual(core);
-    const before = await scene.snapshot();
-    expect(await scene.done(command)).toEqual(["already_resolved"]);
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.hash(child.dep(second.id))).toMatchObject({ state: "impossible" });
+    expect(await fixture.read("exists", child.depsUnresolved)).toBe(0);
+    expect(await fixture.hash(child.core)).toEqual(core);
+    const before = await fixture.snapshot();
+    expect(await fixture.done(command)).toEqual(["already_resolved"]);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 
   test("more edges resolved than applied decides nothing", async () => {
-    const scene = newScene();
-    const { child, edges } = await groupedChild(scene, ANY_OF, 1);
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "n", "0");
+    const fixture = newScene();
+    const { child, edges } = await groupedChild(fixture, ANY_OF, 1);
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
     const [edge] = edges;
     if (edge === undefined) throw new RangeError("one edge");
-    const reply = await scene.call(scene.resolution(edge, "success", NOW));
+    const reply = await fixture.call(fixture.resolution(edge, "success", NOW));
     expect(reply).toEqual({ kind: "refused", code: "invariant_violation", detail: ["1", "0"] });
-    expect(await scene.hash(child.core)).toMatchObject(BLOCKED);
-    expect(await groupOf(scene, child)).toMatchObject({ succeeded: "1", group_state: "pending" });
+    expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
+    expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "1", group_state: "pending" });
   });
 
   test.each([ANY_OF, TWO, { variant: "all_of" }] as const)(
     "a resolved edge of $variant is resolved once, and a wrong time is refused before anything is written",
     async (policy) => {
-      const scene = newScene();
-      const { edges } = await groupedChild(scene, policy, 3);
+      const fixture = newScene();
+      const { edges } = await groupedChild(fixture, policy, 3);
       const [edge] = edges;
       if (edge === undefined) throw new RangeError("three edges");
-      await expectRefusal(scene, scene.resolution(edge, "success", Number.NaN), "invalid_input", "now_ms");
-      await scene.done(scene.resolution(edge, "success", NOW));
-      const before = await scene.snapshot();
+      await expectRefusal(
+        fixture,
+        fixture.resolution(edge, "success", Number.NaN),
+        "invalid_input",
+        "now_ms",
+      );
+      await fixture.done(fixture.resolution(edge, "success", NOW));
+      const before = await fixture.snapshot();
       for (const again of ["success", "failed", "skipped"] as const) {
-        expect(await scene.done(scene.resolution(edge, again, NOW + 1))).toEqual(["already_resolved"]);
+        expect(await fixture.done(fixture.resolution(edge, again, NOW + 1))).toEqual(["already_resolved"]);
       }
-      expect(await scene.snapshot()).toEqual(before);
+      expect(await fixture.snapshot()).toEqual(before);
     },
   );
 
   test("an edge that comes to a satisfied group does not hold up the child", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, ANY_OF, 1);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, ANY_OF, 1);
     await resolve(0, "success");
-    const late = await scene.edge(await scene.member(), child);
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
-    await expectOnlyIn(scene, child, "eligible");
-    expect(await groupOf(scene, child)).toMatchObject({ n: "2" });
-    expect(await scene.done(scene.resolution(late, "failed", NOW))).toEqual(["already_fired", ""]);
+    const late = await fixture.edge(await fixture.member(), child);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
+    await expectOnlyIn(fixture, child, "eligible");
+    expect(await groupOf(fixture, child)).toMatchObject({ n: "2" });
+    expect(await fixture.done(fixture.resolution(late, "failed", NOW))).toEqual(["already_fired", ""]);
   });
 
   test("a lost k is 1: nothing satisfies no group", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, TWO, 2);
-    await scene.read("hset", scene.flow.edgeGroup(child.id), "k", "");
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, TWO, 2);
+    await fixture.read("hset", fixture.flow.edgeGroup(child.id), "k", "");
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
     expect(await resolve(1, "success")).toEqual(["satisfied", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 });

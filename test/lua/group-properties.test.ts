@@ -5,7 +5,7 @@ import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
 import { groupedChild, groupOf, NOW } from "#test/lua/grouped-child.ts";
-import { expectOnlyIn, scenesOn } from "#test/support/expectations.ts";
+import { expectOnlyIn, fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 const RUNS = 200;
@@ -110,41 +110,42 @@ function neededBy(policy: EdgeGroupPolicy | undefined): number | "all" {
 describe.each(DEPLOYMENTS_14)(
   "random groups, outcomes, orders, repeats and replays ($name)",
   (deployment) => {
-    const newScene = scenesOn(deployment);
+    const newScene = fixturesOn(deployment);
 
     test("reply, count and decide as the model does", async () => {
       const seen = new Map<string, number>();
       await fc.assert(
         fc.asyncProperty(cases, async ({ policy, size, steps }) => {
-          const scene = newScene();
-          const { child, edges, edge } = await groupedChild(scene, policy, size);
-          const meta = await scene.hash(child.depsMeta);
+          const fixture = newScene();
+          const { child, edges, edge } = await groupedChild(fixture, policy, size);
+          const meta = await fixture.hash(child.depsMeta);
           const model = new ModelGroup(size, neededBy(policy));
           const ids = edges.map(({ id }) => id);
-          const replay = replayExecution(child, scene.index, scene.lane, ids, NOW);
+          const replay = replayExecution(child, fixture.index, fixture.lane, ids, NOW);
           let replayed = false;
           for (const step of steps) {
             const expected = step === "replay" ? model.replay() : model.resolve(step.edge, step.outcome);
-            const reply = await scene.call(
-              step === "replay" ? replay : scene.resolution(edge(step.edge), step.outcome, NOW),
+            const reply = await fixture.call(
+              step === "replay" ? replay : fixture.resolution(edge(step.edge), step.outcome, NOW),
             );
             expect(fieldsOf(reply)).toEqual(expected);
             replayed ||= step === "replay" && expected !== undefined;
             const label = expected === undefined ? "refused" : `${policy?.variant}: ${expected.join()}`;
             seen.set(label, (seen.get(label) ?? 0) + 1);
             const { succeeded, failed, skipped } = model.counts;
-            const group = await groupOf(scene, child);
+            const group = await groupOf(fixture, child);
             const counted = [group.n, group.succeeded, group.failed ?? "0", group.skipped ?? "0"];
             expect(counted.map(Number)).toEqual([size, succeeded, failed, skipped]);
             expect(group.group_state).toBe(model.state);
           }
-          expect((await scene.hash(child.core)).public_state).toBe(model.child);
-          await expectOnlyIn(scene, child, INDEXES[model.child]);
-          const states = await Promise.all(ids.map(async (id) => (await scene.hash(child.dep(id))).state));
+          expect((await fixture.hash(child.core)).public_state).toBe(model.child);
+          await expectOnlyIn(fixture, child, INDEXES[model.child]);
+          const states = await Promise.all(ids.map(async (id) => (await fixture.hash(child.dep(id))).state));
           expect(states).toEqual(model.edges);
           const open = model.edges.filter((one) => one === "unsatisfied").length;
-          expect(await scene.read("scard", child.depsUnresolved)).toBe(open);
-          if (neededBy(policy) !== "all" && !replayed) expect(await scene.hash(child.depsMeta)).toEqual(meta);
+          expect(await fixture.read("scard", child.depsUnresolved)).toBe(open);
+          if (neededBy(policy) !== "all" && !replayed)
+            expect(await fixture.hash(child.depsMeta)).toEqual(meta);
         }),
         { numRuns: RUNS },
       );

@@ -2,7 +2,7 @@ import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { Edge } from "#shared/contract/submission.ts";
-import type { Scene } from "#test/support/scene.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
 /** A now_ms that differs from every clock, so that its use shows. */
 export const NOW = 1_234_567_890_123;
@@ -22,19 +22,19 @@ export interface GroupedChild {
 
 /** A child of priority 3 with so many upstreams and, where a policy is given, a group that was made at NOW. */
 export async function groupedChild(
-  scene: Scene,
+  fixture: FlowFixture,
   policy: EdgeGroupPolicy | undefined,
   size: number,
   dataPassingRef = "",
 ): Promise<GroupedChild> {
-  const child = await scene.member({ priority: 3 });
-  if (policy) await scene.group(child, policy, NOW);
+  const child = await fixture.member({ priority: 3 });
+  if (policy) await fixture.group(child, policy, NOW);
   const upstreams: ExecKeys[] = [];
   const edges: Edge[] = [];
   for (let number = 0; number < size; number += 1) {
-    const upstream = await scene.member();
+    const upstream = await fixture.member();
     upstreams.push(upstream);
-    edges.push(await scene.edge(upstream, child, dataPassingRef));
+    edges.push(await fixture.edge(upstream, child, dataPassingRef));
   }
   const edge = (number: number): Edge => {
     const found = edges[number];
@@ -46,10 +46,10 @@ export async function groupedChild(
     upstreams,
     edges,
     edge,
-    resolve: (number, outcome, nowMs = NOW) => scene.done(scene.resolution(edge(number), outcome, nowMs)),
+    resolve: (number, outcome, nowMs = NOW) => fixture.done(fixture.resolution(edge(number), outcome, nowMs)),
   };
 }
 
-export function groupOf(scene: Scene, child: ExecKeys): Promise<Record<string, string>> {
-  return scene.hash(scene.flow.edgeGroup(child.id));
+export function groupOf(fixture: FlowFixture, child: ExecKeys): Promise<Record<string, string>> {
+  return fixture.hash(fixture.flow.edgeGroup(child.id));
 }

@@ -2,84 +2,84 @@ import { describe, expect, test } from "vitest";
 import { setEdgeGroupPolicy } from "#shared/contract/groups.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { ANY_OF, groupedChild, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
-import { expectOnlyIn, expectRefusal, scenesOn } from "#test/support/expectations.ts";
-import { field } from "#test/support/scene.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn } from "#test/support/expectations.ts";
+import { field } from "#test/support/flow-fixture.ts";
 import { ACTIVE, BLOCKED, ended, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
 describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("an edge applied without a policy begins an all_of group, and each one counts", async () => {
-    const scene = newScene();
-    const { child, edges } = await groupedChild(scene, undefined, 1);
+    const fixture = newScene();
+    const { child, edges } = await groupedChild(fixture, undefined, 1);
     const first = { policy_variant: "all_of", n: "1", succeeded: "0", group_state: "pending" };
-    expect(await groupOf(scene, child)).toEqual(first);
-    await scene.edge(await scene.member(), child);
-    expect(await groupOf(scene, child)).toEqual({ ...first, n: "2" });
+    expect(await groupOf(fixture, child)).toEqual(first);
+    await fixture.edge(await fixture.member(), child);
+    expect(await groupOf(fixture, child)).toEqual({ ...first, n: "2" });
     for (const edge of edges) {
-      expect(await scene.done(scene.apply(edge, child, 9, NOW))).toEqual(["already_applied"]);
+      expect(await fixture.done(fixture.apply(edge, child, 9, NOW))).toEqual(["already_applied"]);
     }
-    expect(await groupOf(scene, child)).toEqual({ ...first, n: "2" });
+    expect(await groupOf(fixture, child)).toEqual({ ...first, n: "2" });
     await expectRefusal(
-      scene,
-      setEdgeGroupPolicy(scene.flow, child.id, ANY_OF, NOW),
+      fixture,
+      setEdgeGroupPolicy(fixture.flow, child.id, ANY_OF, NOW),
       "invalid_input",
       "dependencies_applied",
     );
   });
 
   test("all_of counts along: satisfied when nothing remains", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, { variant: "all_of" }, 2);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, { variant: "all_of" }, 2);
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
-    expect(await groupOf(scene, child)).toMatchObject({ succeeded: "1", group_state: "pending" });
+    expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "1", group_state: "pending" });
     expect(await resolve(1, "success")).toEqual(["satisfied", ""]);
-    expect(await groupOf(scene, child)).toMatchObject({
+    expect(await groupOf(fixture, child)).toMatchObject({
       succeeded: "2",
       failed: "0",
       group_state: "satisfied",
     });
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
   test.each(NOT_SUCCESS)("all_of counts %s as failed, and stays impossible", async (outcome) => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, undefined, 2);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, undefined, 2);
     expect(await resolve(0, outcome)).toEqual(["impossible", "child_skipped"]);
-    expect(await groupOf(scene, child)).toMatchObject({ failed: "1", group_state: "impossible" });
+    expect(await groupOf(fixture, child)).toMatchObject({ failed: "1", group_state: "impossible" });
     expect(await resolve(1, "success")).toEqual(["satisfied", ""]);
-    const group = await groupOf(scene, child);
+    const group = await groupOf(fixture, child);
     expect(group).toMatchObject({ n: "2", succeeded: "1", failed: "1", group_state: "impossible" });
     expect(field(group, "skipped")).toBeUndefined();
   });
 
   test("a child whose edges were applied without a group is resolved without one", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, undefined, 1);
-    await scene.read("del", scene.flow.edgeGroup(child.id));
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, undefined, 1);
+    await fixture.read("del", fixture.flow.edgeGroup(child.id));
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
-    expect(await scene.read("exists", scene.flow.edgeGroup(child.id))).toBe(0);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
+    expect(await fixture.read("exists", fixture.flow.edgeGroup(child.id))).toBe(0);
   });
 
   test("any_of: the first success releases the child, whatever remains", async () => {
-    const scene = newScene();
-    const { child, edges, resolve } = await groupedChild(scene, ANY_OF, 3);
-    const meta = await scene.hash(child.depsMeta);
+    const fixture = newScene();
+    const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 3);
+    const meta = await fixture.hash(child.depsMeta);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(BLOCKED);
+    expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
     expect(await resolve(1, "success", NOW + 1)).toEqual(["satisfied", ""]);
-    const core = await scene.hash(child.core);
+    const core = await fixture.hash(child.core);
     expect(core).toMatchObject({
       ...WAITING,
       attempt_state: "pending_first_attempt",
       last_transition_at: String(NOW + 1),
     });
-    await expectOnlyIn(scene, child, "eligible", Number(field(core, "created_at")) - 3e12);
-    expect(await groupOf(scene, child)).toEqual({
+    await expectOnlyIn(fixture, child, "eligible", Number(field(core, "created_at")) - 3e12);
+    expect(await groupOf(fixture, child)).toEqual({
       policy_variant: "any_of",
       on_satisfied: "let_run",
       k: "1",
@@ -91,63 +91,63 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
       satisfied_at: String(NOW + 1),
       created_at: String(NOW),
     });
-    expect(await scene.read("exists", scene.index.pendingCancelGroups)).toBe(0);
-    const deps = await Promise.all(edges.map(({ id }) => scene.hash(child.dep(id))));
+    expect(await fixture.read("exists", fixture.index.pendingCancelGroups)).toBe(0);
+    const deps = await Promise.all(edges.map(({ id }) => fixture.hash(child.dep(id))));
     expect(deps).toMatchObject([
       { state: "impossible", last_resolved_at: String(NOW) },
       { state: "satisfied", last_resolved_at: String(NOW + 1) },
       { state: "unsatisfied", last_resolved_at: "" },
     ]);
-    expect(await scene.read("smembers", child.depsUnresolved)).toEqual([edges[2]?.id]);
+    expect(await fixture.read("smembers", child.depsUnresolved)).toEqual([edges[2]?.id]);
 
     // The third edge counts, and moves nothing: not even a child that has been claimed since.
-    await scene.claim(child);
+    await fixture.claim(child);
     expect(await resolve(2, "failed", NOW + 2)).toEqual(["already_fired", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(ACTIVE);
-    expect(await groupOf(scene, child)).toMatchObject({ failed: "2", group_state: "satisfied" });
-    expect(await scene.hash(child.depsMeta)).toEqual(meta);
-    expect(await scene.read("exists", child.depsUnresolved)).toBe(0);
+    expect(await fixture.hash(child.core)).toMatchObject(ACTIVE);
+    expect(await groupOf(fixture, child)).toMatchObject({ failed: "2", group_state: "satisfied" });
+    expect(await fixture.hash(child.depsMeta)).toEqual(meta);
+    expect(await fixture.read("exists", child.depsUnresolved)).toBe(0);
   });
 
   test("any_of: the child is skipped when the last one did not succeed, and not before", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, ANY_OF, 4);
-    const meta = await scene.hash(child.depsMeta);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, ANY_OF, 4);
+    const meta = await fixture.hash(child.depsMeta);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
     expect(await resolve(1, "skipped")).toEqual(["pending", ""]);
     expect(await resolve(2, "expired")).toEqual(["pending", ""]);
     expect(await resolve(3, "cancelled", NOW + 3)).toEqual(["impossible", "child_skipped"]);
-    const group = await groupOf(scene, child);
+    const group = await groupOf(fixture, child);
     expect(group).toMatchObject({ succeeded: "0", failed: "3", skipped: "1", group_state: "impossible" });
     expect(field(group, "satisfied_at")).toBeUndefined();
-    expect(await scene.hash(child.core)).toMatchObject({
+    expect(await fixture.hash(child.core)).toMatchObject({
       ...ended("skipped"),
       attempt_state: "none",
       completed_at: String(NOW + 3),
     });
-    await expectOnlyIn(scene, child, "terminal", NOW + 3);
-    expect(await scene.hash(child.depsMeta)).toEqual(meta);
+    await expectOnlyIn(fixture, child, "terminal", NOW + 3);
+    expect(await fixture.hash(child.depsMeta)).toEqual(meta);
   });
 
   test("quorum: the k-th success releases the child, and a further one is already fired", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, TWO, 3);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(2, "success")).toEqual(["pending", ""]);
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
     expect(await resolve(1, "success")).toEqual(["already_fired", ""]);
-    expect(await groupOf(scene, child)).toMatchObject({ succeeded: "3", group_state: "satisfied" });
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
+    expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "3", group_state: "satisfied" });
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
   test("quorum: impossible as soon as too few are left; a late success does not bring the child back", async () => {
-    const scene = newScene();
-    const { child, resolve } = await groupedChild(scene, TWO, 3);
+    const fixture = newScene();
+    const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
     expect(await resolve(1, "skipped")).toEqual(["impossible", "child_skipped"]);
-    const core = await scene.hash(child.core);
+    const core = await fixture.hash(child.core);
     expect(await resolve(2, "success")).toEqual(["already_fired", ""]);
-    expect(await scene.hash(child.core)).toEqual(core);
-    expect(await groupOf(scene, child)).toMatchObject({
+    expect(await fixture.hash(child.core)).toEqual(core);
+    expect(await groupOf(fixture, child)).toMatchObject({
       succeeded: "1",
       failed: "1",
       skipped: "1",
@@ -156,8 +156,8 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
   });
 
   test("a quorum of more than there are edges is impossible at once", async () => {
-    const scene = newScene();
-    const { resolve } = await groupedChild(scene, TWO, 1);
+    const fixture = newScene();
+    const { resolve } = await groupedChild(fixture, TWO, 1);
     expect(await resolve(0, "success")).toEqual(["impossible", "child_skipped"]);
   });
 });

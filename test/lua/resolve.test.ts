@@ -2,8 +2,8 @@ import { describe, expect, test } from "vitest";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
-import { expectOnlyIn, expectRefusal, scenesOn } from "#test/support/expectations.ts";
-import { attempt, field } from "#test/support/scene.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn } from "#test/support/expectations.ts";
+import { attempt, field } from "#test/support/flow-fixture.ts";
 import { ACTIVE, BLOCKED, ended, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
@@ -12,39 +12,39 @@ const NOW = 1_234_567_890_123;
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEYS", (deployment) => {
-  const newScene = scenesOn(deployment);
+  const newScene = fixturesOn(deployment);
 
   test("the last of two successes releases the child, at now_ms", async () => {
-    const scene = newScene();
-    const [a, b] = [await scene.member(), await scene.member()];
-    const child = await scene.member({ priority: 3 });
-    const [first, second] = [await scene.edge(a, child), await scene.edge(b, child)];
+    const fixture = newScene();
+    const [a, b] = [await fixture.member(), await fixture.member()];
+    const child = await fixture.member({ priority: 3 });
+    const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child)];
 
-    expect(await scene.done(scene.resolution(first, "success", NOW))).toEqual(["satisfied", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(BLOCKED);
-    await expectOnlyIn(scene, child, "blockedDependencies");
-    expect(await scene.hash(child.dep(first.id))).toMatchObject({
+    expect(await fixture.done(fixture.resolution(first, "success", NOW))).toEqual(["satisfied", ""]);
+    expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
+    await expectOnlyIn(fixture, child, "blockedDependencies");
+    expect(await fixture.hash(child.dep(first.id))).toMatchObject({
       state: "satisfied",
       last_resolved_at: String(NOW),
     });
-    expect(await scene.read("smembers", child.depsUnresolved)).toEqual([second.id]);
-    expect(await scene.hash(child.depsMeta)).toMatchObject({
+    expect(await fixture.read("smembers", child.depsUnresolved)).toEqual([second.id]);
+    expect(await fixture.hash(child.depsMeta)).toMatchObject({
       unsatisfied_required_count: "1",
       impossible_required_count: "0",
       last_dependency_update_at: String(NOW),
     });
 
-    expect(await scene.done(scene.resolution(second, "success", NOW + 1))).toEqual(["satisfied", ""]);
-    const core = await scene.hash(child.core);
+    expect(await fixture.done(fixture.resolution(second, "success", NOW + 1))).toEqual(["satisfied", ""]);
+    const core = await fixture.hash(child.core);
     expect(core).toMatchObject({
       ...WAITING,
       attempt_state: "pending_first_attempt",
       last_transition_at: String(NOW + 1),
       last_mutation_at: String(NOW + 1),
     });
-    await expectOnlyIn(scene, child, "eligible", Number(field(core, "created_at")) - 3e12);
-    expect(await scene.read("exists", child.depsUnresolved)).toBe(0);
-    expect((await scene.snapshot())[child.depsAllEdges]?.value).toEqual([first.id, second.id].sort());
+    await expectOnlyIn(fixture, child, "eligible", Number(field(core, "created_at")) - 3e12);
+    expect(await fixture.read("exists", child.depsUnresolved)).toBe(0);
+    expect((await fixture.snapshot())[child.depsAllEdges]?.value).toEqual([first.id, second.id].sort());
   });
 
   test.each([
@@ -53,92 +53,95 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     ["pending_retry_attempt", "pending_retry_attempt"],
     ["pending_replay_attempt", "pending_replay_attempt"],
   ])("attempt state %j of a released child becomes %s", async (before, after) => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = await scene.edge(up, child);
-    await scene.read("hset", child.core, "attempt_state", before);
-    await scene.done(scene.resolution(edge, "success"));
-    expect(field(await scene.hash(child.core), "attempt_state")).toBe(after);
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(up, child);
+    await fixture.read("hset", child.core, "attempt_state", before);
+    await fixture.done(fixture.resolution(edge, "success"));
+    expect(field(await fixture.hash(child.core), "attempt_state")).toBe(after);
   });
 
   test.each(NOT_SUCCESS)("outcome %s skips the child, at now_ms", async (outcome) => {
-    const scene = newScene();
-    const [a, b, child] = [await scene.member(), await scene.member(), await scene.member()];
-    const [first, second] = [await scene.edge(a, child), await scene.edge(b, child)];
-    expect(await scene.done(scene.resolution(first, outcome, NOW))).toEqual(["impossible", "child_skipped"]);
-    expect(await scene.hash(child.core)).toMatchObject({
+    const fixture = newScene();
+    const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child)];
+    expect(await fixture.done(fixture.resolution(first, outcome, NOW))).toEqual([
+      "impossible",
+      "child_skipped",
+    ]);
+    expect(await fixture.hash(child.core)).toMatchObject({
       ...ended("skipped"),
       attempt_state: "none",
       completed_at: String(NOW),
       last_transition_at: String(NOW),
       last_mutation_at: String(NOW),
     });
-    await expectOnlyIn(scene, child, "terminal", NOW);
-    expect(await scene.hash(child.dep(first.id))).toMatchObject({
+    await expectOnlyIn(fixture, child, "terminal", NOW);
+    expect(await fixture.hash(child.dep(first.id))).toMatchObject({
       state: "impossible",
       last_resolved_at: String(NOW),
     });
-    expect(await scene.hash(child.depsMeta)).toMatchObject({
+    expect(await fixture.hash(child.depsMeta)).toMatchObject({
       unsatisfied_required_count: "1",
       impossible_required_count: "1",
       last_dependency_update_at: String(NOW),
     });
-    expect(await scene.read("smembers", child.depsUnresolved)).toEqual([second.id]);
+    expect(await fixture.read("smembers", child.depsUnresolved)).toEqual([second.id]);
 
     // The other edge still counts, and the child is not skipped twice or brought back.
-    const core = await scene.hash(child.core);
-    expect(await scene.done(scene.resolution(second, outcome, NOW + 1))).toEqual(["impossible", ""]);
-    expect(await scene.hash(child.core)).toEqual(core);
-    expect(await scene.hash(child.depsMeta)).toMatchObject({
+    const core = await fixture.hash(child.core);
+    expect(await fixture.done(fixture.resolution(second, outcome, NOW + 1))).toEqual(["impossible", ""]);
+    expect(await fixture.hash(child.core)).toEqual(core);
+    expect(await fixture.hash(child.depsMeta)).toMatchObject({
       unsatisfied_required_count: "0",
       impossible_required_count: "2",
     });
   });
 
   test("a success after a skip does not bring the child back", async () => {
-    const scene = newScene();
-    const [a, b, child] = [await scene.member(), await scene.member(), await scene.member()];
-    const [first, second] = [await scene.edge(a, child), await scene.edge(b, child, "input")];
-    await scene.finish(b, "success", "result");
-    await scene.done(scene.resolution(first, "failed"));
-    expect(await scene.done(scene.resolution(second, "success"))).toEqual(["satisfied", ""]);
-    expect(await scene.hash(child.core)).toMatchObject(ended("skipped"));
-    expect(await scene.read("exists", child.payload)).toBe(0);
-    await expectOnlyIn(scene, child, "terminal");
+    const fixture = newScene();
+    const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child, "input")];
+    await fixture.finish(b, "success", "result");
+    await fixture.done(fixture.resolution(first, "failed"));
+    expect(await fixture.done(fixture.resolution(second, "success"))).toEqual(["satisfied", ""]);
+    expect(await fixture.hash(child.core)).toMatchObject(ended("skipped"));
+    expect(await fixture.read("exists", child.payload)).toBe(0);
+    await expectOnlyIn(fixture, child, "terminal");
   });
 
   test.each(["success", "failed"] as const)(
     "a second %s is already resolved, and writes nothing",
     async (outcome) => {
-      const scene = newScene();
-      const [up, child] = [await scene.member(), await scene.member()];
-      const edge = await scene.edge(up, child);
-      await scene.done(scene.resolution(edge, outcome, NOW));
-      const before = await scene.snapshot();
+      const fixture = newScene();
+      const [up, child] = [await fixture.member(), await fixture.member()];
+      const edge = await fixture.edge(up, child);
+      await fixture.done(fixture.resolution(edge, outcome, NOW));
+      const before = await fixture.snapshot();
       for (const again of ["success", "failed"] as const) {
-        const raw = await scene.read("fcall", ...scene.resolution(edge, again, NOW + 1).args);
+        const raw = await fixture.read("fcall", ...fixture.resolution(edge, again, NOW + 1).args);
         expect(raw).toEqual([1, "OK", "already_resolved"]);
         expect(decodeResolution(raw)).toEqual({ ok: true, value: { kind: "already_resolved" } });
       }
-      expect(await scene.snapshot()).toEqual(before);
+      expect(await fixture.snapshot()).toEqual(before);
     },
   );
 
   test("an edge that was not applied is refused", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = scene.newEdge(up, child);
-    await scene.stage(edge);
-    await expectRefusal(scene, scene.resolution(edge, "success"), "invalid_dependency");
-    await expectRefusal(scene, scene.resolution(edge, "failed", Number.NaN), "invalid_dependency");
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = fixture.newEdge(up, child);
+    await fixture.stage(edge);
+    await expectRefusal(fixture, fixture.resolution(edge, "success"), "invalid_dependency");
+    await expectRefusal(fixture, fixture.resolution(edge, "failed", Number.NaN), "invalid_dependency");
   });
 
   test("a now_ms that is no time is refused before anything is written", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = await scene.edge(up, child);
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(up, child);
     for (const outcome of ["success", "failed"] as const) {
-      await expectRefusal(scene, scene.resolution(edge, outcome, Number.NaN), "invalid_input", "now_ms");
+      await expectRefusal(fixture, fixture.resolution(edge, outcome, Number.NaN), "invalid_input", "now_ms");
     }
   });
 
@@ -148,79 +151,79 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
   ] as const)(
     "a child without a record: %s counts, and no record or index appears",
     async (outcome, state) => {
-      const scene = newScene();
-      const [up, child] = [await scene.member(), await scene.member()];
-      const edge = await scene.edge(up, child, "input");
-      await scene.finish(up, "success", "result");
-      await scene.read("del", child.core);
-      const before = Object.keys(await scene.snapshot());
-      expect(await scene.done(scene.resolution(edge, outcome))).toEqual([state, ""]);
-      const after = Object.keys(await scene.snapshot());
+      const fixture = newScene();
+      const [up, child] = [await fixture.member(), await fixture.member()];
+      const edge = await fixture.edge(up, child, "input");
+      await fixture.finish(up, "success", "result");
+      await fixture.read("del", child.core);
+      const before = Object.keys(await fixture.snapshot());
+      expect(await fixture.done(fixture.resolution(edge, outcome))).toEqual([state, ""]);
+      const after = Object.keys(await fixture.snapshot());
       expect(after).toEqual(before.filter((key) => key !== child.depsUnresolved));
-      expect(field(await scene.hash(child.dep(edge.id)), "state")).toBe(state);
+      expect(field(await fixture.hash(child.dep(edge.id)), "state")).toBe(state);
     },
   );
 
   test("an upstream's result becomes the payload of a child that is released by it", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member({ payload: "old" })];
-    const edge = await scene.edge(up, child, "input");
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member({ payload: "old" })];
+    const edge = await fixture.edge(up, child, "input");
     const result = Buffer.from([0, 255, 10, 13, 0]);
-    await scene.finish(up, "success", result);
-    expect(await scene.done(scene.resolution(edge, "success"))).toEqual(["satisfied", "data_injected"]);
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
-    expect(await scene.read("strlen", child.payload)).toBe(result.length);
-    expect(await scene.read("get", child.payload)).toBe(result.toString("utf8"));
-    expect(await scene.read("exists", up.result)).toBe(1);
+    await fixture.finish(up, "success", result);
+    expect(await fixture.done(fixture.resolution(edge, "success"))).toEqual(["satisfied", "data_injected"]);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
+    expect(await fixture.read("strlen", child.payload)).toBe(result.length);
+    expect(await fixture.read("get", child.payload)).toBe(result.toString("utf8"));
+    expect(await fixture.read("exists", up.result)).toBe(1);
   });
 
   test("data is passed before the last edge, and the last one passed wins", async () => {
-    const scene = newScene();
-    const [a, b, child] = [await scene.member(), await scene.member(), await scene.member()];
-    const [first, second] = [await scene.edge(a, child, "x"), await scene.edge(b, child, "y")];
-    await scene.finish(a, "success", "from a");
-    await scene.finish(b, "success", "from b");
-    expect(await scene.done(scene.resolution(first, "success"))).toEqual(["satisfied", "data_injected"]);
-    expect(await scene.read("get", child.payload)).toBe("from a");
-    expect(await scene.done(scene.resolution(second, "success"))).toEqual(["satisfied", "data_injected"]);
-    expect(await scene.read("get", child.payload)).toBe("from b");
+    const fixture = newScene();
+    const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const [first, second] = [await fixture.edge(a, child, "x"), await fixture.edge(b, child, "y")];
+    await fixture.finish(a, "success", "from a");
+    await fixture.finish(b, "success", "from b");
+    expect(await fixture.done(fixture.resolution(first, "success"))).toEqual(["satisfied", "data_injected"]);
+    expect(await fixture.read("get", child.payload)).toBe("from a");
+    expect(await fixture.done(fixture.resolution(second, "success"))).toEqual(["satisfied", "data_injected"]);
+    expect(await fixture.read("get", child.payload)).toBe("from b");
   });
 
   test("no result, no data_passing_ref: nothing is copied", async () => {
-    const scene = newScene();
-    const [a, b] = [await scene.member(), await scene.member()];
-    const child = await scene.member({ payload: "own" });
-    const [missing, unasked] = [await scene.edge(a, child, "x"), await scene.edge(b, child)];
-    await scene.finish(b, "success", "from b");
-    expect(await scene.done(scene.resolution(missing, "success"))).toEqual(["satisfied", ""]);
-    expect(await scene.done(scene.resolution(unasked, "success"))).toEqual(["satisfied", ""]);
-    expect(await scene.read("get", child.payload)).toBe("own");
-    expect(await scene.hash(child.core)).toMatchObject(WAITING);
+    const fixture = newScene();
+    const [a, b] = [await fixture.member(), await fixture.member()];
+    const child = await fixture.member({ payload: "own" });
+    const [missing, unasked] = [await fixture.edge(a, child, "x"), await fixture.edge(b, child)];
+    await fixture.finish(b, "success", "from b");
+    expect(await fixture.done(fixture.resolution(missing, "success"))).toEqual(["satisfied", ""]);
+    expect(await fixture.done(fixture.resolution(unasked, "success"))).toEqual(["satisfied", ""]);
+    expect(await fixture.read("get", child.payload)).toBe("own");
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
   test.each(["running_attempt", "attempt_interrupted"])(
     "a skipped child's %s ends with it",
     async (running) => {
-      const scene = newScene();
-      const [up, child] = [await scene.member(), await scene.member()];
-      await scene.claim(child);
-      await scene.read("hset", child.core, "attempt_state", running);
-      const edge = scene.newEdge(up, child);
-      await scene.done(scene.apply(edge, child, await scene.stage(edge)));
-      expect(await scene.hash(child.core)).toMatchObject(ACTIVE);
-      await scene.read("hset", child.streamMeta(attempt(0)), "opened_at", "1");
-      const skipped = await scene.done(scene.resolution(edge, "failed", NOW));
+      const fixture = newScene();
+      const [up, child] = [await fixture.member(), await fixture.member()];
+      await fixture.claim(child);
+      await fixture.read("hset", child.core, "attempt_state", running);
+      const edge = fixture.newEdge(up, child);
+      await fixture.done(fixture.apply(edge, child, await fixture.stage(edge)));
+      expect(await fixture.hash(child.core)).toMatchObject(ACTIVE);
+      await fixture.read("hset", child.streamMeta(attempt(0)), "opened_at", "1");
+      const skipped = await fixture.done(fixture.resolution(edge, "failed", NOW));
       expect(skipped).toEqual(["impossible", "child_skipped"]);
-      expect(await scene.hash(child.core)).toMatchObject({
+      expect(await fixture.hash(child.core)).toMatchObject({
         ...ended("skipped"),
         attempt_state: "attempt_terminal",
       });
-      expect(await scene.hash(child.attempt(attempt(0)))).toMatchObject({
+      expect(await fixture.hash(child.attempt(attempt(0)))).toMatchObject({
         attempt_state: "ended_cancelled",
         ended_at: String(NOW),
         failure_reason: "dependency_impossible",
       });
-      expect(await scene.hash(child.streamMeta(attempt(0)))).toMatchObject({
+      expect(await fixture.hash(child.streamMeta(attempt(0)))).toMatchObject({
         closed_at: String(NOW),
         closed_reason: "dependency_impossible",
       });
@@ -228,41 +231,41 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
   );
 
   test("no stream, none is made; an attempt that is not open is left alone", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = await scene.edge(up, child);
-    await scene.done(scene.resolution(edge, "failed"));
-    expect(await scene.read("exists", child.streamMeta(attempt(0)), child.attempt(attempt(0)))).toBe(0);
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(up, child);
+    await fixture.done(fixture.resolution(edge, "failed"));
+    expect(await fixture.read("exists", child.streamMeta(attempt(0)), child.attempt(attempt(0)))).toBe(0);
   });
 
   test("where the count was lost, an edge does not pass for the last one", async () => {
-    const scene = newScene();
-    const [first, second, child] = [await scene.member(), await scene.member(), await scene.member()];
-    const edge = await scene.edge(first, child);
-    await scene.edge(second, child);
-    await scene.read("hset", child.depsMeta, "unsatisfied_required_count", "");
-    await scene.done(scene.resolution(edge, "success"));
-    expect(await scene.hash(child.core)).toMatchObject({ public_state: "waiting_children" });
+    const fixture = newScene();
+    const [first, second, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(first, child);
+    await fixture.edge(second, child);
+    await fixture.read("hset", child.depsMeta, "unsatisfied_required_count", "");
+    await fixture.done(fixture.resolution(edge, "success"));
+    expect(await fixture.hash(child.core)).toMatchObject({ public_state: "waiting_children" });
   });
 
   test("skipped, replayed, and skipped again", async () => {
-    const scene = newScene();
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = await scene.edge(up, child);
-    await scene.done(scene.resolution(edge, "failed", NOW));
-    const replay = replayExecution(child, scene.index, scene.lane, [edge.id], 0);
-    expect(await scene.done(replay)).toEqual(["1"]);
-    await expectOnlyIn(scene, child, "blockedDependencies");
-    const again = await scene.done(scene.resolution(edge, "failed", NOW + 1));
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(up, child);
+    await fixture.done(fixture.resolution(edge, "failed", NOW));
+    const replay = replayExecution(child, fixture.index, fixture.lane, [edge.id], 0);
+    expect(await fixture.done(replay)).toEqual(["1"]);
+    await expectOnlyIn(fixture, child, "blockedDependencies");
+    const again = await fixture.done(fixture.resolution(edge, "failed", NOW + 1));
     expect(again).toEqual(["impossible", "child_skipped"]);
-    expect(await scene.hash(child.core)).toMatchObject({
+    expect(await fixture.hash(child.core)).toMatchObject({
       ...ended("skipped"),
       completed_at: String(NOW + 1),
     });
 
-    await scene.done(replay);
-    expect(await scene.done(scene.resolution(edge, "success", NOW + 2))).toEqual(["satisfied", ""]);
-    expect(await scene.hash(child.core)).toMatchObject({
+    await fixture.done(replay);
+    expect(await fixture.done(fixture.resolution(edge, "success", NOW + 2))).toEqual(["satisfied", ""]);
+    expect(await fixture.hash(child.core)).toMatchObject({
       ...WAITING,
       attempt_state: "pending_replay_attempt",
       replay_count: "2",
@@ -270,29 +273,29 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
   });
 
   test("the other edition's keys fail, and nothing is written", async () => {
-    const scene = newScene();
+    const fixture = newScene();
     const other = deployment.edition === 11 ? 14 : 11;
-    const [up, child] = [await scene.member(), await scene.member()];
-    const edge = await scene.edge(up, child);
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    const edge = await fixture.edge(up, child);
     const command = resolveDependency(
       other,
       {
         edge: edge.id,
         upstream: up.id,
-        flow: scene.flow,
-        flowIndex: scene.index,
+        flow: fixture.flow,
+        flowIndex: fixture.index,
         child,
-        lane: scene.index.lane(scene.lane),
+        lane: fixture.index.lane(fixture.lane),
         attempt: attempt(0),
       },
       "failed",
       NOW,
     );
-    const before = await scene.snapshot();
-    const call = scene.read(command.name, ...command.args);
+    const before = await fixture.snapshot();
+    const call = fixture.read(command.name, ...command.args);
     await expect(call).rejects.toThrow(
       `ff_resolve_dependency takes ${deployment.edition} KEYS, not ${other}`,
     );
-    expect(await scene.snapshot()).toEqual(before);
+    expect(await fixture.snapshot()).toEqual(before);
   });
 });

@@ -143,7 +143,7 @@ describe("sendToDeadLetters", () => {
 
   it("tells of each letter that the queue did not take", async () => {
     const error = new ProtocolError("x");
-    bench.proxy.decide = () => ({ kind: "failed_entries", ids: (id) => id === "1", senderFault: true });
+    bench.proxy.decide = () => ({ kind: "failed_entries", ids: (id) => id === "1", senderError: true });
     const results = await send(
       { record: record("a"), error },
       { record: record("b"), error },

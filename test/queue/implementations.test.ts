@@ -9,15 +9,15 @@ import {
   type SQSClient,
 } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import type { Standing } from "#local/census.ts";
+import type { FlowStatus } from "#local/flow-status.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { runWorkflow } from "#local/run.ts";
 import { type Stack, startStack } from "#local/stack.ts";
 import { parseWorkflow } from "#sdk/submission/parse.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { family, stateOf } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { QUEUE_IMPLEMENTATIONS } from "#test/support/queue-servers.ts";
-import { Scene } from "#test/support/scene.ts";
 
 const REDRIVE = fileURLToPath(new URL("../../dist/redrive/index.mjs", import.meta.url));
 const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
@@ -45,13 +45,13 @@ function cascade(): string {
 describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
   let stack: Stack;
   let client: SQSClient;
-  const faults: string[] = [];
+  const errors: string[] = [];
 
   beforeAll(async () => {
     stack = await startStack({
       router: ROUTER,
       maxCascadeDepth: 50,
-      onFault: (fault) => faults.push(fault),
+      onError: (fault) => errors.push(fault),
       visibilityTimeoutSeconds: VISIBILITY_SECONDS,
       queueServer: start,
       runtime: "aws",
@@ -99,24 +99,24 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
 
   it("a failure skips all that depends on it, level by level", async () => {
     const workflow = parseWorkflow(cascade(), "test");
-    if (!workflow.ok) throw new Error(workflow.faults.join("; "));
+    if (!workflow.ok) throw new Error(workflow.errors.join("; "));
     const assignment = { workflow: workflow.value, failing: new Set(["top"]) };
     const result = await runWorkflow(stack, ROUTER, assignment, new AbortController().signal, {
       onProgress: () => undefined,
-      onFault: (fault) => faults.push(fault),
+      onError: (fault) => errors.push(fault),
     });
     expect(result.unfinished).toBe(0);
-    expect(result.standing.ended).toEqual({
+    expect(result.status.ended).toEqual({
       success: 1,
       failed: 1,
       cancelled: 0,
       expired: 0,
       skipped: 17,
-    } satisfies Standing["ended"]);
+    } satisfies FlowStatus["ended"]);
     expect(stack.poller.counts.maxDepth).toBe(3);
     expect(await completions()).toEqual(EMPTY);
     expect(await deadLetters()).toEqual(EMPTY);
-    expect(faults).toEqual([]);
+    expect(errors).toEqual([]);
   });
 
   it("what no retry can help is a dead letter at once, as it was, with its reason", async () => {
@@ -141,14 +141,14 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
   it("what keeps failing is a dead letter after five deliveries, and is dispatched when it is replayed", {
     timeout: 60_000,
   }, async () => {
-    const scene = new Scene(stack.valkey, undefined, ROUTER);
-    const { parent, children } = await family(scene, 2);
-    await scene.finish(parent, "success");
-    const ended = await scene.hash(parent.core);
+    const fixture = new FlowFixture(stack.valkey, undefined, ROUTER);
+    const { parent, children } = await family(fixture, 2);
+    await fixture.finish(parent, "success");
+    const ended = await fixture.hash(parent.core);
     // As when the message comes before its record can be read.
-    await scene.read("del", parent.core);
+    await fixture.read("del", parent.core);
     const before = stack.poller.counts;
-    await send(JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, outcome: "success" }));
+    await send(JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id, outcome: "success" }));
     await vi.waitFor(async () => {
       expect(stack.poller.counts.failed - before.failed).toBe(MAX_RECEIVES);
       // Receiving is what moves a message on, in some of them.
@@ -157,7 +157,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     expect(await completions()).toEqual(EMPTY);
     expect(stack.poller.counts.deliveries - before.deliveries).toBe(MAX_RECEIVES);
 
-    await scene.read("hset", parent.core, ...Object.entries(ended).flat());
+    await fixture.read("hset", parent.core, ...Object.entries(ended).flat());
     expect(await replayAll()).toMatchObject({
       replayed: 1,
       failed: 0,
@@ -165,7 +165,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
       method: replaysBy,
     });
     await vi.waitFor(async () => {
-      const states = await Promise.all(children.map((child) => stateOf(scene, child)));
+      const states = await Promise.all(children.map((child) => stateOf(fixture, child)));
       expect(states).toEqual(["waiting", "waiting"]);
       expect(await completions()).toEqual(EMPTY);
     }, WAIT);

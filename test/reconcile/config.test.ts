@@ -11,7 +11,7 @@ function faultsOf(env: Record<string, string>): readonly string[] {
   try {
     readReconcileConfig(env);
   } catch (error) {
-    if (error instanceof ConfigurationError) return error.faults;
+    if (error instanceof ConfigurationError) return error.errors;
     throw error;
   }
   return [];
@@ -45,14 +45,14 @@ describe("readReconcileConfig", () => {
   });
 
   it("names every fault at once", () => {
-    const faults = faultsOf({
+    const errors = faultsOf({
       VALKEY_URL: "redis://host/first",
       VALKEY_CLUSTER_MODE: "maybe",
       FLOW_PARTITIONS: "0",
       LANES: "good,,\u00fcber",
       RECONCILE_GRACE_SECONDS: "86401",
     });
-    const names = faults.map((fault) => fault.split(" ", 1)[0]).sort();
+    const names = errors.map((fault) => fault.split(" ", 1)[0]).sort();
     expect(names).toEqual([
       "COMPLETIONS_QUEUE_URL",
       "FLOW_PARTITIONS",

@@ -48,7 +48,7 @@ describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
     ]) {
       expect(output.join("")).toContain(`{"Name":"${name}","Unit":"${unit}"}`);
     }
-    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+    await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
     expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, scanned: 0, repaired: 0, unread: 0 });
   });
 
@@ -57,7 +57,7 @@ describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start({ RECONCILE_GRACE_SECONDS: "3600" });
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete", scanned: 1, repaired: 0 });
-    await flow.scene.read("del", flow.scene.index.lane(flow.scene.lane).blockedDependencies);
+    await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
   });
 
   it("does nothing while another run has the lease", async () => {

@@ -7,8 +7,8 @@ import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { KeptCompletions } from "#test/submission/stand.ts";
 import { portsOf, stateOf } from "#test/support/dispatch.ts";
+import { ROUTER, WORKER } from "#test/support/flow-fixture.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
-import { ROUTER, WORKER } from "#test/support/scene.ts";
 
 const EDITIONS: readonly Edition[] = [11, 14];
 
@@ -29,19 +29,19 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
         const events = await stand().queue.drainEvents();
         if (events.length === 0) return messages;
         messages += events.length;
-        for (const faults of await dispatch(ports, events)) expect(faults).toEqual([]);
+        for (const errors of await dispatch(ports, events)) expect(errors).toEqual([]);
       }
     }
 
     const statesOf = (flow: Flow, tasks: readonly string[]): Promise<string[]> =>
-      Promise.all(tasks.map((task) => stateOf(flow.scene, flow.keys(task))));
+      Promise.all(tasks.map((task) => stateOf(flow.fixture, flow.keys(task))));
 
     it("a completion that was never sent: one sweep after the grace, and its children run", async () => {
       const flow = await stand().submitted("up>left", "up>right");
       const { partition } = flow.keys("up");
       const lost = new KeptCompletions(() => ({ ok: false, error: new PublishError("the queue is away") }));
       const deps = { valkey: stand().valkey, router: ROUTER, completions: lost, identity: WORKER };
-      const place = { partition, lane: flow.scene.lane };
+      const place = { partition, lane: flow.fixture.lane };
       const success = { outcome: "success", result: "done" } as const;
       await expect(workBatch(deps, place, () => Promise.resolve(success), { limit: 5 })).rejects.toThrow(
         "the queue is away",
@@ -52,7 +52,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
         "waiting_children",
       ]);
       expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, scanned: 2 });
-      await endedAgo(flow.scene, flow.keys("up"), 31_000);
+      await endedAgo(flow.fixture, flow.keys("up"), 31_000);
       expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 1, scanned: 2 });
       expect(await dispatchAll()).toBe(1);
       expect(await statesOf(flow, ["left", "right"])).toEqual(["waiting", "waiting"]);
@@ -74,25 +74,25 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
     });
 
     it.each(edition === 14 ? ["quorum"] : [])("a %s that nobody was told of is decided", async () => {
-      const scene = stand().scene();
+      const fixture = stand().fixture();
       const [one, two, three, child] = [
-        await scene.member(),
-        await scene.member(),
-        await scene.member(),
-        await scene.member(),
+        await fixture.member(),
+        await fixture.member(),
+        await fixture.member(),
+        await fixture.member(),
       ];
-      await scene.group(child, { variant: "quorum", onSatisfied: "let_run", k: 2 });
-      for (const up of [one, two, three]) await scene.edge(up, child);
+      await fixture.group(child, { variant: "quorum", onSatisfied: "let_run", k: 2 });
+      for (const up of [one, two, three]) await fixture.edge(up, child);
       for (const up of [one, three]) {
-        await scene.finish(up, "success");
-        await endedAgo(scene, up, MINUTE_MS);
+        await fixture.finish(up, "success");
+        await endedAgo(fixture, up, MINUTE_MS);
       }
-      const ports = stand().ports([scene]);
+      const ports = stand().ports([fixture]);
       expect(await sweep(ports)).toMatchObject({ repaired: 2, promoted: 0 });
       expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(0);
       expect(await dispatchAll()).toBe(2);
-      expect(await stateOf(scene, child)).toBe("waiting");
-      expect(await sweep(stand().ports([scene]))).toMatchObject({ repaired: 0, scanned: 0 });
+      expect(await stateOf(fixture, child)).toBe("waiting");
+      expect(await sweep(stand().ports([fixture]))).toMatchObject({ repaired: 0, scanned: 0 });
     });
   },
 );

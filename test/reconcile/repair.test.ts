@@ -33,9 +33,9 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
       "gone>stuck",
     );
     await flow.end("gone");
-    const { blockedDependencies } = flow.scene.index.lane(flow.scene.lane);
+    const { blockedDependencies } = flow.fixture.index.lane(flow.fixture.lane);
     // The newest of all, whatever order the submission had.
-    await flow.scene.read("zadd", blockedDependencies, Date.now() + MINUTE_MS, flow.keys("stuck").id);
+    await flow.fixture.read("zadd", blockedDependencies, Date.now() + MINUTE_MS, flow.keys("stuck").id);
     const report = await sweep(stand().ports([flow]));
     expect(report).toMatchObject({ state: "complete", repaired: 1 });
     expect(report.scanned).toBeGreaterThanOrEqual(1_001);
@@ -45,11 +45,11 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
   it("a child with a thousand unresolved edges is looked at whole", async () => {
     const ups = names("up", 1_000);
     const flow = await stand().submitted(...ups.map((name) => `${name}>child`));
-    const edges = await flow.scene.read("smembers", flow.keys("child").depsUnresolved);
+    const edges = await flow.fixture.read("smembers", flow.keys("child").depsUnresolved);
     if (!Array.isArray(edges)) throw new Error("no edges");
     expect(edges).toHaveLength(1_000);
     const last = flow.keys("child").dep(edges.at(-1));
-    const upstream = await flow.scene.read("hget", last, "upstream_execution_id");
+    const upstream = await flow.fixture.read("hget", last, "upstream_execution_id");
     const task = ups.find((name) => flow.keys(name).id === upstream) ?? "";
     await flow.end(task, "failed");
     const ports = stand().ports([flow]);
@@ -69,7 +69,7 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
     const { id } = flow.keys("up");
     expect(event).toEqual({
       executionId: id,
-      flowId: flow.scene.flow.id,
+      flowId: flow.fixture.flow.id,
       depth: 0,
       root: id,
       traceparent: undefined,
@@ -87,17 +87,17 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
   ] as const)("whatever its outcome (%s)", async (outcome, how) => {
     const flow = await stand().submitted("up>child");
     const up = flow.keys("up");
-    if (how === "cancel") await flow.scene.cancel(up);
+    if (how === "cancel") await flow.fixture.cancel(up);
     else if (how === "skip") {
       const skipped = { lifecycle_phase: "terminal", terminal_outcome: "skipped" };
-      await flow.scene.read("hset", up.core, ...Object.entries(skipped).flat());
-    } else await flow.scene.finish(up, how === "fail" ? "failed" : "success");
-    await endedAgo(flow.scene, up, MINUTE_MS);
+      await flow.fixture.read("hset", up.core, ...Object.entries(skipped).flat());
+    } else await flow.fixture.finish(up, how === "fail" ? "failed" : "success");
+    await endedAgo(flow.fixture, up, MINUTE_MS);
     await sweep(stand().ports([flow]));
     const [message] = await stand().queue.drain();
     expect(JSON.parse(message?.Body ?? "")).toEqual({
       execution_id: up.id,
-      flow_id: flow.scene.flow.id,
+      flow_id: flow.fixture.flow.id,
       outcome,
     });
   });
@@ -107,7 +107,7 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
     const tooLate = { now: () => Date.now() + 3_600_000 };
     await flow.end("up", "success", 29_000);
     expect(await sweep(stand().ports([flow], tooLate))).toMatchObject({ repaired: 0, scanned: 1 });
-    await endedAgo(flow.scene, flow.keys("up"), 31_000);
+    await endedAgo(flow.fixture, flow.keys("up"), 31_000);
     expect(await sweep(stand().ports([flow], tooLate))).toMatchObject({ repaired: 1 });
   });
 
@@ -117,7 +117,7 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
   ])("an end without a time that can be meant is not in the grace for ever (%s)", async (_, completedAt) => {
     const flow = await stand().submitted("up>child");
     await flow.end("up");
-    await flow.scene.read(
+    await flow.fixture.read(
       "hset",
       flow.keys("up").core,
       "completed_at",
@@ -135,22 +135,22 @@ describe.each(KINDS)("completions that dispatch missed (%s)", (kind) => {
   ])("never for an upstream that has not ended (%s)", async (_, fields) => {
     const flow = await stand().submitted("up>child");
     await flow.end("up");
-    await flow.scene.read("hset", flow.keys("up").core, ...Object.entries(fields).flat());
+    await flow.fixture.read("hset", flow.keys("up").core, ...Object.entries(fields).flat());
     expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, unreadable: 0, scanned: 1 });
   });
 
   it("never for an execution that does not wait any more, though an index names it", async () => {
     const flow = await stand().submitted("up>child");
     await flow.end("up");
-    await flow.scene.read("hset", flow.keys("child").core, "eligibility_state", "eligible_now");
+    await flow.fixture.read("hset", flow.keys("child").core, "eligibility_state", "eligible_now");
     expect(await sweep(stand().ports([flow]))).toMatchObject({ scanned: 1, repaired: 0, promoted: 0 });
   });
 
   it("changes no execution itself", async () => {
     const flow = await stand().submitted("up>child", "child>grandchild");
     await flow.end("up", "failed");
-    const before = await flow.scene.snapshot();
+    const before = await flow.fixture.snapshot();
     expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 1 });
-    expect(await flow.scene.snapshot()).toEqual(before);
+    expect(await flow.fixture.snapshot()).toEqual(before);
   });
 });

@@ -3,9 +3,9 @@ import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
+import { LANE } from "#test/support/flow-fixture.ts";
 import { KINDS, standFor } from "#test/support/reconcile.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
-import { LANE } from "#test/support/scene.ts";
 
 const GPU = unwrap(parseLaneId("gpu"));
 

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from "vitest";
 import { PublishError } from "#shared/errors.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { KEEP_EVERY_MS, LEASE_KEY, LEASE_TTL_MS, PLACE_KEY, takeLease } from "#shared/reconcile/lease.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
 import { KeptCompletions } from "#test/submission/stand.ts";
@@ -25,15 +25,15 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
     const flow = await missed();
     const { promise: mayGoOn, resolve: goOn } = Promise.withResolvers<void>();
     const { promise: isSending, resolve: sends } = Promise.withResolvers<void>();
-    const { sink } = stand().ports([flow]);
-    const held: CompletionSink = {
+    const { publisher } = stand().ports([flow]);
+    const held: CompletionPublisher = {
       send: async (completions) => {
         sends();
         await mayGoOn;
-        return sink.send(completions);
+        return publisher.send(completions);
       },
     };
-    const first = sweep(stand().ports([flow], { sink: held }));
+    const first = sweep(stand().ports([flow], { publisher: held }));
     await isSending;
     expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "busy", scanned: 0, repaired: 0 });
     goOn();
@@ -58,14 +58,14 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
 
   it("one that dies after sending loses nothing: the next finds it all again", async () => {
     const flow = await missed();
-    const { sink } = stand().ports([flow]);
-    const dying: CompletionSink = {
+    const { publisher } = stand().ports([flow]);
+    const dying: CompletionPublisher = {
       send: async (completions) => {
-        await sink.send(completions);
+        await publisher.send(completions);
         throw new Error("the process died");
       },
     };
-    await expect(sweep(stand().ports([flow], { sink: dying }))).rejects.toThrow("the process died");
+    await expect(sweep(stand().ports([flow], { publisher: dying }))).rejects.toThrow("the process died");
     expect(await stand().sent()).toEqual([flow.keys("up").id]);
     await stand().valkey.call("del", LEASE_KEY);
     expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
@@ -108,14 +108,14 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
       const flows = await Promise.all(Array.from({ length: 4 }, () => missed(CHILDREN)));
       let now = Date.now();
       const kept = new KeptCompletions();
-      const losing: CompletionSink = {
+      const losing: CompletionPublisher = {
         send: async (completions) => {
           await stand().valkey.call("set", LEASE_KEY, "another run");
           await stand().valkey.call("set", PLACE_KEY, "its place");
           return kept.send(completions);
         },
       };
-      const ports = stand().ports(flows, { sink: losing, now: () => (now += step) });
+      const ports = stand().ports(flows, { publisher: losing, now: () => (now += step) });
       expect(await sweep(ports)).toMatchObject({ state: "lease_lost" });
       expect(kept.sent).toHaveLength(sends);
       expect(await stand().valkey.call("get", LEASE_KEY)).toBe("another run");
@@ -179,12 +179,12 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
     const flow = await missed();
     const refusal = { ok: false, error: new PublishError("made to fail") } as const;
     const once = new KeptCompletions((_, attempt) => (attempt === 1 ? refusal : { ok: true }));
-    expect(await sweep(stand().ports([flow], { sink: once }))).toMatchObject({
+    expect(await sweep(stand().ports([flow], { publisher: once }))).toMatchObject({
       state: "complete",
       repaired: 1,
     });
     const never = new KeptCompletions(() => refusal);
-    const ports = stand().ports([flow], { sink: never });
+    const ports = stand().ports([flow], { publisher: never });
     expect(await sweep(ports)).toMatchObject({ state: "incomplete", repaired: 0, unread: 1 });
     expect(ports.telemetry.warnings[0]?.fields.reason).toBe("made to fail");
     expect(await stand().valkey.call("exists", PLACE_KEY)).toBe(0);
@@ -200,14 +200,14 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
     const dying = connectTo(stand().address);
     await dying.call("ping");
     const ports = stand().ports([flow]);
-    const { sink } = ports;
-    const cutting: CompletionSink = {
+    const { publisher } = ports;
+    const cutting: CompletionPublisher = {
       send: (completions) => {
         dying.close();
-        return sink.send(completions);
+        return publisher.send(completions);
       },
     };
-    await expect(sweep({ ...ports, valkey: dying, sink: cutting })).rejects.toThrow();
+    await expect(sweep({ ...ports, valkey: dying, publisher: cutting })).rejects.toThrow();
     await stand().queue.drain();
   });
 });

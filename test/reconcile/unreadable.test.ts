@@ -4,8 +4,8 @@ import { type LaneId, parseEdgeId, parseLaneId, unwrap } from "#shared/contract/
 import { LANES_KEY } from "#shared/contract/keys.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
+import { ROUTER } from "#test/support/flow-fixture.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
-import { ROUTER } from "#test/support/scene.ts";
 import { run } from "#test/support/valkey.ts";
 
 const GPU: LaneId = unwrap(parseLaneId("gpu, large"));
@@ -14,26 +14,26 @@ const UUID = randomUUID();
 /** One thing that makes no sense each. */
 const CONFUSIONS: Readonly<Record<string, (flow: Flow) => Promise<unknown>>> = {
   "an edge id that does not parse": (flow) =>
-    flow.scene.read("sadd", flow.keys("child").depsUnresolved, "no edge"),
+    flow.fixture.read("sadd", flow.keys("child").depsUnresolved, "no edge"),
   "an edge without its dependency record": (flow) =>
-    flow.scene.read("sadd", flow.keys("child").depsUnresolved, UUID),
+    flow.fixture.read("sadd", flow.keys("child").depsUnresolved, UUID),
   "an edge whose upstream id does not parse": (flow) =>
-    confusedEdge(flow.scene, flow.keys("child"), { upstream_execution_id: "{fp:1}:up", flow_id: UUID }),
+    confusedEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: "{fp:1}:up", flow_id: UUID }),
   "an edge whose flow id does not parse": (flow) =>
-    confusedEdge(flow.scene, flow.keys("child"), {
+    confusedEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: flow.keys("up").id,
       flow_id: "flow",
     }),
   "an edge that was resolved": (flow) =>
-    confusedEdge(flow.scene, flow.keys("child"), {
+    confusedEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: flow.keys("up").id,
       flow_id: UUID,
       state: "satisfied",
     }),
   "an upstream without a record": async (flow) => {
-    const lost = flow.scene.newExecution();
-    await confusedEdge(flow.scene, flow.keys("child"), { upstream_execution_id: lost.id, flow_id: UUID });
-    await flow.scene.read(
+    const lost = flow.fixture.newExecution();
+    await confusedEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: lost.id, flow_id: UUID });
+    await flow.fixture.read(
       "hset",
       flow.keys("child").depsMeta,
       "last_dependency_update_at",
@@ -41,40 +41,40 @@ const CONFUSIONS: Readonly<Record<string, (flow: Flow) => Promise<unknown>>> = {
     );
   },
   "an upstream with an unknown outcome": async (flow) => {
-    const odd = await flow.scene.member();
-    await flow.scene.finish(odd, "success");
-    await flow.scene.read("hset", odd.core, "terminal_outcome", "vanished");
-    await confusedEdge(flow.scene, flow.keys("child"), {
+    const odd = await flow.fixture.member();
+    await flow.fixture.finish(odd, "success");
+    await flow.fixture.read("hset", odd.core, "terminal_outcome", "vanished");
+    await confusedEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: odd.id,
-      flow_id: flow.scene.flow.id,
+      flow_id: flow.fixture.flow.id,
     });
   },
   "an index entry that is no execution's id": (flow) =>
-    flow.scene.read("zadd", flow.scene.index.lane(flow.scene.lane).blockedDependencies, 1, "execution"),
+    flow.fixture.read("zadd", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies, 1, "execution"),
   "an index entry of another partition": (flow) =>
-    flow.scene.read(
+    flow.fixture.read(
       "zadd",
-      flow.scene.index.lane(flow.scene.lane).blockedDependencies,
+      flow.fixture.index.lane(flow.fixture.lane).blockedDependencies,
       1,
-      `{fp:${(flow.scene.flow.partition + 1) % 65_536}}:${UUID}`,
+      `{fp:${(flow.fixture.flow.partition + 1) % 65_536}}:${UUID}`,
     ),
   "an index entry without a record": (flow) =>
-    flow.scene.read(
+    flow.fixture.read(
       "zadd",
-      flow.scene.index.lane(flow.scene.lane).blockedDependencies,
+      flow.fixture.index.lane(flow.fixture.lane).blockedDependencies,
       1,
-      flow.scene.newExecution().id,
+      flow.fixture.newExecution().id,
     ),
 };
 
 async function confusedEdge(
-  scene: Flow["scene"],
+  fixture: Flow["fixture"],
   child: ReturnType<Flow["keys"]>,
   fields: Record<string, string>,
 ): Promise<void> {
   const edge = unwrap(parseEdgeId(randomUUID()));
-  await scene.read("sadd", child.depsUnresolved, edge);
-  await scene.read("hset", child.dep(edge), ...Object.entries({ state: "unsatisfied", ...fields }).flat());
+  await fixture.read("sadd", child.depsUnresolved, edge);
+  await fixture.read("hset", child.dep(edge), ...Object.entries({ state: "unsatisfied", ...fields }).flat());
 }
 
 describe.each(KINDS)("what makes no sense (%s)", (kind) => {
@@ -94,29 +94,29 @@ describe.each(KINDS)("what makes no sense (%s)", (kind) => {
 
   it("an upstream without a record is nothing to tell of while its flow is being submitted", async () => {
     const flow = await stand().submitted("up>child");
-    await flow.scene.read("del", flow.keys("up").core);
+    await flow.fixture.read("del", flow.keys("up").core);
     const ports = stand().ports([flow]);
     expect(await sweep(ports)).toMatchObject({ unreadable: 0, repaired: 0, scanned: 1 });
   });
 
   it("warns a bounded number of times, and counts all", async () => {
-    const scene = stand().scene();
+    const fixture = stand().fixture();
     const entries = Array.from({ length: 300 }, (_, index) => [index, `entry ${index}`]).flat();
-    await scene.read("zadd", scene.index.lane(scene.lane).blockedDependencies, ...entries);
-    const ports = stand().ports([scene]);
+    await fixture.read("zadd", fixture.index.lane(fixture.lane).blockedDependencies, ...entries);
+    const ports = stand().ports([fixture]);
     expect(await sweep(ports)).toMatchObject({ scanned: 300, unreadable: 300 });
     expect(ports.telemetry.warnings).toHaveLength(20);
   });
 
   it("a recorded lane that is none is left out, and the others are swept", async () => {
-    const scene = stand().scene(GPU);
-    const up = await scene.member();
-    await scene.edge(up, await scene.member());
-    await scene.finish(up, "failed");
-    await endedAgo(scene, up, MINUTE_MS);
-    expect(await sweep(stand().ports([scene]))).toMatchObject({ scanned: 0 });
+    const fixture = stand().fixture(GPU);
+    const up = await fixture.member();
+    await fixture.edge(up, await fixture.member());
+    await fixture.finish(up, "failed");
+    await endedAgo(fixture, up, MINUTE_MS);
+    expect(await sweep(stand().ports([fixture]))).toMatchObject({ scanned: 0 });
     await stand().valkey.call("sadd", LANES_KEY, GPU, "a lane\n");
-    const ports = stand().ports([scene]);
+    const ports = stand().ports([fixture]);
     expect(await sweep(ports)).toMatchObject({ scanned: 1, repaired: 1, unreadable: 1 });
     expect(ports.telemetry.warnings[0]?.fields.reason).toContain('"a lane\\n"');
     await stand().queue.drain();
@@ -125,7 +125,7 @@ describe.each(KINDS)("what makes no sense (%s)", (kind) => {
   it("an index that cannot be read does not stop the others, and the sweep is not complete", async () => {
     const flow = await stand().submitted("up>child");
     await flow.end("up");
-    const broken = stand().scene();
+    const broken = stand().fixture();
     const { blockedDependencies } = ROUTER.indexKeys(broken.flow.partition).lane(broken.lane);
     await run(stand().valkey, broken.flow.partition, "set", blockedDependencies, "not a zset");
     const ports = stand().ports([flow, broken]);

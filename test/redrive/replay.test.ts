@@ -232,7 +232,7 @@ describe("replay by receive, send and delete", () => {
     bench.proxy.decide = () => ({
       kind: "failed_entries",
       ids: (_, index) => index === 0,
-      senderFault: true,
+      senderError: true,
     });
     const report = await bench.replay({ all: true, rate: 100 });
     expect(report).toMatchObject({ seen: 2, replayed: 1, failed: 1, done: true });

@@ -7,7 +7,7 @@ function faultsOf(event: unknown): readonly string[] {
   try {
     parseRequest(event);
   } catch (error) {
-    if (error instanceof InvalidRequestError) return error.faults;
+    if (error instanceof InvalidRequestError) return error.errors;
     throw error;
   }
   return [];

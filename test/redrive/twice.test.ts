@@ -9,7 +9,7 @@ import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { DeadLetterBench } from "#test/support/dead-letters.ts";
 import { eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ connect }) => {
@@ -34,15 +34,15 @@ describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ c
     ]);
 
   it.each(["success", "failed"] as const)("changes nothing, however often (%s)", async (outcome) => {
-    const scene = new Scene(valkey);
-    const { parent } = await family(scene, 3);
-    await scene.finish(parent, outcome);
-    const body = JSON.stringify({ execution_id: parent.id, flow_id: scene.flow.id, outcome });
+    const fixture = new FlowFixture(valkey);
+    const { parent } = await family(fixture, 3);
+    await fixture.finish(parent, outcome);
+    const body = JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id, outcome });
     const first = recordOf({ Body: body }, source);
     const ports = portsOf(valkey, cascades);
-    expect(await dispatch(ports, [eventOf(parent.id, scene.flow.id)])).toEqual([[]]);
+    expect(await dispatch(ports, [eventOf(parent.id, fixture.flow.id)])).toEqual([[]]);
     expect(await cascades.drain()).toHaveLength(outcome === "failed" ? 3 : 0);
-    const settled = await scene.snapshot();
+    const settled = await fixture.snapshot();
     expect(await deadLetter(first)).toEqual([{ ok: true }]);
     for (let replay = 1; replay <= 2; replay += 1) {
       expect(await bench.replay({ all: true })).toMatchObject({ replayed: 1 });
@@ -53,7 +53,7 @@ describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ c
       const event = parseCompletionEvent(record);
       if (!event.ok) throw event.error;
       expect(await dispatch(ports, [event.value])).toEqual([[]]);
-      expect(await scene.snapshot()).toEqual(settled);
+      expect(await fixture.snapshot()).toEqual(settled);
       expect(await cascades.drain()).toEqual([]);
       expect(await deadLetter(record)).toEqual([{ ok: true }]);
     }

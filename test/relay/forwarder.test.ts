@@ -4,7 +4,7 @@ import { Forwarder } from "#relay/forwarder.ts";
 import { readPublished } from "#relay/published.ts";
 import { newTally } from "#relay/tally.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { newEvent } from "#test/relay/events.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
@@ -41,8 +41,8 @@ describe("a forwarder", () => {
       credentials: { accessKeyId: "a", secretAccessKey: "b" },
       maxAttempts: 1,
     });
-    const sink = new SqsCompletionSink(client, `http://${proxy.url.host}/000000000000/completions`);
-    const forwarder = new Forwarder({ sink, tally, log: telemetry, ...(capacity && { capacity }) });
+    const publisher = new SqsCompletionPublisher(client, `http://${proxy.url.host}/000000000000/completions`);
+    const forwarder = new Forwarder({ publisher, tally, log: telemetry, ...(capacity && { capacity }) });
     return { forwarder, tally, telemetry, client };
   }
   const soon = () => Date.now() + 10_000;

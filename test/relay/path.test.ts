@@ -5,11 +5,11 @@ import { Poller } from "#local/poller.ts";
 import { startValkey } from "#local/valkey-server.ts";
 import { Relay } from "#relay/relay.ts";
 import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { newEvent } from "#test/relay/events.ts";
 import { RelayProcess } from "#test/relay/relay-process.ts";
 import { family, QueueProbe, RecordedTelemetry, stateOf } from "#test/support/dispatch.ts";
-import { Scene } from "#test/support/scene.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { connectTo, DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
@@ -40,13 +40,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       );
       const valkey = deployment.connect();
       parts.defer(() => valkey.close());
-      const scene = new Scene(valkey, undefined, undefined, deployment.edition);
-      const good = await family(scene, 2);
-      const bad = await family(scene, 2);
+      const fixture = new FlowFixture(valkey, undefined, undefined, deployment.edition);
+      const good = await family(fixture, 2);
+      const bad = await family(fixture, 2);
       const [skipped] = bad.children;
-      const below = await scene.member();
+      const below = await fixture.member();
       if (skipped === undefined) throw new Error("no child");
-      await scene.edge(skipped, below);
+      await fixture.edge(skipped, below);
 
       const depths: string[] = [];
       const poller = new Poller({
@@ -55,23 +55,23 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         environments: [
           {
             invoke: (event) => {
-              const ours = event.Records.filter(({ body }) => body.includes(scene.flow.id));
+              const ours = event.Records.filter(({ body }) => body.includes(fixture.flow.id));
               depths.push(...ours.map(({ messageAttributes }) => messageAttributes.depth?.stringValue ?? ""));
               return fn.invoke(event);
             },
           },
         ],
-        onFault: (fault) => {
+        onError: (fault) => {
           throw new Error(fault);
         },
       });
       poller.start();
-      await scene.finish(good.parent, "success");
-      await scene.finish(bad.parent, "failed");
+      await fixture.finish(good.parent, "success");
+      await fixture.finish(bad.parent, "failed");
       const children = [...good.children, ...bad.children, below];
       await vi.waitFor(
         async () => {
-          const states = await Promise.all(children.map((child) => stateOf(scene, child)));
+          const states = await Promise.all(children.map((child) => stateOf(fixture, child)));
           expect(states).toEqual(["waiting", "waiting", "skipped", "skipped", "skipped"]);
         },
         { timeout: 20_000 },
@@ -103,7 +103,7 @@ describe("a relay whose connection is lost", () => {
     const log = new RecordedTelemetry();
     const relay = new Relay({
       address: { url: proxy.url, cluster: false },
-      sink: new SqsCompletionSink(probe.client, probe.queue.queueUrl),
+      publisher: new SqsCompletionPublisher(probe.client, probe.queue.queueUrl),
       log,
     });
     parts.defer(async () => {

@@ -15,10 +15,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
   });
   afterAll(() => valkey.close());
 
-  const submit = (flowId = newFlowId(), spoken = edition) =>
+  const submit = (flowId = newFlowId(), detectedEdition = edition) =>
     submitFlow({ valkey, router: ROUTER, completions: new KeptCompletions() }, DIAMOND, {
       flowId,
-      edition: spoken,
+      edition: detectedEdition,
     });
 
   test("every child is blocked by its edges; the 14-KEYS edition counts them in a group", async () => {

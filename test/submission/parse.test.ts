@@ -6,14 +6,14 @@ import type { Workflow } from "#sdk/submission/workflow.ts";
 
 function parsed(specification: unknown): Workflow {
   const result = parseWorkflow(JSON.stringify(specification), "flow.json");
-  if (!result.ok) throw new Error(result.faults.join("\n"));
+  if (!result.ok) throw new Error(result.errors.join("\n"));
   return result.value;
 }
 
 function faultsOf(specification: unknown): string[] {
   const text = typeof specification === "string" ? specification : JSON.stringify(specification);
   const result = parseWorkflow(text, "flow.json");
-  return result.ok ? [] : result.faults;
+  return result.ok ? [] : result.errors;
 }
 
 function tasks(...entries: unknown[]): unknown {
@@ -139,10 +139,10 @@ describe("our own format", () => {
     ["null", null, "", /neither/],
     ["another file", { version: 3 }, "", /neither/],
   ])("%s is refused with its place", (_, specification, place, message) => {
-    const faults = faultsOf(specification);
-    expect(faults).toHaveLength(1);
-    expect(faults[0]).toMatch(message);
-    expect(faults[0]?.startsWith(place === "" ? "flow.json: " : `flow.json: ${place}`)).toBe(true);
+    const errors = faultsOf(specification);
+    expect(errors).toHaveLength(1);
+    expect(errors[0]).toMatch(message);
+    expect(errors[0]?.startsWith(place === "" ? "flow.json: " : `flow.json: ${place}`)).toBe(true);
   });
 
   test("every fault is listed, of the shape first and then of the graph", () => {
@@ -160,10 +160,10 @@ describe("our own format", () => {
     expect(graph).toHaveLength(5);
   });
 
-  test("a flood of faults is cut, and says so", () => {
-    const faults = faultsOf(tasks(...Array.from({ length: 80 }, () => ({ id: "" }))));
-    expect(faults).toHaveLength(51);
-    expect(faults.at(-1)).toBe("flow.json: and 30 more faults");
+  test("a flood of errors is cut, and says so", () => {
+    const errors = faultsOf(tasks(...Array.from({ length: 80 }, () => ({ id: "" }))));
+    expect(errors).toHaveLength(51);
+    expect(errors.at(-1)).toBe("flow.json: and 30 more errors");
   });
 
   test("100,000 tasks in a chain are read, and a cycle of them is named in short", () => {
@@ -179,7 +179,7 @@ describe("our own format", () => {
   });
 });
 
-describe("JSON faults", () => {
+describe("JSON errors", () => {
   test.each([
     ["", 1, 1, "a value"],
     ["{", 1, 2, "a property name"],
@@ -196,10 +196,10 @@ describe("JSON faults", () => {
     ["{} {}", 1, 4, "the end of the text"],
     [`${"[".repeat(100_000)}`, 1, 100_001, 'a value or "]"'],
   ])("%j is at line %i, column %i", (text, line, column, message) => {
-    const faults = faultsOf(text);
-    expect(faults).toHaveLength(1);
-    expect(faults[0]).toContain(`flow.json: line ${line}, column ${column}: this is not JSON`);
-    expect(faults[0]).toContain(message);
+    const errors = faultsOf(text);
+    expect(errors).toHaveLength(1);
+    expect(errors[0]).toContain(`flow.json: line ${line}, column ${column}: this is not JSON`);
+    expect(errors[0]).toContain(message);
   });
 
   test("a byte order mark is allowed", () => {
@@ -258,7 +258,7 @@ describe("WfFormat 1.5", () => {
   });
 
   const at = "workflow.specification.tasks";
-  test.each<[what: string, specification: unknown, faults: [place: string, message: RegExp][]]>([
+  test.each<[what: string, specification: unknown, errors: [place: string, message: RegExp][]]>([
     ["another version", { ...whole, schemaVersion: "1.4" }, [["schemaVersion", /must be "1.5"/]]],
     ["no version", { name: "x", workflow: whole.workflow }, [["schemaVersion", /must be "1.5"/]]],
     ["no tasks", wfFormat(), [[at, /must not be empty/]]],
@@ -306,11 +306,11 @@ describe("WfFormat 1.5", () => {
     ],
     ["a self edge", wfFormat({ id: "a", parents: ["a"], children: ["a"] }), [[at, /depend on itself/]]],
   ])("%s is refused with its place", (_, specification, expected) => {
-    const faults = faultsOf(specification);
-    expect(faults).toHaveLength(expected.length);
+    const errors = faultsOf(specification);
+    expect(errors).toHaveLength(expected.length);
     for (const [position, [place, message]] of expected.entries()) {
-      expect(faults[position]).toContain(`flow.json: ${place}`);
-      expect(faults[position]).toMatch(message);
+      expect(errors[position]).toContain(`flow.json: ${place}`);
+      expect(errors[position]).toMatch(message);
     }
   });
 });
@@ -338,7 +338,7 @@ describe.runIf(existsSync(REAL_WORKFLOWS))("real workflows", () => {
 
   test.each(files)("%s", (name) => {
     const result = parseWorkflow(readFileSync(new URL(name, REAL_WORKFLOWS), "utf8"), name);
-    if (!result.ok) throw new Error(result.faults.join("\n"));
+    if (!result.ok) throw new Error(result.errors.join("\n"));
     const workflow = result.value;
     const size = REAL_SIZES[name];
     if (size !== undefined) expect([workflow.tasks.length, workflow.edges.length]).toEqual(size);

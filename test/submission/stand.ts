@@ -1,4 +1,4 @@
-/** What the tests of submission and worker stand on: real servers, and a sink that keeps what it is sent. */
+/** What the tests of submission and worker stand on: real servers, and a publisher that keeps what it is sent. */
 
 import { randomUUID } from "node:crypto";
 import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
@@ -8,7 +8,7 @@ import type { Completion } from "#shared/contract/message.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldOf } from "#shared/contract/record.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
-import type { CompletionSink } from "#shared/queue/publisher.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 
 /** So many that no two tests share a partition. */
 export const ROUTER = new PartitionRouter({
@@ -38,7 +38,7 @@ export function workflowOf(...edges: string[]): Workflow {
 }
 
 /** Keeps completions; a test says which sends the queue refuses. */
-export class KeptCompletions implements CompletionSink {
+export class KeptCompletions implements CompletionPublisher {
   readonly sent: Completion[] = [];
   readonly #results: (completion: Completion, attempt: number) => SendResult;
   #attempts = 0;

@@ -15,11 +15,11 @@ import { type CompletionEvent, parseCompletionEvent } from "#shared/contract/mes
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { SluiceError } from "#shared/errors.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { LogFields, MetricName, Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import type { Scene } from "#test/support/scene.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
 /** Keeps what an operator would be told. */
 export class RecordedTelemetry implements Telemetry {
@@ -103,7 +103,7 @@ export function portsOf(
   return {
     valkey,
     router: ROUTER,
-    sink: new SqsCompletionSink(queue.client, queue.queue.queueUrl),
+    publisher: new SqsCompletionPublisher(queue.client, queue.queue.queueUrl),
     edition: 11,
     maxCascadeDepth: 50,
     ensureLibrary: async () => {
@@ -124,31 +124,31 @@ export function eventOf(
   return { executionId: execution, flowId, depth: 0, root: execution, traceparent: undefined, ...overrides };
 }
 
-/** Dispatches one event; its faults. */
+/** Dispatches one event; its errors. */
 export async function dispatchOne(
   ports: DispatcherPorts,
   event: CompletionEvent,
 ): Promise<readonly SluiceError[]> {
-  const [faults = []] = await dispatch(ports, [event]);
-  return faults;
+  const [errors = []] = await dispatch(ports, [event]);
+  return errors;
 }
 
-export async function stateOf(scene: Scene, keys: ExecKeys): Promise<string> {
-  return String(await scene.read("hget", keys.core, "public_state"));
+export async function stateOf(fixture: FlowFixture, keys: ExecKeys): Promise<string> {
+  return String(await fixture.read("hget", keys.core, "public_state"));
 }
 
 /** A completed execution with one child for each given state, all edges staged and applied. */
 export async function family(
-  scene: Scene,
+  fixture: FlowFixture,
   children: number,
   dataPassingRef = "",
-): Promise<{ parent: ExecKeys; children: ExecKeys[]; edges: Awaited<ReturnType<Scene["edge"]>>[] }> {
-  const parent = await scene.member();
+): Promise<{ parent: ExecKeys; children: ExecKeys[]; edges: Awaited<ReturnType<FlowFixture["edge"]>>[] }> {
+  const parent = await fixture.member();
   const members: ExecKeys[] = [];
-  const edges: Awaited<ReturnType<Scene["edge"]>>[] = [];
+  const edges: Awaited<ReturnType<FlowFixture["edge"]>>[] = [];
   for (let index = 0; index < children; index += 1) {
-    const child = await scene.member();
-    edges.push(await scene.edge(parent, child, dataPassingRef));
+    const child = await fixture.member();
+    edges.push(await fixture.edge(parent, child, dataPassingRef));
     members.push(child);
   }
   return { parent, children: members, edges };
@@ -156,33 +156,33 @@ export async function family(
 
 /**
  * An execution with very many children, written as staging and applying leave them: with the functions
- * themselves a test would take longer to set the scene than to play it.
+ * themselves a test would take longer to set the fixture than to play it.
  */
 export async function bulkFamily(
-  scene: Scene,
+  fixture: FlowFixture,
   count: number,
 ): Promise<{ parent: ExecKeys; children: ExecKeys[] }> {
-  const parent = await scene.member();
-  const { partition } = scene.flow;
+  const parent = await fixture.member();
+  const { partition } = fixture.flow;
   const children: ExecKeys[] = [];
   const write = (name: string, key: string, ...args: string[]): ValkeyCommand =>
     command(partition, name, key, ...args);
   for (let start = 0; start < count; start += BULK) {
     const commands: ValkeyCommand[] = [];
     for (let index = start; index < Math.min(start + BULK, count); index += 1) {
-      const child = scene.newExecution();
-      const edge = scene.newEdge(parent, child);
+      const child = fixture.newExecution();
+      const edge = fixture.newEdge(parent, child);
       children.push(child);
       commands.push(
-        write("sadd", scene.flow.outgoing(parent.id), edge.id),
-        write("hset", scene.flow.edge(edge.id), "downstream_execution_id", child.id),
-        write("hset", child.core, "execution_id", child.id, "lane_id", scene.lane, ...BLOCKED_RECORD),
+        write("sadd", fixture.flow.outgoing(parent.id), edge.id),
+        write("hset", fixture.flow.edge(edge.id), "downstream_execution_id", child.id),
+        write("hset", child.core, "execution_id", child.id, "lane_id", fixture.lane, ...BLOCKED_RECORD),
         write("hset", child.depsMeta, "unsatisfied_required_count", "1", "impossible_required_count", "0"),
         write("sadd", child.depsUnresolved, edge.id),
         write("hset", child.dep(edge.id), "state", "unsatisfied"),
       );
     }
-    const failure = (await scene.valkey.pipelined(commands)).find((result) => !result.ok);
+    const failure = (await fixture.valkey.pipelined(commands)).find((result) => !result.ok);
     if (failure && !failure.ok) throw failure.error;
   }
   return { parent, children };

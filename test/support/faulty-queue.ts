@@ -13,7 +13,7 @@ export type SendFault =
   | {
       readonly kind: "failed_entries";
       readonly ids: (id: string, index: number) => boolean;
-      readonly senderFault?: boolean;
+      readonly senderError?: boolean;
     }
   /** Answered with an HTTP error; the SDK retries a 5xx and what it knows as throttling on its own. */
   | { readonly kind: "http_error"; readonly status: number; readonly type?: string }
@@ -129,7 +129,7 @@ export class FaultyQueue implements AsyncDisposable {
       Id,
       Code: "InternalError",
       Message: "made to fail",
-      SenderFault: fault.senderFault ?? false,
+      SenderFault: fault.senderError ?? false,
     }));
     this.#answer(response, 200, JSON.stringify({ ...answer, Failed }));
   }

@@ -6,7 +6,7 @@ import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
-import { SqsCompletionSink } from "#shared/queue/publisher.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { LEASE_KEY, PLACE_KEY } from "#shared/reconcile/lease.ts";
 import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
 import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
@@ -15,7 +15,7 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { KeptCompletions, ROUTER, workflowOf } from "#test/submission/stand.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
-import { LANE, Scene } from "#test/support/scene.ts";
+import { FlowFixture, LANE } from "#test/support/flow-fixture.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 export class RecordedSweep extends RecordedTelemetry implements GaugingTelemetry {
@@ -60,18 +60,18 @@ export class Stand {
     return new Stand({ server, address, valkey, queue: await QueueProbe.start() }, edition);
   }
 
-  scene(lane = LANE): Scene {
-    return new Scene(this.valkey, lane, undefined, this.edition);
+  fixture(lane = LANE): FlowFixture {
+    return new FlowFixture(this.valkey, lane, undefined, this.edition);
   }
 
   /** What a sweep of some partitions needs, with a real queue. */
   ports(
-    partitions: readonly (Partition | Scene | Flow)[],
+    partitions: readonly (Partition | FlowFixture | Flow)[],
     overrides: Partial<Omit<ReconcilerPorts, "telemetry">> = {},
   ): ReconcilerPorts & { readonly telemetry: RecordedSweep } {
     return {
       valkey: this.valkey,
-      sink: new SqsCompletionSink(this.queue.client, this.queue.queue.queueUrl),
+      publisher: new SqsCompletionPublisher(this.queue.client, this.queue.queue.queueUrl),
       ensureLibrary: async () => {
         await ensureLibrary(this.valkey, this.edition);
       },
@@ -79,7 +79,7 @@ export class Stand {
       partitions: partitions
         .map((one) => {
           if (one instanceof Flow) return one.submission.partition;
-          return one instanceof Scene ? one.flow.partition : one;
+          return one instanceof FlowFixture ? one.flow.partition : one;
         })
         .toSorted((left, right) => left - right),
       lanes: [LANE],
@@ -99,10 +99,10 @@ export class Stand {
 
   /** A workflow of edges like `a>b`, submitted whole. */
   async submitted(...edges: string[]): Promise<Flow> {
-    const scene = this.scene();
+    const fixture = this.fixture();
     const deps = { valkey: this.valkey, router: ROUTER, completions: new KeptCompletions() };
-    const options = { flowId: scene.flow.id, edition: this.edition };
-    return new Flow(scene, await submitFlow(deps, workflowOf(...edges), options));
+    const options = { flowId: fixture.flow.id, edition: this.edition };
+    return new Flow(fixture, await submitFlow(deps, workflowOf(...edges), options));
   }
 
   async stop(): Promise<void> {
@@ -114,11 +114,11 @@ export class Stand {
 
 /** A submitted workflow, whose executions are called by their task ids. */
 export class Flow {
-  readonly scene: Scene;
+  readonly fixture: FlowFixture;
   readonly submission: Submission;
 
-  constructor(scene: Scene, submission: Submission) {
-    this.scene = scene;
+  constructor(fixture: FlowFixture, submission: Submission) {
+    this.fixture = fixture;
     this.submission = submission;
   }
 
@@ -130,14 +130,14 @@ export class Flow {
 
   /** Ends a task, `agoMs` ago by its record, and tells nobody. */
   async end(task: string, outcome: "success" | "failed" = "success", agoMs = MINUTE_MS): Promise<void> {
-    await this.scene.finish(this.keys(task), outcome);
-    await endedAgo(this.scene, this.keys(task), agoMs);
+    await this.fixture.finish(this.keys(task), outcome);
+    await endedAgo(this.fixture, this.keys(task), agoMs);
   }
 }
 
 /** Moves an execution's end into the past. */
-export async function endedAgo(scene: Scene, keys: ExecKeys, agoMs: number): Promise<void> {
-  await scene.read("hset", keys.core, "completed_at", Date.now() - agoMs);
+export async function endedAgo(fixture: FlowFixture, keys: ExecKeys, agoMs: number): Promise<void> {
+  await fixture.read("hset", keys.core, "completed_at", Date.now() - agoMs);
 }
 
 /** Within a `describe`: a stand for its tests, each of which finds the queue empty and no sweep begun. */

@@ -11,7 +11,7 @@ function faultsOf(env: Record<string, string>): readonly string[] {
   try {
     readDispatchConfig(env);
   } catch (error) {
-    if (error instanceof ConfigurationError) return error.faults;
+    if (error instanceof ConfigurationError) return error.errors;
     throw error;
   }
   return [];
@@ -49,14 +49,14 @@ describe("readDispatchConfig", () => {
   });
 
   it("names every fault at once", () => {
-    const faults = faultsOf({
+    const errors = faultsOf({
       VALKEY_URL: "http://127.0.0.1",
       VALKEY_CLUSTER_MODE: "yes",
       FLOW_PARTITIONS: "0",
       MAX_CASCADE_DEPTH: "-1",
       LIBRARY_EDITION: "12",
     });
-    expect(faults).toHaveLength(6);
+    expect(errors).toHaveLength(6);
     for (const name of [
       "VALKEY_URL",
       "VALKEY_CLUSTER_MODE",
@@ -65,7 +65,7 @@ describe("readDispatchConfig", () => {
       "MAX_CASCADE_DEPTH",
       "LIBRARY_EDITION",
     ]) {
-      expect(faults.filter((fault) => fault.startsWith(name))).toHaveLength(1);
+      expect(errors.filter((fault) => fault.startsWith(name))).toHaveLength(1);
     }
   });
 
@@ -83,8 +83,8 @@ describe("readDispatchConfig", () => {
   });
 
   it("refuses a database number for a cluster", () => {
-    const faults = faultsOf({ ...REQUIRED, VALKEY_URL: "redis://h/1", VALKEY_CLUSTER_MODE: "true" });
-    expect(faults).toEqual([expect.stringContaining("database")]);
+    const errors = faultsOf({ ...REQUIRED, VALKEY_URL: "redis://h/1", VALKEY_CLUSTER_MODE: "true" });
+    expect(errors).toEqual([expect.stringContaining("database")]);
   });
 
   it.each([
@@ -95,9 +95,9 @@ describe("readDispatchConfig", () => {
     "redis://u:x@h?hunter2",
     "redis://u:x@h#hunter2",
   ])("refuses %s without showing a password", (url) => {
-    const faults = faultsOf({ ...REQUIRED, VALKEY_URL: url });
-    expect(faults).toEqual([expect.stringMatching(/^VALKEY_URL /)]);
-    expect(faults.join()).not.toContain("hunter2");
+    const errors = faultsOf({ ...REQUIRED, VALKEY_URL: url });
+    expect(errors).toEqual([expect.stringMatching(/^VALKEY_URL /)]);
+    expect(errors.join()).not.toContain("hunter2");
   });
 
   it("takes database 0 for a cluster", () => {

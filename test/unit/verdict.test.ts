@@ -18,9 +18,9 @@ describe("judge", () => {
     ["the reply is no reply", [strange], strange, false],
     ["the refusal is unknown", [unknown], unknown, false],
     ["an invariant is violated", [violated], violated, false],
-    ["one of two faults can heal", [unknown, healing], undefined, true],
+    ["one of two errors can heal", [unknown, healing], undefined, true],
     ["an invariant is violated, and another fault can heal", [healing, violated], violated, true],
-  ])("where %s", (_, faults, deadLetter, mustComeAgain) => {
-    expect(judge(faults)).toEqual({ deadLetter, mustComeAgain });
+  ])("where %s", (_, errors, deadLetter, mustComeAgain) => {
+    expect(judge(errors)).toEqual({ deadLetter, mustComeAgain });
   });
 });

@@ -12,7 +12,7 @@ const P = 7 as Partition;
 const GET = command(P, "get", "{fp:7}");
 const LATE_MS = 150;
 
-/** Connection faults are what these tests are about: nothing to report. */
+/** Connection errors are what these tests are about: nothing to report. */
 function clientOf(url: URL, commandTimeoutMs = LATE_MS): Valkey {
   return new Valkey({ url, cluster: false }, { commandTimeoutMs, onConnectionError: () => undefined });
 }
@@ -143,13 +143,13 @@ describe("SessionKeeper", () => {
     );
     const first = await keeper.get();
     expect(await keeper.get()).toEqual(first);
-    expect(first.facts).toBe(1);
+    expect(first.startupInfo).toBe(1);
 
     proxy.cut();
     await first.valkey.pipelined([GET]);
     const second = await keeper.get();
     expect(second.valkey).not.toBe(first.valkey);
-    expect(second.facts).toBe(2);
+    expect(second.startupInfo).toBe(2);
 
     proxy.mode = "refuse";
     proxy.cut();
@@ -158,7 +158,7 @@ describe("SessionKeeper", () => {
     await expect(keeper.get()).rejects.toThrow(/Valkey at/);
     proxy.mode = "pass";
     const third = await keeper.get();
-    expect(third.facts).toBe(3);
+    expect(third.startupInfo).toBe(3);
     third.valkey.close();
   });
 

@@ -46,7 +46,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   afterAll(() => valkey.close());
 
   /** Submits a workflow, and gives what is needed to work on it. */
-  async function scene(workflow: Workflow) {
+  async function fixture(workflow: Workflow) {
     const flowId = newFlowId();
     const completions = new KeptCompletions();
     const submission = await submitFlow({ valkey, router: ROUTER, completions }, workflow, { flowId });
@@ -69,7 +69,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("takes what is eligible, passes the payload, writes the result and sends the completion", async () => {
-    const { flowId, completions, place, deps, id } = await scene(workflowOf("a>b"));
+    const { flowId, completions, place, deps, id } = await fixture(workflowOf("a>b"));
     const seen: Execution[] = [];
     const worked = await workBatch(
       deps,
@@ -95,7 +95,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a failure without retries is final, and so is a run that throws", async () => {
-    const { completions, place, deps, id } = await scene({ ...workflowOf("a>c", "b>c") });
+    const { completions, place, deps, id } = await fixture({ ...workflowOf("a>c", "b>c") });
     const worked = await workBatch(
       deps,
       place,
@@ -111,7 +111,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a failure is retried after its backoff, and told of only when no retry is left", async () => {
-    const { completions, place, id, work, deps } = await scene(
+    const { completions, place, id, work, deps } = await fixture(
       single({ maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } }),
     );
     expect(await work(FAILURE)).toEqual([{ id: id("a"), conclusion: "retry_scheduled" }]);
@@ -139,7 +139,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a retry that is not due yet is not promoted", async () => {
-    const { place, work, id } = await scene(
+    const { place, work, id } = await fixture(
       single({
         maxRetries: 1,
         backoff: { type: "exponential", initialDelayMs: 600_000, maxDelayMs: 900_000, multiplier: 2 },
@@ -152,7 +152,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("the upstream's result becomes the downstream's payload", async () => {
-    const { flowId, place, deps, id, workflow } = await scene(workflowOf("a=>b"));
+    const { flowId, place, deps, id, workflow } = await fixture(workflowOf("a=>b"));
     const result = { outcome: "success", result: "from a" } as const;
     await workBatch(deps, place, () => Promise.resolve(result), { limit: 1 });
     const plan = planSubmission(ROUTER, workflow, flowId, "default");
@@ -183,7 +183,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("workers at once take each execution once", async () => {
     const many = Array.from({ length: 40 }, (_, number) => task(`t${number}`));
-    const { place, completions } = await scene({ name: "many", tasks: many, edges: [] });
+    const { place, completions } = await fixture({ name: "many", tasks: many, edges: [] });
     const taken: string[] = [];
     const others = [connect(), connect(), connect()];
     try {
@@ -212,7 +212,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a race that is lost between the grant and the claim is no error", async () => {
-    const { place } = await scene(single());
+    const { place } = await fixture(single());
     let rival: Awaited<ReturnType<typeof claimBatch>> = [];
     // The rival comes when this worker has read the index and has no grant yet.
     const overtaken = new Interposed(valkey, async (call, send) => {
@@ -230,7 +230,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("entries that others hold do not hide the work behind them", async () => {
     const many = Array.from({ length: 5 }, (_, number) => task(`t${number}`, { priority: 9 - number }));
-    const { place, id } = await scene({ name: "many", tasks: many, edges: [] });
+    const { place, id } = await fixture({ name: "many", tasks: many, edges: [] });
     const { eligible } = ROUTER.indexKeys(place.partition).lane(LANE);
     // Records that are gone, at the head of the index.
     for (let number = 0; number < 4; number += 1) {
@@ -245,7 +245,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("a higher priority goes first", async () => {
     const tasks = [task("low"), task("high", { priority: 10 })];
-    const { place, id } = await scene({ name: "two", tasks, edges: [] });
+    const { place, id } = await fixture({ name: "two", tasks, edges: [] });
     const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, place, {
       limit: 1,
     });
@@ -266,7 +266,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   ] as const)(
     "a %s whose reply is lost is told of once, and written once",
     async (_, outcome, conclusion) => {
-      const { place, deps, completions, id } = await scene(single());
+      const { place, deps, completions, id } = await fixture(single());
       const [claimed] = await claimBatch(deps, place, { limit: 1 });
       if (claimed === undefined) throw new Error("nothing claimed");
       const conclusions = await finishBatch({ ...deps, valkey: losingReply(1) }, [{ claimed, run: outcome }]);
@@ -276,7 +276,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   );
 
   test("a retry whose reply is lost is told of to nobody", async () => {
-    const { place, deps, completions } = await scene(
+    const { place, deps, completions } = await fixture(
       single({ maxRetries: 3, backoff: { type: "fixed", delayMs: 60_000 } }),
     );
     const [claimed] = await claimBatch(deps, place, { limit: 1 });
@@ -287,7 +287,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a call that never reached the server is made again", async () => {
-    const { place, deps, completions, id } = await scene(single());
+    const { place, deps, completions, id } = await fixture(single());
     const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     const unreachable = new Interposed(valkey, (call, send) =>
@@ -299,7 +299,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a claim whose reply is lost is found in the record", async () => {
-    const { place, deps, completions, id } = await scene(single());
+    const { place, deps, completions, id } = await fixture(single());
     // Pipelines of a claim: the index, the grants, the claims.
     const [claimed] = await claimBatch({ ...deps, valkey: losingReply(3) }, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
@@ -308,7 +308,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("who has lost the lease writes nothing and tells nobody", async () => {
-    const { place, deps, completions, id } = await scene(single());
+    const { place, deps, completions, id } = await fixture(single());
     const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
     const stale = { ...claimed, lease: { ...claimed.lease, leaseId: "another", epoch: "99" } };
@@ -318,7 +318,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a completion that the queue refuses is sent again; three refusals are an error", async () => {
-    const first = await scene(single());
+    const first = await fixture(single());
     const refusing = (times: number) =>
       new KeptCompletions((_, attempt) =>
         attempt > times ? { ok: true } : { ok: false, error: new PublishError("the queue is full") },
@@ -328,7 +328,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       limit: 1,
     });
     expect(twice.executionIds).toEqual([first.id("a")]);
-    const second = await scene(single());
+    const second = await fixture(single());
     await expect(
       workBatch({ ...second.deps, completions: refusing(3) }, second.place, () => Promise.resolve(SUCCESS), {
         limit: 1,

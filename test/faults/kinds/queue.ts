@@ -41,7 +41,7 @@ const VARIANTS: readonly Variant[] = [
   {
     name: "failed for good",
     times: 3,
-    fault: (random) => ({ kind: "failed_entries", ids: () => random.chance(60), senderFault: true }),
+    fault: (random) => ({ kind: "failed_entries", ids: () => random.chance(60), senderError: true }),
   },
   // Once: the SDK sends again what was taken, and a message is published twice at most.
   { name: "answer lost", times: 1, fault: () => ({ kind: "reply_lost" }) },

@@ -5,7 +5,7 @@ import { workBatch } from "#sdk/worker/worker.ts";
 import { command } from "#shared/contract/command.ts";
 import { type FlowId, type Partition, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 
-import { okValue } from "#shared/valkey/exchange.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 import type { Kind } from "#test/faults/case.ts";
 import type { Findings } from "#test/faults/judge.ts";
 import { Rig } from "#test/faults/rig.ts";
@@ -80,7 +80,7 @@ async function findings(rig: Rig, partition: Partition): Promise<Findings> {
   const counts = await rig.valkey.pipelined(
     [eligible, blockedDependencies, terminal].map((key) => command(partition, "zcard", key)),
   );
-  const [ready, blocked, ended] = counts.map((count) => Number(okValue(count)));
+  const [ready, blocked, ended] = counts.map((count) => Number(valueOrThrow(count)));
   const lost = ready === EDGES && blocked === 0 ? [] : [`${ready} of ${EDGES} are eligible, ${blocked} wait`];
   const wronglySkipped =
     ended === 1 ? [] : [`${ended} executions have ended, and only the upstream should have`];

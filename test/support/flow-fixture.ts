@@ -61,7 +61,7 @@ export function field(hash: Readonly<Record<string, string>>, name: string): str
   return hash[name];
 }
 
-export class Scene {
+export class FlowFixture {
   readonly valkey: Valkey;
   readonly flow: FlowKeys;
   readonly index: IndexKeys;

@@ -1,4 +1,4 @@
-import type { Standing } from "#local/census.ts";
+import type { FlowStatus } from "#local/flow-status.ts";
 import { messageOf } from "#shared/errors.ts";
 
 /** A place where the reconcile function runs. */
@@ -18,27 +18,27 @@ const MOST_SLICES = 100;
  * Stands in for the schedule of the reconcile function. It is asked when nothing moves any more, and not by the clock:
  * a completion that waits in a queue with a thousand others is not lost, and here the grace is short.
  */
-export class LastResort {
+export class IdleReconciler {
   readonly #function: ReconcileFunction;
-  readonly #onFault: (fault: string) => void;
+  readonly #onError: (fault: string) => void;
   #seen = "";
   #inVain = 0;
 
-  constructor(reconcile: ReconcileFunction, onFault: (fault: string) => void) {
+  constructor(reconcile: ReconcileFunction, onError: (fault: string) => void) {
     this.#function = reconcile;
-    this.#onFault = onFault;
+    this.#onError = onError;
   }
 
   /** Has everything swept once. False: there is nothing to be found, so nothing will move again. */
-  async setsInMotion(standing: Standing): Promise<boolean> {
-    const state = JSON.stringify(standing);
+  async run(status: FlowStatus): Promise<boolean> {
+    const state = JSON.stringify(status);
     this.#inVain = state === this.#seen ? this.#inVain + 1 : 0;
     this.#seen = state;
     if (this.#inVain >= MOST_IN_VAIN) return false;
     try {
       return (await this.#sweep()) > 0;
     } catch (error) {
-      this.#onFault(`the reconciler failed: ${messageOf(error)}`);
+      this.#onError(`the reconciler failed: ${messageOf(error)}`);
       return true;
     }
   }

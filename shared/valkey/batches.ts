@@ -57,28 +57,28 @@ export async function readEach<T>(
   const values: unknown[] = [];
   for (const chunk of chunked(items)) {
     const results = await valkey.pipelined(chunk.map(commandOf));
-    for (const position of chunk.keys()) values.push(okValue(results[position]));
+    for (const position of chunk.keys()) values.push(valueOrThrow(results[position]));
   }
   return values;
 }
 
 /** A command's value. Throws a ValkeyError where the command failed. */
-export function okValue(result: ValkeyResult | undefined): unknown {
+export function valueOrThrow(result: ValkeyResult | undefined): unknown {
   if (result?.ok) return result.value;
   const cause = result?.error ?? new Error("the pipeline gave no result for a command");
   throw new ValkeyError(cause.message, { cause });
 }
 
 /** A function's reply. Throws a ProtocolError where it is none. */
-export function replyOf(value: unknown): Reply {
+export function replyOrThrow(value: unknown): Reply {
   const decoded = decodeReply(value);
   if (!decoded.ok) throw decoded.error;
   return decoded.value;
 }
 
 /** A reply that is not a refusal. Throws a RefusedError for one, a ProtocolError for no reply at all. */
-export function doneOf(functionName: string, value: unknown): Extract<Reply, { kind: "done" }> {
-  const reply = replyOf(value);
+export function doneOrThrow(functionName: string, value: unknown): Extract<Reply, { kind: "done" }> {
+  const reply = replyOrThrow(value);
   if (reply.kind === "done") return reply;
   throw refusalError(functionName, reply);
 }

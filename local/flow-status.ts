@@ -5,7 +5,7 @@ import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contra
 import { ValkeyError } from "#shared/errors.ts";
 
 /** Where a flow's executions stand. The numbers add up to all of them. */
-export interface Standing {
+export interface FlowStatus {
   /** The ended ones, by their outcome. */
   readonly ended: Readonly<Record<TerminalOutcome, number>>;
   /** Waiting for a worker. */
@@ -24,7 +24,7 @@ const CHUNK = 2_000;
  * Counts a flow's executions by asking each one's own record, the only truth there is. What has ended is not asked
  * again: nothing here replays an execution.
  */
-export class Census {
+export class FlowStatusCounter {
   readonly #valkey: Pipelines;
   readonly #router: PartitionRouter;
   readonly #ended: Record<TerminalOutcome, number> = {
@@ -48,7 +48,7 @@ export class Census {
   }
 
   /** Counts once more. Throws a ValkeyError when a record cannot be read. */
-  async take(): Promise<Standing> {
+  async take(): Promise<FlowStatus> {
     const pending: ExecutionId[] = [];
     let ready = 0;
     let delayed = 0;

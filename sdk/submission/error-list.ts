@@ -2,7 +2,7 @@ const MAX_LISTED = 50;
 const SHOWN_LENGTH = 100;
 
 /** Every fault of one specification, each with its place; beyond fifty they are only counted. */
-export class Faults {
+export class ErrorList {
   readonly #source: string;
   readonly #listed: string[] = [];
   #count = 0;
@@ -25,7 +25,7 @@ export class Faults {
 
   list(): string[] {
     const rest = this.#count - this.#listed.length;
-    return rest === 0 ? this.#listed : [...this.#listed, `${this.#source}: and ${rest} more faults`];
+    return rest === 0 ? this.#listed : [...this.#listed, `${this.#source}: and ${rest} more errors`];
   }
 }
 
