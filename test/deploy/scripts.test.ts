@@ -34,7 +34,7 @@ async function run(
 
 describe("the scripts of a deployment", () => {
   it.each(["package", "deploy"])("%s tells what it takes", async (script) => {
-    const { status, output } = await run(script, ["--help"]);
+    const { status, output } = await run(`scripts/${script}`, ["--help"]);
     expect(output).toMatch(/--stage <name[\s\S]*--param <name=value\.\.\.>/);
     expect(status).toBe(0);
   });
