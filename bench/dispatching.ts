@@ -9,7 +9,7 @@ import { ROUTER } from "#bench/scenes.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionOptions } from "#local/function-settings.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { type CompletionEvent, entryOf } from "#shared/contract/message.ts";
+import { type CompletionEvent, toBatchEntry } from "#shared/contract/message.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
@@ -127,7 +127,7 @@ export function sqsEventOf(completions: readonly Completion[]): SQSEvent {
     Records: completions.map((completion, index) => ({
       messageId: randomUUID(),
       receiptHandle: String(index),
-      body: entryOf(completion, String(index)).MessageBody ?? "",
+      body: toBatchEntry(completion, String(index)).MessageBody ?? "",
       attributes: {
         ApproximateReceiveCount: "1",
         SentTimestamp: "0",

@@ -8,7 +8,7 @@ import {
 } from "#shared/contract/ids.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf, isTerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
 
 /**
@@ -24,7 +24,7 @@ export async function dispatchSequentially(
   if (flowId === undefined) return 0;
   const flow = router.flowKeys(flowId);
   const flowIndex = router.indexKeys(flow.partition);
-  const outcome = fieldOf(await client.hget(router.execKeys(executionId).core, "terminal_outcome"));
+  const outcome = fieldText(await client.hget(router.execKeys(executionId).core, "terminal_outcome"));
   if (!isTerminalOutcome(outcome)) throw new Error(`the execution has the outcome "${outcome}"`);
   const nowMs = Date.now();
   let skipped = 0;

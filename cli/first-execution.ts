@@ -17,9 +17,9 @@ import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readQueueUrl } from "#shared/runtime/environment.ts";
-import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { createPowertools } from "#shared/runtime/powertools.ts";
 import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
-import { findEdition, sessionsFor } from "#shared/valkey/start-up.ts";
+import { createSessions, detectEdition } from "#shared/valkey/start-up.ts";
 
 /** A lane of its own: the worker must not take, and fail, what is not this program's. */
 const LANE = `first-execution-${randomUUID()}`;
@@ -40,9 +40,9 @@ async function main(): Promise<void> {
   const wanted = { edition: readEdition(process.env, errors) };
   if (errors.length > 0) throw new ConfigurationError(errors);
 
-  const { telemetry } = powertoolsFor("first-execution");
-  const sessions = sessionsFor(config, telemetry, (valkey) =>
-    findEdition(valkey, wanted, () => Promise.resolve(), telemetry),
+  const { telemetry } = createPowertools("first-execution");
+  const sessions = createSessions(config, telemetry, (valkey) =>
+    detectEdition(valkey, wanted, () => Promise.resolve(), telemetry),
   );
   const { valkey, startupInfo: edition } = await sessions.get();
   try {

@@ -1,10 +1,10 @@
-import { parseObject } from "#shared/contract/message.ts";
+import { parseJsonObject } from "#shared/contract/message.ts";
 import { parseContinuation, readTotals } from "#shared/redrive/continuation.ts";
 import { ENDINGS, type RedriveReport } from "#shared/redrive/report.ts";
 
 /** Reads the redrive function's answer; undefined where it is no report, or one that cannot be gone on from. */
 export function parseReport(text: string): RedriveReport | undefined {
-  const fields = parseObject(text);
+  const fields = parseJsonObject(text);
   if (fields === undefined) return undefined;
   const totals = readTotals(fields);
   const ended = ENDINGS.find((one) => one === fields.ended);

@@ -1,8 +1,8 @@
 /** The dashboard: what passes through, how far behind it is, and what went wrong. */
 
-import { METRICS, type METRICS_OF } from "#shared/runtime/telemetry.ts";
+import { METRICS, type METRICS_BY_FUNCTION } from "#shared/runtime/telemetry.ts";
 
-type Emitted = typeof METRICS_OF;
+type Emitted = typeof METRICS_BY_FUNCTION;
 type Statistic = "Sum" | "Average" | "Maximum" | "p50" | "p99";
 /** A metric as a widget names it: namespace, name, dimensions and how it is shown. */
 type Line = readonly (string | Readonly<Record<string, string>>)[];

@@ -1,7 +1,7 @@
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { ExecutionId } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { ValkeyError } from "#shared/errors.ts";
 
 /** Where a flow's executions stand. The numbers add up to all of them. */
@@ -87,7 +87,7 @@ export class FlowStatusCounter {
         throw new ValkeyError(`the record of ${id} cannot be read: ${result?.error.message ?? "no reply"}`);
       }
       const fields: readonly unknown[] = Array.isArray(result.value) ? result.value : [];
-      return [id, fieldOf(fields[0]), fieldOf(fields[1]), fieldOf(fields[2])];
+      return [id, fieldText(fields[0]), fieldText(fields[1]), fieldText(fields[2])];
     });
   }
 }

@@ -3,7 +3,7 @@
 import { Redis, type RedisOptions } from "iovalkey";
 import { messageOf } from "#shared/errors.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
-import { accessTo } from "#shared/valkey/authentication.ts";
+import { connectionOptions } from "#shared/valkey/authentication.ts";
 
 export interface NodeAddress {
   readonly host: string;
@@ -42,7 +42,7 @@ export class NodeConnection {
 
   /** Does not connect: the first command does. */
   constructor(address: ValkeyAddress, node: NodeAddress) {
-    this.client = new Redis({ ...CONNECTION, ...accessTo(address), ...node });
+    this.client = new Redis({ ...CONNECTION, ...connectionOptions(address), ...node });
     this.client.on("error", (error) => {
       // Its text alone: the error carries the command, and with it a password.
       this.#fault = new Error(messageOf(error));

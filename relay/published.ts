@@ -1,5 +1,5 @@
 import type { Completion } from "#shared/contract/message.ts";
-import { parseCompletionEvent, parseObject } from "#shared/contract/message.ts";
+import { parseCompletionEvent, parseJsonObject } from "#shared/contract/message.ts";
 
 const SKIPPED = "skipped";
 /** A hint for people. SQS refuses some characters and sizes: what is no word must not be sent for ever. */
@@ -19,7 +19,7 @@ export function readPublished(text: string): Published {
   if (!event.ok) return { kind: "malformed", reason: event.error.message };
   const { executionId, flowId, depth, root } = event.value;
   if (flowId === undefined) return { kind: "without_flow" };
-  const outcome = parseObject(text)?.outcome;
+  const outcome = parseJsonObject(text)?.outcome;
   if (outcome === SKIPPED) return { kind: "skipped" };
   return {
     kind: "completion",

@@ -106,15 +106,15 @@ export class SubmissionError extends SluiceError {
 }
 
 /** Another delivery of the same message is publishing the cascade just now; whether it lived to do so is seen later. */
-export class CascadeUnderWayError extends SluiceError {
-  override readonly name = "CascadeUnderWayError";
+export class CascadeInProgressError extends SluiceError {
+  override readonly name = "CascadeInProgressError";
   override readonly code = "cascade_under_way";
   override readonly retryable = true;
 }
 
 /** CloudFormation did not take the answer of a custom resource. */
-export class AnswerError extends SluiceError {
-  override readonly name = "AnswerError";
+export class CustomResourceError extends SluiceError {
+  override readonly name = "CustomResourceError";
   override readonly code = "answer_failed";
   override readonly retryable: boolean;
 

@@ -18,23 +18,23 @@ import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
-import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { createPowertools } from "#shared/runtime/powertools.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary as loadLibrary } from "#shared/valkey/library.ts";
 import type { Session } from "#shared/valkey/session.ts";
-import { findEdition, sessionsFor } from "#shared/valkey/start-up.ts";
+import { createSessions, detectEdition } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
 
-const { logger, messageLogger, metrics, telemetry } = powertoolsFor("dispatch");
+const { logger, messageLogger, metrics, telemetry } = createPowertools("dispatch");
 const config = readDispatchConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const sqs = queueClient();
 const publisher = new SqsCompletionPublisher(sqs, config.completionsQueueUrl);
 const deadLetters =
   config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl);
-const sessions = sessionsFor(config, telemetry, (valkey) =>
-  findEdition(valkey, config, () => ensureLibrary(valkey), telemetry),
+const sessions = createSessions(config, telemetry, (valkey) =>
+  detectEdition(valkey, config, () => ensureLibrary(valkey), telemetry),
 );
 /** What an invocation needs to answer after its last window: logs, metrics, the reply itself. */
 const MARGIN_MS = 1_000;

@@ -1,6 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { Caller } from "#functions/provision/request.ts";
-import { AnswerError, messageOf } from "#shared/errors.ts";
+import { CustomResourceError, messageOf } from "#shared/errors.ts";
 
 /** How a request ended. `data` can be had from the template, by Fn::GetAtt. */
 export type Outcome =
@@ -14,7 +14,7 @@ const PUT_TIMEOUT_MS = 5_000;
 
 /**
  * Tells CloudFormation how the request ended; tries again until the deadline, since it waits for an hour for an answer
- * that is lost. Rejects with an AnswerError where the answer was not taken.
+ * that is lost. Rejects with a CustomResourceError where the answer was not taken.
  */
 export async function answer(caller: Caller, outcome: Outcome, deadlineMs: number): Promise<void> {
   const body = Buffer.from(bodyOf(caller, outcome));
@@ -48,7 +48,7 @@ function shortened(text: string, length: number): string {
 }
 
 /** The URL is signed for a PUT without a content type, and is a secret: no message shows it. */
-async function put(url: URL, body: Buffer, deadlineMs: number): Promise<AnswerError | undefined> {
+async function put(url: URL, body: Buffer, deadlineMs: number): Promise<CustomResourceError | undefined> {
   const timeoutMs = Math.max(1, Math.min(PUT_TIMEOUT_MS, deadlineMs - Date.now()));
   try {
     const response = await fetch(url, {
@@ -60,10 +60,13 @@ async function put(url: URL, body: Buffer, deadlineMs: number): Promise<AnswerEr
     await response.body?.cancel();
     if (response.ok) return undefined;
     const isServers = response.status >= 500 || response.status === 429;
-    return new AnswerError(`CloudFormation did not take the answer: HTTP ${response.status}`, isServers);
+    return new CustomResourceError(
+      `CloudFormation did not take the answer: HTTP ${response.status}`,
+      isServers,
+    );
   } catch (error) {
     const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
-    return new AnswerError(
+    return new CustomResourceError(
       `the answer did not reach CloudFormation at ${url.host}: ${messageOf(cause)}`,
       true,
     );

@@ -12,10 +12,10 @@ import { readProvisionConfig } from "#functions/provision/config.ts";
 import { type ProvisionReport, provision } from "#functions/provision/provision.ts";
 import { readCaller, readRequestType } from "#functions/provision/request.ts";
 import { outcomeBy } from "#functions/provision/time.ts";
-import { powertoolsFor } from "#shared/runtime/powertools.ts";
-import { sessionsFor } from "#shared/valkey/start-up.ts";
+import { createPowertools } from "#shared/runtime/powertools.ts";
+import { createSessions } from "#shared/valkey/start-up.ts";
 
-const { logger, telemetry } = powertoolsFor("provision");
+const { logger, telemetry } = createPowertools("provision");
 /** Kept back from Lambda's deadline for the answer and its repetitions; at most a third of the time. */
 const ANSWER_MS = 10_000;
 /** What an invocation needs to end after its answer. */
@@ -38,7 +38,7 @@ async function fulfil(event: unknown): Promise<Readonly<Record<string, string>>>
   // Not at module scope: a function that cannot start gives no answer.
   const config = readProvisionConfig(process.env);
   // A client for each attempt: what it found out is not the next one's.
-  const sessions = sessionsFor(config, telemetry, (valkey) => provision(valkey, config, telemetry));
+  const sessions = createSessions(config, telemetry, (valkey) => provision(valkey, config, telemetry));
   const { valkey, startupInfo } = await sessions.get();
   valkey.close();
   return dataOf(startupInfo);

@@ -7,7 +7,7 @@ import { ConfigurationError, messageOf, ValkeyError } from "#shared/errors.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary, type LibraryState } from "#shared/valkey/library.ts";
-import { checkPartitions, findEdition } from "#shared/valkey/start-up.ts";
+import { checkPartitions, detectEdition } from "#shared/valkey/start-up.ts";
 
 /** What was found, and what was done about it. */
 export interface ProvisionReport {
@@ -36,7 +36,7 @@ export async function provision(
   const library = await ensureLibrary(valkey, config.edition);
   const version = await commonVersion(valkey, config.edition);
   // Told by the version; what is missing was loaded above.
-  const edition = await findEdition(valkey, config, () => Promise.resolve(), telemetry);
+  const edition = await detectEdition(valkey, config, () => Promise.resolve(), telemetry);
   const { length: primaries } = await valkey.primaries();
   return { version, edition, library, partitions, primaries };
 }

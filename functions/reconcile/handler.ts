@@ -13,18 +13,18 @@ import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
-import { powertoolsFor } from "#shared/runtime/powertools.ts";
+import { createPowertools } from "#shared/runtime/powertools.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { sessionsFor } from "#shared/valkey/start-up.ts";
+import { createSessions } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
 
-const { logger, metrics, telemetry } = powertoolsFor("reconcile");
+const { logger, metrics, telemetry } = createPowertools("reconcile");
 const config = readReconcileConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const publisher = new SqsCompletionPublisher(queueClient(), config.completionsQueueUrl);
 /** The lanes as they are recorded when a client is new: a sweep's first guess. */
-const sessions = sessionsFor(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
+const sessions = createSessions(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
 /** What an invocation needs to answer after its last step: the place, logs, metrics, the reply itself. */
 const MARGIN_MS = 2_000;
 

@@ -1,7 +1,7 @@
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { readEach } from "#shared/valkey/batches.ts";
 
@@ -45,6 +45,6 @@ function upstreamOf({ edge }: PlannedTask["outgoing"][number]): string {
 }
 
 function outcomeOf(state: unknown): TerminalOutcome | undefined {
-  const [phase, outcome] = Array.isArray(state) ? state.map(fieldOf) : [];
+  const [phase, outcome] = Array.isArray(state) ? state.map(fieldText) : [];
   return phase === "terminal" && outcome !== undefined && isTerminalOutcome(outcome) ? outcome : undefined;
 }

@@ -1,15 +1,15 @@
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines, type ValkeyResult } from "#shared/contract/command.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { addExecutionToFlow, type Edge, stageDependencyEdge } from "#shared/contract/submission.ts";
 import { InvalidRecordError, SubmissionError } from "#shared/errors.ts";
 import {
   chunked,
   doneOrThrow,
-  inTurn,
   readEach,
   refusalError,
   replyOrThrow,
+  sendChunks,
   valueOrThrow,
 } from "#shared/valkey/batches.ts";
 
@@ -27,7 +27,7 @@ export async function addMembers(
 ): Promise<void> {
   const { flow, index } = plan;
   const nowMs = Date.now();
-  await inTurn(chunked(tasks), async (chunk) => {
+  await sendChunks(chunked(tasks), async (chunk) => {
     const results = await valkey.pipelined(
       chunk.map(({ keys }) => addExecutionToFlow(flow, index, keys, nowMs)),
     );
@@ -75,7 +75,7 @@ async function stageRound(valkey: Pipelines, plan: Plan, edges: readonly Edge[])
   const nowMs = Date.now();
   let revision = await readRevision(valkey, plan);
   let complete = true;
-  await inTurn(chunked(edges), async (chunk) => {
+  await sendChunks(chunked(edges), async (chunk) => {
     const results = await valkey.pipelined(
       chunk.map((edge) => stageDependencyEdge(flow, edge, revision++, nowMs)),
     );
@@ -99,7 +99,7 @@ async function withoutStaged(valkey: Pipelines, plan: Plan, edges: readonly Edge
 
 async function readRevision(valkey: Pipelines, { flow }: Plan): Promise<number> {
   const [result] = await valkey.pipelined([command(flow.partition, "hget", flow.core, "graph_revision")]);
-  const text = fieldOf(valueOrThrow(result));
+  const text = fieldText(valueOrThrow(result));
   const revision = Number(text);
   if (text !== "" && Number.isSafeInteger(revision)) return revision;
   throw new InvalidRecordError(`the flow ${flow.id} has the graph revision ${JSON.stringify(text)}`);

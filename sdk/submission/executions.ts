@@ -3,7 +3,13 @@ import type { RetryPolicy } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
 import { ValkeyError } from "#shared/errors.ts";
-import { CHUNK, chunked, doneOrThrow, inTurn, valueOrThrow } from "#shared/valkey/batches.ts";
+import {
+  chunked,
+  doneOrThrow,
+  MAX_PIPELINE_LENGTH,
+  sendChunks,
+  valueOrThrow,
+} from "#shared/valkey/batches.ts";
 
 const EXECUTION_KIND = "task";
 const CREATOR = "sluice";
@@ -22,7 +28,7 @@ export async function createExecutions(
   onCreated: (count: number) => void,
 ): Promise<void> {
   const nowMs = Date.now();
-  await inTurn(chunked(tasks, weightOf, CHUNK), async (chunk) => {
+  await sendChunks(chunked(tasks, weightOf, MAX_PIPELINE_LENGTH), async (chunk) => {
     const results = await valkey.pipelined(chunk.flatMap((planned) => transaction(plan, planned, nowMs)));
     let position = 0;
     for (const planned of chunk) {

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { mintExecutionId, unwrap } from "#shared/contract/ids.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
 import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
@@ -31,15 +31,15 @@ export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> 
   ]);
   for (const probe of probed) replyOrThrow(valueOrThrow(probe));
   const [flowId, state] = listOf(valueOrThrow(coreResult));
-  if (fieldOf(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
-  const members = new Set(listOf(valueOrThrow(membersResult)).map(fieldOf));
+  if (fieldText(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
+  const members = new Set(listOf(valueOrThrow(membersResult)).map(fieldText));
   const planned = new Set<string>(plan.tasks.map(({ keys }) => keys.id));
   for (const member of members) {
     if (!planned.has(member)) throw anotherWorkflow(plan, `the execution ${member} is in it`);
   }
-  if (fieldOf(state) !== OPEN && members.size < planned.size) {
+  if (fieldText(state) !== OPEN && members.size < planned.size) {
     throw new SubmissionError(
-      `the flow ${flow.id} is ${fieldOf(state) || "in no state"} and has ${members.size} of ${planned.size} ` +
+      `the flow ${flow.id} is ${fieldText(state) || "in no state"} and has ${members.size} of ${planned.size} ` +
         "executions; nothing was written: submit the workflow under another flow id",
       { retryable: false },
     );
@@ -59,7 +59,7 @@ async function existing(valkey: Pipelines, plan: Plan): Promise<Set<string>> {
     );
     for (const [position, planned] of chunk.entries()) {
       if (valueOrThrow(results[2 * position]) !== 1) continue;
-      const edges = listOf(valueOrThrow(results[2 * position + 1])).map(fieldOf);
+      const edges = listOf(valueOrThrow(results[2 * position + 1])).map(fieldText);
       if (!sameEdges(planned, edges)) {
         throw anotherWorkflow(plan, `the task ${planned.task.id} has other dependencies there`);
       }

@@ -2,9 +2,9 @@ import { randomUUID } from "node:crypto";
 import { readPersistently } from "#sdk/worker/read.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type LaneId, type Partition, parseAttemptIndex, parseExecutionId } from "#shared/contract/ids.ts";
-import { isObject, parseObject } from "#shared/contract/message.ts";
+import { isObject, parseJsonObject } from "#shared/contract/message.ts";
 import {
-  type ClaimTerms,
+  type ClaimRequest,
   claimExecution,
   issueClaimGrant,
   type Lease,
@@ -12,7 +12,7 @@ import {
   type WorkerIdentity,
 } from "#shared/contract/ownership.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
@@ -119,7 +119,7 @@ async function claim(
   { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
 ): Promise<Owned[]> {
   const claims = targets.map((target) => {
-    const terms: ClaimTerms = {
+    const terms: ClaimRequest = {
       leaseId: randomUUID(),
       attemptId: randomUUID(),
       leaseTtlMs,
@@ -153,7 +153,7 @@ async function claim(
 /** Of claims whose reply was lost, those that were made: the record then holds the lease id we chose. */
 async function recovered(
   valkey: Pipelines,
-  claims: readonly { readonly target: Target; readonly terms: ClaimTerms }[],
+  claims: readonly { readonly target: Target; readonly terms: ClaimRequest }[],
 ): Promise<Owned[]> {
   const records = await readPersistently(
     valkey,
@@ -170,7 +170,7 @@ async function recovered(
     ),
   );
   return claims.flatMap(({ target, terms }, position): Owned[] => {
-    const [leaseId = "", epoch = "", attemptId = "", attempt = ""] = listOf(records[position]).map(fieldOf);
+    const [leaseId = "", epoch = "", attemptId = "", attempt = ""] = listOf(records[position]).map(fieldText);
     return leaseId === terms.leaseId ? [{ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) }] : [];
   });
 }
@@ -185,8 +185,8 @@ async function withInput(valkey: Pipelines, owned: readonly Owned[]): Promise<Cl
   );
   return owned.map((execution, position) => ({
     ...execution,
-    payload: fieldOf(values[2 * position]),
-    retryPolicyJson: retryPolicyJson(fieldOf(values[2 * position + 1])),
+    payload: fieldText(values[2 * position]),
+    retryPolicyJson: retryPolicyJson(fieldText(values[2 * position + 1])),
   }));
 }
 
@@ -218,6 +218,6 @@ function listOf(value: unknown): readonly unknown[] {
  * Another submitter's policy may have any shape: whatever has no object under `retry_policy` has none.
  */
 function retryPolicyJson(policyText: string): string {
-  const policy = parseObject(policyText)?.retry_policy;
+  const policy = parseJsonObject(policyText)?.retry_policy;
   return isObject(policy) ? JSON.stringify(policy) : "";
 }

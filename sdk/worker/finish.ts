@@ -4,7 +4,7 @@ import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/co
 import { parseFlowId } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { InvalidRecordError, messageOf, ProtocolError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
@@ -140,7 +140,7 @@ async function settleFromRecords(
   return open.filter((one, position) => {
     const record = records[position];
     const [phase = "", outcome = "", attempt = "", epoch = ""] = Array.isArray(record)
-      ? record.map(fieldOf)
+      ? record.map(fieldText)
       : [];
     // Every claim raises the epoch, so an unchanged one means that nobody has had it since.
     if (epoch !== one.claimed.lease.epoch) standings.set(one, { kind: "lost" });
@@ -170,7 +170,7 @@ async function sendAll(
     ended.map(({ keys }) => command(keys.partition, "hget", keys.core, "flow_id")),
   );
   let unsent = ended.flatMap(({ keys: { id }, outcome }, position): Completion[] => {
-    const text = fieldOf(flowIds[position]);
+    const text = fieldText(flowIds[position]);
     if (text === "") return [];
     const flowId = parseFlowId(text);
     if (!flowId.ok) throw new InvalidRecordError(`the record of ${id}: ${flowId.error.message}`);

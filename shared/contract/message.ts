@@ -54,7 +54,7 @@ const TRACEPARENT =
 
 /** Reads a message. Unknown fields are ignored; a wrong one is an error that names it. */
 export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
-  const body = parseObject(record.body);
+  const body = parseJsonObject(record.body);
   if (body === undefined) return malformedMessage("the body is not a JSON object");
   const executionId = parseExecutionId(body.execution_id);
   if (!executionId.ok) return malformedMessage(`execution_id: ${executionId.error.message}`);
@@ -87,7 +87,7 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
  * Writes a completion as an entry of SendMessageBatch. The flow is the message group, which on a standard
  * queue keeps one flow with many messages from starving the others (fair queues).
  */
-export function entryOf(completion: Completion, id: string): SendMessageBatchRequestEntry {
+export function toBatchEntry(completion: Completion, id: string): SendMessageBatchRequestEntry {
   const { executionId, flowId, outcome, depth, root, traceparent } = completion;
   const attributes: Record<string, MessageAttributeValue> = {
     depth: { DataType: "Number", StringValue: String(depth) },
@@ -121,7 +121,7 @@ function parseOptionalFlowId(value: unknown): Parsed<FlowId | undefined> {
 }
 
 /** A JSON object's text; undefined for anything else. */
-export function parseObject(text: string): Record<string, unknown> | undefined {
+export function parseJsonObject(text: string): Record<string, unknown> | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);

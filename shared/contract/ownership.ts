@@ -38,7 +38,7 @@ export function issueClaimGrant(target: Target, worker: WorkerIdentity, ttlMs: n
   );
 }
 
-export interface ClaimTerms {
+export interface ClaimRequest {
   readonly leaseId: string;
   readonly attemptId: string;
   readonly leaseTtlMs: number;
@@ -46,7 +46,7 @@ export interface ClaimTerms {
 }
 
 /** `ff_claim_execution`: replies `OK, lease_id, epoch, expires_at, attempt_id, attempt_index, attempt_type`. */
-export function claimExecution(target: Target, worker: WorkerIdentity, terms: ClaimTerms): ValkeyCommand {
+export function claimExecution(target: Target, worker: WorkerIdentity, terms: ClaimRequest): ValkeyCommand {
   const { keys, index, lane } = target;
   const laneKeys = index.lane(lane);
   return fcall(

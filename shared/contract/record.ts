@@ -9,13 +9,13 @@ export function isTerminalOutcome(text: string): text is TerminalOutcome {
 }
 
 /** A record's field as Valkey gives it: null, a missing field and the empty string mean the same. */
-export function fieldOf(value: unknown): string {
+export function fieldText(value: unknown): string {
   return typeof value === "string" ? value : "";
 }
 
 const MILLISECONDS = /^\d{1,15}$/;
 
 /** A time as a record holds it, in milliseconds since the epoch; undefined where there is none. */
-export function timeOf(text: string): number | undefined {
+export function parseTime(text: string): number | undefined {
   return MILLISECONDS.test(text) ? Number(text) : undefined;
 }

@@ -2,7 +2,7 @@
 
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { Cascade } from "#shared/dispatch/work.ts";
-import { CascadeUnderWayError, OutOfTimeError, ValkeyError } from "#shared/errors.ts";
+import { CascadeInProgressError, OutOfTimeError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
 
@@ -119,7 +119,7 @@ async function claim(ports: CascadePorts, groups: readonly CascadeGroup[]): Prom
     if (result?.ok && result.value === "OK") continue;
     lost.add(group);
     const error = result?.ok
-      ? new CascadeUnderWayError(
+      ? new CascadeInProgressError(
           `the cascade of ${group[0].cause.child.id} is being published by another delivery`,
         )
       : new ValkeyError("claiming a cascade failed", { cause: result?.error });

@@ -11,7 +11,7 @@ import {
 } from "#shared/contract/ids.ts";
 import type { ExecKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import type { ChildState, ChildWork, EdgeWork } from "#shared/dispatch/work.ts";
 import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
 import { METRICS, type Telemetry, traceFields } from "#shared/runtime/telemetry.ts";
@@ -141,7 +141,7 @@ export async function readStates(valkey: Pipelines, children: readonly ExecKeys[
 
 function markOf(result: ValkeyResult | undefined, index: number): string | Error {
   if (result === undefined || !result.ok) return result?.error ?? new Error("no result");
-  return Array.isArray(result.value) ? fieldOf(result.value[index]) : "";
+  return Array.isArray(result.value) ? fieldText(result.value[index]) : "";
 }
 
 function readStateOf(
@@ -158,7 +158,7 @@ function readStateOf(
       error: new ValkeyError(`reading the cascade mark of child ${id} failed`, { cause: mark }),
     };
   }
-  const fields = Array.isArray(record.value) ? record.value.map(fieldOf) : [];
+  const fields = Array.isArray(record.value) ? record.value.map(fieldText) : [];
   const [laneText = "", attemptText = "", outcome = "", completedAt = ""] = fields;
   const state: ChildState = { outcome, completedAt, cascaded: mark };
   if (fields.every((field) => field === "")) {

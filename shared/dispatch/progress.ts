@@ -9,7 +9,7 @@
 
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
 import type { EdgeWork, FanOutPlan, Work } from "#shared/dispatch/work.ts";
 
@@ -31,7 +31,7 @@ export async function resume(
   );
   return plans.map((plan, position) => {
     const result = results[position];
-    const [completedAt, last = ""] = (result?.ok ? fieldOf(result.value) : "").split("|");
+    const [completedAt, last = ""] = (result?.ok ? fieldText(result.value) : "").split("|");
     const edges = plan.edges.toSorted(byId);
     const isOurs = last !== "" && completedAt === plan.completedAt;
     return { ...plan, edges: isOurs ? edges.filter(({ edge }) => edge > last) : edges };

@@ -4,7 +4,7 @@ import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "
 import type { Partition } from "#shared/contract/ids.ts";
 import type { FlowKeys } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import type { Work } from "#shared/dispatch/work.ts";
 import { InvalidRecordError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 
@@ -68,7 +68,7 @@ function stateOf(
 ): RecordState {
   if (!record.ok) return fault(new ValkeyError("reading the record failed", { cause: record.error }));
   const [phase = "", outcome = "", completedAt = ""] = Array.isArray(record.value)
-    ? record.value.map(fieldOf)
+    ? record.value.map(fieldText)
     : [];
   if (phase === "" && outcome === "") {
     return fault(new InvalidRecordError("the execution has no record: not written yet, or trimmed"));
@@ -84,7 +84,7 @@ function stateOf(
   for (const { flow, result } of edges) {
     if (!result.ok)
       return fault(new ValkeyError("reading the outgoing edges failed", { cause: result.error }));
-    if (Array.isArray(result.value)) sets.push({ flow, ids: result.value.map(fieldOf) });
+    if (Array.isArray(result.value)) sets.push({ flow, ids: result.value.map(fieldText) });
   }
   return { kind: "ended", outcome, completedAt, edges: sets };
 }

@@ -1,4 +1,4 @@
-import { type Completion, entryOf } from "#shared/contract/message.ts";
+import { type Completion, toBatchEntry } from "#shared/contract/message.ts";
 import { BatchSender, type SendResult } from "#shared/queue/batch-sender.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 
@@ -21,7 +21,7 @@ export class SqsCompletionPublisher implements CompletionPublisher {
 
   send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]> {
     return this.#sender.send(
-      completions.map((completion, index) => entryOf(completion, String(index))),
+      completions.map((completion, index) => toBatchEntry(completion, String(index))),
       deadlineMs,
     );
   }

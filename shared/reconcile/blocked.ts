@@ -1,7 +1,7 @@
 /** How the executions stand that the indexes call blocked. */
 
 import { command } from "#shared/contract/command.ts";
-import { fieldOf, timeOf } from "#shared/contract/record.ts";
+import { fieldText, parseTime } from "#shared/contract/record.ts";
 import type { Failures, Run } from "#shared/reconcile/run.ts";
 import type { Candidate } from "#shared/reconcile/scan.ts";
 
@@ -56,12 +56,12 @@ export async function readBlocked(
         lane,
         unresolved: Number(count.value),
         impossible: Number(impossible),
-        changedAtMs: timeOf(changedAt),
+        changedAtMs: parseTime(changedAt),
       },
     ];
   });
 }
 
 function fieldsOf(value: unknown): string[] {
-  return Array.isArray(value) ? value.map(fieldOf) : [];
+  return Array.isArray(value) ? value.map(fieldText) : [];
 }

@@ -8,7 +8,7 @@
 
 import { randomUUID } from "node:crypto";
 import type { ValkeyArgument } from "#shared/contract/command.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 
 /** Ours, not the contract's, and in no partition. */
@@ -55,7 +55,7 @@ export async function takeLease(valkey: Calls): Promise<Taken | undefined> {
   const token = randomUUID();
   const reply = await valkey.call("eval", TAKE, 2, LEASE_KEY, PLACE_KEY, token, LEASE_TTL_MS);
   if (reply === null) return undefined;
-  const [place, seconds, microseconds] = Array.isArray(reply) ? reply.map(fieldOf) : [];
+  const [place, seconds, microseconds] = Array.isArray(reply) ? reply.map(fieldText) : [];
   const serverNowMs = Number(seconds) * 1_000 + Math.floor(Number(microseconds) / 1_000);
   if (place === undefined || !Number.isSafeInteger(serverNowMs)) {
     throw new ProtocolError("taking the reconciler's lease was answered without a place and a time");

@@ -4,7 +4,7 @@ import { command, type Pipelines, type ValkeyResult } from "#shared/contract/com
 import { type LaneId, parseExecutionId, parseLaneId, partitionOf } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import type { Calls } from "#shared/reconcile/lease.ts";
 import { START, type Unit } from "#shared/reconcile/place.ts";
@@ -65,7 +65,7 @@ function pageOf(unit: Unit, result: ValkeyResult | undefined): Page {
     return { ok: false, unit, error: new ProtocolError("ZSCAN replied no page") };
   }
   // Members and scores by turns. A member may come twice.
-  const members = entries.map(fieldOf).filter((_, position) => position % 2 === 0);
+  const members = entries.map(fieldText).filter((_, position) => position % 2 === 0);
   return { ok: true, unit, members: [...new Set(members)], cursor };
 }
 

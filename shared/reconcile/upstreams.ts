@@ -9,7 +9,7 @@ import {
   parseExecutionId,
   parseFlowId,
 } from "#shared/contract/ids.ts";
-import { fieldOf, isTerminalOutcome, type TerminalOutcome, timeOf } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
 import type { Blocked } from "#shared/reconcile/blocked.ts";
 import type { Failures, Run } from "#shared/reconcile/run.ts";
 import { chunked } from "#shared/valkey/batches.ts";
@@ -144,7 +144,7 @@ const DEPENDENCY_FIELDS = ["upstream_execution_id", "flow_id", "state"];
 
 /** Whom the edge comes from, or why it cannot be told. */
 function upstreamOf(value: unknown): Pick<Upstream, "id" | "flowId"> | string {
-  const fields = Array.isArray(value) ? value.map(fieldOf) : [];
+  const fields = Array.isArray(value) ? value.map(fieldText) : [];
   const [upstreamText = "", flowText = "", state = ""] = fields;
   if (fields.every((field) => field === "")) return "its dependency record is gone";
   // The set says that it is not resolved, and its record that it is: no completion would change that.
@@ -159,7 +159,7 @@ function upstreamOf(value: unknown): Pick<Upstream, "id" | "flowId"> | string {
 const UPSTREAM_FIELDS = ["lifecycle_phase", "terminal_outcome", "completed_at", "last_transition_at"];
 
 function stateOf(run: Run, { id, waiting }: Found, value: unknown): UpstreamState {
-  const fields = Array.isArray(value) ? value.map(fieldOf) : [];
+  const fields = Array.isArray(value) ? value.map(fieldText) : [];
   const [phase = "", outcome = "", completedAt = "", transitionAt = ""] = fields;
   if (phase === "" && outcome === "") {
     // A submitter may create those that wait before those for which they wait.
@@ -178,7 +178,7 @@ function stateOf(run: Run, { id, waiting }: Found, value: unknown): UpstreamStat
     });
     return { kind: "unknown" };
   }
-  return { kind: "ended", outcome, endedAtMs: timeOf(completedAt) ?? timeOf(transitionAt) };
+  return { kind: "ended", outcome, endedAtMs: parseTime(completedAt) ?? parseTime(transitionAt) };
 }
 
 async function pipelined<T>(

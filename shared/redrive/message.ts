@@ -1,7 +1,7 @@
 /** A message of the dead-letter queue: what is read of it, and how it goes back. */
 
 import type { Message, MessageAttributeValue } from "@aws-sdk/client-sqs";
-import { parseObject } from "#shared/contract/message.ts";
+import { parseJsonObject } from "#shared/contract/message.ts";
 import {
   type Attributes,
   ERROR_ATTRIBUTES,
@@ -54,7 +54,7 @@ export function hasReason({ attributes }: DeadMessage): boolean {
 
 /** The flow that the body names; undefined where it names none, or is no completion event. */
 export function flowOf({ body }: DeadMessage): string | undefined {
-  const flow = parseObject(body)?.flow_id;
+  const flow = parseJsonObject(body)?.flow_id;
   return typeof flow === "string" ? flow : undefined;
 }
 

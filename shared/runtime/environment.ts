@@ -31,7 +31,7 @@ export function readUrl(
 }
 
 /** A name that is required; `what` says what to give. */
-export function readName(
+export function readRequired(
   env: Environment,
   name: string,
   form: RegExp,

@@ -15,7 +15,7 @@ export interface Powertools {
   readonly telemetry: GaugingTelemetry;
 }
 
-export function powertoolsFor(service: string): Powertools {
+export function createPowertools(service: string): Powertools {
   const logger = new Logger({ serviceName: `sluice-${service}` });
   const metrics = new Metrics({ namespace: NAMESPACE, serviceName: service });
   const telemetry: GaugingTelemetry = {

@@ -73,7 +73,7 @@ export type GaugeName = keyof typeof GAUGE_UNITS;
 export type MetricName = (typeof METRICS)[keyof typeof METRICS];
 
 /** The metrics of each function that emits any. */
-export const METRICS_OF = {
+export const METRICS_BY_FUNCTION = {
   dispatch: [
     METRICS.completionsDispatched,
     METRICS.messagesFailed,
@@ -132,7 +132,7 @@ export interface GaugingTelemetry extends Telemetry {
 }
 
 /** A completion, as far as a log line needs to know it. */
-interface Traced {
+interface TracedCompletion {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId | undefined;
   readonly root: ExecutionId;
@@ -141,7 +141,7 @@ interface Traced {
 }
 
 /** The fields by which one query shows one cascade: all of its lines have the same `root`. */
-export function traceFields({ executionId, flowId, root, depth, traceparent }: Traced): LogFields {
+export function traceFields({ executionId, flowId, root, depth, traceparent }: TracedCompletion): LogFields {
   return {
     execution_id: executionId,
     flow_id: flowId ?? "",

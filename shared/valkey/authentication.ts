@@ -2,19 +2,19 @@
 
 import type { RedisOptions } from "iovalkey";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
-import { authenticatingConnector, type CredentialSource } from "#shared/valkey/connector.ts";
+import { authenticatingConnector, type CredentialProvider } from "#shared/valkey/connector.ts";
 
 /**
  * What iovalkey needs to get in: for a client, or as `redisOptions` for the nodes of a cluster. A `Cluster` does not
  * hand a connector on to the connection that it subscribes with: subscribe with a client of one node.
  */
-export function accessTo({ url, auth = { kind: "url" }, ca }: ValkeyAddress): RedisOptions {
+export function connectionOptions({ url, auth = { kind: "url" }, ca }: ValkeyAddress): RedisOptions {
   const tls = url.protocol === "rediss:" ? { ...(ca === undefined ? {} : { ca }) } : undefined;
   return { Connector: authenticatingConnector(credentialSource(auth, url), tls) };
 }
 
 /** What only one kind needs is loaded when it is needed first. */
-function credentialSource(auth: ValkeyAuth, url: URL): CredentialSource {
+function credentialSource(auth: ValkeyAuth, url: URL): CredentialProvider {
   switch (auth.kind) {
     case "url": {
       const credentials = {

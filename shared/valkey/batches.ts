@@ -5,13 +5,13 @@ import { decodeReply, type Reply } from "#shared/contract/reply.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 
 /** Commands in one pipeline: enough to make the round trip cheap, few enough for the server's buffers. */
-export const CHUNK = 1_000;
+export const MAX_PIPELINE_LENGTH = 1_000;
 
 /** Groups items in order, each group up to `limit` in weight; a heavier item makes a group of its own. */
 export function* chunked<T>(
   items: readonly T[],
   weigh: (item: T) => number = () => 1,
-  limit: number = CHUNK,
+  limit: number = MAX_PIPELINE_LENGTH,
 ): Generator<T[]> {
   let chunk: T[] = [];
   let weight = 0;
@@ -32,7 +32,7 @@ export function* chunked<T>(
  * Hands over the chunks in order, each while the one before it is still under way, and no more than that.
  * When one fails no further is sent, and the other one is waited for.
  */
-export async function inTurn<T>(chunks: Iterable<T>, send: (chunk: T) => Promise<void>): Promise<void> {
+export async function sendChunks<T>(chunks: Iterable<T>, send: (chunk: T) => Promise<void>): Promise<void> {
   // Settled results, so that a chunk that fails while the one before it is awaited is no unhandled rejection.
   let last: Promise<PromiseSettledResult<void>[]> = Promise.resolve([]);
   for (const chunk of chunks) {

@@ -4,7 +4,7 @@ import type { Partition } from "#shared/contract/ids.ts";
 import { slotOf } from "#shared/contract/partitions.ts";
 import { messageOf, ValkeyError } from "#shared/errors.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
-import { accessTo } from "#shared/valkey/authentication.ts";
+import { connectionOptions } from "#shared/valkey/authentication.ts";
 import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
 
 export interface ValkeyOptions {
@@ -77,7 +77,7 @@ export class Valkey implements Pipelines {
     const { url } = address;
     this.#timeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
     this.#host = url.host;
-    const connection: RedisOptions = { ...CONNECTION, ...accessTo(address) };
+    const connection: RedisOptions = { ...CONNECTION, ...connectionOptions(address) };
     const node = { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
     this.#client = address.cluster
       ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })

@@ -11,7 +11,7 @@ import {
   isSet,
   readChoice,
   readInteger,
-  readName,
+  readRequired,
   readUrl,
 } from "#shared/runtime/environment.ts";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
@@ -56,7 +56,13 @@ function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {
     errors.push(`VALKEY_URL has a user or password, and VALKEY_AUTH=${kind} brings its own: leave them out`);
   }
   if (kind === "secret") {
-    const secretId = readName(env, "VALKEY_SECRET", /./, "the ARN or name of the password's secret", errors);
+    const secretId = readRequired(
+      env,
+      "VALKEY_SECRET",
+      /./,
+      "the ARN or name of the password's secret",
+      errors,
+    );
     return { kind, secretId, user: env.VALKEY_USER ?? "" };
   }
   if (url.protocol === "redis:") {
@@ -64,15 +70,15 @@ function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {
   }
   return {
     kind,
-    user: readName(env, "VALKEY_USER", ELASTICACHE_ID, "the id of the ElastiCache user", errors),
-    replicationGroup: readName(
+    user: readRequired(env, "VALKEY_USER", ELASTICACHE_ID, "the id of the ElastiCache user", errors),
+    replicationGroup: readRequired(
       env,
       "VALKEY_REPLICATION_GROUP",
       ELASTICACHE_ID,
       "the id of the replication group",
       errors,
     ),
-    region: readName(env, "AWS_REGION", REGION, "the region of the replication group", errors),
+    region: readRequired(env, "AWS_REGION", REGION, "the region of the replication group", errors),
   };
 }
 

@@ -22,7 +22,7 @@ export interface Credentials {
  * Credentials for one connection; undefined: the server wants none. `refused` are those that it has just refused:
  * others are tried, the same ones say that there are no others.
  */
-export type CredentialSource = (refused?: Credentials) => Promise<Credentials | undefined>;
+export type CredentialProvider = (refused?: Credentials) => Promise<Credentials | undefined>;
 
 /** `ca`: what to trust in the place of what Node trusts, as PEM text. */
 export interface Tls {
@@ -36,7 +36,7 @@ const DISCONNECT_TIMEOUT_MS = 2_000;
 
 /** A connector for iovalkey's option `Connector`. Without `tls`, credentials travel as they are. */
 export function authenticatingConnector(
-  source: CredentialSource,
+  source: CredentialProvider,
   tls: Tls | undefined,
 ): new (
   options: unknown,

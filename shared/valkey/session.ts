@@ -29,7 +29,7 @@ const AFTERLIFE_MS = 15 * 60_000;
  * for each client; where it fails, so does the invocation, and the next one begins anew. A client that has served for
  * `lifeMs` is replaced, and closed a while later.
  */
-export class SessionKeeper<StartupInfo> {
+export class SessionProvider<StartupInfo> {
   readonly #connect: (knownNodes: readonly string[]) => Valkey;
   readonly #start: (valkey: Valkey) => Promise<StartupInfo>;
   readonly #lifeMs: number;

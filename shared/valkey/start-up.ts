@@ -7,7 +7,7 @@ import type { GaugingTelemetry, Telemetry } from "#shared/runtime/telemetry.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import type { ValkeyConfig } from "#shared/valkey/config.ts";
 import { recordEdition } from "#shared/valkey/library.ts";
-import { SessionKeeper } from "#shared/valkey/session.ts";
+import { SessionProvider } from "#shared/valkey/session.ts";
 
 /**
  * Throws a ConfigurationError where the recorded partition count is another one: flows would be looked for
@@ -35,7 +35,7 @@ export async function checkPartitions(
  * where no primary has a library. A primary that lacks somebody else's library, or does not answer, is told of:
  * messages for its slots come again, and the others are dispatched.
  */
-export async function findEdition(
+export async function detectEdition(
   valkey: Valkey,
   { edition }: { readonly edition: Edition | "auto" },
   ensureLibrary: () => Promise<void>,
@@ -107,13 +107,13 @@ async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
  * Sessions with the configured Valkey. Each new client is checked against the recorded partition count before
  * `start` looks at the server; that none is recorded is told once.
  */
-export function sessionsFor<StartupInfo>(
+export function createSessions<StartupInfo>(
   config: ValkeyConfig,
   telemetry: GaugingTelemetry,
   start: (valkey: Valkey) => Promise<StartupInfo>,
-): SessionKeeper<StartupInfo> {
+): SessionProvider<StartupInfo> {
   let isAbsenceTold = false;
-  return new SessionKeeper(
+  return new SessionProvider(
     (knownNodes) =>
       new Valkey(config.valkey, {
         knownNodes,

@@ -9,7 +9,7 @@ import { Valkey } from "#shared/valkey/client.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 import { iamToken } from "#shared/valkey/iam-token.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { SessionKeeper } from "#shared/valkey/session.ts";
+import { SessionProvider } from "#shared/valkey/session.ts";
 import { builtFunction, dispatchOne } from "#test/auth/built.ts";
 import { FakeElastiCache, type IamRules } from "#test/auth/fake-elasticache.ts";
 import { AUTHORITY, accessOf, KINDS, SecuredValkey } from "#test/auth/secured.ts";
@@ -112,7 +112,7 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
     const connectionLifeMs = 1_200;
     await using elastiCache = await FakeElastiCache.before(server, rules({ connectionLifeMs }));
     const clients: Valkey[] = [];
-    const keeper = new SessionKeeper(
+    const keeper = new SessionProvider(
       () => {
         const valkey = clientOf(elastiCache);
         clients.push(valkey);

@@ -165,7 +165,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     const deliveries = await Promise.all(Array.from({ length: 10 }, () => dispatchOne(ports, event)));
     // Who finds another delivery at it does not take its word for done.
     for (const fault of deliveries.flat())
-      expect(fault).toMatchObject({ name: "CascadeUnderWayError", retryable: true });
+      expect(fault).toMatchObject({ name: "CascadeInProgressError", retryable: true });
     const published = await publishedIds();
     expect(new Set(published)).toEqual(new Set(idsOf(children)));
     expect(published.length).toBeLessThanOrEqual(2 * children.length);
@@ -185,7 +185,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
     // The second one died with the claim.
     expect(await dispatchOne(portsOf(valkey, queue), event)).toMatchObject([
-      { name: "CascadeUnderWayError" },
+      { name: "CascadeInProgressError" },
     ]);
     expect(Number(await fixture.read("pttl", child.cascadeClaim))).toBeGreaterThan(0);
     await fixture.read("pexpire", child.cascadeClaim, 0);

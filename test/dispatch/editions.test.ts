@@ -7,7 +7,7 @@ import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { findEdition } from "#shared/valkey/start-up.ts";
+import { detectEdition } from "#shared/valkey/start-up.ts";
 import { finalStates, type ModelGraph } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";
 import {
@@ -175,7 +175,7 @@ describe.each([false, true])("finding the edition, on a cluster: %s", (cluster) 
       const load = async () => {
         throw new Error("it is loaded already");
       };
-      expect(await findEdition(valkey, { edition: "auto" }, load, new RecordedTelemetry())).toBe(edition);
+      expect(await detectEdition(valkey, { edition: "auto" }, load, new RecordedTelemetry())).toBe(edition);
       await using queue = await QueueProbe.start();
       const fixture = new FlowFixture(valkey, undefined, undefined, edition);
       const { parent, children } = await family(fixture, 3);

@@ -16,7 +16,7 @@ export function reconciler(rig: Rig): FunctionProcess {
 /** Waits until every end in a world is older than the grace, by the server's clock, and lets it be swept once. */
 export async function sweepOnce(rig: Rig, world: World, fn: FunctionProcess): Promise<void> {
   const youngest = Math.max(...(await Promise.all(world.tasks.map(({ core }) => endOf(world, core)))));
-  await until("the grace's end", async () => (await timeOf(rig)) > youngest + GRACE_SECONDS * 1_000);
+  await until("the grace's end", async () => (await parseTime(rig)) > youngest + GRACE_SECONDS * 1_000);
   try {
     rig.note(`the reconciler: ${JSON.stringify(await fn.invoke({}))}`);
   } catch (error) {
@@ -28,7 +28,7 @@ async function endOf(world: World, core: string): Promise<number> {
   return Number(await world.read("hget", core, "completed_at"));
 }
 
-async function timeOf(rig: Rig): Promise<number> {
+async function parseTime(rig: Rig): Promise<number> {
   const time = await rig.valkey.call("time");
   const [seconds, microseconds] = Array.isArray(time) ? time.map(Number) : [];
   return (seconds ?? Number.NaN) * 1_000 + Math.floor((microseconds ?? 0) / 1_000);

@@ -14,7 +14,7 @@ import {
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { cancelExecution } from "#shared/contract/ownership.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
@@ -162,7 +162,7 @@ export class World {
       const [state = "", attempts, epoch] = textsOf(values.next().value);
       const [unsatisfied, impossible] = textsOf(values.next().value);
       const unresolved = Number(values.next().value);
-      const indexes = lanes.flatMap(([name]) => (fieldOf(values.next().value) === "" ? [] : [name]));
+      const indexes = lanes.flatMap(([name]) => (fieldText(values.next().value) === "" ? [] : [name]));
       return {
         state,
         indexes,
@@ -213,5 +213,5 @@ export class World {
 }
 
 function textsOf(value: unknown): string[] {
-  return Array.isArray(value) ? value.map(fieldOf) : [];
+  return Array.isArray(value) ? value.map(fieldText) : [];
 }

@@ -3,19 +3,19 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
-import { DIMENSION, METRICS, METRICS_OF, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
+import { DIMENSION, METRICS, METRICS_BY_FUNCTION, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
 import { family } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
 import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
 
-type Service = keyof typeof METRICS_OF;
+type Service = keyof typeof METRICS_BY_FUNCTION;
 
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
 /** The values of a line of metrics, which must be as CloudWatch reads them and as `telemetry.ts` has them. */
 function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
-  const known: readonly string[] = METRICS_OF[service];
+  const known: readonly string[] = METRICS_BY_FUNCTION[service];
   const named = Object.values(METRICS).filter((name) => name in line);
   expect(line).toMatchObject({
     _aws: {
@@ -120,7 +120,7 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
     await fn.invoke({});
     const [first, ...more] = logs.metrics.map((line) => readMetrics("reconcile", line));
     expect(more).toEqual([]);
-    expect(Object.keys(first ?? {}).sort()).toEqual([...METRICS_OF.reconcile].sort());
+    expect(Object.keys(first ?? {}).sort()).toEqual([...METRICS_BY_FUNCTION.reconcile].sort());
     expect(first).toMatchObject({ ExecutionsScanned: 1, CompletionsRepaired: 1, IndexesUnread: 0 });
     expect(first?.ValkeyLatency).toBeGreaterThan(0);
     await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
@@ -135,9 +135,9 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
   });
 });
 
-describe("METRICS_OF", () => {
+describe("METRICS_BY_FUNCTION", () => {
   it("names every metric, and each function's once", () => {
-    expect(new Set(Object.values(METRICS_OF).flat())).toEqual(new Set(Object.values(METRICS)));
-    for (const names of Object.values(METRICS_OF)) expect(new Set(names).size).toBe(names.length);
+    expect(new Set(Object.values(METRICS_BY_FUNCTION).flat())).toEqual(new Set(Object.values(METRICS)));
+    for (const names of Object.values(METRICS_BY_FUNCTION)) expect(new Set(names).size).toBe(names.length);
   });
 });

@@ -65,7 +65,7 @@ describe("an example of an event for each function", () => {
     const event = await readFile(`${EVENTS}/provision.json`, "utf8");
     const { code, stdout, stderr } = await start(["provision", "-", "--timeout", "4"], event).ended;
     expect(stderr).toContain("the request is fulfilled");
-    expect(stderr).toMatch(/sluice: the function threw: AnswerError/);
+    expect(stderr).toMatch(/sluice: the function threw: CustomResourceError/);
     expect(stdout).toBe("");
     expect(code).toBe(1);
   });

@@ -6,7 +6,7 @@ import type { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, keysOf } from "#test/support/valkey.ts";
 
 const NODES = 20_000;
-const CHUNK = 2_000;
+const MAX_PIPELINE_LENGTH = 2_000;
 /** Far below the five seconds after which a server answers BUSY. */
 const ONE_CALL_MS = 1_500;
 
@@ -34,8 +34,8 @@ async function stageAll(
   firstRevision = 0,
 ): Promise<number> {
   const from = performance.now();
-  for (let start = 0; start < links.length; start += CHUNK) {
-    const chunk = links.slice(start, start + CHUNK);
+  for (let start = 0; start < links.length; start += MAX_PIPELINE_LENGTH) {
+    const chunk = links.slice(start, start + MAX_PIPELINE_LENGTH);
     const results = await fixture.valkey.pipelined(
       chunk.map((link, index) => {
         const revision = firstRevision + start + index;
@@ -82,8 +82,8 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
   // Tens of thousands of keys would slow down whoever scans the shared server later.
   afterEach(async () => {
     const keys = await keysOf(fixture.valkey, fixture.flow.partition);
-    for (let start = 0; start < keys.length; start += CHUNK) {
-      await fixture.read("unlink", ...keys.slice(start, start + CHUNK));
+    for (let start = 0; start < keys.length; start += MAX_PIPELINE_LENGTH) {
+      await fixture.read("unlink", ...keys.slice(start, start + MAX_PIPELINE_LENGTH));
     }
   });
 

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
 import { expect, vi } from "vitest";
-import { parseObject } from "#shared/contract/message.ts";
+import { parseJsonObject } from "#shared/contract/message.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { QueueProbe } from "#test/support/dispatch.ts";
 
@@ -34,7 +34,7 @@ export class RelayProcess implements AsyncDisposable {
   }
 
   #hear(text: string): void {
-    const line = parseObject(text);
+    const line = parseJsonObject(text);
     if (line === undefined) this.errors += `${text}\n`;
     else this.lines.push(line);
   }

@@ -6,7 +6,7 @@ import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "
 import { type ExecutionId, type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldOf } from "#shared/contract/record.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 
@@ -97,5 +97,5 @@ export async function recordOf(
   const [result] = await valkey.pipelined([command(partition, "hmget", core, ...fields)]);
   if (!result?.ok) throw result?.error ?? new Error("no result");
   const values: readonly unknown[] = Array.isArray(result.value) ? result.value : [];
-  return Object.fromEntries(fields.map((field, position) => [field, fieldOf(values[position])]));
+  return Object.fromEntries(fields.map((field, position) => [field, fieldText(values[position])]));
 }

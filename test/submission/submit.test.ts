@@ -5,7 +5,7 @@ import type { Workflow } from "#sdk/submission/workflow.ts";
 import { workBatch } from "#sdk/worker/worker.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
-import { fieldOf, isTerminalOutcome } from "#shared/contract/record.ts";
+import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
@@ -75,7 +75,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
 
     async function read(name: string, ...args: string[]): Promise<string[]> {
       const value = await run(valkey, submission.partition, name, ...args);
-      return Array.isArray(value) ? value.map(fieldOf) : [];
+      return Array.isArray(value) ? value.map(fieldText) : [];
     }
   }
 
@@ -92,7 +92,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       for (const { executionId, outcome } of taken) {
         if (!isTerminalOutcome(outcome)) throw new TypeError(`no outcome of a record: ${outcome}`);
         const out = await run(valkey, submission.partition, "smembers", flow.outgoing(executionId));
-        const staged = new Set(Array.isArray(out) ? out.map(fieldOf) : []);
+        const staged = new Set(Array.isArray(out) ? out.map(fieldText) : []);
         const edges = tasks
           .flatMap(({ outgoing }) => outgoing)
           .filter(({ edge }) => edge.upstream === executionId);
@@ -271,7 +271,9 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
         place,
         async ({ payload }) => {
           const { core, partition } = ROUTER.flowKeys(flowId);
-          ran.push(`${payload}, ${fieldOf(await run(valkey, partition, "hget", core, "edge_count"))} edges`);
+          ran.push(
+            `${payload}, ${fieldText(await run(valkey, partition, "hget", core, "edge_count"))} edges`,
+          );
           return { outcome: "success", result: "" };
         },
         { limit: 10 },

@@ -1,6 +1,6 @@
 /** What a function writes: lines of JSON, of which some are metrics in CloudWatch's embedded format. */
 
-import { parseObject } from "#shared/contract/message.ts";
+import { parseJsonObject } from "#shared/contract/message.ts";
 
 export type LogLine = Readonly<Record<string, unknown>>;
 
@@ -27,7 +27,7 @@ export class FunctionLogs {
 
   #objects(): LogLine[] {
     return this.#text.split("\n").flatMap((text) => {
-      const line = parseObject(text);
+      const line = parseJsonObject(text);
       return line === undefined ? [] : [line];
     });
   }

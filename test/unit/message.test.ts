@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { parseExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
-import { entryOf, parseCompletionEvent, type QueueRecord } from "#shared/contract/message.ts";
+import { parseCompletionEvent, type QueueRecord, toBatchEntry } from "#shared/contract/message.ts";
 
 const FLOW = "550e8400-e29b-41d4-a716-446655440000";
 const EXECUTION = `{fp:24}:${FLOW}`;
@@ -26,8 +26,8 @@ describe("parseCompletionEvent", () => {
     });
   });
 
-  it("reads back what entryOf writes", () => {
-    const entry = entryOf(
+  it("reads back what toBatchEntry writes", () => {
+    const entry = toBatchEntry(
       {
         executionId: unwrap(parseExecutionId(EXECUTION)),
         flowId: unwrap(parseFlowId(FLOW)),

@@ -4,7 +4,7 @@ import { command } from "#shared/contract/command.ts";
 import type { Partition } from "#shared/contract/ids.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { SessionKeeper } from "#shared/valkey/session.ts";
+import { SessionProvider } from "#shared/valkey/session.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -128,12 +128,12 @@ describe("a client whose library was replaced", () => {
   });
 });
 
-describe("SessionKeeper", () => {
+describe("SessionProvider", () => {
   it("keeps a sound client and replaces a broken one, starting each once", async () => {
     await using server = await startValkey();
     await using proxy = await TcpProxy.before(server.url);
     let starts = 0;
-    const keeper = new SessionKeeper(
+    const keeper = new SessionProvider(
       () => clientOf(proxy.url, 2_000),
       async (valkey) => {
         await valkey.call("ping");
@@ -165,7 +165,7 @@ describe("SessionKeeper", () => {
   it("starts a client once for two invocations at the same time", async () => {
     await using server = await startValkey();
     let starts = 0;
-    const keeper = new SessionKeeper(
+    const keeper = new SessionProvider(
       () => clientOf(server.url, 5_000),
       async (valkey) => {
         starts += 1;

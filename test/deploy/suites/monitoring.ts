@@ -1,7 +1,7 @@
 /** Alarms and dashboard: every metric is one that somebody emits, by the names that it is emitted with. */
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { DIMENSION, METRICS_OF, NAMESPACE } from "#shared/runtime/telemetry.ts";
+import { DIMENSION, METRICS_BY_FUNCTION, NAMESPACE } from "#shared/runtime/telemetry.ts";
 import { NAMES, type Packaged } from "#test/deploy/names.ts";
 import { at, entriesOf, listOf, type Template } from "#test/deploy/template.ts";
 
@@ -76,7 +76,7 @@ function expectEmitted(template: Template, { namespace, name, dimensions }: Metr
   expect(others).toEqual([]);
   if (namespace === NAMESPACE) {
     expect(dimension).toBe(DIMENSION);
-    const emitted = new Map<string, readonly string[]>(Object.entries(METRICS_OF));
+    const emitted = new Map<string, readonly string[]>(Object.entries(METRICS_BY_FUNCTION));
     expect(emitted.get(String(value)), `${name} of ${value}`).toContain(name);
     return;
   }
