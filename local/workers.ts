@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { promoteDue } from "#sdk/worker/promote.ts";
-import { type Run, workBatch } from "#sdk/worker/worker.ts";
+import { type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
 import type { LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
@@ -15,7 +15,7 @@ export interface WorkersOptions {
   readonly lanes: readonly LaneId[];
   /** How many workers there are; each looks into every lane. */
   readonly count: number;
-  readonly run: Run;
+  readonly run: ExecutionHandler;
   readonly onError: (fault: string) => void;
 }
 

@@ -30,6 +30,6 @@ export class ErrorList {
 }
 
 /** A user's text, quoted and cut to a readable length. */
-export function shown(text: string): string {
+export function quoted(text: string): string {
   return JSON.stringify(text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}…` : text);
 }

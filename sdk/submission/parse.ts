@@ -1,6 +1,6 @@
 import { ErrorList } from "#sdk/submission/error-list.ts";
-import { parseJson } from "#sdk/submission/json-text.ts";
-import { readNative } from "#sdk/submission/native.ts";
+import { readNativeFormat } from "#sdk/submission/native-format.ts";
+import { parseJson } from "#sdk/submission/parse-json.ts";
 import { readWfFormat } from "#sdk/submission/wfformat.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 
@@ -10,7 +10,7 @@ export type ParsedWorkflow =
   | { readonly ok: false; readonly errors: string[] };
 
 /**
- * Reads a workflow specification, our own JSON (see `readNative`) or WfFormat 1.5 (see `readWfFormat`),
+ * Reads a workflow specification, our own JSON (see `readNativeFormat`) or WfFormat 1.5 (see `readWfFormat`),
  * told apart by their top-level properties. `source` names the text in the errors, e.g. a file name.
  */
 export function parseWorkflow(text: string, source: string): ParsedWorkflow {
@@ -28,7 +28,7 @@ function read(text: string, errors: ErrorList): Workflow | undefined {
   const { value } = json;
   if (typeof value === "object" && value !== null && !Array.isArray(value)) {
     if ("workflow" in value || "schemaVersion" in value) return readWfFormat(value, errors);
-    if ("tasks" in value) return readNative(value, errors);
+    if ("tasks" in value) return readNativeFormat(value, errors);
   }
   errors.add(
     "",

@@ -1,6 +1,6 @@
 import { v5 as uuidV5 } from "uuid";
-import { edgeKey } from "#sdk/submission/assemble.ts";
 import { topologicalOrder } from "#sdk/submission/graph.ts";
+import { edgeKey } from "#sdk/submission/validate-graph.ts";
 import type { Task, Workflow } from "#sdk/submission/workflow.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { type FlowId, mintExecutionId, parseEdgeId, unwrap } from "#shared/contract/ids.ts";

@@ -9,10 +9,10 @@
  * - a root that ends before its edges are staged has its completion sent once more, at the end.
  */
 
-import { catchUp } from "#sdk/submission/catch-up.ts";
 import { addMembers, stageEdges } from "#sdk/submission/edges.ts";
 import { createExecutions } from "#sdk/submission/executions.ts";
-import { inspect, type Standing } from "#sdk/submission/inspect.ts";
+import { type ExistingFlow, readExistingFlow } from "#sdk/submission/existing-flow.ts";
+import { sendMissedCompletions } from "#sdk/submission/missed-completions.ts";
 import { type Plan, type PlannedTask, planSubmission } from "#sdk/submission/plan.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
@@ -77,17 +77,17 @@ export async function submitFlow(
   const plan = planSubmission(router, workflow, flowId, namespace, edition);
   const tally = new Tally(plan, options.onProgress);
   try {
-    const standing = await prepareFlow(valkey, plan);
+    const existing = await prepareFlow(valkey, plan);
     const isRoot = ({ incoming }: PlannedTask): boolean => incoming.length === 0;
     await place(
       valkey,
       plan,
-      standing,
+      existing,
       plan.tasks.filter((planned) => !isRoot(planned)),
       tally,
     );
-    await place(valkey, plan, standing, plan.tasks.filter(isRoot), tally);
-    return submissionOf(plan, workflow, await catchUp(valkey, completions, plan));
+    await place(valkey, plan, existing, plan.tasks.filter(isRoot), tally);
+    return submissionOf(plan, workflow, await sendMissedCompletions(valkey, completions, plan));
   } catch (error) {
     if (error instanceof SubmissionError && !error.retryable) throw error;
     throw new SubmissionError(`submitting flow ${flowId} failed: ${messageOf(error)}; ${tally.text()}`, {
@@ -98,33 +98,33 @@ export async function submitFlow(
 }
 
 /** Makes sure that the flow exists, and reads what is already in it. */
-async function prepareFlow(valkey: Pipelines, plan: Plan): Promise<Standing> {
-  const standing = await inspect(valkey, plan);
-  if (standing.flowExists) return standing;
+async function prepareFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
+  const existing = await readExistingFlow(valkey, plan);
+  if (existing.flowExists) return existing;
   const { flow, index, namespace } = plan;
   const [result] = await valkey.pipelined([createFlow(flow, index, FLOW_KIND, namespace, Date.now())]);
   const { status } = doneOrThrow("ff_create_flow", valueOrThrow(result));
   // Another submitter was quicker: what it has written since is there to be found.
-  return status === "OK" ? standing : inspect(valkey, plan);
+  return status === "OK" ? existing : readExistingFlow(valkey, plan);
 }
 
 /** Puts executions and their outgoing edges in place; the edges' other ends are there already or among them. */
 async function place(
   valkey: Pipelines,
   plan: Plan,
-  standing: Standing,
+  existing: ExistingFlow,
   tasks: readonly PlannedTask[],
   tally: Tally,
 ): Promise<void> {
-  const absent = tasks.filter(({ keys }) => !standing.executions.has(keys.id));
+  const absent = tasks.filter(({ keys }) => !existing.executions.has(keys.id));
   tally.add("executions", tasks.length - absent.length);
   await createExecutions(valkey, plan, absent, (count) => tally.add("executions", count));
-  const strangers = tasks.filter(({ keys }) => !standing.members.has(keys.id));
+  const strangers = tasks.filter(({ keys }) => !existing.members.has(keys.id));
   tally.add("members", tasks.length - strangers.length);
   await addMembers(valkey, plan, strangers, (count) => tally.add("members", count));
   const edges = tasks.flatMap(({ outgoing }) => outgoing.map(({ edge }) => edge));
   await stageEdges(valkey, plan, edges, {
-    someMayExist: standing.flowExists,
+    someMayExist: existing.flowExists,
     onStaged: (count) => tally.add("edges", count),
   });
 }

@@ -1,7 +1,7 @@
 import * as z from "zod/mini";
-import { assemble, type DraftEdge, edgeKey } from "#sdk/submission/assemble.ts";
-import { type ErrorList, shown } from "#sdk/submission/error-list.ts";
-import { checkShape, wellFormed } from "#sdk/submission/shape.ts";
+import { type ErrorList, quoted } from "#sdk/submission/error-list.ts";
+import { buildWorkflow, edgeKey, type UncheckedEdge } from "#sdk/submission/validate-graph.ts";
+import { validateSchema, wellFormed } from "#sdk/submission/validate-schema.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 
@@ -42,7 +42,7 @@ const file = z.looseObject({
  * that is absent says nothing; lists that are there must agree.
  */
 export function readWfFormat(value: unknown, errors: ErrorList): Workflow | undefined {
-  const parsed = checkShape(file, value, errors);
+  const parsed = validateSchema(file, value, errors);
   if (parsed === undefined) return undefined;
   const { specification, execution } = parsed.workflow;
   const runtimes = new Map(execution?.tasks?.map((task) => [task.id, task.runtimeInSeconds]));
@@ -57,11 +57,11 @@ export function readWfFormat(value: unknown, errors: ErrorList): Workflow | unde
     place: `${SPECIFICATION}[${number}]`,
   }));
   const edges = edgesOf(specification.tasks, errors);
-  return assemble({ name: parsed.name, tasks, edges }, errors);
+  return buildWorkflow({ name: parsed.name, tasks, edges }, errors);
 }
 
 /** Every edge once, in the order of the children; what only a `children` list says comes behind. */
-function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): DraftEdge[] {
+function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): UncheckedEdge[] {
   const byParents = listed(tasks, "parents");
   const byChildren = listed(tasks, "children");
   const parentsSaid = new Set(byParents.map(({ edge }) => edgeKey(edge.from, edge.to)));
@@ -72,7 +72,7 @@ function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): DraftEdge[
       continue;
     errors.add(
       place,
-      `${shown(edge.from)} does not name ${shown(edge.to)} among its children; make both agree`,
+      `${quoted(edge.from)} does not name ${quoted(edge.to)} among its children; make both agree`,
     );
   }
   const onlyByChildren = byChildren.filter(({ edge, place }) => {
@@ -80,7 +80,7 @@ function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): DraftEdge[
     if (byId.get(edge.to)?.parents === undefined) return true;
     errors.add(
       place,
-      `${shown(edge.to)} does not name ${shown(edge.from)} among its parents; make both agree`,
+      `${quoted(edge.to)} does not name ${quoted(edge.from)} among its parents; make both agree`,
     );
     return false;
   });
@@ -88,7 +88,7 @@ function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): DraftEdge[
   return [...byParents, ...onlyByChildren, ...repeated];
 }
 
-function listed(tasks: readonly SpecifiedTask[], list: "parents" | "children"): DraftEdge[] {
+function listed(tasks: readonly SpecifiedTask[], list: "parents" | "children"): UncheckedEdge[] {
   return tasks.flatMap((task, number) =>
     (task[list] ?? []).map((other, position) => ({
       edge:
@@ -102,7 +102,10 @@ function listed(tasks: readonly SpecifiedTask[], list: "parents" | "children"): 
 }
 
 /** Entries that one `children` list has twice, although the edge is otherwise told by the `parents` list. */
-function repeatedChildren(byChildren: readonly DraftEdge[], parentsSaid: ReadonlySet<string>): DraftEdge[] {
+function repeatedChildren(
+  byChildren: readonly UncheckedEdge[],
+  parentsSaid: ReadonlySet<string>,
+): UncheckedEdge[] {
   const seen = new Set<string>();
   return byChildren.filter(({ edge }) => {
     const key = edgeKey(edge.from, edge.to);

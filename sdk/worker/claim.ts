@@ -24,7 +24,7 @@ export interface ClaimDependencies {
 }
 
 /** Where a worker looks for work. */
-export interface WorkPlace {
+export interface WorkSource {
   readonly partition: Partition;
   readonly lane: LaneId;
 }
@@ -37,7 +37,7 @@ export interface ClaimOptions {
 }
 
 /** An execution that this worker owns until its lease ends. */
-export interface Claimed {
+export interface ClaimedExecution {
   readonly target: Target;
   readonly lease: Lease;
   readonly payload: string;
@@ -68,9 +68,9 @@ const LOST: ReadonlySet<string> = new Set([
  */
 export async function claimBatch(
   { valkey, router, identity: worker }: ClaimDependencies,
-  place: WorkPlace,
+  place: WorkSource,
   options: ClaimOptions,
-): Promise<Claimed[]> {
+): Promise<ClaimedExecution[]> {
   const index = router.indexKeys(place.partition);
   const { eligible } = index.lane(place.lane);
   for (let offset = 0; ; offset += options.limit) {
@@ -175,7 +175,7 @@ async function recovered(
   });
 }
 
-async function withInput(valkey: Pipelines, owned: readonly Owned[]): Promise<Claimed[]> {
+async function withInput(valkey: Pipelines, owned: readonly Owned[]): Promise<ClaimedExecution[]> {
   const values = await readPersistently(
     valkey,
     owned.flatMap(({ target: { keys } }) => [

@@ -1,4 +1,4 @@
-import type { Claimed } from "#sdk/worker/claim.ts";
+import type { ClaimedExecution } from "#sdk/worker/claim.ts";
 import { readPersistently } from "#sdk/worker/read.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { parseFlowId } from "#shared/contract/ids.ts";
@@ -14,13 +14,13 @@ export type RunOutcome =
   | { readonly outcome: "success"; readonly result: string | Buffer }
   | { readonly outcome: "failed"; readonly reason: string };
 
-export interface Finished {
-  readonly claimed: Claimed;
+export interface FinishedRun {
+  readonly claimed: ClaimedExecution;
   readonly run: RunOutcome;
 }
 
 /** What became of a finished run; `lost`: the lease had gone to somebody else, and nothing was written. */
-export type Conclusion = "completed" | "failed" | "retry_scheduled" | "lost";
+export type FinishStatus = "completed" | "failed" | "retry_scheduled" | "lost";
 
 export interface FinishDependencies {
   readonly valkey: Pipelines;
@@ -53,9 +53,9 @@ const LOST: ReadonlySet<string> = new Set([
  */
 export async function finishBatch(
   deps: FinishDependencies,
-  finished: readonly Finished[],
-): Promise<Conclusion[]> {
-  const standings = new Map<Finished, Standing>();
+  finished: readonly FinishedRun[],
+): Promise<FinishStatus[]> {
+  const standings = new Map<FinishedRun, Standing>();
   let failure: unknown;
   for (let attempt = 0; attempt < TRIES && standings.size < finished.length; attempt += 1) {
     try {
@@ -79,8 +79,8 @@ export async function finishBatch(
 /** Calls the function of every run. What failed or made no sense stays open, and one of its errors is thrown. */
 async function callAll(
   { valkey, identity }: FinishDependencies,
-  open: readonly Finished[],
-  standings: Map<Finished, Standing>,
+  open: readonly FinishedRun[],
+  standings: Map<FinishedRun, Standing>,
 ): Promise<void> {
   const results = await valkey.pipelined(open.map((one) => callOf(identity, one)));
   const errors: unknown[] = [];
@@ -94,7 +94,7 @@ async function callAll(
   if (errors.length > 0) throw errors[0];
 }
 
-function callOf(identity: WorkerIdentity, { claimed, run }: Finished): ValkeyCommand {
+function callOf(identity: WorkerIdentity, { claimed, run }: FinishedRun): ValkeyCommand {
   const { target, lease } = claimed;
   return run.outcome === "success"
     ? completeExecution(target, identity, lease, run.result)
@@ -105,7 +105,7 @@ function callOf(identity: WorkerIdentity, { claimed, run }: Finished): ValkeyCom
       });
 }
 
-function interpret({ run }: Finished, value: unknown): Standing {
+function interpret({ run }: FinishedRun, value: unknown): Standing {
   const name = run.outcome === "success" ? "ff_complete_execution" : "ff_fail_execution";
   const reply = replyOrThrow(value);
   if (reply.kind === "refused") {
@@ -127,9 +127,9 @@ function interpret({ run }: Finished, value: unknown): Standing {
 /** Settles what an unanswered call has done after all; returns what is still ours to finish. */
 async function settleFromRecords(
   valkey: Pipelines,
-  open: readonly Finished[],
-  standings: Map<Finished, Standing>,
-): Promise<Finished[]> {
+  open: readonly FinishedRun[],
+  standings: Map<FinishedRun, Standing>,
+): Promise<FinishedRun[]> {
   const fields = ["lifecycle_phase", "terminal_outcome", "attempt_state", "current_lease_epoch"];
   const records = await readPersistently(
     valkey,
@@ -158,8 +158,8 @@ async function settleFromRecords(
  */
 async function sendAll(
   { valkey, completions }: FinishDependencies,
-  finished: readonly Finished[],
-  standings: ReadonlyMap<Finished, Standing>,
+  finished: readonly FinishedRun[],
+  standings: ReadonlyMap<FinishedRun, Standing>,
 ): Promise<void> {
   const ended = finished.flatMap((one) => {
     const standing = standings.get(one);
@@ -185,7 +185,7 @@ async function sendAll(
   }
 }
 
-function conclusionOf(standing: Standing): Conclusion {
+function conclusionOf(standing: Standing): FinishStatus {
   if (standing.kind !== "ended") return standing.kind;
   return standing.outcome === "success" ? "completed" : "failed";
 }

@@ -1,4 +1,4 @@
-import type { ClaimDependencies, WorkPlace } from "#sdk/worker/claim.ts";
+import type { ClaimDependencies, WorkSource } from "#sdk/worker/claim.ts";
 import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
@@ -13,7 +13,7 @@ const DEFAULT_LIMIT = 100;
  */
 export async function promoteDue(
   { valkey, router }: Pick<ClaimDependencies, "valkey" | "router">,
-  { partition, lane }: WorkPlace,
+  { partition, lane }: WorkSource,
   { nowMs = Date.now(), limit = DEFAULT_LIMIT }: { readonly nowMs?: number; readonly limit?: number } = {},
 ): Promise<number> {
   const index = router.indexKeys(partition);

@@ -1,13 +1,13 @@
 import {
   type ClaimDependencies,
-  type Claimed,
+  type ClaimedExecution,
   type ClaimOptions,
   claimBatch,
-  type WorkPlace,
+  type WorkSource,
 } from "#sdk/worker/claim.ts";
 import {
-  type Conclusion,
   type FinishDependencies,
+  type FinishStatus,
   finishBatch,
   type RunOutcome,
 } from "#sdk/worker/finish.ts";
@@ -25,13 +25,13 @@ export interface Execution {
 }
 
 /** Does the work. One that throws has failed, for the reason that the error gives. */
-export type Run = (execution: Execution) => Promise<RunOutcome>;
+export type ExecutionHandler = (execution: Execution) => Promise<RunOutcome>;
 
 export type WorkDependencies = ClaimDependencies & FinishDependencies;
 
-export interface Worked {
+export interface WorkedExecution {
   readonly id: ExecutionId;
-  readonly conclusion: Conclusion;
+  readonly conclusion: FinishStatus;
 }
 
 /**
@@ -41,10 +41,10 @@ export interface Worked {
  */
 export async function workBatch(
   deps: WorkDependencies,
-  place: WorkPlace,
-  run: Run,
+  place: WorkSource,
+  run: ExecutionHandler,
   options: ClaimOptions,
-): Promise<Worked[]> {
+): Promise<WorkedExecution[]> {
   const claims = await claimBatch(deps, place, options);
   if (claims.length === 0) return [];
   const finished = await Promise.all(
@@ -57,7 +57,10 @@ export async function workBatch(
   });
 }
 
-async function outcomeOf(run: Run, { target, lease, payload }: Claimed): Promise<RunOutcome> {
+async function outcomeOf(
+  run: ExecutionHandler,
+  { target, lease, payload }: ClaimedExecution,
+): Promise<RunOutcome> {
   const { keys, lane } = target;
   try {
     return await run({ id: keys.id, lane, payload, attemptIndex: lease.attemptIndex });

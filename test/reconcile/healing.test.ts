@@ -5,7 +5,7 @@ import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { PublishError } from "#shared/errors.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import { KeptCompletions } from "#test/submission/stand.ts";
+import { RecordingPublisher } from "#test/submission/fixture.ts";
 import { portsOf, stateOf } from "#test/support/dispatch.ts";
 import { ROUTER, WORKER } from "#test/support/flow-fixture.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
@@ -39,7 +39,10 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
     it("a completion that was never sent: one sweep after the grace, and its children run", async () => {
       const flow = await stand().submitted("up>left", "up>right");
       const { partition } = flow.keys("up");
-      const lost = new KeptCompletions(() => ({ ok: false, error: new PublishError("the queue is away") }));
+      const lost = new RecordingPublisher(() => ({
+        ok: false,
+        error: new PublishError("the queue is away"),
+      }));
       const deps = { valkey: stand().valkey, router: ROUTER, completions: lost, identity: WORKER };
       const place = { partition, lane: flow.fixture.lane };
       const success = { outcome: "success", result: "done" } as const;

@@ -3,7 +3,7 @@ import { PublishError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { KEEP_EVERY_MS, LEASE_KEY, LEASE_TTL_MS, PLACE_KEY, takeLease } from "#shared/reconcile/lease.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
-import { KeptCompletions } from "#test/submission/stand.ts";
+import { RecordingPublisher } from "#test/submission/fixture.ts";
 import { type Flow, KINDS, standFor } from "#test/support/reconcile.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
@@ -107,7 +107,7 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
       // Two pages of a hundred are dealt with at once.
       const flows = await Promise.all(Array.from({ length: 4 }, () => missed(CHILDREN)));
       let now = Date.now();
-      const kept = new KeptCompletions();
+      const kept = new RecordingPublisher();
       const losing: CompletionPublisher = {
         send: async (completions) => {
           await stand().valkey.call("set", LEASE_KEY, "another run");
@@ -178,12 +178,12 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
   it("try once more, before a sweep ends, what the queue refused", async () => {
     const flow = await missed();
     const refusal = { ok: false, error: new PublishError("made to fail") } as const;
-    const once = new KeptCompletions((_, attempt) => (attempt === 1 ? refusal : { ok: true }));
+    const once = new RecordingPublisher((_, attempt) => (attempt === 1 ? refusal : { ok: true }));
     expect(await sweep(stand().ports([flow], { publisher: once }))).toMatchObject({
       state: "complete",
       repaired: 1,
     });
-    const never = new KeptCompletions(() => refusal);
+    const never = new RecordingPublisher(() => refusal);
     const ports = stand().ports([flow], { publisher: never });
     expect(await sweep(ports)).toMatchObject({ state: "incomplete", repaired: 0, unread: 1 });
     expect(ports.telemetry.warnings[0]?.fields.reason).toBe("made to fail");

@@ -3,7 +3,7 @@ import { planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { KeptCompletions, LANE, newFlowId, ROUTER, workflowOf } from "#test/submission/stand.ts";
+import { LANE, newFlowId, RecordingPublisher, ROUTER, workflowOf } from "#test/submission/fixture.ts";
 import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d");
@@ -16,7 +16,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
   afterAll(() => valkey.close());
 
   const submit = (flowId = newFlowId(), detectedEdition = edition) =>
-    submitFlow({ valkey, router: ROUTER, completions: new KeptCompletions() }, DIAMOND, {
+    submitFlow({ valkey, router: ROUTER, completions: new RecordingPublisher() }, DIAMOND, {
       flowId,
       edition: detectedEdition,
     });

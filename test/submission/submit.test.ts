@@ -9,15 +9,15 @@ import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
-  Interposed,
-  KeptCompletions,
+  InterceptedPipelines,
   LANE,
   newFlowId,
+  RecordingPublisher,
   ROUTER,
   recordOf,
   task,
   workflowOf,
-} from "#test/submission/stand.ts";
+} from "#test/submission/fixture.ts";
 import { DEPLOYMENTS, run, snapshot } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e");
@@ -27,7 +27,7 @@ function submit(
   valkey: Pipelines,
   workflow: Workflow,
   flowId = newFlowId(),
-  completions = new KeptCompletions(),
+  completions = new RecordingPublisher(),
   onProgress?: (progress: SubmitProgress) => void,
 ): Promise<Submission> {
   return submitFlow(
@@ -83,7 +83,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   async function runToEnd(
     submission: Submission,
     workflow: Workflow,
-    completions: KeptCompletions,
+    completions: RecordingPublisher,
   ): Promise<void> {
     const { flow, index, tasks } = planSubmission(ROUTER, workflow, submission.flowId, "default");
     const place = { partition: submission.partition, lane: LANE };
@@ -149,7 +149,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       ),
     };
     const progress: SubmitProgress[] = [];
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     const submission = await submit(valkey, workflow, newFlowId(), completions, (step) =>
       progress.push(step),
     );
@@ -192,7 +192,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     const flowId = newFlowId();
     const first = await submit(valkey, DIAMOND, flowId);
     const before = await snapshot(valkey, first.partition);
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     expect(await submit(valkey, DIAMOND, flowId, completions)).toEqual(first);
     expect(completions.sent).toEqual([]);
     expect(await snapshot(valkey, first.partition)).toEqual(before);
@@ -217,7 +217,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   test("a flow that was cancelled half way is left alone", async () => {
     const flowId = newFlowId();
     const { flow, partition } = { flow: ROUTER.flowKeys(flowId), partition: ROUTER.flowPartition(flowId) };
-    const cut = new Interposed(valkey, (call, send) =>
+    const cut = new InterceptedPipelines(valkey, (call, send) =>
       call > 2 ? Promise.reject(new Error("cut off")) : send(),
     );
     await expect(submit(cut, DIAMOND, flowId)).rejects.toThrow(/submitting again .* is safe/);
@@ -228,14 +228,14 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   });
 
   test("a crash at any call is mended by the next submission, a worker running meanwhile", async () => {
-    const counter = new Interposed(valkey, (_, send) => send());
+    const counter = new InterceptedPipelines(valkey, (_, send) => send());
     await submit(counter, DIAMOND);
     expect(counter.calls).toBeGreaterThan(5);
     for (let crash = 1; crash <= counter.calls; crash += 1) {
       for (const written of [false, true]) {
         const flowId = newFlowId();
-        const completions = new KeptCompletions();
-        const crashing = new Interposed(valkey, async (call, send) => {
+        const completions = new RecordingPublisher();
+        const crashing = new InterceptedPipelines(valkey, async (call, send) => {
           if (call >= crash) {
             if (written && call === crash) await send();
             throw new Error("the process is gone");
@@ -262,9 +262,9 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   test("a worker that takes everything at once, between any two calls, never runs a child too early", async () => {
     const ran: string[] = [];
     const flowId = newFlowId();
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     const place = { partition: ROUTER.flowPartition(flowId), lane: LANE };
-    const eager = new Interposed(valkey, async (_, send) => {
+    const eager = new InterceptedPipelines(valkey, async (_, send) => {
       const results = await send();
       await workBatch(
         { valkey, router: ROUTER, completions, identity: IDENTITY },
@@ -291,8 +291,8 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
 
   test("a failed root that ended before its edges were staged is told of as failed", async () => {
     const flowId = newFlowId();
-    const worker = new KeptCompletions();
-    const eager = new Interposed(valkey, async (_, send) => {
+    const worker = new RecordingPublisher();
+    const eager = new InterceptedPipelines(valkey, async (_, send) => {
       const results = await send();
       await workBatch(
         { valkey, router: ROUTER, completions: worker, identity: IDENTITY },
@@ -302,7 +302,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       );
       return results;
     });
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     const submission = await submit(eager, DIAMOND, flowId, completions);
     const root = idOf(submission, "a");
     expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "failed", depth: 0, root }]);
@@ -333,7 +333,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   test("an edge staged by somebody else between two calls costs a round and no more", async () => {
     const flowId = newFlowId();
     let changed = 0;
-    const disturbed = new Interposed(valkey, async (call, send) => {
+    const disturbed = new InterceptedPipelines(valkey, async (call, send) => {
       const results = await send();
       const { core, partition } = ROUTER.flowKeys(flowId);
       if (call % 2 === 0 && changed < 3) {
@@ -387,7 +387,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   test("a pipeline whose replies are lost fails the submission, and the next one completes it", async () => {
     for (const lost of [1, 2, 3, 4, 5]) {
       const flowId = newFlowId();
-      const lossy = new Interposed(valkey, async (call, send) => {
+      const lossy = new InterceptedPipelines(valkey, async (call, send) => {
         const results = await send();
         return call === lost ? results.map(() => ({ ok: false, error: new Error("reply lost") })) : results;
       });
@@ -405,7 +405,7 @@ test("a connection lost in the middle of a pipeline leaves no child eligible", a
     // As many commands as the creation of the diamond's children has: 4 transactions with 5 edges.
     for (let sent = 1; sent <= 17; sent += 1) {
       const flowId = newFlowId();
-      const broken = new Interposed(valkey, async (_, send, commands) => {
+      const broken = new InterceptedPipelines(valkey, async (_, send, commands) => {
         if (!commands.some(({ name }) => name === "multi")) return send();
         expect(commands).toHaveLength(17);
         const connection = standalone.connect();

@@ -13,7 +13,7 @@ import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { KeptCompletions, ROUTER, workflowOf } from "#test/submission/stand.ts";
+import { RecordingPublisher, ROUTER, workflowOf } from "#test/submission/fixture.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
 import { FlowFixture, LANE } from "#test/support/flow-fixture.ts";
 import { connectTo } from "#test/support/valkey.ts";
@@ -100,7 +100,7 @@ export class Stand {
   /** A workflow of edges like `a>b`, submitted whole. */
   async submitted(...edges: string[]): Promise<Flow> {
     const fixture = this.fixture();
-    const deps = { valkey: this.valkey, router: ROUTER, completions: new KeptCompletions() };
+    const deps = { valkey: this.valkey, router: ROUTER, completions: new RecordingPublisher() };
     const options = { flowId: fixture.flow.id, edition: this.edition };
     return new Flow(fixture, await submitFlow(deps, workflowOf(...edges), options));
   }

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import type { RetryPolicy, Workflow } from "#sdk/submission/workflow.ts";
-import { claimBatch, type WorkPlace } from "#sdk/worker/claim.ts";
+import { claimBatch, type WorkSource } from "#sdk/worker/claim.ts";
 import { finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type Execution, workBatch } from "#sdk/worker/worker.ts";
@@ -20,15 +20,15 @@ import { createExecution } from "#shared/contract/submission.ts";
 import { PublishError } from "#shared/errors.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
-  Interposed,
-  KeptCompletions,
+  InterceptedPipelines,
   LANE,
   newFlowId,
+  RecordingPublisher,
   ROUTER,
   recordOf,
   task,
   workflowOf,
-} from "#test/submission/stand.ts";
+} from "#test/submission/fixture.ts";
 import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 
 const SUCCESS: RunOutcome = { outcome: "success", result: "" };
@@ -48,9 +48,9 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   /** Submits a workflow, and gives what is needed to work on it. */
   async function fixture(workflow: Workflow) {
     const flowId = newFlowId();
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     const submission = await submitFlow({ valkey, router: ROUTER, completions }, workflow, { flowId });
-    const place: WorkPlace = { partition: submission.partition, lane: LANE };
+    const place: WorkSource = { partition: submission.partition, lane: LANE };
     const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const id = (name: string): ExecutionId => {
       const execution = submission.executions.get(name);
@@ -215,7 +215,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const { place } = await fixture(single());
     let rival: Awaited<ReturnType<typeof claimBatch>> = [];
     // The rival comes when this worker has read the index and has no grant yet.
-    const overtaken = new Interposed(valkey, async (call, send) => {
+    const overtaken = new InterceptedPipelines(valkey, async (call, send) => {
       if (call === 2)
         rival = await claimBatch({ valkey, router: ROUTER, identity: identity("rival") }, place, {
           limit: 5,
@@ -254,7 +254,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   /** Loses the reply of the n-th pipeline, after the server has done it. */
   function losingReply(lost: number): Pipelines {
-    return new Interposed(valkey, async (call, send) => {
+    return new InterceptedPipelines(valkey, async (call, send) => {
       const results = await send();
       return call === lost ? results.map(() => ({ ok: false, error: new Error("reply lost") })) : results;
     });
@@ -290,7 +290,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const { place, deps, completions, id } = await fixture(single());
     const [claimed] = await claimBatch(deps, place, { limit: 1 });
     if (claimed === undefined) throw new Error("nothing claimed");
-    const unreachable = new Interposed(valkey, (call, send) =>
+    const unreachable = new InterceptedPipelines(valkey, (call, send) =>
       call === 1 ? Promise.resolve([{ ok: false, error: new Error("not sent") }]) : send(),
     );
     const conclusions = await finishBatch({ ...deps, valkey: unreachable }, [{ claimed, run: SUCCESS }]);
@@ -320,7 +320,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   test("a completion that the queue refuses is sent again; three refusals are an error", async () => {
     const first = await fixture(single());
     const refusing = (times: number) =>
-      new KeptCompletions((_, attempt) =>
+      new RecordingPublisher((_, attempt) =>
         attempt > times ? { ok: true } : { ok: false, error: new PublishError("the queue is full") },
       );
     const twice = refusing(2);
@@ -354,7 +354,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       }),
     ]);
     expect(created?.ok).toBe(true);
-    const completions = new KeptCompletions();
+    const completions = new RecordingPublisher();
     const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const worked = await workBatch(deps, { partition, lane }, () => Promise.resolve(SUCCESS), { limit: 1 });
     expect(worked).toEqual([{ id: keys.id, conclusion: "completed" }]);

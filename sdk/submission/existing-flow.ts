@@ -8,7 +8,7 @@ import { SubmissionError } from "#shared/errors.ts";
 import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What an earlier or a simultaneous submission of the same flow has written so far. */
-export interface Standing {
+export interface ExistingFlow {
   readonly flowExists: boolean;
   readonly members: ReadonlySet<string>;
   /** Ids of the planned executions that are there, with all their dependencies. */
@@ -22,7 +22,7 @@ const OPEN = "open";
  * to another workflow, or where the flow is closed before all of the workflow is in it; and a ValkeyError where the
  * library is not loaded, or is of another edition than the plan.
  */
-export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> {
+export async function readExistingFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
   const { flow } = plan;
   const [coreResult, membersResult, ...probed] = await valkey.pipelined([
     command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
@@ -44,10 +44,10 @@ export async function inspect(valkey: Pipelines, plan: Plan): Promise<Standing> 
       { retryable: false },
     );
   }
-  return { flowExists: true, members, executions: await existing(valkey, plan) };
+  return { flowExists: true, members, executions: await existingExecutions(valkey, plan) };
 }
 
-async function existing(valkey: Pipelines, plan: Plan): Promise<Set<string>> {
+async function existingExecutions(valkey: Pipelines, plan: Plan): Promise<Set<string>> {
   const { partition } = plan.flow;
   const found = new Set<string>();
   for (const chunk of chunked(plan.tasks)) {

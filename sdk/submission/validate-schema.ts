@@ -1,5 +1,5 @@
 import * as z from "zod/mini";
-import { type ErrorList, shown } from "#sdk/submission/error-list.ts";
+import { type ErrorList, quoted } from "#sdk/submission/error-list.ts";
 
 /** Half a character (a lone surrogate) has no UTF-8, and so cannot be part of a name. */
 export const wellFormed = z.refine<string>(
@@ -8,7 +8,7 @@ export const wellFormed = z.refine<string>(
 );
 
 /** Checks a value's shape; undefined where it does not fit, and then every misfit is among the errors. */
-export function checkShape<S extends z.ZodMiniType>(
+export function validateSchema<S extends z.ZodMiniType>(
   schema: S,
   value: unknown,
   errors: ErrorList,
@@ -34,7 +34,7 @@ function describe(issue: z.core.$ZodRawIssue): string | undefined {
         ? `is missing; it must be ${article(issue.expected)}`
         : `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`;
     case "unrecognized_keys":
-      return `unknown ${issue.keys.length === 1 ? "property" : "properties"} ${issue.keys.map(shown).join(", ")}; remove or correct`;
+      return `unknown ${issue.keys.length === 1 ? "property" : "properties"} ${issue.keys.map(quoted).join(", ")}; remove or correct`;
     case "too_small":
       return issue.origin === "string" || issue.origin === "array"
         ? "must not be empty"
@@ -56,6 +56,6 @@ function article(type: string): string {
 function kindOf(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";
-  if (typeof value === "string") return `the string ${shown(value)}`;
+  if (typeof value === "string") return `the string ${quoted(value)}`;
   return typeof value === "number" ? `the number ${value}` : article(typeof value);
 }

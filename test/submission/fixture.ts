@@ -38,7 +38,7 @@ export function workflowOf(...edges: string[]): Workflow {
 }
 
 /** Keeps completions; a test says which sends the queue refuses. */
-export class KeptCompletions implements CompletionPublisher {
+export class RecordingPublisher implements CompletionPublisher {
   readonly sent: Completion[] = [];
   readonly #results: (completion: Completion, attempt: number) => SendResult;
   #attempts = 0;
@@ -71,7 +71,7 @@ type Around = (
 ) => Promise<ValkeyResult[]>;
 
 /** Passes pipelines on to the real server, with something done before or after each. */
-export class Interposed implements Pipelines {
+export class InterceptedPipelines implements Pipelines {
   readonly #inner: Pipelines;
   readonly #around: Around;
   calls = 0;

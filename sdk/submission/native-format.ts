@@ -1,7 +1,7 @@
 import * as z from "zod/mini";
-import { assemble, type DraftEdge } from "#sdk/submission/assemble.ts";
 import type { ErrorList } from "#sdk/submission/error-list.ts";
-import { checkShape, wellFormed } from "#sdk/submission/shape.ts";
+import { buildWorkflow, type UncheckedEdge } from "#sdk/submission/validate-graph.ts";
+import { validateSchema, wellFormed } from "#sdk/submission/validate-schema.ts";
 import { type Backoff, MAX_PRIORITY, type RetryPolicy, type Workflow } from "#sdk/submission/workflow.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 
@@ -85,10 +85,10 @@ const specification = z.strictObject({
  * Without `retry` a failure is final; without `backoff` an attempt waits one second. A property that is not
  * named here is a fault.
  */
-export function readNative(value: unknown, errors: ErrorList): Workflow | undefined {
-  const file = checkShape(specification, value, errors);
+export function readNativeFormat(value: unknown, errors: ErrorList): Workflow | undefined {
+  const file = validateSchema(specification, value, errors);
   if (file === undefined) return undefined;
-  const edges: DraftEdge[] = [];
+  const edges: UncheckedEdge[] = [];
   const tasks = file.tasks.map((entry, number) => {
     const place = `tasks[${number}]`;
     for (const [position, item] of (entry.dependsOn ?? []).entries()) {
@@ -108,7 +108,7 @@ export function readNative(value: unknown, errors: ErrorList): Workflow | undefi
     const retryPolicy: RetryPolicy | undefined = entry.retry;
     return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, place };
   });
-  return assemble({ name: file.name, tasks, edges }, errors);
+  return buildWorkflow({ name: file.name, tasks, edges }, errors);
 }
 
 function payloadText(payload: unknown, place: string, errors: ErrorList): string {

@@ -10,7 +10,7 @@ import { readEach } from "#shared/valkey/batches.ts";
  * may be taken and finished before its edges are staged: its own completion then found no edges. Returns
  * how many were sent; throws a PublishError when the queue did not take one.
  */
-export async function catchUp(
+export async function sendMissedCompletions(
   valkey: Pipelines,
   completions: CompletionPublisher,
   plan: Plan,
