@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { mintExecutionId, type Partition, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { mintExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
@@ -15,7 +15,7 @@ import {
   QueueProbe,
   stateOf,
 } from "#test/support/dispatch.ts";
-import { FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
+import { FlowFixture, newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 
 const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -261,7 +261,7 @@ describe.each(DEPLOYMENTS)("resolving children ($name)", ({ connect, name }) => 
     it("finds the flow of a solo execution that joined it, on a standalone server", async () => {
       const fixture = new FlowFixture(valkey);
       await fixture.createFlow();
-      const elsewhere = ((fixture.flow.partition + 1) % 65_536) as Partition;
+      const elsewhere = ROUTER.flowPartition(newFlowId());
       const solo = ROUTER.execKeys(unwrap(mintExecutionId(elsewhere, randomUUID())));
       const child = await fixture.member();
       const edge = fixture.newEdge(solo, child);

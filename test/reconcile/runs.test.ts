@@ -195,7 +195,7 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
     const away = connectTo(stand().address);
     await away.call("ping");
     away.close();
-    await expect(sweep(stand().ports([flow], { valkey: away }))).rejects.toThrow();
+    await expect(sweep(stand().ports([flow], { valkey: away }))).rejects.toThrow("Valkey at 127.0.0.1");
 
     const dying = connectTo(stand().address);
     await dying.call("ping");
@@ -207,7 +207,9 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
         return publisher.send(completions);
       },
     };
-    await expect(sweep({ ...ports, valkey: dying, publisher: cutting })).rejects.toThrow();
+    await expect(sweep({ ...ports, valkey: dying, publisher: cutting })).rejects.toThrow(
+      "Valkey at 127.0.0.1",
+    );
     await stand().queue.drain();
   });
 });

@@ -277,7 +277,10 @@ describe("replay by receive, send and delete", () => {
       return undefined;
     };
     const reading = { visibilitySeconds: 1, waitSeconds: 0 };
-    await expect(bench.replay({ all: true, method: "receive" }, {}, { reading })).rejects.toThrow();
+    await expect(bench.replay({ all: true, method: "receive" }, {}, { reading })).rejects.toMatchObject({
+      name: "QueueError",
+      message: "receiving from the dead-letter queue failed",
+    });
     bench.proxy.intercept = async () => undefined;
     await vi.waitFor(async () => expect(await bench.replay({ all: true })).toMatchObject({ replayed: 1 }), {
       timeout: 10_000,

@@ -3,7 +3,8 @@ import { planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { LANE, newFlowId, RecordingPublisher, ROUTER, workflowOf } from "#test/submission/fixture.ts";
+import { LANE, RecordingPublisher, workflowOf } from "#test/submission/fixture.ts";
+import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d");

@@ -1,27 +1,15 @@
 /** What the tests of submission and worker stand on: real servers, and a publisher that keeps what it is sent. */
 
-import { randomUUID } from "node:crypto";
 import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
-import { type ExecutionId, type FlowId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { type ExecutionId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-
-/** So many that no two tests share a partition. */
-export const ROUTER = new PartitionRouter({
-  numFlowPartitions: 65_536,
-  numBudgetPartitions: 32,
-  numQuotaPartitions: 32,
-});
+import { ROUTER } from "#test/support/flow-fixture.ts";
 
 export const LANE = unwrap(parseLaneId("default"));
-
-export function newFlowId(): FlowId {
-  return unwrap(parseFlowId(randomUUID()));
-}
 
 export function task(id: string, overrides: Partial<Task> = {}): Task {
   return { id, lane: LANE, priority: 0, payload: `input of ${id}`, ...overrides };

@@ -11,13 +11,12 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import {
   InterceptedPipelines,
   LANE,
-  newFlowId,
   RecordingPublisher,
-  ROUTER,
   recordOf,
   task,
   workflowOf,
 } from "#test/submission/fixture.ts";
+import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, run, snapshot } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e");

@@ -1,17 +1,18 @@
-/** A flow of a test's own, in a partition of its own, and the calls that bring its executions where a test wants them. */
+/** A flow in a partition that no other test uses, and the calls that bring its executions into a state. */
 
 import { randomUUID } from "node:crypto";
+import { inject } from "vitest";
 import type { ValkeyArgument, ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { type EdgeGroupPolicy, setEdgeGroupPolicy } from "#shared/contract/groups.ts";
 import {
   type AttemptIndex,
   type ExecutionId,
+  type FlowId,
   type LaneId,
   mintExecutionId,
   parseAttemptIndex,
   parseEdgeId,
-  parseFlowId,
   parseLaneId,
   unwrap,
 } from "#shared/contract/ids.ts";
@@ -40,14 +41,31 @@ import {
   stageDependencyEdge,
 } from "#shared/contract/submission.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import { PartitionAllocator, TEST_PARTITIONS } from "#test/support/partition-allocator.ts";
 import { fieldsOf, run, type StoredValue, snapshot } from "#test/support/valkey.ts";
 
-/** So many that no two tests share a partition. */
+/** The router of the tests on shared servers. */
 export const ROUTER = new PartitionRouter({
-  numFlowPartitions: 65_536,
+  numFlowPartitions: TEST_PARTITIONS,
   numBudgetPartitions: 32,
   numQuotaPartitions: 32,
 });
+
+const allocator = new PartitionAllocator(inject("partitionClaims"));
+
+/** A new flow id. With `ROUTER`, no other flow of the test run has its partition. */
+export function newFlowId(): FlowId {
+  return allocator.newFlowId();
+}
+
+/** A lane whose executions without a flow are in a partition that no other test uses. */
+export function newSoloLane(): LaneId {
+  const partition = ROUTER.flowPartition(newFlowId());
+  for (let number = 0; ; number += 1) {
+    const lane = unwrap(parseLaneId(`solo ${number}`));
+    if (ROUTER.soloPartition(lane) === partition) return lane;
+  }
+}
 
 export const WORKER: WorkerIdentity = { workerId: "worker", instanceId: "worker-1" };
 export const LANE: LaneId = unwrap(parseLaneId("default"));
@@ -56,7 +74,7 @@ export function attempt(index: number): AttemptIndex {
   return unwrap(parseAttemptIndex(String(index)));
 }
 
-/** One field of a hash, undefined where it is missing. */
+/** One field of a hash; undefined if it is missing. */
 export function field(hash: Readonly<Record<string, string>>, name: string): string | undefined {
   return hash[name];
 }
@@ -66,37 +84,37 @@ export class FlowFixture {
   readonly flow: FlowKeys;
   readonly index: IndexKeys;
   readonly lane: LaneId;
-  /** Of the library that the server has. */
+  /** The edition of the library that the server has. */
   readonly edition: Edition;
 
   constructor(valkey: Valkey, lane: LaneId = LANE, router: PartitionRouter = ROUTER, edition: Edition = 11) {
     this.valkey = valkey;
-    this.flow = router.flowKeys(unwrap(parseFlowId(randomUUID())));
+    this.flow = router.flowKeys(newFlowId());
     this.index = router.indexKeys(this.flow.partition);
     this.lane = lane;
     this.edition = edition;
   }
 
-  /** Sends a call of ours and decodes its reply; throws what the server raised. */
+  /** Calls a library function and decodes its reply. Throws the errors of the server. */
   async call({ name, args }: ValkeyCommand): Promise<Reply> {
     const decoded = decodeReply(await this.read(name, ...args));
     if (!decoded.ok) throw decoded.error;
     return decoded.value;
   }
 
-  /** As `call`, and throws on a refusal too; what follows the status. */
+  /** As `call`, but throws on a refusal too. Returns the fields after the status. */
   async done(command: ValkeyCommand): Promise<readonly string[]> {
     const reply = await this.call(command);
     if (reply.kind === "refused") throw new Error(`refused: ${[reply.code, ...reply.detail].join(", ")}`);
     return reply.fields;
   }
 
-  /** Any command on this partition's keys. */
+  /** Runs any command on the keys of this partition. */
   read(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
     return run(this.valkey, this.flow.partition, name, ...args);
   }
 
-  /** A hash's fields; none where there is no hash. */
+  /** The fields of a hash; empty if there is no hash. */
   async hash(key: string): Promise<Record<string, string>> {
     return fieldsOf(await this.read("hgetall", key));
   }
@@ -140,7 +158,7 @@ export class FlowFixture {
     await this.done(createFlow(this.flow, this.index, "dag", "tests", 0));
   }
 
-  /** An execution that belongs to the flow; the flow is created where it is not there. */
+  /** Creates an execution and adds it to the flow, which is created first if necessary. */
   async member(overrides: Partial<NewExecution> = {}): Promise<ExecKeys> {
     await this.createFlow();
     const keys = await this.execution(overrides);
@@ -153,7 +171,7 @@ export class FlowFixture {
     return { id, upstream: upstream.id, downstream: downstream.id, dataPassingRef };
   }
 
-  /** Stages an edge at the flow's present revision. */
+  /** Stages an edge at the current revision of the flow. */
   async stage(edge: Edge, nowMs = Date.now()): Promise<number> {
     const revision = Number(await this.read("hget", this.flow.core, "graph_revision"));
     const [, next] = await this.done(stageDependencyEdge(this.flow, edge, revision, nowMs));
@@ -180,7 +198,7 @@ export class FlowFixture {
     return edge;
   }
 
-  /** Gives a child its edge group, before its edges are applied. 14-KEYS edition only. */
+  /** Sets the edge group policy of a child, before its edges are applied. 14-KEYS edition only. */
   async group(child: ExecKeys, policy: EdgeGroupPolicy, nowMs = Date.now()): Promise<void> {
     await this.done(setEdgeGroupPolicy(this.flow, child.id, policy, nowMs));
   }
@@ -230,7 +248,7 @@ export class FlowFixture {
     return this.done(cancelExecution(this.target(keys), WORKER, index, cancellation));
   }
 
-  /** Claims an eligible execution and brings it to its end. */
+  /** Claims an eligible execution, and completes or fails it. */
   async finish(keys: ExecKeys, outcome: "success" | "failed", result: ValkeyArgument = ""): Promise<void> {
     const lease = await this.claim(keys);
     if (outcome === "success") await this.complete(keys, lease, result);

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import type { Edition } from "#shared/contract/edition.ts";
@@ -11,15 +14,20 @@ declare module "vitest" {
     clusterUrl: string;
     standalone14Url: string;
     cluster14Url: string;
+    /** The folder of the partition allocator. */
+    partitionClaims: string;
   }
 }
 
 /**
- * For each edition of our library one standalone server and one cluster for the whole run, the library loaded.
- * A test that stops servers, flushes functions or counts what the server did starts its own.
+ * Starts the servers that all test files share: for each edition of the library one standalone server and one cluster,
+ * with the library loaded. A test that stops servers, flushes functions or reads server statistics starts its own.
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   await using servers = new AsyncDisposableStack();
+  const partitionClaims = await mkdtemp(join(tmpdir(), "sluice-partitions-"));
+  servers.defer(() => rm(partitionClaims, { recursive: true, force: true }));
+  project.provide("partitionClaims", partitionClaims);
   const [standalone, cluster] = await Promise.all([startStandalone(servers, 11), startCluster(servers, 11)]);
   const [standalone14, cluster14] = await Promise.all([
     startStandalone(servers, 14),

@@ -13,9 +13,9 @@ import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { RecordingPublisher, ROUTER, workflowOf } from "#test/submission/fixture.ts";
+import { RecordingPublisher, workflowOf } from "#test/submission/fixture.ts";
 import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
-import { FlowFixture, LANE } from "#test/support/flow-fixture.ts";
+import { FlowFixture, LANE, ROUTER } from "#test/support/flow-fixture.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 export class RecordedSweep extends RecordedTelemetry implements GaugingTelemetry {

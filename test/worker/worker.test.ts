@@ -7,14 +7,7 @@ import { finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type Execution, workBatch } from "#sdk/worker/worker.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
-import {
-  type ExecutionId,
-  type LaneId,
-  mintExecutionId,
-  parseAttemptIndex,
-  parseLaneId,
-  unwrap,
-} from "#shared/contract/ids.ts";
+import { type ExecutionId, mintExecutionId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import { createExecution } from "#shared/contract/submission.ts";
 import { PublishError } from "#shared/errors.ts";
@@ -22,13 +15,12 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import {
   InterceptedPipelines,
   LANE,
-  newFlowId,
   RecordingPublisher,
-  ROUTER,
   recordOf,
   task,
   workflowOf,
 } from "#test/submission/fixture.ts";
+import { newFlowId, newSoloLane, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 
 const SUCCESS: RunOutcome = { outcome: "success", result: "" };
@@ -337,7 +329,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("an execution outside any flow is finished and told of to nobody", async () => {
-    const lane: LaneId = unwrap(parseLaneId(`solo ${newFlowId()}`));
+    const lane = newSoloLane();
     const partition = ROUTER.soloPartition(lane);
     const keys = ROUTER.execKeys(unwrap(mintExecutionId(partition, newFlowId())));
     const [created] = await valkey.pipelined([
