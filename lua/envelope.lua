@@ -1,5 +1,5 @@
--- The reply envelope: [1, status, …] or, for a refusal, [0, code, …]. Every element after the first is a
--- string; a number in a Lua reply would arrive as an integer, which a strict decoder rejects.
+-- The reply envelope: [1, status, …], or [0, code, …] for a refusal. Every element after the first is a string: a
+-- Lua number would arrive as an integer, which a strict decoder rejects.
 
 local function ok(...)
   return { 1, 'OK', ... }
@@ -13,12 +13,12 @@ local function duplicate(...)
   return { 1, 'DUPLICATE', ... }
 end
 
--- A refusal is no error, and whoever refuses has written nothing.
+-- A refusal is a regular reply, not an error. A function refuses before it writes anything.
 local function refuse(code, ...)
   return { 0, code, ... }
 end
 
--- Raises, before anything is read, when a caller has another edition of a function in mind.
+-- Raises an error before anything is read if the caller uses the KEYS of another edition.
 local function check_arity(name, keys, key_count, args, arg_count)
   if #keys ~= key_count then
     error(string.format('%s takes %d KEYS, not %d', name, key_count, #keys))

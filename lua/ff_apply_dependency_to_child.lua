@@ -1,22 +1,25 @@
--- ff_apply_dependency_to_child: makes a staged edge count for its child, which then waits. Safe to repeat.
+-- ff_apply_dependency_to_child: adds a staged edge to the child's dependencies and blocks the child. Idempotent.
 --
--- KEYS   1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible, 6 blocked:dependencies, 7 deps:all_edges
---        (all the child's); the edition of 14 KEYS takes an 8th, the edgegroup
--- ARGV   1 flow_id, 2 edge_id, 3 upstream, 4 graph_revision, 5 dependency_kind, 6 data_passing_ref,
---        7 now_ms (used)
--- Reply  OK, <unsatisfied count>
---        OK, already_applied
---        refused: execution_not_found; execution_already_in_flow, <other>; invalid_input, now_ms
+-- KEYS      1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible, 6 blocked:dependencies, 7 deps:all_edges
+--           (all of the child); the 14-KEYS edition adds 8 edgegroup
+-- ARGV      1 flow_id, 2 edge_id, 3 upstream (execution id), 4 graph_revision, 5 dependency_kind,
+--           6 data_passing_ref (may be empty), 7 now_ms (used)
+-- Reply     OK, <unsatisfied count>
+--           OK, already_applied
+-- Refusals  execution_not_found; execution_already_in_flow, <other flow>; invalid_input, now_ms
+-- Publishes nothing.
+-- Cost      O(log n) in the size of the lane's zsets, at most 12 commands (14 in the 14-KEYS edition).
 --
--- An edge that is applied when the child's any_of or quorum group is satisfied does not hold up the child again.
--- A child whose delay has not elapsed leaves the delayed zset too; its name is built from KEYS 5.
+-- Only a runnable child without an outcome is blocked. If its any_of or quorum group is already satisfied, the new
+-- edge is recorded but does not block it. A delayed child also leaves the delayed zset, whose name is derived from
+-- KEYS 5.
 
 local function ff_apply_dependency_to_child(keys, args)
-  check_arity('ff_apply_dependency_to_child', keys, KEYS_TO_APPLY, args, 7)
+  check_arity('ff_apply_dependency_to_child', keys, APPLY_KEY_COUNT, args, 7)
   local core_key, meta_key, unresolved_key, dep_key, eligible_key, blocked_key, all_edges_key = unpack(keys)
   local flow_id, edge_id, upstream, graph_revision, kind, data_passing_ref, now = unpack(args)
 
-  local core = fetch(core_key, 'execution_id', 'flow_id', 'lifecycle_phase', 'eligibility_state',
+  local core = fetch_fields(core_key, 'execution_id', 'flow_id', 'lifecycle_phase', 'eligibility_state',
     'terminal_outcome', 'attempt_state', 'created_at')
   if not core then
     return refuse('execution_not_found')
@@ -27,7 +30,7 @@ local function ff_apply_dependency_to_child(keys, args)
   if server.call('EXISTS', dep_key) == 1 then
     return ok('already_applied')
   end
-  if not milliseconds(now) then
+  if not parse_milliseconds(now) then
     return refuse('invalid_input', 'now_ms')
   end
 
@@ -40,16 +43,16 @@ local function ff_apply_dependency_to_child(keys, args)
   server.call('HSETNX', meta_key, 'impossible_required_count', '0')
   server.call('HSET', meta_key, 'flow_id', flow_id, 'last_flow_graph_revision', graph_revision,
     'last_dependency_update_at', now)
-  local holds = join_group(keys)
-  if holds and core.lifecycle_phase == 'runnable' and has_no_outcome(core) then
+  local blocks_child = count_applied_edge(keys)
+  if blocks_child and core.lifecycle_phase == 'runnable' and has_no_outcome(core) then
     transition(core_key, blocked_state(core.attempt_state), now)
     server.call('ZREM', eligible_key, core.execution_id)
     if core.eligibility_state == 'not_eligible_until_time' then
-      server.call('ZREM', sibling(eligible_key, 'delayed'), core.execution_id)
+      server.call('ZREM', sibling_key(eligible_key, 'delayed'), core.execution_id)
     end
-    server.call('ZADD', blocked_key, whole(count(core.created_at)), core.execution_id)
+    server.call('ZADD', blocked_key, format_integer(number_or_zero(core.created_at)), core.execution_id)
   end
-  return ok(whole(unsatisfied))
+  return ok(format_integer(unsatisfied))
 end
 
 server.register_function{ function_name = 'ff_apply_dependency_to_child', callback = ff_apply_dependency_to_child }

@@ -1,9 +1,11 @@
--- ff_cancel_flow: closes a flow; its members are the caller's to cancel. Uses the server's time.
+-- ff_cancel_flow: closes a flow. The caller cancels the members, which the reply lists. Uses the server's time.
 --
--- KEYS   1 flow core, 2 members, 3 flow_index (not touched)
--- ARGV   1 flow_id, 2 reason, 3 cancellation_policy, 4 now_ms (ignored)
--- Reply  OK, cancellation_policy, member…
---        refused: flow_not_found; flow_already_terminal
+-- KEYS      1 flow core, 2 members, 3 flow_index (not touched)
+-- ARGV      1 flow_id, 2 reason, 3 cancellation_policy (stored and returned as given), 4 now_ms (ignored)
+-- Reply     OK, cancellation_policy, member…
+-- Refusals  flow_not_found; flow_already_terminal
+-- Publishes nothing.
+-- Cost      O(members): one SMEMBERS, and a reply with every member.
 
 local function ff_cancel_flow(keys, args)
   check_arity('ff_cancel_flow', keys, 3, args, 4)
@@ -15,10 +17,10 @@ local function ff_cancel_flow(keys, args)
     return refusal
   end
 
-  local now = whole(server_now())
+  local now = format_integer(server_now())
   server.call('HSET', flow_key, 'public_flow_state', 'cancelled', 'cancelled_at', now, 'cancel_reason', reason,
     'cancellation_policy', cancellation_policy, 'last_mutation_at', now)
-  -- unpack would fail on some thousands of members.
+  -- Not unpack: it fails with several thousand members.
   local reply = ok(cancellation_policy)
   for _, member in ipairs(server.call('SMEMBERS', members_key)) do
     reply[#reply + 1] = member

@@ -1,22 +1,26 @@
--- ff_claim_execution: a worker takes the execution that was granted to it. Uses the server's time.
+-- ff_claim_execution: starts an attempt for the worker that holds the grant, and leases the execution to it. Uses the
+-- server's time.
 --
--- KEYS   1 core, 2 claim_grant, 3 eligible, 4 lease_expiry, 5 worker leases, 6 attempt, 7 attempt usage,
---        8 attempt policy (6 to 8 with index 0 as a placeholder), 9 attempts, 10 lease:current,
---        11 lease:history, 12 active, 13 attempt_timeout, 14 execution_deadline
--- ARGV   1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane, 5 capability_hash (not compared),
---        6 lease_id, 7 lease_ttl_ms (> 0), 8 renew_before_ms, 9 attempt_id, 10 attempt_policy_json,
---        11 attempt_timeout_ms, 12 execution_deadline_at (ms); 8 and 10 to 12 may be empty
--- Reply  OK, lease_id, epoch, expires_at (ms), attempt_id, attempt_index, attempt_type (initial, retry, replay)
---        refused: invalid_input, <argument>; execution_not_found; execution_not_leaseable, <phase>,
---        <eligibility>; lease_conflict; active_attempt_exists; use_claim_resumed_execution;
---        invalid_claim_grant; claim_grant_expired
+-- KEYS      1 core, 2 claim_grant, 3 eligible, 4 lease_expiry, 5 worker leases, 6 attempt, 7 attempt usage,
+--           8 attempt policy (6 to 8 carry index 0 as a placeholder), 9 attempts, 10 lease:current,
+--           11 lease:history, 12 active, 13 attempt_timeout, 14 execution_deadline
+-- ARGV      1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane, 5 capability_hash (ignored), 6 lease_id,
+--           7 lease_ttl_ms (above 0), 8 renew_before_ms, 9 attempt_id, 10 attempt_policy_json,
+--           11 attempt_timeout_ms, 12 execution_deadline_at (ms since the epoch); 8 and 10 to 12 may be empty
+-- Reply     OK, lease_id, epoch, expires_at (ms since the epoch), attempt_id, attempt_index,
+--           attempt_type (initial, retry or replay)
+-- Refusals  invalid_input, <argument>; execution_not_found; execution_not_leaseable, <phase>, <eligibility>;
+--           lease_conflict; active_attempt_exists; use_claim_resumed_execution; invalid_claim_grant;
+--           claim_grant_expired
+-- Publishes nothing.
+-- Cost      O(log n) in the size of the indexes, at most 17 commands.
 --
--- Which attempt this is only the record knows: KEYS 6 and 8 have their index replaced by the real one, which
--- is total_attempt_count; the hash tag stays. The usage of KEYS 7 is for a worker to report; it is not touched.
+-- Only the record knows the attempt index (total_attempt_count), so the function replaces the index in KEYS 6 and 8.
+-- The hash tag stays the same. KEYS 7 is not touched: the worker reports its usage there.
 
 local ATTEMPT_TYPES = { pending_retry_attempt = 'retry', pending_replay_attempt = 'replay' }
 
--- Whether this execution can be claimed at all, then whether by this worker.
+-- Returns a refusal unless the execution can be claimed, and by this worker.
 local function refuse_unless_claimable(core, grant_key, worker_id, instance_id, now_ms)
   if not core then
     return refuse('execution_not_found')
@@ -33,11 +37,11 @@ local function refuse_unless_claimable(core, grant_key, worker_id, instance_id, 
   if core.attempt_state == 'attempt_interrupted' then
     return refuse('use_claim_resumed_execution')
   end
-  local grant = fetch(grant_key, 'worker_id', 'worker_instance_id', 'grant_expires_at')
+  local grant = fetch_fields(grant_key, 'worker_id', 'worker_instance_id', 'grant_expires_at')
   if not grant or grant.worker_id ~= worker_id or grant.worker_instance_id ~= instance_id then
     return refuse('invalid_claim_grant')
   end
-  if count(grant.grant_expires_at) <= now_ms then
+  if number_or_zero(grant.grant_expires_at) <= now_ms then
     return refuse('claim_grant_expired')
   end
   return nil
@@ -50,34 +54,34 @@ local function ff_claim_execution(keys, args)
   local execution_id, worker_id, instance_id, lane, _, lease_id, lease_ttl, renew_before, attempt_id, policy_json,
     timeout, deadline_at = unpack(args)
 
-  local lease_ttl_ms = milliseconds(lease_ttl) or 0
+  local lease_ttl_ms = parse_milliseconds(lease_ttl) or 0
   if lease_ttl_ms == 0 then
     return refuse('invalid_input', 'lease_ttl_ms')
   end
-  if is_malformed(renew_before) then
+  if is_invalid_milliseconds(renew_before) then
     return refuse('invalid_input', 'renew_before_ms')
   end
-  if is_malformed(timeout) then
+  if is_invalid_milliseconds(timeout) then
     return refuse('invalid_input', 'attempt_timeout_ms')
   end
-  if is_malformed(deadline_at) then
+  if is_invalid_milliseconds(deadline_at) then
     return refuse('invalid_input', 'execution_deadline_at')
   end
   local now_ms = server_now()
-  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
+  local core = fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
     'attempt_state', 'total_attempt_count', 'current_lease_epoch', 'started_at')
   local refusal = refuse_unless_claimable(core, grant_key, worker_id, instance_id, now_ms)
   if refusal then
     return refusal
   end
 
-  local now = whole(now_ms)
-  local epoch = whole(count(core.current_lease_epoch) + 1)
-  local index = whole(count(core.total_attempt_count))
+  local now = format_integer(now_ms)
+  local epoch = format_integer(number_or_zero(core.current_lease_epoch) + 1)
+  local index = format_integer(number_or_zero(core.total_attempt_count))
   local attempt_type = ATTEMPT_TYPES[core.attempt_state] or 'initial'
-  local expires_at = whole(now_ms + lease_ttl_ms)
-  local renew_by = whole(now_ms + math.max(0, lease_ttl_ms - (milliseconds(renew_before) or 0)))
-  local attempt_key = sibling(attempt_placeholder, index)
+  local expires_at = format_integer(now_ms + lease_ttl_ms)
+  local renew_by = format_integer(now_ms + math.max(0, lease_ttl_ms - (parse_milliseconds(renew_before) or 0)))
+  local attempt_key = sibling_key(attempt_placeholder, index)
 
   server.call('DEL', grant_key)
   server.call('HSET', attempt_key, 'attempt_id', attempt_id, 'execution_id', execution_id, 'attempt_index', index,
@@ -94,16 +98,16 @@ local function ff_claim_execution(keys, args)
   server.call('XADD', history_key, '*', 'event', 'acquired', 'lease_id', lease_id, 'lease_epoch', epoch,
     'attempt_index', index, 'worker_instance_id', instance_id, 'at', now)
   transition(core_key, active_state(), now, 'current_attempt_index', index, 'current_attempt_id', attempt_id,
-    'total_attempt_count', whole(count(index) + 1), 'current_lease_id', lease_id, 'current_lease_epoch', epoch,
-    'current_worker_id', worker_id, 'current_worker_instance_id', instance_id, 'current_lane', lane,
-    'lease_acquired_at', now, 'lease_expires_at', expires_at, 'lease_last_renewed_at', now,
+    'total_attempt_count', format_integer(number_or_zero(index) + 1), 'current_lease_id', lease_id,
+    'current_lease_epoch', epoch, 'current_worker_id', worker_id, 'current_worker_instance_id', instance_id,
+    'current_lane', lane, 'lease_acquired_at', now, 'lease_expires_at', expires_at, 'lease_last_renewed_at', now,
     'lease_renewal_deadline', renew_by, 'started_at', core.started_at == '' and now or core.started_at)
   server.call('ZREM', eligible_key, execution_id)
   server.call('ZADD', active_key, expires_at, execution_id)
   server.call('ZADD', lease_expiry_key, expires_at, execution_id)
   server.call('SADD', worker_leases_key, execution_id)
   if timeout ~= '' then
-    server.call('ZADD', timeout_key, whole(now_ms + milliseconds(timeout)), execution_id)
+    server.call('ZADD', timeout_key, format_integer(now_ms + parse_milliseconds(timeout)), execution_id)
   end
   if deadline_at ~= '' then
     server.call('ZADD', deadline_key, deadline_at, execution_id)

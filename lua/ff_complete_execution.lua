@@ -1,13 +1,13 @@
--- ff_complete_execution: the worker that holds the lease has succeeded. Uses the server's time.
+-- ff_complete_execution: ends a leased execution with outcome success. Uses the server's time.
 --
--- KEYS   1 core, 2 attempt, 3 lease_expiry, 4 worker leases, 5 terminal, 6 lease:current, 7 lease:history,
---        8 active, 9 stream meta, 10 result, 11 attempt_timeout, 12 execution_deadline
--- ARGV   1 execution_id, 2 lease_id, 3 lease_epoch, 4 attempt_id, 5 result_payload (empty: no result is written)
---        One more, which callers of the 14-KEYS edition may pass, is ignored.
--- Reply  OK, completed
---        refused: execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired;
---        stale_lease
--- Publishes, for a flow's member, its completion with the outcome success on ff:dag:completions.
+-- KEYS      1 core, 2 attempt, 3 lease_expiry, 4 worker leases, 5 terminal, 6 lease:current, 7 lease:history,
+--           8 active, 9 stream meta, 10 result, 11 attempt_timeout, 12 execution_deadline
+-- ARGV      1 execution_id, 2 lease_id, 3 lease_epoch, 4 attempt_id, 5 result_payload (empty: no result is written);
+--           callers of the 14-KEYS edition may pass a sixth, which is ignored
+-- Reply     OK, completed
+-- Refusals  execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired; stale_lease
+-- Publishes for a flow member: outcome success on ff:dag:completions.
+-- Cost      O(log n) in the size of the indexes, at most 16 commands.
 
 local function ff_complete_execution(keys, args)
   check_arity('ff_complete_execution', keys, 12, args, 5)
@@ -16,18 +16,18 @@ local function ff_complete_execution(keys, args)
   local execution_id, lease_id, lease_epoch, attempt_id, result = unpack(args)
 
   local now_ms = server_now()
-  local core = fetch_owned(core_key)
+  local core = fetch_owned_execution(core_key)
   local refusal = refuse_unless_owned(core, lease_id, lease_epoch, attempt_id, now_ms)
   if refusal then
     return refusal
   end
 
-  local now = whole(now_ms)
+  local now = format_integer(now_ms)
   end_attempt(attempt_key, stream_key, now, 'ended_success', 'attempt_success')
   if result ~= '' then
     server.call('SET', result_key, result)
   end
-  transition(core_key, terminal_state('success', 'attempt_terminal'), now, 'completed_at', now, no_lease_fields())
+  transition(core_key, terminal_state('success', 'attempt_terminal'), now, 'completed_at', now, cleared_lease_fields())
   release_lease(execution_id, lease_id, lease_epoch, now, 'completed', {
     lease = lease_key, history = history_key, lease_expiry = lease_expiry_key, worker_leases = worker_leases_key,
     active = active_key, attempt_timeout = timeout_key,

@@ -1,18 +1,20 @@
--- ff_create_execution: a new execution, runnable at once or at a time to come. Uses the server's time.
+-- ff_create_execution: creates an execution, either eligible now or delayed. Uses the server's time.
 --
--- KEYS   1 core, 2 payload, 3 policy, 4 tags, 5 the lane's eligible or delayed zset, 6 idempotency key (or
---        noop), 7 execution_deadline, 8 all_executions
--- ARGV   1 execution_id, 2 namespace, 3 lane_id, 4 execution_kind, 5 priority (0 to 9000, clamped),
---        6 creator_identity, 7 policy_json, 8 input_payload, 9 delay_until (ms), 10 dedup_ttl_ms,
---        11 tags_json (an object of strings), 12 execution_deadline_at (ms), 13 partition_id;
---        7 to 12 may be empty
--- Reply  OK, execution_id, public_state
---        DUPLICATE, <id that the idempotency key holds> | <execution_id>
---        refused: invalid_input, priority; then, of an execution that is no duplicate, invalid_policy_json;
---        invalid_input, <argument>
+-- KEYS      1 core, 2 payload, 3 policy, 4 tags, 5 the lane's eligible or delayed zset, 6 idempotency key (or noop),
+--           7 execution_deadline, 8 all_executions
+-- ARGV      1 execution_id, 2 namespace, 3 lane_id, 4 execution_kind, 5 priority (0 to 9000, clamped),
+--           6 creator_identity, 7 policy_json, 8 input_payload, 9 delay_until (ms since the epoch), 10 dedup_ttl_ms,
+--           11 tags_json (an object of strings), 12 execution_deadline_at (ms since the epoch), 13 partition_id;
+--           7 to 12 may be empty
+-- Reply     OK, execution_id, public_state
+--           DUPLICATE, <id stored under the idempotency key> | <execution_id>
+-- Refusals  invalid_input, priority; and for an execution that is not a duplicate: invalid_policy_json;
+--           invalid_input, <argument>
+-- Publishes nothing.
+-- Cost      O(log n) in the size of the lane's zset, at most 10 commands plus one for each tag.
 --
--- The caller cannot know whether a delay_until is still to come by the server's clock, so whichever zset
--- KEYS 5 names, the execution goes to the one of that lane that agrees with its record.
+-- Only the server's clock decides whether delay_until lies in the future. KEYS 5 may therefore name either zset: the
+-- function derives the right one from it.
 
 local OPTIONAL_FIELDS = {
   'current_attempt_id', 'current_lease_id', 'current_worker_id', 'current_worker_instance_id', 'started_at',
@@ -23,8 +25,8 @@ local OPTIONAL_FIELDS = {
   'progress_pct', 'progress_message', 'progress_updated_at',
 }
 
--- The tags as names and values, or nil where the text is no JSON object of strings.
-local function tag_fields(tags_json)
+-- Returns the tags as a list of names and values, or nil if the text is not a JSON object of strings.
+local function parse_tags(tags_json)
   local tags, fields = decode_json(tags_json), {}
   if type(tags) ~= 'table' then
     return nil
@@ -39,7 +41,7 @@ local function tag_fields(tags_json)
   return fields
 end
 
-local function schedule_key(declared, kind)
+local function scheduling_key(declared, kind)
   local lane, found = string.gsub(declared, ':[^:]*$', '')
   return found == 1 and lane .. ':' .. kind or declared
 end
@@ -54,9 +56,9 @@ local function ff_create_execution(keys, args)
   if not priority then
     return refuse('invalid_input', 'priority')
   end
-  local known = server.call('GET', idempotency_key)
-  if known then
-    return duplicate(known)
+  local existing_id = server.call('GET', idempotency_key)
+  if existing_id then
+    return duplicate(existing_id)
   end
   if server.call('EXISTS', core_key) == 1 then
     return duplicate(execution_id)
@@ -64,29 +66,29 @@ local function ff_create_execution(keys, args)
   if policy_json ~= '' and decode_json(policy_json) == nil then
     return refuse('invalid_policy_json')
   end
-  if is_malformed(delay_until) then
+  if is_invalid_milliseconds(delay_until) then
     return refuse('invalid_input', 'delay_until')
   end
-  if is_malformed(dedup_ttl_ms) then
+  if is_invalid_milliseconds(dedup_ttl_ms) then
     return refuse('invalid_input', 'dedup_ttl_ms')
   end
-  if is_malformed(deadline_at) then
+  if is_invalid_milliseconds(deadline_at) then
     return refuse('invalid_input', 'execution_deadline_at')
   end
-  local tags = tags_json == '' and {} or tag_fields(tags_json)
+  local tags = tags_json == '' and {} or parse_tags(tags_json)
   if not tags then
     return refuse('invalid_input', 'tags_json')
   end
 
   local now_ms = server_now()
-  local now = whole(now_ms)
-  local is_delayed = (milliseconds(delay_until) or 0) > now_ms
+  local now = format_integer(now_ms)
+  local is_delayed = (parse_milliseconds(delay_until) or 0) > now_ms
   local vector = is_delayed and delayed_state('waiting_for_delay', 'pending_first_attempt')
     or eligible_state('pending_first_attempt')
   priority = clamped_priority(priority)
   local fields = {
-    -- First what resolving and dispatching read: see transition.
-    'execution_id', execution_id, 'created_at', now, 'priority', whole(priority), 'lane_id', lane_id,
+    -- Fields that resolving and dispatching read come first: see transition.
+    'execution_id', execution_id, 'created_at', now, 'priority', format_integer(priority), 'lane_id', lane_id,
     'current_attempt_index', '', 'completed_at', '', 'flow_id', '',
     'namespace', namespace, 'execution_kind', kind, 'partition_id', partition_id, 'creator_identity', creator,
     'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
@@ -108,16 +110,16 @@ local function ff_create_execution(keys, args)
     server.call('HSET', tags_key, tags[position], tags[position + 1])
   end
   if is_delayed then
-    server.call('ZADD', schedule_key(schedule, 'delayed'), delay_until, execution_id)
+    server.call('ZADD', scheduling_key(schedule, 'delayed'), delay_until, execution_id)
   else
     local score = eligible_score({ created_at = now, priority = priority })
-    server.call('ZADD', schedule_key(schedule, 'eligible'), score, execution_id)
+    server.call('ZADD', scheduling_key(schedule, 'eligible'), score, execution_id)
   end
   server.call('SADD', all_key, execution_id)
   if deadline_at ~= '' then
     server.call('ZADD', deadline_key, deadline_at, execution_id)
   end
-  if (milliseconds(dedup_ttl_ms) or 0) > 0 then
+  if (parse_milliseconds(dedup_ttl_ms) or 0) > 0 then
     server.call('SET', idempotency_key, execution_id, 'PX', dedup_ttl_ms)
   end
   return ok(execution_id, vector.public_state)

@@ -1,9 +1,12 @@
--- ff_create_flow: a new flow without members. Safe to repeat. Uses the server's time.
+-- ff_create_flow: creates a flow without members. Idempotent. Uses the server's time.
 --
--- KEYS   1 flow core, 2 members (not touched: a flow without members has none), 3 flow_index
--- ARGV   1 flow_id, 2 flow_kind, 3 namespace, 4 now_ms (ignored)
--- Reply  OK, flow_id
---        ALREADY_SATISFIED, flow_id
+-- KEYS      1 flow core, 2 members (not touched), 3 flow_index
+-- ARGV      1 flow_id, 2 flow_kind, 3 namespace, 4 now_ms (ignored)
+-- Reply     OK, flow_id
+--           ALREADY_SATISFIED, flow_id
+-- Refusals  none
+-- Publishes nothing.
+-- Cost      O(1), at most 4 commands.
 
 local function ff_create_flow(keys, args)
   check_arity('ff_create_flow', keys, 3, args, 4)
@@ -14,7 +17,7 @@ local function ff_create_flow(keys, args)
   if server.call('EXISTS', flow_key) == 1 then
     return already_satisfied(flow_id)
   end
-  local now = whole(server_now())
+  local now = format_integer(server_now())
   server.call('HSET', flow_key, 'flow_id', flow_id, 'flow_kind', flow_kind, 'namespace', namespace,
     'graph_revision', '0', 'node_count', '0', 'edge_count', '0', 'public_flow_state', 'open',
     'created_at', now, 'last_mutation_at', now)

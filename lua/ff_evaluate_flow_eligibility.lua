@@ -1,12 +1,18 @@
--- ff_evaluate_flow_eligibility: whether an execution's dependencies let it run. Reads only.
+-- ff_evaluate_flow_eligibility: returns whether the dependencies of an execution allow it to run. Read-only.
 --
--- KEYS   1 core, 2 deps:meta
--- ARGV   none
--- Reply  OK, not_found | not_runnable | owned | terminal | impossible | blocked_by_dependencies | eligible
+-- KEYS      1 core, 2 deps:meta
+-- ARGV      none
+-- Reply     OK, not_found | not_runnable | owned | terminal | impossible | blocked_by_dependencies | eligible
+-- Refusals  none
+-- Publishes nothing.
+-- Cost      O(1), 2 commands (3 in the 14-KEYS edition).
 --
--- Of a child with an any_of or quorum group the group says it, and not deps:meta.
+-- For a child with an any_of or quorum group, the group decides and deps:meta is ignored. The group's key is derived
+-- from KEYS 1.
 
-local VERDICTS = { satisfied = 'eligible', impossible = 'impossible', pending = 'blocked_by_dependencies' }
+local ELIGIBILITY_BY_GROUP_STATE = {
+  satisfied = 'eligible', impossible = 'impossible', pending = 'blocked_by_dependencies',
+}
 
 local function flow_eligibility(core, meta, group_state)
   if not core then
@@ -22,20 +28,21 @@ local function flow_eligibility(core, meta, group_state)
     return 'terminal'
   end
   if group_state then
-    return VERDICTS[group_state] or 'blocked_by_dependencies'
+    return ELIGIBILITY_BY_GROUP_STATE[group_state] or 'blocked_by_dependencies'
   end
-  if count(meta[1]) > 0 then
+  if number_or_zero(meta[1]) > 0 then
     return 'impossible'
   end
-  return count(meta[2]) > 0 and 'blocked_by_dependencies' or 'eligible'
+  return number_or_zero(meta[2]) > 0 and 'blocked_by_dependencies' or 'eligible'
 end
 
 local function ff_evaluate_flow_eligibility(keys, args)
   check_arity('ff_evaluate_flow_eligibility', keys, 2, args, 0)
   local core_key, meta_key = unpack(keys)
-  local core = fetch(core_key, 'execution_id', 'lifecycle_phase', 'ownership_state', 'terminal_outcome', 'flow_id')
+  local core = fetch_fields(core_key, 'execution_id', 'lifecycle_phase', 'ownership_state', 'terminal_outcome',
+    'flow_id')
   local meta = server.call('HMGET', meta_key, 'impossible_required_count', 'unsatisfied_required_count')
-  local group_state = core and group_state_of(core_key, core.flow_id, core.execution_id)
+  local group_state = core and fetch_group_state(core_key, core.flow_id, core.execution_id)
   return ok(flow_eligibility(core, meta, group_state))
 end
 

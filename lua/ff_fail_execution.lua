@@ -1,20 +1,21 @@
--- ff_fail_execution: the worker that holds the lease has failed; a retry is due, or it was the last attempt.
--- Uses the server's time.
+-- ff_fail_execution: records a failed attempt. Schedules a retry if the policy allows one, else ends the execution
+-- with outcome failed. Uses the server's time.
 --
--- KEYS   1 core, 2 attempt, 3 lease_expiry, 4 worker leases, 5 terminal, 6 delayed, 7 lease:current,
---        8 lease:history, 9 active, 10 stream meta, 11 attempt_timeout, 12 execution_deadline
--- ARGV   1 execution_id, 2 lease_id, 3 lease_epoch, 4 attempt_id, 5 failure_reason, 6 failure_category,
---        7 retry_policy_json (may be empty: no retries): max_retries (0 where absent) and backoff, either
---        {type: fixed, delay_ms} or {type: exponential, initial_delay_ms, multiplier, max_delay_ms}; retry n,
---        counted from 0, waits initial_delay_ms × multiplier^n, at most max_delay_ms (defaults: retries.lua).
---        A malformed policy gives no retry: a worker must be able to fail an execution whatever its policy.
---        One more, which callers of the 14-KEYS edition may pass, is ignored.
--- Reply  OK, retry_scheduled, <delay_until, ms>
---        OK, terminal_failed
---        refused: execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired;
---        stale_lease
--- Publishes, for a flow's member without a retry left, its completion with the outcome failed on
--- ff:dag:completions.
+-- KEYS      1 core, 2 attempt, 3 lease_expiry, 4 worker leases, 5 terminal, 6 delayed, 7 lease:current,
+--           8 lease:history, 9 active, 10 stream meta, 11 attempt_timeout, 12 execution_deadline
+-- ARGV      1 execution_id, 2 lease_id, 3 lease_epoch, 4 attempt_id, 5 failure_reason, 6 failure_category,
+--           7 retry_policy_json (empty: no retries); callers of the 14-KEYS edition may pass an eighth, which is
+--           ignored
+-- Reply     OK, retry_scheduled, <delay_until, ms since the epoch>
+--           OK, terminal_failed
+-- Refusals  execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired; stale_lease
+-- Publishes for a flow member without a retry left: outcome failed on ff:dag:completions.
+-- Cost      O(log n) in the size of the indexes, at most 15 commands.
+--
+-- The retry policy has max_retries (default 0) and backoff. backoff is {type: fixed, delay_ms} or {type: exponential,
+-- initial_delay_ms, multiplier, max_delay_ms}. With the exponential type, retry n (from 0) waits
+-- initial_delay_ms × multiplier^n, at most max_delay_ms. retries.lua has the defaults. A malformed policy means no
+-- retry and is not refused: a worker must be able to fail an execution whatever its policy says.
 
 local function ff_fail_execution(keys, args)
   check_arity('ff_fail_execution', keys, 12, args, 7)
@@ -23,15 +24,15 @@ local function ff_fail_execution(keys, args)
   local execution_id, lease_id, lease_epoch, attempt_id, reason, category, retry_policy_json = unpack(args)
 
   local now_ms = server_now()
-  local core = fetch_owned(core_key)
+  local core = fetch_owned_execution(core_key)
   local refusal = refuse_unless_owned(core, lease_id, lease_epoch, attempt_id, now_ms)
   if refusal then
     return refusal
   end
-  local retries = count(core.retry_count)
+  local retries = number_or_zero(core.retry_count)
   local delay = retry_delay(retry_policy_json, retries)
 
-  local now = whole(now_ms)
+  local now = format_integer(now_ms)
   end_attempt(attempt_key, stream_key, now, 'ended_failure', 'attempt_failure', 'failure_reason', reason,
     'failure_category', category)
   release_lease(execution_id, lease_id, lease_epoch, now, 'failed', {
@@ -39,15 +40,15 @@ local function ff_fail_execution(keys, args)
     active = active_key, attempt_timeout = timeout_key,
   })
   if delay then
-    local delay_until = whole(now_ms + delay)
+    local delay_until = format_integer(now_ms + delay)
     transition(core_key, delayed_state('waiting_for_retry_backoff', 'pending_retry_attempt'), now,
-      'retry_count', whole(retries + 1), 'delay_until', delay_until, 'pending_retry_reason', reason,
-      no_lease_fields())
+      'retry_count', format_integer(retries + 1), 'delay_until', delay_until, 'pending_retry_reason', reason,
+      cleared_lease_fields())
     server.call('ZADD', delayed_key, delay_until, execution_id)
     return ok('retry_scheduled', delay_until)
   end
   transition(core_key, terminal_state('failed', 'attempt_terminal'), now, 'completed_at', now,
-    'failure_reason', reason, 'failure_category', category, no_lease_fields())
+    'failure_reason', reason, 'failure_category', category, cleared_lease_fields())
   server.call('ZREM', deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
   publish_completion(execution_id, core.flow_id, 'failed')

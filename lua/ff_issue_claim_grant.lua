@@ -1,11 +1,14 @@
--- ff_issue_claim_grant: reserves an eligible execution for one worker, for a while. Uses the server's time.
+-- ff_issue_claim_grant: reserves an eligible execution for one worker until the grant expires. Uses the server's time.
 --
--- KEYS   1 core, 2 claim_grant, 3 eligible (read only: the claim takes the execution out)
--- ARGV   1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane_id, 5 capability_hash, 6 grant_ttl_ms (> 0),
---        7 route_snapshot_json, 8 admission_summary, 9 worker_capabilities_csv; 7 to 9 are kept as given
--- Reply  OK, execution_id
---        refused: invalid_input, grant_ttl_ms; execution_not_found; execution_not_eligible, <phase>,
---        <eligibility>; grant_already_exists; execution_not_in_eligible_set
+-- KEYS      1 core, 2 claim_grant, 3 eligible (read only: ff_claim_execution removes the execution)
+-- ARGV      1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane_id, 5 capability_hash,
+--           6 grant_ttl_ms (above 0), 7 route_snapshot_json, 8 admission_summary, 9 worker_capabilities_csv
+--           (5 and 7 to 9 are stored as given)
+-- Reply     OK, execution_id
+-- Refusals  invalid_input, grant_ttl_ms; execution_not_found; execution_not_eligible, <phase>, <eligibility>;
+--           grant_already_exists; execution_not_in_eligible_set
+-- Publishes nothing.
+-- Cost      O(1), at most 6 commands.
 
 local function ff_issue_claim_grant(keys, args)
   check_arity('ff_issue_claim_grant', keys, 3, args, 9)
@@ -13,11 +16,11 @@ local function ff_issue_claim_grant(keys, args)
   local execution_id, worker_id, instance_id, lane_id, capability_hash, ttl, route, admission, capabilities =
     unpack(args)
 
-  local ttl_ms = milliseconds(ttl) or 0
+  local ttl_ms = parse_milliseconds(ttl) or 0
   if ttl_ms == 0 then
     return refuse('invalid_input', 'grant_ttl_ms')
   end
-  local core = fetch(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome')
+  local core = fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome')
   if not core then
     return refuse('execution_not_found')
   end
@@ -33,10 +36,10 @@ local function ff_issue_claim_grant(keys, args)
   end
 
   local now_ms = server_now()
-  local expires_at = whole(now_ms + ttl_ms)
+  local expires_at = format_integer(now_ms + ttl_ms)
   server.call('HSET', grant_key, 'execution_id', execution_id, 'worker_id', worker_id, 'worker_instance_id',
     instance_id, 'lane_id', lane_id, 'capability_hash', capability_hash, 'route_snapshot_json', route,
-    'admission_summary', admission, 'worker_capabilities_csv', capabilities, 'created_at', whole(now_ms),
+    'admission_summary', admission, 'worker_capabilities_csv', capabilities, 'created_at', format_integer(now_ms),
     'grant_expires_at', expires_at)
   server.call('PEXPIREAT', grant_key, expires_at)
   return ok(execution_id)

@@ -1,29 +1,33 @@
--- ff_replay_execution: gives an ended execution another run. Uses the server's time.
+-- ff_replay_execution: makes a terminal execution runnable again. Uses the server's time.
 --
--- KEYS   1 core, 2 terminal, 3 eligible, 4 lease history, then for a skipped flow member
---        5 blocked:dependencies, 6 deps:meta, 7 deps:unresolved, 8… dep of each incoming edge
--- ARGV   1 execution_id, 2 now_ms (ignored), 3… edge_id of each dep
--- Reply  OK, <unsatisfied edges> for a skipped flow member, which waits for them again
---        OK, "0" for any other execution, which is eligible
---        refused: execution_not_found; execution_not_terminal; max_replays_exhausted;
---        invalid_input, edges (a skipped flow member without its edges, or not a dep for each);
---        invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
+-- KEYS      1 core, 2 terminal, 3 eligible, 4 lease history; for a skipped flow member also
+--           5 blocked:dependencies, 6 deps:meta, 7 deps:unresolved, 8… dep of each incoming edge
+-- ARGV      1 execution_id, 2 now_ms (ignored), 3… edge_id of each dep
+-- Reply     OK, <unsatisfied edges> for a skipped flow member
+--           OK, "0" for any other execution, which is eligible at once
+-- Refusals  execution_not_found; execution_not_terminal; max_replays_exhausted, <replays>;
+--           invalid_input, edges (no edges for a skipped flow member, or the numbers of deps and edge ids differ);
+--           invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
+-- Publishes nothing.
+-- Cost      O(edges + log n): at most 8 commands, and for a skipped flow member up to 8 more and 3 for each edge.
 --
--- The policy, which may hold max_replay_count, and in the edition of 14 KEYS the edge group and
--- pending_cancel_groups, have no place in KEYS: their names are built from KEYS 1. A group whose child is replayed
--- is decided anew, without the reopened edges in its counts and without a cancellation that nobody has done yet;
--- where it is satisfied already, by edges that were applied after it was decided, the execution is eligible.
+-- A skipped flow member waits again for its impossible edges. If it has an any_of or quorum group, the group drops
+-- the reopened edges from its counts, along with its decision and any cancellation that is still pending. Edges
+-- applied after the decision may already satisfy the group: the execution is then eligible at once.
+--
+-- KEYS has no position for the policy (with max_replay_count), or in the 14-KEYS edition for the edge group and
+-- pending_cancel_groups. Their names are derived from KEYS 1.
 
 local FIXED_KEYS = 7
 local DEFAULT_MAX_REPLAYS = 10
 
 local function max_replays(policy_key)
-  local policy = decode_json(text(server.call('GET', policy_key)))
+  local policy = decode_json(text_or_empty(server.call('GET', policy_key)))
   local limit = type(policy) == 'table' and policy.max_replay_count
   return type(limit) == 'number' and limit or DEFAULT_MAX_REPLAYS
 end
 
--- The impossible ones of the edges, each once: dep keys and edge ids.
+-- Returns the dep key and edge id of each impossible edge, without duplicates.
 local function impossible_edges(keys, args)
   local edges, seen = {}, {}
   for position = FIXED_KEYS + 1, #keys do
@@ -36,17 +40,17 @@ local function impossible_edges(keys, args)
   return edges
 end
 
--- Makes impossible edges unsatisfied again; how many edges the execution waits for now.
+-- Makes impossible edges unsatisfied again. Returns the number of edges that the execution waits for, as text.
 local function reopen_dependencies(keys, edges, now)
   local meta_key, unresolved_key = keys[6], keys[7]
   for _, edge in ipairs(edges) do
     server.call('HSET', edge.dep_key, 'state', 'unsatisfied', 'last_resolved_at', '')
     server.call('SADD', unresolved_key, edge.edge_id)
   end
-  local impossible = count(server.call('HGET', meta_key, 'impossible_required_count')) - #edges
-  local unsatisfied = whole(server.call('SCARD', unresolved_key))
+  local impossible = number_or_zero(server.call('HGET', meta_key, 'impossible_required_count')) - #edges
+  local unsatisfied = format_integer(server.call('SCARD', unresolved_key))
   server.call('HSET', meta_key, 'unsatisfied_required_count', unsatisfied, 'impossible_required_count',
-    whole(math.max(0, impossible)), 'last_dependency_update_at', now)
+    format_integer(math.max(0, impossible)), 'last_dependency_update_at', now)
   return unsatisfied
 end
 
@@ -57,7 +61,7 @@ local function ff_replay_execution(keys, args)
   local core_key, terminal_key, eligible_key, history_key, blocked_key = unpack(keys, 1, 5)
   local execution_id = args[1]
 
-  local core = fetch(core_key, 'lifecycle_phase', 'terminal_outcome', 'flow_id', 'replay_count', 'created_at',
+  local core = fetch_fields(core_key, 'lifecycle_phase', 'terminal_outcome', 'flow_id', 'replay_count', 'created_at',
     'priority')
   if not core then
     return refuse('execution_not_found')
@@ -65,31 +69,31 @@ local function ff_replay_execution(keys, args)
   if core.lifecycle_phase ~= 'terminal' then
     return refuse('execution_not_terminal')
   end
-  local replays = count(core.replay_count)
-  if replays >= max_replays(sibling(core_key, 'policy')) then
-    return refuse('max_replays_exhausted', whole(replays))
+  local replays = number_or_zero(core.replay_count)
+  if replays >= max_replays(sibling_key(core_key, 'policy')) then
+    return refuse('max_replays_exhausted', format_integer(replays))
   end
   local is_skipped_member = core.terminal_outcome == 'skipped' and core.flow_id ~= ''
   if is_skipped_member and (#keys <= FIXED_KEYS or #keys - FIXED_KEYS ~= #args - 2) then
     return refuse('invalid_input', 'edges')
   end
   local edges = is_skipped_member and impossible_edges(keys, args) or {}
-  local verdict = is_skipped_member and verdict_without(core_key, core.flow_id, execution_id, #edges)
-  if verdict == 'impossible' then
+  local decision = is_skipped_member and group_state_without(core_key, core.flow_id, execution_id, #edges)
+  if decision == 'impossible' then
     return refuse('invalid_input', 'edges', 'quorum')
   end
 
-  local now = whole(server_now())
-  local replay_count = whole(replays + 1)
+  local now = format_integer(server_now())
+  local replay_count = format_integer(replays + 1)
   local vector, unsatisfied = eligible_state('pending_replay_attempt'), '0'
   server.call('ZREM', terminal_key, execution_id)
   if is_skipped_member then
     unsatisfied = reopen_dependencies(keys, edges, now)
-    reopen_group(core_key, core.flow_id, execution_id, #edges, verdict)
+    reopen_group(core_key, core.flow_id, execution_id, #edges, decision)
   end
-  if is_skipped_member and verdict ~= 'satisfied' then
+  if is_skipped_member and decision ~= 'satisfied' then
     vector = blocked_state('pending_replay_attempt')
-    server.call('ZADD', blocked_key, whole(count(core.created_at)), execution_id)
+    server.call('ZADD', blocked_key, format_integer(number_or_zero(core.created_at)), execution_id)
   else
     server.call('ZADD', eligible_key, eligible_score(core), execution_id)
   end

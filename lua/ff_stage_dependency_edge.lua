@@ -1,16 +1,24 @@
--- ff_stage_dependency_edge: records that one member of a flow waits for another.
+-- ff_stage_dependency_edge: records an edge between two members of a flow, unless it would close a cycle.
 --
--- KEYS   1 flow core, 2 members, 3 edge, 4 out set of the upstream, 5 in set of the downstream,
---        6 grant (reserved, not read)
--- ARGV   1 flow_id, 2 edge_id, 3 upstream, 4 downstream, 5 dependency_kind (success_only),
---        6 data_passing_ref, 7 expected_graph_revision, 8 now_ms (used)
--- Reply  OK, edge_id, new_graph_revision
---        refused: self_referencing_edge; flow_not_found; flow_already_terminal;
---        stale_graph_revision, <revision>; execution_not_in_flow, <execution>; cycle_detected;
---        dependency_already_exists; invalid_input, now_ms
+-- KEYS      1 flow core, 2 members, 3 edge, 4 out set of the upstream, 5 in set of the downstream,
+--           6 grant (reserved, not read)
+-- ARGV      1 flow_id, 2 edge_id, 3 upstream, 4 downstream (execution ids), 5 dependency_kind (success_only),
+--           6 data_passing_ref (may be empty), 7 expected_graph_revision, 8 now_ms (used)
+-- Reply     OK, edge_id, new_graph_revision
+-- Refusals  self_referencing_edge; flow_not_found; flow_already_terminal; stale_graph_revision, <revision>;
+--           execution_not_in_flow, <execution>; cycle_detected; dependency_already_exists; invalid_input, now_ms
+-- Publishes nothing.
+-- Cost      9 commands, plus the search for cycles (reachability.lua): O(1) if the upstream has no incoming edges or
+--           the downstream has no outgoing ones, else up to O(edges staged so far).
 --
--- The search for cycles reads the edges and adjacency sets of other members. Their number is the graph's,
--- so their names are built from KEYS 1, and carry its hash tag.
+-- The search runs inside this call and has no limit: the server answers no other client until it ends. The costly
+-- order builds two large parts of a graph first and joins them last. Measured on two busy cores with a join of two
+-- halves (chains, stars or binary trees): 0.13 to 0.22 s for 20,000 nodes, and 0.6 to 1.4 s for 100,000, so about
+-- 10 µs for each staged edge. Every further join costs the same again. A chain of 100,000 in random order has a longest
+-- call of 0.5 s. Callers avoid the search: stage all incoming edges of an execution before its outgoing ones.
+--
+-- The search reads edges and adjacency sets of other members. KEYS cannot list them, so their names are derived from
+-- KEYS 1 and carry its hash tag.
 
 local function ff_stage_dependency_edge(keys, args)
   check_arity('ff_stage_dependency_edge', keys, 6, args, 8)
@@ -34,16 +42,16 @@ local function ff_stage_dependency_edge(keys, args)
       return refuse('execution_not_in_flow', execution_id)
     end
   end
-  local edge = fetch(edge_key, 'upstream_execution_id', 'downstream_execution_id')
-  -- An edge that is staged closed no cycle then, and nobody has been let close one since.
+  local edge = fetch_fields(edge_key, 'upstream_execution_id', 'downstream_execution_id')
+  -- No search for an edge that is already staged: it closed no cycle then, and later edges were checked as well.
   local is_staged = edge and edge.upstream_execution_id == upstream and edge.downstream_execution_id == downstream
-  if not is_staged and leads_to(string.sub(flow_key, 1, -#'core' - 1), downstream, upstream) then
+  if not is_staged and is_reachable(string.sub(flow_key, 1, -#'core' - 1), downstream, upstream) then
     return refuse('cycle_detected')
   end
   if edge then
     return refuse('dependency_already_exists')
   end
-  if not milliseconds(now) then
+  if not parse_milliseconds(now) then
     return refuse('invalid_input', 'now_ms')
   end
 
@@ -55,7 +63,7 @@ local function ff_stage_dependency_edge(keys, args)
   local revision = server.call('HINCRBY', flow_key, 'graph_revision', 1)
   server.call('HINCRBY', flow_key, 'edge_count', 1)
   server.call('HSET', flow_key, 'last_mutation_at', now)
-  return ok(edge_id, whole(revision))
+  return ok(edge_id, format_integer(revision))
 end
 
 server.register_function{ function_name = 'ff_stage_dependency_edge', callback = ff_stage_dependency_edge }

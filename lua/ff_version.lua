@@ -1,8 +1,11 @@
--- ff_version: which edition of the functions this library is.
+-- ff_version: returns the library's version, which tells a caller its edition (contract, section 7). Read-only.
 --
--- KEYS   none
--- ARGV   none
--- Reply  the version as a plain string, no envelope
+-- KEYS      none
+-- ARGV      none
+-- Reply     the version as a plain string, without an envelope
+-- Refusals  none
+-- Publishes nothing.
+-- Cost      O(1), no commands.
 
 server.register_function{
   function_name = 'ff_version',

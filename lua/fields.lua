@@ -1,54 +1,54 @@
--- Reading records, arguments and numbers. A missing field, an empty one and nil mean the same: ''.
+-- Reads records, arguments and numbers. A missing field, an empty field and nil are equivalent: all read as ''.
 
-local function text(value)
+local function text_or_empty(value)
   if value == nil or value == false then
     return ''
   end
   return value
 end
 
--- The named fields of a hash, '' where missing; nil when the hash has none of them.
-local function fetch(key, ...)
+-- Returns the named fields of a hash, '' for a missing one, or nil if the hash has none of them.
+local function fetch_fields(key, ...)
   local values = server.call('HMGET', key, ...)
   local record, found = {}, false
   for position, name in ipairs({ ... }) do
     found = found or values[position] ~= false
-    record[name] = text(values[position])
+    record[name] = text_or_empty(values[position])
   end
   return found and record or nil
 end
 
--- A whole number as decimal digits: tostring would write 1.7e+12.
-local function whole(number)
+-- Formats an integer as decimal digits: tostring would write 1.7e+12.
+local function format_integer(number)
   return string.format('%.0f', number)
 end
 
--- A count that a record holds; 0 where there is none.
-local function count(value)
-  return tonumber(text(value)) or 0
+-- Returns a field as a number, or 0 if it is missing or not a number.
+local function number_or_zero(value)
+  return tonumber(text_or_empty(value)) or 0
 end
 
--- A number of milliseconds that an argument gives, or nil where it is none. '' gives nil as well.
-local function milliseconds(argument)
-  local digits = text(argument)
+-- Parses an argument in milliseconds. Returns nil if it is not a number of at most 15 digits, '' included.
+local function parse_milliseconds(argument)
+  local digits = text_or_empty(argument)
   if #digits > 15 or not string.find(digits, '^%d+$') then
     return nil
   end
   return tonumber(digits)
 end
 
--- Whether an optional argument of milliseconds is neither absent nor a number.
-local function is_malformed(argument)
-  return text(argument) ~= '' and milliseconds(argument) == nil
+-- Returns whether an optional argument in milliseconds is set and malformed.
+local function is_invalid_milliseconds(argument)
+  return text_or_empty(argument) ~= '' and parse_milliseconds(argument) == nil
 end
 
--- The server's time in milliseconds since the epoch.
+-- Returns the server's time in milliseconds since the epoch.
 local function server_now()
   local time = server.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
--- A decoded JSON text, or nil where it is none. JSON's null gives cjson.null.
+-- Decodes JSON. Returns nil for malformed text, and cjson.null for JSON's null.
 local function decode_json(json)
   local decoded, value = pcall(cjson.decode, json)
   if not decoded then
@@ -57,7 +57,7 @@ local function decode_json(json)
   return value
 end
 
--- A key beside a declared one, of the same hash tag: the last part of the name replaced.
-local function sibling(key, last_part)
+-- Derives a key from a declared one with the same hash tag by replacing the part after the last colon.
+local function sibling_key(key, last_part)
   return string.match(key, '^.*:') .. last_part
 end

@@ -1,12 +1,12 @@
--- What flows have in common.
+-- Reads a flow's record and checks that the flow is open.
 
 local TERMINAL_FLOW_STATES = { cancelled = true, completed = true, failed = true }
 
 local function fetch_flow(flow_key)
-  return fetch(flow_key, 'flow_id', 'public_flow_state', 'graph_revision', 'node_count')
+  return fetch_fields(flow_key, 'flow_id', 'public_flow_state', 'graph_revision', 'node_count')
 end
 
--- A refusal, unless the flow is there and can still change.
+-- Returns a refusal unless the flow exists and is not terminal.
 local function refuse_unless_open(flow)
   if not flow then
     return refuse('flow_not_found')

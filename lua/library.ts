@@ -6,8 +6,8 @@ export { LIBRARY_NAME };
 const SOURCES = new Map<Edition, string>();
 
 /**
- * The library's source in one edition (contract, section 7): helpers first, an edition's own behind those that
- * all share, then the functions, each file behind a line that names it.
+ * Returns the library's source for one edition (contract, section 7). The order is: shared helpers, the edition's
+ * helpers, shared functions, the edition's functions. A comment line before each file names it.
  */
 export function librarySource(edition: Edition): string {
   let source = SOURCES.get(edition);
@@ -28,7 +28,7 @@ function isFunction({ path }: LibraryFile): boolean {
   return /\/ff_\w+\.lua$/.test(path);
 }
 
-/** The names of the functions that a library source registers. */
+/** Returns the names of the functions that a library source registers. */
 export function functionNames(source: string): string[] {
   return [...source.matchAll(/function_name\s*=\s*'([^']+)'/g)].map((match) => match[1] ?? "");
 }

@@ -1,9 +1,9 @@
--- Retry policies. Where a policy leaves something out:
+-- Retry policies. Defaults for missing members:
 local DEFAULT_DELAY_MS = 1000
 local DEFAULT_MULTIPLIER = 2
 local DEFAULT_MAX_DELAY_MS = 60000
 
--- A number of at least 0, the default where there is none, or nil where it is something else.
+-- Returns a number of at least 0, the default if it is missing, or nil if it is malformed.
 local function policy_number(value, default)
   if value == nil or value == cjson.null then
     return default
@@ -14,8 +14,8 @@ local function policy_number(value, default)
   return nil
 end
 
--- The milliseconds until retry number `retry_count` + 1, or nil where the backoff is malformed. Fixed is
--- what a backoff without a type is; the cap of max_delay_ms belongs to the exponential one.
+-- Returns the milliseconds until retry number `retry_count` + 1, or nil if the backoff is malformed. A backoff without
+-- a type is fixed. max_delay_ms applies to the exponential type only.
 local function backoff_delay(backoff, retry_count)
   if backoff == nil or backoff == cjson.null then
     return DEFAULT_DELAY_MS
@@ -38,7 +38,7 @@ local function backoff_delay(backoff, retry_count)
   return math.min(initial * multiplier ^ retry_count, maximum)
 end
 
--- The delay before the next attempt; nil when no retry is left, or where the policy is malformed.
+-- Returns the delay before the next attempt in milliseconds, or nil if no retry is left or the policy is malformed.
 local function retry_delay(policy_json, retry_count)
   local policy = policy_json ~= '' and decode_json(policy_json)
   if type(policy) ~= 'table' then

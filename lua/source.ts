@@ -1,44 +1,46 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-/** The name under which the library is loaded (contract, section 6). */
+/** The library's name in Valkey (contract, section 6). */
 export const LIBRARY_NAME = "flowfabric";
 
 const COMMENT_LINE = /^[ \t]*--.*$/gm;
 const LONG_BRACKET = /\[=*\[/;
 
-/** One `.lua` file: its path below the project, and its code. */
+/** One `.lua` file: its path relative to the project, and its code without comments. */
 export interface LibraryFile {
   readonly path: string;
   readonly text: string;
 }
 
 /**
- * The `.lua` files of this folder, which every edition has, and those that one edition has besides. The build puts
- * their text in this module's place, so that a bundle needs no files.
+ * The `.lua` files of this folder, which both editions share, and the files of each edition. The build replaces this
+ * module with the files' text, so that a bundle reads no files.
  */
 export const LIBRARY_FILES: {
   readonly shared: readonly LibraryFile[];
   readonly edition11: readonly LibraryFile[];
   readonly edition14: readonly LibraryFile[];
-} = { shared: filesOf(""), edition11: filesOf("edition-11/"), edition14: filesOf("edition-14/") };
+} = { shared: readFiles(""), edition11: readFiles("edition-11/"), edition14: readFiles("edition-14/") };
 
-/** In the order of their names, on which the helpers rely: each uses only what stands before it. */
-function filesOf(folder: string): LibraryFile[] {
+/** Reads the files in alphabetical order. A helper may only use helpers from files before its own. */
+function readFiles(folder: string): LibraryFile[] {
   const path = fileURLToPath(new URL(`./${folder}`, import.meta.url));
   return readdirSync(path)
     .filter((name) => name.endsWith(".lua"))
     .sort()
-    .map((name) => ({ path: `lua/${folder}${name}`, text: codeOf(readFileSync(`${path}${name}`, "utf8")) }));
+    .map((name) => ({
+      path: `lua/${folder}${name}`,
+      text: withoutComments(readFileSync(`${path}${name}`, "utf8")),
+    }));
 }
 
 /**
- * Without its comments, a third of the text: whoever reads the library in Valkey finds them in the file that the
- * line before names. The lines stay, and with them the numbers in the server's messages. It is done here, and not by the
- * build: ensureLibrary compares texts, and sources and bundles must load the same one.
+ * Removes comments, a third of the text. Line numbers in the server's error messages still match the files. This happens
+ * here and not in the build: `ensureLibrary` compares texts, so sources and bundles must load the same one.
  */
-function codeOf(text: string): string {
+function withoutComments(text: string): string {
   if (LONG_BRACKET.test(text))
-    throw new Error("a comment cannot be told from text where Lua has long brackets");
+    throw new Error("the Lua library must not use long brackets: they may hide comments");
   return text.replace(COMMENT_LINE, "");
 }

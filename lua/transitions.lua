@@ -1,5 +1,5 @@
--- The state vector and its transitions. Every transition writes all eight fields and both times, so a
--- record never mixes two states. The vocabulary:
+-- The state vector and its transitions. Every transition writes all eight fields and both times, so a record never
+-- mixes two states. The possible states:
 --
 --   phase      ownership  eligibility              reason                     outcome    public
 --   runnable   unowned    eligible_now             waiting_for_worker         none       waiting
@@ -15,7 +15,7 @@
 local MAX_PRIORITY = 9000
 local PRIORITY_WEIGHT = 1000000000000
 
-local function state(phase, ownership, eligibility, reason, outcome, attempt_state, public)
+local function state_vector(phase, ownership, eligibility, reason, outcome, attempt_state, public)
   return {
     lifecycle_phase = phase,
     ownership_state = ownership,
@@ -29,31 +29,31 @@ local function state(phase, ownership, eligibility, reason, outcome, attempt_sta
 end
 
 local function eligible_state(attempt_state)
-  return state('runnable', 'unowned', 'eligible_now', 'waiting_for_worker', 'none', attempt_state, 'waiting')
+  return state_vector('runnable', 'unowned', 'eligible_now', 'waiting_for_worker', 'none', attempt_state, 'waiting')
 end
 
 local function delayed_state(reason, attempt_state)
-  return state('runnable', 'unowned', 'not_eligible_until_time', reason, 'none', attempt_state, 'delayed')
+  return state_vector('runnable', 'unowned', 'not_eligible_until_time', reason, 'none', attempt_state, 'delayed')
 end
 
 local function blocked_state(attempt_state)
-  return state('runnable', 'unowned', 'blocked_by_dependencies', 'waiting_for_children', 'none', attempt_state,
+  return state_vector('runnable', 'unowned', 'blocked_by_dependencies', 'waiting_for_children', 'none', attempt_state,
     'waiting_children')
 end
 
 local function active_state()
-  return state('active', 'leased', 'not_applicable', 'none', 'none', 'running_attempt', 'active')
+  return state_vector('active', 'leased', 'not_applicable', 'none', 'none', 'running_attempt', 'active')
 end
 
 local function terminal_state(outcome, attempt_state)
   local public = outcome == 'success' and 'completed' or outcome
-  return state('terminal', 'unowned', 'not_applicable', 'none', outcome, attempt_state, public)
+  return state_vector('terminal', 'unowned', 'not_applicable', 'none', outcome, attempt_state, public)
 end
 
--- Writes a state, the time of the change (milliseconds, as text), and further fields as names and values.
+-- Writes a state vector, the time of the change (milliseconds, as text), and more fields as names and values.
 local function transition(core_key, vector, now, ...)
-  -- A record is a list to the server, in the order in which its fields were first written, and is searched from
-  -- its beginning: what every later transition reads and writes comes first.
+  -- Valkey stores a small hash as a list in the order of first writes, and searches it from the start. The fields that
+  -- every later transition reads and writes therefore come first.
   server.call('HSET', core_key, 'lifecycle_phase', vector.lifecycle_phase, 'ownership_state', vector.ownership_state,
     'eligibility_state', vector.eligibility_state, 'blocking_reason', vector.blocking_reason,
     'blocking_detail', vector.blocking_detail, 'terminal_outcome', vector.terminal_outcome,
@@ -65,23 +65,23 @@ local function has_no_outcome(core)
   return core.terminal_outcome == 'none' or core.terminal_outcome == ''
 end
 
--- Whether the current attempt has begun and not ended.
+-- Returns whether the current attempt has started and not ended.
 local function has_open_attempt(core)
   return core.attempt_state == 'running_attempt' or core.attempt_state == 'attempt_interrupted'
 end
 
--- The priority that scores stay exact with: a whole number from 0 to 9000.
+-- Clamps a priority to an integer from 0 to 9000, the range in which scores stay exact.
 local function clamped_priority(priority)
   return math.max(0, math.min(MAX_PRIORITY, math.floor(tonumber(priority) or 0)))
 end
 
--- The eligible zset's score: a higher priority sorts first, and the older of two equals.
+-- Returns the score in the eligible zset: higher priorities first, then older executions.
 local function eligible_score(core)
-  return whole(count(core.created_at) - clamped_priority(core.priority) * PRIORITY_WEIGHT)
+  return format_integer(number_or_zero(core.created_at) - clamped_priority(core.priority) * PRIORITY_WEIGHT)
 end
 
--- The transition of a last satisfied edge. Needs of core: execution_id, attempt_state, created_at, priority.
-local function release_blocked(core_key, core, blocked_key, eligible_key, now)
+-- Makes a blocked execution eligible. `core` needs execution_id, attempt_state, created_at and priority.
+local function unblock(core_key, core, blocked_key, eligible_key, now)
   local attempt_state = core.attempt_state
   if attempt_state == 'none' or attempt_state == '' then
     attempt_state = 'pending_first_attempt'
@@ -91,7 +91,7 @@ local function release_blocked(core_key, core, blocked_key, eligible_key, now)
   server.call('ZADD', eligible_key, eligible_score(core), core.execution_id)
 end
 
--- Ends the open attempt's record, and closes its output stream where there is one.
+-- Ends the record of the open attempt, and closes its output stream if there is one.
 local function end_attempt(attempt_key, stream_key, now, attempt_state, closed_reason, ...)
   server.call('HSET', attempt_key, 'attempt_state', attempt_state, 'ended_at', now, ...)
   if server.call('EXISTS', stream_key) == 1 then

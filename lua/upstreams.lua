@@ -1,10 +1,10 @@
--- How the end of an upstream reaches its child. Both editions of ff_resolve_dependency share their first 11
--- KEYS, and the functions here take them as they come: 1 core, 2 deps:meta, 3 deps:unresolved, 4 dep,
--- 5 eligible, 6 terminal, 7 blocked:dependencies, 8 attempt, 9 stream meta, 10 payload, 11 the upstream's result.
--- ARGV begin with edge_id, upstream_outcome, now_ms.
+-- Applies the outcome of an upstream to its child. Both editions of ff_resolve_dependency share their first 11 KEYS,
+-- and these functions take `keys` with those positions: 1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible,
+-- 6 terminal, 7 blocked:dependencies, 8 attempt, 9 stream meta, 10 payload, 11 the upstream's result. `args` starts
+-- with edge_id, upstream_outcome, now_ms.
 
--- The edge's data_passing_ref, '' where it passes none; nil where there is nothing to resolve, and what the call
--- replies.
+-- Returns the data_passing_ref of an unresolved edge, '' if it passes no data. Returns nil and the reply if there is
+-- nothing to resolve.
 local function fetch_unresolved(keys, args)
   local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref')
   local state, data_passing_ref = values[1], values[2]
@@ -14,14 +14,14 @@ local function fetch_unresolved(keys, args)
   if state == 'satisfied' or state == 'impossible' then
     return nil, ok('already_resolved')
   end
-  if not milliseconds(args[3]) then
+  if not parse_milliseconds(args[3]) then
     return nil, refuse('invalid_input', 'now_ms')
   end
-  return text(data_passing_ref)
+  return text_or_empty(data_passing_ref)
 end
 
--- The child where it can still change. Nil where it has ended, and where its record is gone: one without its
--- id is what trimming left, and there is nobody to release or to skip.
+-- Returns the child, or nil if it is terminal or its record is gone. A record without its id is the remainder of a
+-- trimmed one.
 local function fetch_open_child(core_key)
   local values = server.call('HMGET', core_key, 'execution_id', 'terminal_outcome', 'lifecycle_phase',
     'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority')
@@ -34,7 +34,7 @@ local function fetch_open_child(core_key)
     lifecycle_phase = values[3],
     ownership_state = values[4],
     eligibility_state = values[5],
-    attempt_state = text(values[6]),
+    attempt_state = text_or_empty(values[6]),
     created_at = values[7],
     priority = values[8],
   }
@@ -45,23 +45,23 @@ local function record_resolution(keys, args, state)
   server.call('HSET', keys[4], 'state', state, 'last_resolved_at', args[3])
 end
 
--- Gives an open child the upstream's result, where the edge passes data and there is any.
-local function pass_data(keys, data_passing_ref, child)
+-- Copies the upstream's result to the payload of an open child, if the edge passes data and the result exists.
+local function copy_upstream_result(keys, data_passing_ref, child)
   if child and data_passing_ref ~= '' and server.call('COPY', keys[11], keys[10], 'REPLACE') == 1 then
     return 'data_injected'
   end
   return ''
 end
 
--- Lets an open child run that waits for its dependencies.
-local function release_child(keys, child, now)
+-- Makes an open child eligible if it is blocked by its dependencies.
+local function unblock_child(keys, child, now)
   if child and child.lifecycle_phase == 'runnable' and child.ownership_state == 'unowned'
     and child.eligibility_state == 'blocked_by_dependencies' then
-    release_blocked(keys[1], child, keys[7], keys[5], now)
+    unblock(keys[1], child, keys[7], keys[5], now)
   end
 end
 
--- Ends an open child that can no longer run. One that was eligible nevertheless leaves that zset as well.
+-- Skips an open child that can no longer run. If it was eligible after all, it leaves that zset too.
 local function skip_child(keys, child, now)
   if not child then
     return ''
@@ -81,28 +81,29 @@ local function skip_child(keys, child, now)
   return 'child_skipped'
 end
 
--- Resolves an edge of a child that needs all of its edges. What became of the edge and of the child, as the
--- reply tells it, and whether every edge is satisfied now.
+-- Resolves an edge of a child that needs all of its edges. Returns the reply's state and detail, and whether every
+-- edge is now satisfied.
 local function resolve_required(keys, args, data_passing_ref)
   local meta_key, outcome, now = keys[2], args[2], args[3]
   local meta = server.call('HMGET', meta_key, 'unsatisfied_required_count', 'impossible_required_count')
-  -- Below 0 where the count was lost: that is not 0, and the edge does not pass for the last one.
-  local unsatisfied, impossible = count(meta[1]) - 1, count(meta[2])
-  -- Most edges are neither the last one nor pass data, and then nothing asks how the child stands. It is read before
-  -- anything is written: a read that raises an error must leave no write behind.
-  local concerns_child = outcome ~= 'success' or unsatisfied == 0 or data_passing_ref ~= ''
-  local child = concerns_child and fetch_open_child(keys[1]) or nil
+  -- Negative if the count was lost. That is not 0, so the edge is not mistaken for the last one.
+  local unsatisfied, impossible = number_or_zero(meta[1]) - 1, number_or_zero(meta[2])
+  -- Most edges are not the last one and pass no data: they need no read of the child. The read comes before any write,
+  -- since a read that raises an error must leave no write behind.
+  local needs_child = outcome ~= 'success' or unsatisfied == 0 or data_passing_ref ~= ''
+  local child = needs_child and fetch_open_child(keys[1]) or nil
   if outcome == 'success' then
     record_resolution(keys, args, 'satisfied')
-    server.call('HSET', meta_key, 'unsatisfied_required_count', whole(unsatisfied), 'last_dependency_update_at', now)
-    local injected = pass_data(keys, data_passing_ref, child)
+    server.call('HSET', meta_key, 'unsatisfied_required_count', format_integer(unsatisfied),
+      'last_dependency_update_at', now)
+    local injected = copy_upstream_result(keys, data_passing_ref, child)
     if unsatisfied == 0 then
-      release_child(keys, child, now)
+      unblock_child(keys, child, now)
     end
     return 'satisfied', injected, unsatisfied == 0 and impossible == 0
   end
   record_resolution(keys, args, 'impossible')
-  server.call('HSET', meta_key, 'unsatisfied_required_count', whole(unsatisfied), 'impossible_required_count',
-    whole(impossible + 1), 'last_dependency_update_at', now)
+  server.call('HSET', meta_key, 'unsatisfied_required_count', format_integer(unsatisfied), 'impossible_required_count',
+    format_integer(impossible + 1), 'last_dependency_update_at', now)
   return 'impossible', skip_child(keys, child, now), false
 end

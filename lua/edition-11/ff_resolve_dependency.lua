@@ -1,13 +1,16 @@
--- ff_resolve_dependency: tells a child how one of its upstreams ended. Safe to repeat. Edition of 11 KEYS.
+-- ff_resolve_dependency: applies the outcome of an upstream to one edge of a child, and releases or skips the child.
+-- Idempotent. 11-KEYS edition.
 --
--- KEYS   1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible, 6 terminal, 7 blocked:dependencies,
---        8 attempt, 9 stream meta, 10 payload (all the child's), 11 the upstream's result, under the child's tag
--- ARGV   1 edge_id, 2 upstream_outcome (success, or anything else), 3 now_ms (used)
--- Reply  OK, satisfied, "data_injected" | ""
---        OK, impossible, "child_skipped" | ""
---        OK, already_resolved
---        refused: invalid_dependency; invalid_input, now_ms
--- Publishes nothing: a skipped child's own children are the caller's to tell (see version.lua).
+-- KEYS      1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible, 6 terminal, 7 blocked:dependencies,
+--           8 attempt, 9 stream meta, 10 payload (all of the child), 11 the upstream's result, under the child's tag
+-- ARGV      1 edge_id, 2 upstream_outcome (success, or any other outcome), 3 now_ms (used)
+-- Reply     OK, satisfied, "data_injected" | ""
+--           OK, impossible, "child_skipped" | ""
+--           OK, already_resolved
+-- Refusals  invalid_dependency; invalid_input, now_ms
+-- Publishes nothing: the caller continues the cascade for a skipped child (see version.lua).
+-- Cost      O(log n) in the size of the lane's zsets, at most 13 commands; 5 for an edge that does not affect the
+--           child. Passing data copies the upstream's result: O(its size).
 
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 11, args, 3)

@@ -1,17 +1,17 @@
--- What the functions that both editions share ask of a child's edge group, in the edition that has none: every
--- child needs all of its edges, and deps:meta alone says how they stand.
+-- Edge groups for the functions that both editions share. The 11-KEYS edition has no groups: every child needs all of
+-- its edges, and deps:meta alone holds their state. edition-14/groups.lua documents these functions.
 
-local KEYS_TO_APPLY = 7
+local APPLY_KEY_COUNT = 7
 
-local function join_group()
+local function count_applied_edge()
   return true
 end
 
-local function group_state_of()
+local function fetch_group_state()
   return nil
 end
 
-local function verdict_without()
+local function group_state_without()
   return nil
 end
 

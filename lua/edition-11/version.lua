@@ -1,3 +1,3 @@
--- 5 to 15 is the edition of 11 KEYS. A library of version 5 does not publish the children that it skips:
--- whoever resolves an edge passes the cascade on.
+-- Versions 5 to 15 belong to the 11-KEYS edition. A library of version 5 does not publish skipped children: the caller
+-- of ff_resolve_dependency continues the cascade.
 local LIBRARY_VERSION = '5'

@@ -1,19 +1,21 @@
--- ff_set_edge_group_policy: says how many of a child's edges must succeed, before the first one is applied.
+-- ff_set_edge_group_policy: sets how many of a child's edges must succeed. Call it before any edge is applied.
 --
--- KEYS   1 flow core, 2 edgegroup
--- ARGV   1 policy_variant (all_of, any_of, quorum), 2 on_satisfied (cancel_remaining, let_run; ignored for
---        all_of), 3 k (quorum: a whole number ≥ 1; ignored for the others), 4 now_ms (used)
--- Reply  OK, set
---        OK, already_set: the variant is this one already; its on_satisfied and k stay as they are
---        refused: flow_not_found; invalid_input, <argument>; invalid_input, dependencies_applied
+-- KEYS      1 flow core, 2 edgegroup
+-- ARGV      1 policy_variant (all_of, any_of, quorum), 2 on_satisfied (cancel_remaining, let_run; ignored for
+--           all_of), 3 k (quorum: an integer of at least 1; ignored for the others), 4 now_ms (used)
+-- Reply     OK, set
+--           OK, already_set: the group already has this variant and keeps its on_satisfied and k
+-- Refusals  flow_not_found; invalid_input, <argument>; invalid_input, dependencies_applied
+-- Publishes nothing.
+-- Cost      O(1), at most 3 commands.
 --
--- Once an edge is applied every call is refused, even one that would change nothing: that check comes first.
+-- Once an edge has been applied, every call is refused, even one that would change nothing.
 
 local VARIANTS = { all_of = true, any_of = true, quorum = true }
 local ON_SATISFIED = { cancel_remaining = true, let_run = true }
 
--- The number of successes that the group needs, as text: '' where that is every edge. Nil where k is none.
-local function needed_successes(variant, k)
+-- Returns the number of successes that the group needs, as text: '' for every edge. Returns nil if k is malformed.
+local function required_successes(variant, k)
   if variant == 'all_of' then
     return ''
   end
@@ -34,8 +36,8 @@ local function ff_set_edge_group_policy(keys, args)
   if not VARIANTS[variant] then
     return refuse('invalid_input', 'policy_variant')
   end
-  local needed = needed_successes(variant, k)
-  if not needed then
+  local required = required_successes(variant, k)
+  if not required then
     return refuse('invalid_input', 'k')
   end
   if variant == 'all_of' then
@@ -43,7 +45,7 @@ local function ff_set_edge_group_policy(keys, args)
   elseif not ON_SATISFIED[on_satisfied] then
     return refuse('invalid_input', 'on_satisfied')
   end
-  if not milliseconds(now) then
+  if not parse_milliseconds(now) then
     return refuse('invalid_input', 'now_ms')
   end
   local group = fetch_group(group_key)
@@ -54,7 +56,7 @@ local function ff_set_edge_group_policy(keys, args)
     return ok('already_set')
   end
 
-  server.call('HSET', group_key, 'policy_variant', variant, 'on_satisfied', on_satisfied, 'k', needed, 'n', '0',
+  server.call('HSET', group_key, 'policy_variant', variant, 'on_satisfied', on_satisfied, 'k', required, 'n', '0',
     'succeeded', '0', 'failed', '0', 'skipped', '0', 'group_state', 'pending', 'created_at', now)
   return ok('set')
 end

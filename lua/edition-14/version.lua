@@ -1,3 +1,3 @@
--- 26 and above is the edition of 14 KEYS. It publishes the children that it skips; whoever resolves an edge
--- passes the cascade on nevertheless, since nobody need be listening.
+-- Versions from 26 belong to the 14-KEYS edition. It publishes skipped children, but a published event is lost if no
+-- client is subscribed: the caller of ff_resolve_dependency continues the cascade all the same.
 local LIBRARY_VERSION = '26'
