@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
-import { readPersistently } from "#sdk/worker/read.ts";
-import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
+import { DEFAULT_RETRY_DELAYS_MS, noReply, readWithRetries } from "#sdk/worker/retry.ts";
+import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { type LaneId, type Partition, parseAttemptIndex, parseExecutionId } from "#shared/contract/ids.ts";
 import { isObject, parseJsonObject } from "#shared/contract/message.ts";
 import {
@@ -14,25 +14,32 @@ import {
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
+import { pairResults } from "#shared/contract/results.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 export interface ClaimDependencies {
+  /** Use a `ReconnectingValkey`: with a plain `Valkey` client, retries cannot succeed after a lost connection. */
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly identity: WorkerIdentity;
+  /**
+   * Delays before the retries of a Valkey call after the claim, in milliseconds, one per retry. Keep their sum below
+   * the lease. About 26 s in all by default.
+   */
+  readonly retryDelaysMs?: readonly number[];
 }
 
-/** Where a worker looks for work. */
+/** Where a worker claims executions: one lane of one partition. */
 export interface WorkSource {
   readonly partition: Partition;
   readonly lane: LaneId;
 }
 
 export interface ClaimOptions {
-  /** How many executions to take at most. */
+  /** The largest number of executions to claim. */
   readonly limit: number;
-  /** Longer than any run: leases are not renewed. 60,000 ms unless given. */
+  /** Milliseconds; 60,000 by default. Leases are not renewed: choose a value above the longest run plus all retries. */
   readonly leaseTtlMs?: number;
 }
 
@@ -41,15 +48,15 @@ export interface ClaimedExecution {
   readonly target: Target;
   readonly lease: Lease;
   readonly payload: string;
-  /** For `ff_fail_execution`; empty: a failure is final. */
+  /** For `ff_fail_execution`. Empty: a failure is final. */
   readonly retryPolicyJson: string;
 }
 
 const DEFAULT_LEASE_TTL_MS = 60_000;
 const GRANT_TTL_MS = 5_000;
 
-/** Refusals that mean: this one is another worker's, or no longer to be had. */
-const LOST: ReadonlySet<string> = new Set([
+/** Refusals which mean that another worker was faster, or that the execution can no longer be claimed. */
+const LOST_RACE_CODES: ReadonlySet<string> = new Set([
   "active_attempt_exists",
   "claim_grant_expired",
   "execution_not_eligible",
@@ -63,101 +70,96 @@ const LOST: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Takes up to `limit` eligible executions, the highest priority first; none where there are none to be had.
- * Throws a ValkeyError, a ProtocolError, or a RefusedError for a refusal that is no lost race.
+ * Claims up to `limit` eligible executions, the highest priority first. Returns an empty array if nothing could be
+ * claimed.
+ *
+ * @throws ValkeyError if Valkey fails before anything is claimed, or for longer than all retries last.
+ * @throws RefusedError if a Valkey function refuses a call for a reason other than a lost race.
+ * @throws ProtocolError if a Valkey function replies in a form that the contract does not have.
  */
 export async function claimBatch(
-  { valkey, router, identity: worker }: ClaimDependencies,
-  place: WorkSource,
+  deps: ClaimDependencies,
+  source: WorkSource,
   options: ClaimOptions,
 ): Promise<ClaimedExecution[]> {
-  const index = router.indexKeys(place.partition);
-  const { eligible } = index.lane(place.lane);
+  const { valkey, router } = deps;
+  const index = router.indexKeys(source.partition);
+  const { eligible } = index.lane(source.lane);
   for (let offset = 0; ; offset += options.limit) {
-    const page = command(place.partition, "zrange", eligible, offset, offset + options.limit - 1);
+    const page = command(source.partition, "zrange", eligible, offset, offset + options.limit - 1);
     const [result] = await valkey.pipelined([page]);
     const ids = listOf(valueOrThrow(result));
     const targets = ids.flatMap((id): Target[] => {
       const parsed = parseExecutionId(id);
       if (!parsed.ok) return [];
-      return [{ keys: router.execKeys(parsed.value), index, lane: place.lane }];
+      return [{ keys: router.execKeys(parsed.value), index, lane: source.lane }];
     });
-    const claimed = await claim(valkey, worker, await granted(valkey, worker, targets), options);
-    // A page of entries that others hold must not hide the work behind it.
-    if (claimed.length > 0 || ids.length < options.limit) return withInput(valkey, claimed);
+    const leased = await claim(deps, await issueGrants(deps, targets), options);
+    // If other workers hold the whole page, go on to the next one.
+    if (leased.length > 0 || ids.length < options.limit) return readInputs(deps, leased);
   }
 }
 
-async function granted(
-  valkey: Pipelines,
-  worker: WorkerIdentity,
+/** Returns the targets that were granted to this worker. Throws if no grant was issued and a call failed. */
+async function issueGrants(
+  { valkey, identity }: ClaimDependencies,
   targets: readonly Target[],
 ): Promise<Target[]> {
-  const results = await pipelined(
-    valkey,
-    targets.map((target) => issueClaimGrant(target, worker, GRANT_TTL_MS)),
+  const calls = targets.map((target) => issueClaimGrant(target, identity, GRANT_TTL_MS));
+  const results = pairResults(targets, await sendAll(valkey, calls), noReply);
+  const granted = results.flatMap(({ item, result }) =>
+    result.ok && isGranted("ff_issue_claim_grant", replyOrThrow(result.value)) ? [item] : [],
   );
-  const failure = results.find((result) => !result.ok);
-  const taken = targets.filter((_, position) => {
-    const result = results[position];
-    return result?.ok === true && isOurs("ff_issue_claim_grant", replyOrThrow(result.value));
-  });
-  // A grant whose reply was lost holds nothing up for long: it expires. The others are worth going on for.
-  if (failure !== undefined && taken.length === 0) valueOrThrow(failure);
-  return taken;
+  // A grant whose reply was lost expires soon, so the other executions can be claimed meanwhile.
+  if (granted.length === 0) throwFirstFailure(results);
+  return granted;
 }
 
-interface Owned {
+interface LeasedExecution {
   readonly target: Target;
   readonly lease: Lease;
 }
 
-async function claim(
-  valkey: Pipelines,
-  worker: WorkerIdentity,
-  targets: readonly Target[],
-  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
-): Promise<Owned[]> {
-  const claims = targets.map((target) => {
-    const terms: ClaimRequest = {
-      leaseId: randomUUID(),
-      attemptId: randomUUID(),
-      leaseTtlMs,
-      renewBeforeMs: Math.floor(leaseTtlMs / 3),
-    };
-    return { target, terms };
-  });
-  const results = await pipelined(
-    valkey,
-    claims.map(({ target, terms }) => claimExecution(target, worker, terms)),
-  );
-  const owned: Owned[] = [];
-  const unanswered: typeof claims = [];
-  for (const [position, { target, terms }] of claims.entries()) {
-    const result = results[position];
-    if (!result?.ok) {
-      unanswered.push({ target, terms });
-      continue;
-    }
-    const reply = replyOrThrow(result.value);
-    if (!isOurs("ff_claim_execution", reply)) continue;
-    const [leaseId = "", epoch = "", , attemptId = "", attempt = ""] = reply.fields;
-    owned.push({ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) });
-  }
-  const all = [...owned, ...(await recovered(valkey, unanswered))];
-  const failure = results.find((result) => !result.ok);
-  if (failure !== undefined && all.length === 0) valueOrThrow(failure);
-  return all;
+interface ClaimCall {
+  readonly target: Target;
+  readonly request: ClaimRequest;
 }
 
-/** Of claims whose reply was lost, those that were made: the record then holds the lease id we chose. */
-async function recovered(
-  valkey: Pipelines,
-  claims: readonly { readonly target: Target; readonly terms: ClaimRequest }[],
-): Promise<Owned[]> {
-  const records = await readPersistently(
+async function claim(
+  deps: ClaimDependencies,
+  targets: readonly Target[],
+  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
+): Promise<LeasedExecution[]> {
+  const calls = targets.map((target): ClaimCall => {
+    const renewBeforeMs = Math.floor(leaseTtlMs / 3);
+    return {
+      target,
+      request: { leaseId: randomUUID(), attemptId: randomUUID(), leaseTtlMs, renewBeforeMs },
+    };
+  });
+  const commands = calls.map(({ target, request }) => claimExecution(target, deps.identity, request));
+  const results = pairResults(calls, await sendAll(deps.valkey, commands), noReply);
+  const replied = results.flatMap(({ item: { target }, result }) => {
+    if (!result.ok) return [];
+    const reply = replyOrThrow(result.value);
+    if (!isGranted("ff_claim_execution", reply)) return [];
+    const [leaseId = "", epoch = "", , attemptId = "", attempt = ""] = reply.fields;
+    return [{ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) }];
+  });
+  const unanswered = results.filter(({ result }) => !result.ok).map(({ item }) => item);
+  const leased = [...replied, ...(await recoverClaims(deps, unanswered))];
+  if (leased.length === 0) throwFirstFailure(results);
+  return leased;
+}
+
+/** Finds the claims that were executed although their reply was lost: the record holds the lease id of the request. */
+async function recoverClaims(
+  { valkey, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: ClaimDependencies,
+  unanswered: readonly ClaimCall[],
+): Promise<LeasedExecution[]> {
+  const records = await readWithRetries(
     valkey,
-    claims.map(({ target: { keys } }) =>
+    unanswered.map(({ target: { keys } }) =>
       command(
         keys.partition,
         "hmget",
@@ -168,32 +170,45 @@ async function recovered(
         "current_attempt_index",
       ),
     ),
+    retryDelaysMs,
   );
-  return claims.flatMap(({ target, terms }, position): Owned[] => {
+  return unanswered.flatMap(({ target, request }, position): LeasedExecution[] => {
     const [leaseId = "", epoch = "", attemptId = "", attempt = ""] = listOf(records[position]).map(fieldText);
-    return leaseId === terms.leaseId ? [{ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) }] : [];
+    return leaseId === request.leaseId
+      ? [{ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) }]
+      : [];
   });
 }
 
-async function withInput(valkey: Pipelines, owned: readonly Owned[]): Promise<ClaimedExecution[]> {
-  const values = await readPersistently(
+async function readInputs(
+  { valkey, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: ClaimDependencies,
+  leased: readonly LeasedExecution[],
+): Promise<ClaimedExecution[]> {
+  const values = await readWithRetries(
     valkey,
-    owned.flatMap(({ target: { keys } }) => [
+    leased.flatMap(({ target: { keys } }) => [
       command(keys.partition, "get", keys.payload),
       command(keys.partition, "get", keys.policy),
     ]),
+    retryDelaysMs,
   );
-  return owned.map((execution, position) => ({
+  return leased.map((execution, position) => ({
     ...execution,
     payload: fieldText(values[2 * position]),
     retryPolicyJson: retryPolicyJson(fieldText(values[2 * position + 1])),
   }));
 }
 
-function isOurs(functionName: string, reply: Reply): reply is Extract<Reply, { kind: "done" }> {
+/** False if another worker was faster. Throws a RefusedError for any other refusal. */
+function isGranted(functionName: string, reply: Reply): reply is Extract<Reply, { kind: "done" }> {
   if (reply.kind === "done") return true;
-  if (LOST.has(reply.code)) return false;
+  if (LOST_RACE_CODES.has(reply.code)) return false;
   throw refusalError(functionName, reply);
+}
+
+function throwFirstFailure(results: readonly { readonly result: ValkeyResult }[]): void {
+  const failed = results.find(({ result }) => !result.ok);
+  if (failed !== undefined) valueOrThrow(failed.result);
 }
 
 function leaseOf(leaseId: string, epoch: string, attemptId: string, attempt: string): Lease {
@@ -202,10 +217,7 @@ function leaseOf(leaseId: string, epoch: string, attemptId: string, attempt: str
   return { leaseId, epoch, attemptId, attemptIndex: attemptIndex.value };
 }
 
-function pipelined(
-  valkey: Pipelines,
-  commands: readonly ValkeyCommand[],
-): ReturnType<Pipelines["pipelined"]> {
+function sendAll(valkey: Pipelines, commands: readonly ValkeyCommand[]): ReturnType<Pipelines["pipelined"]> {
   return commands.length === 0 ? Promise.resolve([]) : valkey.pipelined(commands);
 }
 
@@ -214,8 +226,8 @@ function listOf(value: unknown): readonly unknown[] {
 }
 
 /**
- * The retry policy of a record's policy, as JSON for `ff_fail_execution`; empty where the policy has none.
- * Another submitter's policy may have any shape: whatever has no object under `retry_policy` has none.
+ * The retry policy inside a record's policy, as JSON for `ff_fail_execution`. Empty if there is none. Other submitters
+ * may store a policy of any shape: anything but an object under `retry_policy` is ignored.
  */
 function retryPolicyJson(policyText: string): string {
   const policy = parseJsonObject(policyText)?.retry_policy;

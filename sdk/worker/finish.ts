@@ -1,42 +1,74 @@
 import type { ClaimedExecution } from "#sdk/worker/claim.ts";
-import { readPersistently } from "#sdk/worker/read.ts";
+import { DEFAULT_RETRY_DELAYS_MS, noReply, retryFailed } from "#sdk/worker/retry.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
-import { parseFlowId } from "#shared/contract/ids.ts";
+import { type ExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
 import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
-import { InvalidRecordError, messageOf, ProtocolError, ValkeyError } from "#shared/errors.ts";
+import { decodeReply } from "#shared/contract/reply.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import { InvalidRecordError, messageOf, ProtocolError, PublishError, ValkeyError } from "#shared/errors.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { refusalError } from "#shared/valkey/batches.ts";
 
-/** What a run came to. */
+/** The outcome that a handler reports for one run of an execution. */
 export type RunOutcome =
+  /** `result` is stored in the execution's record. Edges with data passing copy it to the downstream's payload. */
   | { readonly outcome: "success"; readonly result: string | Buffer }
+  /** `reason` is stored in the record of the attempt. */
   | { readonly outcome: "failed"; readonly reason: string };
 
+/** A claimed execution that has been run, with its outcome. */
 export interface FinishedRun {
   readonly claimed: ClaimedExecution;
   readonly run: RunOutcome;
 }
 
-/** What became of a finished run; `lost`: the lease had gone to somebody else, and nothing was written. */
+/**
+ * How an execution left the worker:
+ * - `completed`, `failed`: it ended, and its completion was sent if it belongs to a flow.
+ * - `retry_scheduled`: the run failed, and the retry policy schedules another attempt.
+ * - `lost`: this worker no longer held the lease. Nothing was written.
+ */
 export type FinishStatus = "completed" | "failed" | "retry_scheduled" | "lost";
 
+export interface WorkedExecution {
+  readonly id: ExecutionId;
+  readonly status: FinishStatus;
+}
+
 export interface FinishDependencies {
+  /** Use a `ReconnectingValkey`: with a plain `Valkey` client, retries cannot succeed after a lost connection. */
   readonly valkey: Pipelines;
   readonly completions: CompletionPublisher;
   readonly identity: WorkerIdentity;
+  /**
+   * Delays before the retries of a Valkey call, in milliseconds, one per retry. Keep their sum below the lease.
+   * About 26 s in all by default.
+   */
+  readonly retryDelaysMs?: readonly number[];
 }
 
-type Standing =
+/** The state of an execution after its outcome was written. */
+type WrittenState =
   | { readonly kind: "ended"; readonly outcome: TerminalOutcome }
   | { readonly kind: "retry_scheduled" }
   | { readonly kind: "lost" };
 
-const TRIES = 3;
+type Failure = { readonly ok: false; readonly error: Error };
+type WriteResult = { readonly ok: true; readonly state: WrittenState } | Failure;
+
+/**
+ * Delays before a completion is published again. They are short because a publisher retries too, and because the
+ * reconciler recovers a completion that was never sent.
+ */
+const PUBLISH_RETRY_DELAYS_MS: readonly number[] = [100, 400];
 const FAILURE_CATEGORY = "task_failed";
-const LOST: ReadonlySet<string> = new Set([
-  "execution_not_active",
+const NOT_ACTIVE = "execution_not_active";
+/** Refusals which mean that this worker no longer holds the lease. */
+const LEASE_LOST_CODES: ReadonlySet<string> = new Set([
+  NOT_ACTIVE,
   "execution_not_found",
   "lease_expired",
   "lease_revoked",
@@ -44,57 +76,54 @@ const LOST: ReadonlySet<string> = new Set([
 ]);
 
 /**
- * Writes what the runs came to, and then sends the completion of each execution that has ended and belongs
- * to a flow. Conclusions are in the runs' order.
+ * Writes the outcome of each run, then publishes the completion of each execution that ended and belongs to a flow.
+ * Returns one status per run, in order.
  *
- * Where a reply is lost, the record says whether the call was made, and the completion is sent all the same.
- * Throws a ValkeyError or a PublishError when it could not be done in three tries; what else could be
- * finished and sent then is.
+ * Failed calls are retried with backoff. If a reply is lost, the record shows whether the call was executed, so an
+ * outcome is written once. A failure of one execution does not keep the others from being written and published.
+ *
+ * @throws ValkeyError if an outcome could not be written, or a flow id not read, after all retries.
+ * @throws PublishError if the publisher did not accept a completion after three attempts.
+ * @throws InvalidRecordError if a record holds a malformed flow id.
  */
 export async function finishBatch(
   deps: FinishDependencies,
   finished: readonly FinishedRun[],
-): Promise<FinishStatus[]> {
-  const standings = new Map<FinishedRun, Standing>();
-  let failure: unknown;
-  for (let attempt = 0; attempt < TRIES && standings.size < finished.length; attempt += 1) {
-    try {
-      let open = finished.filter((one) => !standings.has(one));
-      if (attempt > 0) open = await settleFromRecords(deps.valkey, open, standings);
-      if (open.length > 0) await callAll(deps, open, standings);
-    } catch (error) {
-      // Kept for later: what has ended must be told of, whatever became of the rest.
-      failure = error;
-    }
-  }
-  await sendAll(deps, finished, standings);
-  return finished.map((one) => {
-    const standing = standings.get(one);
-    if (standing !== undefined) return conclusionOf(standing);
-    const { id } = one.claimed.target.keys;
-    throw new ValkeyError(`the end of ${id} could not be written: ${messageOf(failure)}`, { cause: failure });
+): Promise<WorkedExecution[]> {
+  const written = await retryFailed<FinishedRun, WriteResult>(
+    finished,
+    deps.retryDelaysMs ?? DEFAULT_RETRY_DELAYS_MS,
+    (open, isRetry) => (isRetry ? writeUnwritten(deps, open) : writeOutcomes(deps, open, isRetry)),
+    () => failure(new ValkeyError("the outcome was not written")),
+  );
+  await publishCompletions(
+    deps,
+    written.flatMap(({ item, result }) =>
+      result.ok && result.state.kind === "ended" ? [{ ...item, outcome: result.state.outcome }] : [],
+    ),
+  );
+  return written.map(({ item, result }) => {
+    const { id } = item.claimed.target.keys;
+    if (result.ok) return { id, status: statusOf(result.state) };
+    throw new ValkeyError(`could not write the outcome of ${id}: ${messageOf(result.error)}`, {
+      cause: result.error,
+    });
   });
 }
 
-/** Calls the function of every run. What failed or made no sense stays open, and one of its errors is thrown. */
-async function callAll(
+/** Calls the function that ends each run. */
+async function writeOutcomes(
   { valkey, identity }: FinishDependencies,
-  open: readonly FinishedRun[],
-  standings: Map<FinishedRun, Standing>,
-): Promise<void> {
-  const results = await valkey.pipelined(open.map((one) => callOf(identity, one)));
-  const errors: unknown[] = [];
-  for (const [position, one] of open.entries()) {
-    try {
-      standings.set(one, interpret(one, valueOrThrow(results[position])));
-    } catch (error) {
-      errors.push(error);
-    }
-  }
-  if (errors.length > 0) throw errors[0];
+  runs: readonly FinishedRun[],
+  isRetry: boolean,
+): Promise<WriteResult[]> {
+  const replies = await valkey.pipelined(runs.map((run) => callFor(identity, run)));
+  return pairResults(runs, replies, noReply).map(({ item, result }) =>
+    result.ok ? interpretReply(item, result.value, isRetry) : result,
+  );
 }
 
-function callOf(identity: WorkerIdentity, { claimed, run }: FinishedRun): ValkeyCommand {
+function callFor(identity: WorkerIdentity, { claimed, run }: FinishedRun): ValkeyCommand {
   const { target, lease } = claimed;
   return run.outcome === "success"
     ? completeExecution(target, identity, lease, run.result)
@@ -105,87 +134,116 @@ function callOf(identity: WorkerIdentity, { claimed, run }: FinishedRun): Valkey
       });
 }
 
-function interpret({ run }: FinishedRun, value: unknown): Standing {
+function interpretReply({ run }: FinishedRun, value: unknown, isRetry: boolean): WriteResult {
   const name = run.outcome === "success" ? "ff_complete_execution" : "ff_fail_execution";
-  const reply = replyOrThrow(value);
+  const decoded = decodeReply(value);
+  if (!decoded.ok) return decoded;
+  const reply = decoded.value;
   if (reply.kind === "refused") {
-    if (LOST.has(reply.code)) return { kind: "lost" };
-    throw refusalError(name, reply);
+    // The first call may have been executed after the record was read: the next retry reads it again.
+    if (isRetry && reply.code === NOT_ACTIVE) return failure(new ValkeyError("the execution has just ended"));
+    return LEASE_LOST_CODES.has(reply.code)
+      ? { ok: true, state: { kind: "lost" } }
+      : failure(refusalError(name, reply));
   }
   switch (reply.fields[0]) {
     case "completed":
-      return { kind: "ended", outcome: "success" };
+      return { ok: true, state: { kind: "ended", outcome: "success" } };
     case "terminal_failed":
-      return { kind: "ended", outcome: "failed" };
+      return { ok: true, state: { kind: "ended", outcome: "failed" } };
     case "retry_scheduled":
-      return { kind: "retry_scheduled" };
+      return { ok: true, state: { kind: "retry_scheduled" } };
     default:
-      throw new ProtocolError(`${name} replied ${JSON.stringify(reply.fields)}`);
+      return failure(new ProtocolError(`${name} replied ${JSON.stringify(reply.fields)}`));
   }
 }
 
-/** Settles what an unanswered call has done after all; returns what is still ours to finish. */
-async function settleFromRecords(
-  valkey: Pipelines,
-  open: readonly FinishedRun[],
-  standings: Map<FinishedRun, Standing>,
-): Promise<FinishedRun[]> {
+/** Reads the records of runs whose call failed, and repeats the calls that were not executed. */
+async function writeUnwritten(
+  deps: FinishDependencies,
+  runs: readonly FinishedRun[],
+): Promise<(WriteResult | undefined)[]> {
   const fields = ["lifecycle_phase", "terminal_outcome", "attempt_state", "current_lease_epoch"];
-  const records = await readPersistently(
-    valkey,
-    open.map(({ claimed: { target } }) =>
+  const replies = await deps.valkey.pipelined(
+    runs.map(({ claimed: { target } }) =>
       command(target.keys.partition, "hmget", target.keys.core, ...fields),
     ),
   );
-  return open.filter((one, position) => {
-    const record = records[position];
-    const [phase = "", outcome = "", attempt = "", epoch = ""] = Array.isArray(record)
-      ? record.map(fieldText)
-      : [];
-    // Every claim raises the epoch, so an unchanged one means that nobody has had it since.
-    if (epoch !== one.claimed.lease.epoch) standings.set(one, { kind: "lost" });
-    else if (phase === "active") return true;
-    else if (isTerminalOutcome(outcome)) standings.set(one, { kind: "ended", outcome });
-    else if (attempt === "pending_retry_attempt") standings.set(one, { kind: "retry_scheduled" });
-    else standings.set(one, { kind: "lost" });
-    return false;
-  });
+  const checked = pairResults(runs, replies, noReply).map(({ item, result }) => ({
+    run: item,
+    found: result.ok ? stateInRecord(item, result.value) : result,
+  }));
+  const unwritten = checked.flatMap(({ run, found }) => (found === "active" ? [run] : []));
+  const rewritten = unwritten.length === 0 ? [] : await writeOutcomes(deps, unwritten, true);
+  const results = new Map(unwritten.map((run, position) => [run, rewritten[position]]));
+  return checked.map(({ run, found }) => (found === "active" ? results.get(run) : found));
+}
+
+/** `active`: this worker still holds the lease, so its call was not executed. */
+function stateInRecord({ claimed }: FinishedRun, record: unknown): WriteResult | "active" {
+  const fields = Array.isArray(record) ? record.map(fieldText) : [];
+  const [phase = "", outcome = "", attempt = "", epoch = ""] = fields;
+  // Every claim raises the epoch: a different one means that another worker claimed the execution.
+  if (epoch !== claimed.lease.epoch) return { ok: true, state: { kind: "lost" } };
+  if (phase === "active") return "active";
+  if (isTerminalOutcome(outcome)) return { ok: true, state: { kind: "ended", outcome } };
+  return {
+    ok: true,
+    state: { kind: attempt === "pending_retry_attempt" ? "retry_scheduled" : "lost" },
+  };
 }
 
 /**
- * The flow id is read now and not at the claim: an execution may have been claimed before its submitter
- * made it a member of its flow.
+ * Publishes the completions of ended executions. The flow id is read now and not at the claim: an execution can be
+ * claimed before its submitter adds it to the flow. Throws the first error after everything else was published.
  */
-async function sendAll(
-  { valkey, completions }: FinishDependencies,
-  finished: readonly FinishedRun[],
-  standings: ReadonlyMap<FinishedRun, Standing>,
+async function publishCompletions(
+  { valkey, completions, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: FinishDependencies,
+  ended: readonly { readonly claimed: ClaimedExecution; readonly outcome: TerminalOutcome }[],
 ): Promise<void> {
-  const ended = finished.flatMap((one) => {
-    const standing = standings.get(one);
-    return standing?.kind === "ended" ? [{ keys: one.claimed.target.keys, outcome: standing.outcome }] : [];
-  });
-  const flowIds = await readPersistently(
-    valkey,
-    ended.map(({ keys }) => command(keys.partition, "hget", keys.core, "flow_id")),
+  const flowIds = await retryFailed(
+    ended,
+    retryDelaysMs,
+    (open) =>
+      valkey.pipelined(
+        open.map(({ claimed: { target } }) =>
+          command(target.keys.partition, "hget", target.keys.core, "flow_id"),
+        ),
+      ),
+    noReply,
   );
-  let unsent = ended.flatMap(({ keys: { id }, outcome }, position): Completion[] => {
-    const text = fieldText(flowIds[position]);
-    if (text === "") return [];
-    const flowId = parseFlowId(text);
-    if (!flowId.ok) throw new InvalidRecordError(`the record of ${id}: ${flowId.error.message}`);
-    return [{ executionId: id, flowId: flowId.value, outcome, depth: 0, root: id }];
-  });
-  for (let attempt = 1; unsent.length > 0; attempt += 1) {
-    const sent = await completions.send(unsent);
-    const refusal = sent.find((result) => !result.ok);
-    if (refusal === undefined) return;
-    if (attempt === TRIES) throw refusal.error;
-    unsent = unsent.filter((_, position) => sent[position]?.ok !== true);
-  }
+  const prepared = flowIds.map(({ item, result }) =>
+    result.ok
+      ? completionOf(item.claimed.target.keys.id, item.outcome, fieldText(result.value))
+      : failure(new ValkeyError(messageOf(result.error), { cause: result.error })),
+  );
+  const sent = await retryFailed<Completion, SendResult>(
+    prepared.flatMap((one) => (one.ok && one.completion !== undefined ? [one.completion] : [])),
+    PUBLISH_RETRY_DELAYS_MS,
+    (unsent) => completions.send(unsent),
+    () => ({ ok: false, error: new PublishError("the publisher returned no result for a completion") }),
+  );
+  for (const result of [...prepared, ...sent.map(({ result }) => result)]) if (!result.ok) throw result.error;
 }
 
-function conclusionOf(standing: Standing): FinishStatus {
-  if (standing.kind !== "ended") return standing.kind;
-  return standing.outcome === "success" ? "completed" : "failed";
+/** No completion if the execution belongs to no flow. */
+function completionOf(
+  id: ExecutionId,
+  outcome: TerminalOutcome,
+  flowId: string,
+): { readonly ok: true; readonly completion?: Completion } | Failure {
+  if (flowId === "") return { ok: true };
+  const parsed = parseFlowId(flowId);
+  return parsed.ok
+    ? { ok: true, completion: { executionId: id, flowId: parsed.value, outcome, depth: 0, root: id } }
+    : failure(new InvalidRecordError(`the record of ${id}: ${parsed.error.message}`));
+}
+
+function statusOf(state: WrittenState): FinishStatus {
+  if (state.kind !== "ended") return state.kind;
+  return state.outcome === "success" ? "completed" : "failed";
+}
+
+function failure(error: Error): Failure {
+  return { ok: false, error };
 }

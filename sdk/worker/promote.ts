@@ -1,15 +1,23 @@
 import type { ClaimDependencies, WorkSource } from "#sdk/worker/claim.ts";
+import { noReply } from "#sdk/worker/retry.ts";
 import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
+import { pairResults } from "#shared/contract/results.ts";
 import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const DEFAULT_LIMIT = 100;
 
 /**
- * Makes delayed executions of one lane and partition eligible whose time has come, the earliest first, and
- * returns how many. A refusal is another worker's success, or a clock of ours that is ahead of the server's.
- * `nowMs` (milliseconds since the epoch) is the present unless given. Throws a ValkeyError.
+ * Makes delayed executions of one lane and partition eligible once their delay is over, the earliest first. Returns
+ * how many were promoted. A refusal is not an error: another worker was faster, or this clock is ahead of the server's.
+ *
+ * @param options `nowMs`: milliseconds since the epoch, the current time by default; `limit`: at most so many
+ * executions, 100 by default.
+ * @throws ValkeyError if a call fails. A later call continues.
+ *
+ * @example
+ * await promoteDue({ valkey, router }, { partition, lane });
  */
 export async function promoteDue(
   { valkey, router }: Pick<ClaimDependencies, "valkey" | "router">,
@@ -28,6 +36,6 @@ export async function promoteDue(
     return [promoteDelayed({ keys: router.execKeys(parsed.value), index, lane }, nowMs)];
   });
   if (calls.length === 0) return 0;
-  const results = await valkey.pipelined(calls);
-  return results.filter((result) => replyOrThrow(valueOrThrow(result)).kind === "done").length;
+  const results = pairResults(calls, await valkey.pipelined(calls), noReply);
+  return results.filter(({ result }) => replyOrThrow(valueOrThrow(result)).kind === "done").length;
 }

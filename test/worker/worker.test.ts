@@ -2,11 +2,16 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import type { RetryPolicy, Workflow } from "#sdk/submission/workflow.ts";
-import { claimBatch, type WorkSource } from "#sdk/worker/claim.ts";
-import { finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
+import {
+  type ClaimDependencies,
+  type ClaimedExecution,
+  claimBatch,
+  type WorkSource,
+} from "#sdk/worker/claim.ts";
+import { type FinishedRun, finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type Execution, workBatch } from "#sdk/worker/worker.ts";
-import type { Pipelines } from "#shared/contract/command.ts";
+import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { type ExecutionId, mintExecutionId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import { createExecution } from "#shared/contract/submission.ts";
@@ -26,6 +31,12 @@ import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 const SUCCESS: RunOutcome = { outcome: "success", result: "" };
 const FAILURE: RunOutcome = { outcome: "failed", reason: "it broke" };
 
+async function claimOne(deps: ClaimDependencies, source: WorkSource): Promise<ClaimedExecution> {
+  const [claimed] = await claimBatch(deps, source, { limit: 1 });
+  if (claimed === undefined) throw new Error("nothing was claimed");
+  return claimed;
+}
+
 function identity(name: string) {
   return { workerId: name, instanceId: `${name}-1` };
 }
@@ -37,12 +48,12 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
   afterAll(() => valkey.close());
 
-  /** Submits a workflow, and gives what is needed to work on it. */
+  /** Submits a workflow and returns what a worker needs. */
   async function fixture(workflow: Workflow) {
     const flowId = newFlowId();
     const completions = new RecordingPublisher();
     const submission = await submitFlow({ valkey, router: ROUTER, completions }, workflow, { flowId });
-    const place: WorkSource = { partition: submission.partition, lane: LANE };
+    const source: WorkSource = { partition: submission.partition, lane: LANE };
     const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const id = (name: string): ExecutionId => {
       const execution = submission.executions.get(name);
@@ -50,8 +61,8 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       return execution;
     };
     const work = (outcome: RunOutcome, limit = 10) =>
-      workBatch(deps, place, () => Promise.resolve(outcome), { limit });
-    return { flowId, completions, place, deps, id, work, workflow };
+      workBatch(deps, source, () => Promise.resolve(outcome), { limit });
+    return { flowId, completions, source, deps, id, work, workflow };
   }
 
   const single = (retryPolicy?: RetryPolicy): Workflow => ({
@@ -60,12 +71,12 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     edges: [],
   });
 
-  test("takes what is eligible, passes the payload, writes the result and sends the completion", async () => {
-    const { flowId, completions, place, deps, id } = await fixture(workflowOf("a>b"));
+  test("claims what is eligible, passes the payload, writes the result and publishes the completion", async () => {
+    const { flowId, completions, source, deps, id } = await fixture(workflowOf("a>b"));
     const seen: Execution[] = [];
     const worked = await workBatch(
       deps,
-      place,
+      source,
       (execution) => {
         seen.push(execution);
         return Promise.resolve({ outcome: "success", result: "the result" });
@@ -73,40 +84,40 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       { limit: 10 },
     );
     const root = id("a");
-    expect(worked).toEqual([{ id: root, conclusion: "completed" }]);
+    expect(worked).toEqual([{ id: root, status: "completed" }]);
     expect(seen).toEqual([{ id: root, lane: "default", payload: "input of a", attemptIndex: 0 }]);
     expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "success", depth: 0, root }]);
-    expect(await run(valkey, place.partition, "get", ROUTER.execKeys(root).result)).toBe("the result");
+    expect(await run(valkey, source.partition, "get", ROUTER.execKeys(root).result)).toBe("the result");
     expect(await recordOf(valkey, root, "lifecycle_phase", "terminal_outcome", "current_lease_id")).toEqual({
       lifecycle_phase: "terminal",
       terminal_outcome: "success",
       current_lease_id: "",
     });
-    // The child stays blocked: to resolve it is the dispatcher's part.
-    expect(await workBatch(deps, place, () => Promise.resolve(SUCCESS), { limit: 10 })).toEqual([]);
+    // The child stays blocked until the dispatcher resolves it.
+    expect(await workBatch(deps, source, () => Promise.resolve(SUCCESS), { limit: 10 })).toEqual([]);
   });
 
-  test("a failure without retries is final, and so is a run that throws", async () => {
-    const { completions, place, deps, id } = await fixture({ ...workflowOf("a>c", "b>c") });
+  test("a failed run and a handler that throws are final without a retry policy", async () => {
+    const { completions, source, deps, id } = await fixture({ ...workflowOf("a>c", "b>c") });
     const worked = await workBatch(
       deps,
-      place,
+      source,
       ({ id: execution }) =>
         execution === id("a") ? Promise.resolve(FAILURE) : Promise.reject(new Error("it threw")),
       { limit: 10 },
     );
-    expect(worked.map(({ conclusion }) => conclusion)).toEqual(["failed", "failed"]);
+    expect(worked.map(({ status }) => status)).toEqual(["failed", "failed"]);
     expect(new Set(completions.executionIds)).toEqual(new Set([id("a"), id("b")]));
     expect(completions.sent.map(({ outcome }) => outcome)).toEqual(["failed", "failed"]);
     const attempt = ROUTER.execKeys(id("b")).attempt(unwrap(parseAttemptIndex("0")));
-    expect(await run(valkey, place.partition, "hget", attempt, "failure_reason")).toBe("it threw");
+    expect(await run(valkey, source.partition, "hget", attempt, "failure_reason")).toBe("it threw");
   });
 
-  test("a failure is retried after its backoff, and told of only when no retry is left", async () => {
-    const { completions, place, id, work, deps } = await fixture(
+  test("a failed run is retried after its backoff; only the last failure is published", async () => {
+    const { completions, source, id, work, deps } = await fixture(
       single({ maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } }),
     );
-    expect(await work(FAILURE)).toEqual([{ id: id("a"), conclusion: "retry_scheduled" }]);
+    expect(await work(FAILURE)).toEqual([{ id: id("a"), status: "retry_scheduled" }]);
     expect(completions.sent).toEqual([]);
     expect(await recordOf(valkey, id("a"), "public_state", "retry_count")).toEqual({
       public_state: "delayed",
@@ -114,39 +125,39 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     });
     expect(await work(SUCCESS)).toEqual([]);
 
-    expect(await promoteDue({ valkey, router: ROUTER }, place, { nowMs: Date.now() + 1_000 })).toBe(1);
+    expect(await promoteDue({ valkey, router: ROUTER }, source, { nowMs: Date.now() + 1_000 })).toBe(1);
     const attempts: number[] = [];
     const again = await workBatch(
       deps,
-      place,
+      source,
       ({ attemptIndex }) => {
         attempts.push(attemptIndex);
         return Promise.resolve(FAILURE);
       },
       { limit: 1 },
     );
-    expect(again).toEqual([{ id: id("a"), conclusion: "failed" }]);
+    expect(again).toEqual([{ id: id("a"), status: "failed" }]);
     expect(attempts).toEqual([1]);
     expect(completions.sent.map(({ outcome }) => outcome)).toEqual(["failed"]);
   });
 
-  test("a retry that is not due yet is not promoted", async () => {
-    const { place, work, id } = await fixture(
+  test("a delayed retry is not promoted before it is due", async () => {
+    const { source, work, id } = await fixture(
       single({
         maxRetries: 1,
         backoff: { type: "exponential", initialDelayMs: 600_000, maxDelayMs: 900_000, multiplier: 2 },
       }),
     );
     await work(FAILURE);
-    expect(await promoteDue({ valkey, router: ROUTER }, place)).toBe(0);
-    expect(await promoteDue({ valkey, router: ROUTER }, place, { nowMs: Date.now() + 1_200_000 })).toBe(0);
+    expect(await promoteDue({ valkey, router: ROUTER }, source)).toBe(0);
+    expect(await promoteDue({ valkey, router: ROUTER }, source, { nowMs: Date.now() + 1_200_000 })).toBe(0);
     expect(await recordOf(valkey, id("a"), "public_state")).toEqual({ public_state: "delayed" });
   });
 
   test("the upstream's result becomes the downstream's payload", async () => {
-    const { flowId, place, deps, id, workflow } = await fixture(workflowOf("a=>b"));
+    const { flowId, source, deps, id, workflow } = await fixture(workflowOf("a=>b"));
     const result = { outcome: "success", result: "from a" } as const;
-    await workBatch(deps, place, () => Promise.resolve(result), { limit: 1 });
+    await workBatch(deps, source, () => Promise.resolve(result), { limit: 1 });
     const plan = planSubmission(ROUTER, workflow, flowId, "default");
     const [passing] = plan.tasks.flatMap(({ outgoing }) => outgoing);
     if (passing === undefined) throw new Error("no edge");
@@ -163,7 +174,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const payloads: string[] = [];
     await workBatch(
       deps,
-      place,
+      source,
       ({ payload }) => {
         payloads.push(payload);
         return Promise.resolve(SUCCESS);
@@ -173,9 +184,9 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     expect(payloads).toEqual(["from a"]);
   });
 
-  test("workers at once take each execution once", async () => {
+  test("concurrent workers run each execution once", async () => {
     const many = Array.from({ length: 40 }, (_, number) => task(`t${number}`));
-    const { place, completions } = await fixture({ name: "many", tasks: many, edges: [] });
+    const { source, completions } = await fixture({ name: "many", tasks: many, edges: [] });
     const taken: string[] = [];
     const others = [connect(), connect(), connect()];
     try {
@@ -184,7 +195,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
           for (let idle = 0; idle < 3; ) {
             const worked = await workBatch(
               { valkey: connection, router: ROUTER, completions, identity: identity(`w${number}`) },
-              place,
+              source,
               ({ id }) => {
                 taken.push(id);
                 return Promise.resolve(SUCCESS);
@@ -203,48 +214,48 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     expect(new Set(completions.executionIds).size).toBe(40);
   });
 
-  test("a race that is lost between the grant and the claim is no error", async () => {
-    const { place } = await fixture(single());
+  test("a worker that loses the race before its grant claims nothing and raises no error", async () => {
+    const { source } = await fixture(single());
     let rival: Awaited<ReturnType<typeof claimBatch>> = [];
-    // The rival comes when this worker has read the index and has no grant yet.
+    // The rival claims after this worker read the index and before it asks for a grant.
     const overtaken = new InterceptedPipelines(valkey, async (call, send) => {
       if (call === 2)
-        rival = await claimBatch({ valkey, router: ROUTER, identity: identity("rival") }, place, {
+        rival = await claimBatch({ valkey, router: ROUTER, identity: identity("rival") }, source, {
           limit: 5,
         });
       return send();
     });
     expect(
-      await claimBatch({ valkey: overtaken, router: ROUTER, identity: identity("w") }, place, { limit: 5 }),
+      await claimBatch({ valkey: overtaken, router: ROUTER, identity: identity("w") }, source, { limit: 5 }),
     ).toEqual([]);
     expect(rival).toHaveLength(1);
   });
 
-  test("entries that others hold do not hide the work behind them", async () => {
+  test("a page of unclaimable entries does not hide the work behind it", async () => {
     const many = Array.from({ length: 5 }, (_, number) => task(`t${number}`, { priority: 9 - number }));
-    const { place, id } = await fixture({ name: "many", tasks: many, edges: [] });
-    const { eligible } = ROUTER.indexKeys(place.partition).lane(LANE);
-    // Records that are gone, at the head of the index.
+    const { source, id } = await fixture({ name: "many", tasks: many, edges: [] });
+    const { eligible } = ROUTER.indexKeys(source.partition).lane(LANE);
+    // Delete the records of the first four entries.
     for (let number = 0; number < 4; number += 1) {
-      await run(valkey, place.partition, "del", ROUTER.execKeys(id(`t${number}`)).core);
+      await run(valkey, source.partition, "del", ROUTER.execKeys(id(`t${number}`)).core);
     }
-    expect(await run(valkey, place.partition, "zcard", eligible)).toBe(5);
-    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, place, {
+    expect(await run(valkey, source.partition, "zcard", eligible)).toBe(5);
+    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, source, {
       limit: 2,
     });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("t4")]);
   });
 
-  test("a higher priority goes first", async () => {
+  test("the execution with the highest priority is claimed first", async () => {
     const tasks = [task("low"), task("high", { priority: 10 })];
-    const { place, id } = await fixture({ name: "two", tasks, edges: [] });
-    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, place, {
+    const { source, id } = await fixture({ name: "two", tasks, edges: [] });
+    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, source, {
       limit: 1,
     });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("high")]);
   });
 
-  /** Loses the reply of the n-th pipeline, after the server has done it. */
+  /** Loses the replies of the n-th pipeline after the server executed it. */
   function losingReply(lost: number): Pipelines {
     return new InterceptedPipelines(valkey, async (call, send) => {
       const results = await send();
@@ -255,80 +266,157 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   test.each([
     ["success", SUCCESS, "completed"],
     ["failure", FAILURE, "failed"],
-  ] as const)(
-    "a %s whose reply is lost is told of once, and written once",
-    async (_, outcome, conclusion) => {
-      const { place, deps, completions, id } = await fixture(single());
-      const [claimed] = await claimBatch(deps, place, { limit: 1 });
-      if (claimed === undefined) throw new Error("nothing claimed");
-      const conclusions = await finishBatch({ ...deps, valkey: losingReply(1) }, [{ claimed, run: outcome }]);
-      expect(conclusions).toEqual([conclusion]);
-      expect(completions.executionIds).toEqual([id("a")]);
-    },
-  );
+  ] as const)("a %s whose reply is lost is published once", async (_, outcome, status) => {
+    const { source, deps, completions, id } = await fixture(single());
+    const claimed = await claimOne(deps, source);
+    const worked = await finishBatch({ ...deps, valkey: losingReply(1) }, [{ claimed, run: outcome }]);
+    expect(worked).toEqual([{ id: id("a"), status }]);
+    expect(completions.executionIds).toEqual([id("a")]);
+  });
 
-  test("a retry whose reply is lost is told of to nobody", async () => {
-    const { place, deps, completions } = await fixture(
+  test("a scheduled retry whose reply is lost publishes nothing", async () => {
+    const { source, deps, completions, id } = await fixture(
       single({ maxRetries: 3, backoff: { type: "fixed", delayMs: 60_000 } }),
     );
-    const [claimed] = await claimBatch(deps, place, { limit: 1 });
-    if (claimed === undefined) throw new Error("nothing claimed");
+    const claimed = await claimOne(deps, source);
     const lossy = { ...deps, valkey: losingReply(1) };
-    expect(await finishBatch(lossy, [{ claimed, run: FAILURE }])).toEqual(["retry_scheduled"]);
+    expect(await finishBatch(lossy, [{ claimed, run: FAILURE }])).toEqual([
+      { id: id("a"), status: "retry_scheduled" },
+    ]);
     expect(completions.sent).toEqual([]);
   });
 
-  test("a call that never reached the server is made again", async () => {
-    const { place, deps, completions, id } = await fixture(single());
-    const [claimed] = await claimBatch(deps, place, { limit: 1 });
-    if (claimed === undefined) throw new Error("nothing claimed");
+  test("a call that did not reach the server is retried", async () => {
+    const { source, deps, completions, id } = await fixture(single());
+    const claimed = await claimOne(deps, source);
     const unreachable = new InterceptedPipelines(valkey, (call, send) =>
       call === 1 ? Promise.resolve([{ ok: false, error: new Error("not sent") }]) : send(),
     );
-    const conclusions = await finishBatch({ ...deps, valkey: unreachable }, [{ claimed, run: SUCCESS }]);
-    expect(conclusions).toEqual(["completed"]);
+    const worked = await finishBatch({ ...deps, valkey: unreachable }, [{ claimed, run: SUCCESS }]);
+    expect(worked).toEqual([{ id: id("a"), status: "completed" }]);
     expect(completions.executionIds).toEqual([id("a")]);
   });
 
-  test("a claim whose reply is lost is found in the record", async () => {
-    const { place, deps, completions, id } = await fixture(single());
+  test("a claim whose reply is lost is recovered from the record", async () => {
+    const { source, deps, completions, id } = await fixture(single());
     // Pipelines of a claim: the index, the grants, the claims.
-    const [claimed] = await claimBatch({ ...deps, valkey: losingReply(3) }, place, { limit: 1 });
-    if (claimed === undefined) throw new Error("nothing claimed");
-    expect(await finishBatch(deps, [{ claimed, run: SUCCESS }])).toEqual(["completed"]);
+    const claimed = await claimOne({ ...deps, valkey: losingReply(3) }, source);
+    expect(await finishBatch(deps, [{ claimed, run: SUCCESS }])).toEqual([
+      { id: id("a"), status: "completed" },
+    ]);
     expect(completions.executionIds).toEqual([id("a")]);
   });
 
-  test("who has lost the lease writes nothing and tells nobody", async () => {
-    const { place, deps, completions, id } = await fixture(single());
-    const [claimed] = await claimBatch(deps, place, { limit: 1 });
-    if (claimed === undefined) throw new Error("nothing claimed");
+  test("a worker that lost its lease writes and publishes nothing", async () => {
+    const { source, deps, completions, id } = await fixture(single());
+    const claimed = await claimOne(deps, source);
     const stale = { ...claimed, lease: { ...claimed.lease, leaseId: "another", epoch: "99" } };
-    expect(await finishBatch(deps, [{ claimed: stale, run: SUCCESS }])).toEqual(["lost"]);
+    expect(await finishBatch(deps, [{ claimed: stale, run: SUCCESS }])).toEqual([
+      { id: id("a"), status: "lost" },
+    ]);
     expect(completions.sent).toEqual([]);
     expect(await recordOf(valkey, id("a"), "lifecycle_phase")).toEqual({ lifecycle_phase: "active" });
   });
 
-  test("a completion that the queue refuses is sent again; three refusals are an error", async () => {
+  test("a completion that the queue refuses is published again; three refusals are an error", async () => {
     const first = await fixture(single());
     const refusing = (times: number) =>
       new RecordingPublisher((_, attempt) =>
         attempt > times ? { ok: true } : { ok: false, error: new PublishError("the queue is full") },
       );
     const twice = refusing(2);
-    await workBatch({ ...first.deps, completions: twice }, first.place, () => Promise.resolve(SUCCESS), {
+    await workBatch({ ...first.deps, completions: twice }, first.source, () => Promise.resolve(SUCCESS), {
       limit: 1,
     });
     expect(twice.executionIds).toEqual([first.id("a")]);
     const second = await fixture(single());
     await expect(
-      workBatch({ ...second.deps, completions: refusing(3) }, second.place, () => Promise.resolve(SUCCESS), {
+      workBatch({ ...second.deps, completions: refusing(3) }, second.source, () => Promise.resolve(SUCCESS), {
         limit: 1,
       }),
     ).rejects.toThrow("the queue is full");
   });
 
-  test("an execution outside any flow is finished and told of to nobody", async () => {
+  test("an outcome that reaches the server after its record was read is published once", async () => {
+    const { source, deps, completions, id } = await fixture(single());
+    const claimed = await claimOne(deps, source);
+    let delayed: readonly ValkeyCommand[] = [];
+    const late = new InterceptedPipelines(valkey, async (call, send, commands) => {
+      if (call === 1) {
+        delayed = commands;
+        return commands.map(() => ({ ok: false, error: new Error("no reply") }));
+      }
+      const results = await send();
+      if (call === 2) await valkey.pipelined(delayed);
+      return results;
+    });
+    const worked = await finishBatch({ ...deps, valkey: late }, [{ claimed, run: SUCCESS }]);
+    expect(worked).toEqual([{ id: id("a"), status: "completed" }]);
+    expect(completions.executionIds).toEqual([id("a")]);
+    expect(late.calls).toBe(5);
+  });
+
+  /** Drops the last result of the n-th pipeline. */
+  function tooShort(short: number): Pipelines {
+    return new InterceptedPipelines(valkey, async (call, send) => {
+      const results = await send();
+      return call === short ? results.slice(0, -1) : results;
+    });
+  }
+
+  async function claimTwo(): Promise<Awaited<ReturnType<typeof fixture>> & { finished: FinishedRun[] }> {
+    const two = await fixture({ name: "two", tasks: [task("a"), task("b")], edges: [] });
+    const claims = await claimBatch(two.deps, two.source, { limit: 2 });
+    expect(claims).toHaveLength(2);
+    return { ...two, finished: claims.map((claimed) => ({ claimed, run: SUCCESS })) };
+  }
+
+  test("an outcome for which a pipeline returns no result is retried", async () => {
+    const { deps, completions, finished } = await claimTwo();
+    const worked = await finishBatch({ ...deps, valkey: tooShort(1) }, finished);
+    expect(worked.map(({ status }) => status)).toEqual(["completed", "completed"]);
+    expect(new Set(completions.executionIds)).toEqual(new Set(worked.map(({ id }) => id)));
+  });
+
+  test("an outcome without a result after the last retry is an error; the other one is published", async () => {
+    const { deps, completions, finished } = await claimTwo();
+    const [first, second] = finished.map(({ claimed }) => claimed.target.keys.id);
+    const short = { ...deps, valkey: tooShort(1), retryDelaysMs: [] };
+    await expect(finishBatch(short, finished)).rejects.toThrow(
+      `could not write the outcome of ${second}: the pipeline returned no result for a command`,
+    );
+    expect(completions.executionIds).toEqual([first]);
+  });
+
+  test("a flow id without a result after the last retry is an error; the other one is published", async () => {
+    const { deps, completions, finished } = await claimTwo();
+    const short = { ...deps, valkey: tooShort(2), retryDelaysMs: [] };
+    await expect(finishBatch(short, finished)).rejects.toThrow(
+      "the pipeline returned no result for a command",
+    );
+    expect(completions.executionIds).toEqual([finished[0]?.claimed.target.keys.id]);
+  });
+
+  test("a publisher that returns too few results fails the completion without a result", async () => {
+    const { deps, finished } = await claimTwo();
+    const short = new RecordingPublisher();
+    const send = short.send.bind(short);
+    short.send = async (completions) => (await send(completions)).slice(0, -1);
+    await expect(finishBatch({ ...deps, completions: short }, finished)).rejects.toThrow(
+      "the publisher returned no result for a completion",
+    );
+    const [first, second] = finished.map(({ claimed }) => claimed.target.keys.id);
+    expect(short.executionIds).toEqual([first, second, second, second]);
+  });
+
+  test("claims that a short pipeline does not answer are recovered from the record", async () => {
+    const { deps, source, id } = await fixture({ name: "two", tasks: [task("a"), task("b")], edges: [] });
+    // Pipelines of a claim: the index, the grants, the claims.
+    const claims = await claimBatch({ ...deps, valkey: tooShort(3) }, source, { limit: 2 });
+    expect(new Set(claims.map(({ target }) => target.keys.id))).toEqual(new Set([id("a"), id("b")]));
+  });
+
+  test("an execution outside any flow is completed without a completion message", async () => {
     const lane = newSoloLane();
     const partition = ROUTER.soloPartition(lane);
     const keys = ROUTER.execKeys(unwrap(mintExecutionId(partition, newFlowId())));
@@ -349,7 +437,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const completions = new RecordingPublisher();
     const deps = { valkey, router: ROUTER, completions, identity: identity("w") };
     const worked = await workBatch(deps, { partition, lane }, () => Promise.resolve(SUCCESS), { limit: 1 });
-    expect(worked).toEqual([{ id: keys.id, conclusion: "completed" }]);
+    expect(worked).toEqual([{ id: keys.id, status: "completed" }]);
     expect(completions.sent).toEqual([]);
   });
 });
