@@ -33,10 +33,10 @@ export type Client = Pick<Valkey, "pipelined" | "call">;
 
 export type Dispatch = (events: readonly CompletionEvent[]) => Promise<void>;
 
-/** Dispatches a batch, and throws where a message of it would come again. */
+/** Dispatches a batch, and throws when one of its messages would be retried. */
 export function dispatcher(core: Core, valkey: Client, publisher: CompletionPublisher): Dispatch {
   return async (events) => {
-    const errors = await core.dispatch(
+    const results = await core.dispatch(
       {
         valkey,
         publisher,
@@ -50,7 +50,7 @@ export function dispatcher(core: Core, valkey: Client, publisher: CompletionPubl
       },
       events,
     );
-    for (const fault of errors.flat()) throw fault;
+    for (const result of results) if (result.kind === "failed") throw result.errors[0];
   };
 }
 

@@ -1,4 +1,4 @@
-/** Round trips 2 and 3: which child each edge leads to, and how the child stands. */
+/** Round trips 2 and 3: which child each edge leads to, and what the child's record says. */
 
 import { command, type Pipelines, type ValkeyResult } from "#shared/contract/command.ts";
 import {
@@ -12,93 +12,94 @@ import {
 import type { ExecKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
-import type { ChildState, ChildWork, EdgeWork } from "#shared/dispatch/work.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import {
+  type ChildState,
+  type ChildToResolve,
+  type EdgeResult,
+  type EdgeToResolve,
+  failed,
+} from "#shared/dispatch/types.ts";
 import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
 import { METRICS, type Telemetry, traceFields } from "#shared/runtime/telemetry.ts";
+import { noResult } from "#shared/valkey/batches.ts";
 
-/** What reading children needs. */
-export interface ReadPorts {
+export interface ChildReadPorts {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly telemetry: Telemetry;
 }
 
+/** The child of one edge, or why the edge cannot be resolved. */
+export type ChildRead =
+  | { readonly edge: EdgeToResolve; readonly child: ChildToResolve }
+  | { readonly edge: EdgeToResolve; readonly result: EdgeResult };
+
 /**
- * Finds the child of each edge. An edge without a readable child id is left alone, logged and counted; an
- * edge that could not be read is a fault of its work. Neither holds up the other edges.
+ * Reads the child of each edge: one result per edge, in the edges' order. An edge whose child id does not parse is
+ * logged and counted.
  */
 export async function readChildren(
-  { valkey, router, telemetry }: ReadPorts,
-  edges: readonly EdgeWork[],
-): Promise<ChildWork[]> {
+  { valkey, router, telemetry }: ChildReadPorts,
+  edges: readonly EdgeToResolve[],
+): Promise<ChildRead[]> {
   const targets = await readTargets({ valkey, router, telemetry }, edges);
+  const found = targets.filter((target) => "keys" in target);
   const states = await readStates(
     valkey,
-    targets.map(({ child }) => child),
+    found.map(({ keys }) => keys),
   );
+  const stateOf = new Map(found.map((target, position) => [target, states[position]]));
   const indexes = new Map<number, IndexKeys>();
-  const children: ChildWork[] = [];
-  for (const [position, target] of targets.entries()) {
-    const state = states[position];
-    if (state === undefined) continue;
-    if (!state.ok) {
-      target.edge.work.errors.push(state.error);
-      continue;
-    }
-    const { partition } = target.child;
-    let index = indexes.get(partition);
+  return targets.map((target): ChildRead => {
+    if ("result" in target) return target;
+    const { edge, keys } = target;
+    const state = stateOf.get(target) ?? notRead(keys);
+    if (!state.ok) return { edge, result: failed(state.error) };
+    let index = indexes.get(keys.partition);
     if (index === undefined) {
-      index = router.indexKeys(partition);
-      indexes.set(partition, index);
+      index = router.indexKeys(keys.partition);
+      indexes.set(keys.partition, index);
     }
-    children.push({
-      ...target.edge,
-      child: target.child,
-      lane: state.lane === undefined ? undefined : index.lane(state.lane),
-      attempt: state.attempt,
-      state: state.state,
-    });
-  }
-  return children;
+    const lane = state.lane === undefined ? undefined : index.lane(state.lane);
+    return { edge, child: { edge, child: keys, lane, attempt: state.attempt, state: state.state } };
+  });
 }
 
-interface Target {
-  readonly edge: EdgeWork;
-  readonly child: ExecKeys;
-}
+type Target =
+  | { readonly edge: EdgeToResolve; readonly keys: ExecKeys }
+  | { readonly edge: EdgeToResolve; readonly result: EdgeResult };
 
 async function readTargets(
-  { valkey, router, telemetry }: ReadPorts,
-  edges: readonly EdgeWork[],
+  { valkey, router, telemetry }: ChildReadPorts,
+  edges: readonly EdgeToResolve[],
 ): Promise<Target[]> {
   const results = await valkey.pipelined(
     edges.map(({ flow, edge }) =>
       command(flow.partition, "hget", flow.edge(edge), "downstream_execution_id"),
     ),
   );
-  const targets: Target[] = [];
-  for (const [position, edge] of edges.entries()) {
-    const result = results[position];
-    if (result === undefined || !result.ok) {
-      edge.work.errors.push(new ValkeyError(`reading edge ${edge.edge} failed`, { cause: result?.error }));
-      continue;
+  return pairResults(edges, results, noResult).map(({ item: edge, result }): Target => {
+    if (!result.ok) {
+      const error = new ValkeyError(`reading edge ${edge.edge} failed`, { cause: result.error });
+      return { edge, result: failed(error) };
     }
     const child = parseExecutionId(result.value);
-    if (child.ok) targets.push({ edge, child: router.execKeys(child.value) });
-    else reportUnreadable(telemetry, edge, `its downstream_execution_id: ${child.error.message}`);
-  }
-  return targets;
+    if (child.ok) return { edge, keys: router.execKeys(child.value) };
+    reportUnreadable(telemetry, edge, `downstream_execution_id: ${child.error.message}`);
+    return { edge, result: { kind: "unreadable" } };
+  });
 }
 
-/** Tells the operator of an edge that is left alone. */
+/** Logs and counts an edge that is skipped because an id does not parse. */
 export function reportUnreadable(
   telemetry: Telemetry,
-  { work, edge }: { readonly work: EdgeWork["work"]; readonly edge: string },
+  { execution, edge }: { readonly execution: EdgeToResolve["execution"]; readonly edge: string },
   reason: string,
 ): void {
   telemetry.count(METRICS.edgesUnreadable);
-  telemetry.warn("an edge is left alone: an id does not parse", {
-    ...traceFields(work),
+  telemetry.warn("edge skipped: an id does not parse", {
+    ...traceFields(execution),
     edge_id: edge,
     reason,
   });
@@ -107,6 +108,7 @@ export function reportUnreadable(
 type ReadState =
   | {
       readonly ok: true;
+      /** Undefined when the child has no record. */
       readonly lane: LaneId | undefined;
       readonly attempt: AttemptIndex;
       readonly state: ChildState;
@@ -114,12 +116,12 @@ type ReadState =
   | { readonly ok: false; readonly error: ValkeyError | InvalidRecordError };
 
 const FIRST_ATTEMPT = 0 as AttemptIndex;
-/** `execution_id` tells a record that is gone from one that lacks a field. */
+/** `execution_id` tells a missing record from a record that lacks a field. */
 const CHILD_FIELDS = ["lane_id", "current_attempt_index", "terminal_outcome", "completed_at", "execution_id"];
 
 /**
- * Reads the children's records, and the mark that says which skip has been published. The marks of one
- * partition are one MGET: they share a slot.
+ * Reads the children's records and cascade marks: one result per child, in the children's order. The marks of one
+ * partition are one MGET, since they share a slot.
  */
 export async function readStates(valkey: Pipelines, children: readonly ExecKeys[]): Promise<ReadState[]> {
   const partitions = Map.groupBy(children.keys(), (position) => children[position]?.partition);
@@ -137,6 +139,11 @@ export async function readStates(valkey: Pipelines, children: readonly ExecKeys[
     for (const [index, position] of positions.entries()) marks[position] = markOf(result, index);
   }
   return children.map(({ id }, position) => readStateOf(id, results[position], marks[position]));
+}
+
+/** The failure of a child for which `readStates` returned nothing. */
+export function notRead({ id }: ExecKeys): Extract<ReadState, { ok: false }> {
+  return { ok: false, error: new ValkeyError(`the record of child ${id} was not read`) };
 }
 
 function markOf(result: ValkeyResult | undefined, index: number): string | Error {
@@ -160,11 +167,11 @@ function readStateOf(
   }
   const fields = Array.isArray(record.value) ? record.value.map(fieldText) : [];
   const [laneText = "", attemptText = "", outcome = "", completedAt = ""] = fields;
-  const state: ChildState = { outcome, completedAt, cascaded: mark };
+  const state: ChildState = { outcome, completedAt, publishedFor: mark };
   if (fields.every((field) => field === "")) {
     return { ok: true, lane: undefined, attempt: FIRST_ATTEMPT, state };
   }
-  // A guess would write the indexes of a lane, or the record of an attempt, that is not the child's.
+  // A guess would write the indexes of another lane, or the record of another attempt.
   const lane = parseLaneId(laneText);
   if (!lane.ok) return invalidRecord(id, "lane_id", lane.error.message);
   const attempt = parseAttemptIndex(attemptText);

@@ -33,7 +33,7 @@ export interface DeadLetter {
  * Results are in the letters' order; never rejects. What is not `ok` must not be acknowledged: the redrive policy
  * keeps it. That includes a message which has no room for three attributes more, SQS allowing ten.
  */
-export async function sendToDeadLetters(
+export async function sendToDeadLetterQueue(
   sender: Pick<BatchSender, "send">,
   letters: readonly DeadLetter[],
   deadlineMs?: number,

@@ -89,3 +89,8 @@ export function refusalError(
 ): SluiceError {
   return new RefusedError(functionName, reply.code, reply.detail);
 }
+
+/** The failure of a command for which the pipeline returned nothing. */
+export function noResult(): ValkeyResult {
+  return { ok: false, error: new Error("the pipeline returned no result for this command") };
+}

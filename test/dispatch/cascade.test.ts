@@ -2,11 +2,18 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { MARK_TTL_SECONDS } from "#shared/dispatch/cascade.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import { MARK_TTL_SECONDS } from "#shared/dispatch/publish-cascades.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import {
+  dispatchAll,
+  dispatchOne,
+  eventOf,
+  family,
+  portsOf,
+  QueueProbe,
+  stateOf,
+} from "#test/support/dispatch.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
@@ -56,7 +63,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     const dying = portsOf(valkey, queue, {
       publisher: { send: () => Promise.reject(new Error("the process died")) },
     });
-    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
     expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
       Array(3).fill("skipped"),
     );
@@ -152,7 +159,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     });
     // The other delivery runs between this one's reading of the children and its FCALLs.
     const overtaken = overtakenBefore(valkey, "fcall", async () => {
-      await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+      await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
     });
     expect(await dispatchOne(portsOf(valkey, queue, { valkey: overtaken }), event)).toEqual([]);
     expect(await publishedIds()).toEqual(idsOf(children));
@@ -181,8 +188,8 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     const dying = portsOf(valkey, queue, {
       publisher: { send: () => Promise.reject(new Error("the process died")) },
     });
-    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
-    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
+    await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
     // The second one died with the claim.
     expect(await dispatchOne(portsOf(valkey, queue), event)).toMatchObject([
       { name: "CascadeInProgressError" },
@@ -211,7 +218,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
     await fixture.finish(second, "failed");
     for (const edge of edges) await fixture.done(fixture.resolution(edge, "failed", 5_000));
     const events = [eventOf(first.id, fixture.flow.id), eventOf(second.id, fixture.flow.id)];
-    expect(await dispatch(portsOf(valkey, queue), events)).toEqual([[], []]);
+    expect(await dispatchAll(portsOf(valkey, queue), events)).toEqual([[], []]);
     expect(await publishedIds()).toEqual([child.id]);
   });
 
@@ -250,7 +257,7 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", ({ connect }) => {
       const successful = await family(sound, 1);
       await sound.finish(successful.parent, "success");
       const ports = faultyPorts(() => fault);
-      const [first, second] = await dispatch(ports, [
+      const [first, second] = await dispatchAll(ports, [
         eventOf(broken.parent.id, broken.fixture.flow.id),
         eventOf(successful.parent.id, sound.flow.id),
       ]);

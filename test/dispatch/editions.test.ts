@@ -3,7 +3,6 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
@@ -11,6 +10,7 @@ import { detectEdition } from "#shared/valkey/start-up.ts";
 import { finalStates, type ModelGraph } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";
 import {
+  dispatchAll,
   dispatchOne,
   eventOf,
   family,
@@ -88,7 +88,7 @@ describe.each(DEPLOYMENTS_14)("groups, dispatched to the 14-KEYS edition ($name)
     expect(ports.telemetry.counts.get("EdgesCountedInGroup")).toBe(2);
     expect(ports.telemetry.counts.get("EdgesSatisfied")).toBe(1);
     const again = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
-    expect((await dispatch(ports, again)).flat()).toEqual([]);
+    expect((await dispatchAll(ports, again)).flat()).toEqual([]);
     expect(await stateOf(fixture, child)).toBe("completed");
     expect(await queue.drain()).toEqual([]);
     expect(ports.telemetry.warnings).toEqual([]);
@@ -101,7 +101,7 @@ describe.each(DEPLOYMENTS_14)("groups, dispatched to the 14-KEYS edition ($name)
     expect(await queue.drainEvents()).toEqual([]);
     expect(await end(2, "failed")).toBe("skipped");
     const again = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
-    expect((await dispatch(ports, again)).flat()).toEqual([]);
+    expect((await dispatchAll(ports, again)).flat()).toEqual([]);
     const cascade = await queue.drainEvents();
     expect(cascade).toMatchObject([{ executionId: child.id, depth: 1 }]);
     for (const event of cascade) expect(await dispatchOne(ports, event)).toEqual([]);
@@ -113,7 +113,7 @@ describe.each(DEPLOYMENTS_14)("groups, dispatched to the 14-KEYS edition ($name)
     const { fixture, child, upstreams, ports } = await stage(ANY_OF, 3);
     for (const upstream of upstreams) await fixture.finish(upstream, "success");
     const events = upstreams.map(({ id }) => eventOf(id, fixture.flow.id));
-    expect((await dispatch(ports, [...events, ...events])).flat()).toEqual([]);
+    expect((await dispatchAll(ports, [...events, ...events])).flat()).toEqual([]);
     expect(await stateOf(fixture, child)).toBe("waiting");
     expect(ports.telemetry.counts.get("EdgesSatisfied")).toBe(1);
     expect(ports.telemetry.counts.get("EdgesCountedInGroup")).toBe(2);

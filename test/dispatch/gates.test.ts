@@ -1,9 +1,16 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { cancelFlow, replayExecution } from "#shared/contract/graph.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import {
+  dispatchAll,
+  dispatchOne,
+  eventOf,
+  family,
+  portsOf,
+  QueueProbe,
+  stateOf,
+} from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -117,7 +124,7 @@ describe.each(DEPLOYMENTS)("what is not dispatched ($name)", ({ connect }) => {
     await fixture.read("del", broken.parent.core);
     await fixture.read("set", broken.parent.core, "not a hash");
     const ports = portsOf(valkey, queue);
-    const [first, second] = await dispatch(ports, [
+    const [first, second] = await dispatchAll(ports, [
       eventOf(broken.parent.id, fixture.flow.id),
       eventOf(sound.parent.id, fixture.flow.id),
     ]);

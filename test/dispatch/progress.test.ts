@@ -3,11 +3,18 @@ import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { Completion } from "#shared/contract/message.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { bulkFamily, dispatchOne, eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import {
+  bulkFamily,
+  dispatchAll,
+  dispatchOne,
+  eventOf,
+  portsOf,
+  QueueProbe,
+  stateOf,
+} from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -123,7 +130,7 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
         },
       },
     });
-    await expect(dispatch(dying, [event])).rejects.toThrow("the process died");
+    await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
     const published = await publishedIds();
     const counter = new CallCounter(valkey);
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);

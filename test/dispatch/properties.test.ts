@@ -1,11 +1,10 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { finalStates } from "#test/dispatch/model.ts";
 import { type Choice, graphs, runAtRandom } from "#test/dispatch/random-run.ts";
-import { eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { dispatchAll, eventOf, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -75,7 +74,7 @@ describe.each(DEPLOYMENTS)("random graphs, random outcomes, random deliveries ($
       // Every message twice, the second time in another order.
       for (const delivery of [events, events.toReversed()]) {
         for (let start = 0; start < delivery.length; start += 10) {
-          expect((await dispatch(ports, delivery.slice(start, start + 10))).flat()).toEqual([]);
+          expect((await dispatchAll(ports, delivery.slice(start, start + 10))).flat()).toEqual([]);
         }
       }
       events = await queue.drainEvents();

@@ -2,9 +2,9 @@ import fc from "fast-check";
 import { expect } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
-import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
+import type { DispatcherPorts } from "#shared/dispatch/dispatcher.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
-import { eventOf, portsOf, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
+import { dispatchAll, eventOf, portsOf, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
 const DELIVERIES = 3;
@@ -94,9 +94,9 @@ async function deliver(
   ports: DispatcherPorts,
   batch: readonly CompletionEvent[],
 ): Promise<CompletionEvent[]> {
-  let errors: Awaited<ReturnType<typeof dispatch>>;
+  let errors: Awaited<ReturnType<typeof dispatchAll>>;
   try {
-    errors = await dispatch(ports, batch);
+    errors = await dispatchAll(ports, batch);
   } catch (error) {
     if (error === DEATH) return [...batch];
     throw error;

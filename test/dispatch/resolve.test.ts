@@ -3,11 +3,11 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { mintExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
   bulkFamily,
+  dispatchAll,
   dispatchOne,
   eventOf,
   family,
@@ -228,7 +228,7 @@ describe.each(DEPLOYMENTS)("resolving children ($name)", ({ connect, name }) => 
     const [first] = events;
     const [, second] = events;
     if (!first || !second) throw new Error("no events");
-    const errors = await dispatch(portsOf(valkey, queue), [...events, first, { ...second, depth: 1 }]);
+    const errors = await dispatchAll(portsOf(valkey, queue), [...events, first, { ...second, depth: 1 }]);
     expect(errors).toEqual(Array.from({ length: 12 }, () => []));
     for (const [index, { children }] of families.entries()) {
       const fixture = scenes[index];

@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Pipelines } from "#shared/contract/command.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { dispatchAll, dispatchOne, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
@@ -46,7 +45,7 @@ describe.each(DEPLOYMENTS)("round trips for one message ($name)", ({ connect }) 
       }),
     );
     const counter = new RoundCounter(valkey);
-    await dispatch(portsOf(valkey, queue, { valkey: counter }), events);
+    await dispatchAll(portsOf(valkey, queue, { valkey: counter }), events);
     expect(counter.rounds).toBe(4);
   });
 

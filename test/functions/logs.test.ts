@@ -109,7 +109,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
       for (const line of lines) {
         expect(line).toMatchObject({
           level: "INFO",
-          message: "the message is done",
+          message: "message processed",
           service: "sluice-dispatch",
           flow_id: fixture.flow.id,
           timestamp: expect.any(String),

@@ -89,7 +89,7 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
     const [first, second, third, ...more] = logs.metrics.map((line) => readMetrics("dispatch", line));
     expect(more).toEqual([]);
     expect(first).toEqual({
-      CompletionsDispatched: 3,
+      CompletionsDispatched: 1,
       MessagesFailed: 1,
       MessagesMalformed: 1,
       MessagesDeadLettered: 1,

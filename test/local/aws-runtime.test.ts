@@ -125,7 +125,7 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     expect(lines).toContainEqual(
       expect.objectContaining({
         level: "ERROR",
-        message: "the message must come again",
+        message: "message failed, will retry",
         function_name: "sluice-dispatch",
         function_request_id: expect.stringMatching(/^[0-9a-f-]{36}$/),
         message_id: missing,

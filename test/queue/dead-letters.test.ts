@@ -9,7 +9,7 @@ import {
   type SluiceError,
 } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
-import { type DeadRecord, sendToDeadLetters } from "#shared/queue/dead-letters.ts";
+import { type DeadRecord, sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
 import { DeadLetterBench, FLOW, number, reasons, text } from "#test/support/dead-letters.ts";
 
 const FAILED_AT = new Date("2026-11-23T05:06:07.089Z");
@@ -33,7 +33,7 @@ function attribute(value: string): SQSRecord["messageAttributes"][string] {
   return { dataType: "String", stringValue: value };
 }
 
-describe("sendToDeadLetters", () => {
+describe("sendToDeadLetterQueue", () => {
   let bench: DeadLetterBench;
   const sent: string[] = [];
   beforeAll(async () => {
@@ -52,7 +52,7 @@ describe("sendToDeadLetters", () => {
   });
 
   const send = (...letters: readonly { record: DeadRecord; error: SluiceError }[]) =>
-    sendToDeadLetters(
+    sendToDeadLetterQueue(
       new BatchSender(bench.proxy.client(), bench.queue.deadLetterQueueUrl),
       letters.map((letter) => ({ ...letter, failedAt: FAILED_AT })),
     );

@@ -1,12 +1,11 @@
 import { describe, expect, it } from "vitest";
 import { workBatch } from "#sdk/worker/worker.ts";
 import type { Edition } from "#shared/contract/edition.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { PublishError } from "#shared/errors.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { RecordingPublisher } from "#test/submission/fixture.ts";
-import { portsOf, stateOf } from "#test/support/dispatch.ts";
+import { dispatchAll, portsOf, stateOf } from "#test/support/dispatch.ts";
 import { ROUTER, WORKER } from "#test/support/flow-fixture.ts";
 import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
 
@@ -18,7 +17,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
     const stand = standFor(kind, edition);
 
     /** Dispatches what the queue holds, cascades included, as if it happened long ago; the number of messages. */
-    async function dispatchAll(maxCascadeDepth = 50): Promise<number> {
+    async function dispatchQueued(maxCascadeDepth = 50): Promise<number> {
       let messages = 0;
       const ports = portsOf(stand().valkey, stand().queue, {
         edition,
@@ -29,7 +28,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
         const events = await stand().queue.drainEvents();
         if (events.length === 0) return messages;
         messages += events.length;
-        for (const errors of await dispatch(ports, events)) expect(errors).toEqual([]);
+        for (const errors of await dispatchAll(ports, events)) expect(errors).toEqual([]);
       }
     }
 
@@ -57,7 +56,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
       expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, scanned: 2 });
       await endedAgo(flow.fixture, flow.keys("up"), 31_000);
       expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 1, scanned: 2 });
-      expect(await dispatchAll()).toBe(1);
+      expect(await dispatchQueued()).toBe(1);
       expect(await statesOf(flow, ["left", "right"])).toEqual(["waiting", "waiting"]);
       expect(await sweep(stand().ports([flow]))).toMatchObject({ repaired: 0, scanned: 0 });
     });
@@ -69,7 +68,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
       const repaired: number[] = [];
       while (repaired.at(-1) !== 0 && repaired.length < 20) {
         repaired.push((await sweep(stand().ports([flow]))).repaired);
-        await dispatchAll(3);
+        await dispatchQueued(3);
       }
       // Levels 0 to 3 are dispatched, so each sweep brings the cascade four tasks further.
       expect(repaired).toEqual([1, 1, 1, 1, 0]);
@@ -93,7 +92,7 @@ describe.each(KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, edition
       const ports = stand().ports([fixture]);
       expect(await sweep(ports)).toMatchObject({ repaired: 2, promoted: 0 });
       expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(0);
-      expect(await dispatchAll()).toBe(2);
+      expect(await dispatchQueued()).toBe(2);
       expect(await stateOf(fixture, child)).toBe("waiting");
       expect(await sweep(stand().ports([fixture]))).toMatchObject({ repaired: 0, scanned: 0 });
     });

@@ -2,13 +2,12 @@ import type { SQSRecord } from "aws-lambda";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { parseCompletionEvent } from "#shared/contract/message.ts";
-import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
-import { sendToDeadLetters } from "#shared/queue/dead-letters.ts";
+import { sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { DeadLetterBench } from "#test/support/dead-letters.ts";
-import { eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
+import { dispatchAll, eventOf, family, portsOf, QueueProbe } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -29,7 +28,7 @@ describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ c
 
   const source = { queueArn: "arn", region: "us-east-1" };
   const deadLetter = (record: SQSRecord) =>
-    sendToDeadLetters(new BatchSender(bench.client, bench.queue.deadLetterQueueUrl), [
+    sendToDeadLetterQueue(new BatchSender(bench.client, bench.queue.deadLetterQueueUrl), [
       { record, error: new ProtocolError("x"), failedAt: new Date() },
     ]);
 
@@ -40,7 +39,7 @@ describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ c
     const body = JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id, outcome });
     const first = recordOf({ Body: body }, source);
     const ports = portsOf(valkey, cascades);
-    expect(await dispatch(ports, [eventOf(parent.id, fixture.flow.id)])).toEqual([[]]);
+    expect(await dispatchAll(ports, [eventOf(parent.id, fixture.flow.id)])).toEqual([[]]);
     expect(await cascades.drain()).toHaveLength(outcome === "failed" ? 3 : 0);
     const settled = await fixture.snapshot();
     expect(await deadLetter(first)).toEqual([{ ok: true }]);
@@ -52,7 +51,7 @@ describe.each(DEPLOYMENTS)("replaying what was dispatched already ($name)", ({ c
       const record = recordOf(message, source);
       const event = parseCompletionEvent(record);
       if (!event.ok) throw event.error;
-      expect(await dispatch(ports, [event.value])).toEqual([[]]);
+      expect(await dispatchAll(ports, [event.value])).toEqual([[]]);
       expect(await fixture.snapshot()).toEqual(settled);
       expect(await cascades.drain()).toEqual([]);
       expect(await deadLetter(record)).toEqual([{ ok: true }]);

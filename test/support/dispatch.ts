@@ -124,12 +124,21 @@ export function eventOf(
   return { executionId: execution, flowId, depth: 0, root: execution, traceparent: undefined, ...overrides };
 }
 
-/** Dispatches one event; its errors. */
+/** Dispatches a batch. Returns the errors of each event, in order; none when it was dispatched or stopped by a gate. */
+export async function dispatchAll(
+  ports: DispatcherPorts,
+  events: readonly CompletionEvent[],
+): Promise<(readonly SluiceError[])[]> {
+  return (await dispatch(ports, events)).map((result) => (result.kind === "failed" ? result.errors : []));
+}
+
+/** Dispatches one event. Returns its errors. */
 export async function dispatchOne(
   ports: DispatcherPorts,
   event: CompletionEvent,
 ): Promise<readonly SluiceError[]> {
-  const [errors = []] = await dispatch(ports, [event]);
+  const [errors] = await dispatchAll(ports, [event]);
+  if (errors === undefined) throw new Error("the dispatcher returned no result");
   return errors;
 }
 

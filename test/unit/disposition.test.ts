@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { judge } from "#functions/dispatch/verdict.ts";
+import { classifyFailures } from "#functions/dispatch/disposition.ts";
 import { MalformedMessageError, ProtocolError, RefusedError, ValkeyError } from "#shared/errors.ts";
 
 const healing = new ValkeyError("away");
@@ -9,7 +9,7 @@ const violated = new RefusedError("ff_resolve_dependency", "invariant_violation"
 const malformed = new MalformedMessageError("not JSON");
 const strange = new ProtocolError("no array");
 
-describe("judge", () => {
+describe("classifyFailures", () => {
   it.each([
     ["nothing is wrong", [], undefined, false],
     ["it can heal", [healing], undefined, true],
@@ -20,7 +20,7 @@ describe("judge", () => {
     ["an invariant is violated", [violated], violated, false],
     ["one of two errors can heal", [unknown, healing], undefined, true],
     ["an invariant is violated, and another fault can heal", [healing, violated], violated, true],
-  ])("where %s", (_, errors, deadLetter, mustComeAgain) => {
-    expect(judge(errors)).toEqual({ deadLetter, mustComeAgain });
+  ])("where %s", (_, errors, deadLetter, retry) => {
+    expect(classifyFailures(errors)).toEqual({ deadLetter, retry });
   });
 });

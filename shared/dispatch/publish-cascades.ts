@@ -1,0 +1,199 @@
+/** Step 5: publishes the skipped children one level deeper, and marks them as published. */
+
+import { command, type Pipelines } from "#shared/contract/command.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import { DEFERRED, DONE, type EdgeResult, failed, type SkippedChild } from "#shared/dispatch/types.ts";
+import { CascadeInProgressError, PublishError, ValkeyError } from "#shared/errors.ts";
+import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
+import { noResult } from "#shared/valkey/batches.ts";
+
+/** Retention of the completions queue and of its dead-letter queue. */
+const COMPLETIONS_RETENTION_DAYS = 4;
+const DEAD_LETTER_RETENTION_DAYS = 14;
+const SECONDS_A_DAY = 86_400;
+
+/**
+ * How long a mark is kept, in seconds: a day longer than a message and its dead letter are kept. A replayed dead letter
+ * has a new retention, so that it can outlive the mark. Its skipped children are then published once more, which
+ * changes nothing: the edges of their children answer `already_resolved`.
+ */
+export const MARK_TTL_SECONDS = (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
+
+/** Children that are published between two looks at the clock. */
+const SLICE = 500;
+/** How long a child is claimed, in milliseconds, by an invocation without a deadline. */
+const CLAIM_TTL_MS = 10_000;
+
+export interface PublishPorts {
+  readonly valkey: Pipelines;
+  readonly publisher: CompletionPublisher;
+  readonly telemetry: Telemetry;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** When the invocation must have answered: milliseconds since the epoch. */
+  readonly deadlineMs: number;
+}
+
+/** The edges of a batch that skipped the same child, or found it unpublished. It is published once, for all of them. */
+type ChildGroup = readonly [SkippedChild, ...SkippedChild[]];
+
+/**
+ * Publishes the completion of every skipped child, then marks the child: one result per skipped child, in order.
+ *
+ * The mark is written after the queue accepted the message. Dying in between publishes the child twice, which changes
+ * nothing; marking first would lose the cascade. A child that was not accepted fails its edge: the redelivery finds it
+ * without a mark and publishes it.
+ */
+export async function publishCascades(
+  ports: PublishPorts,
+  skipped: readonly SkippedChild[],
+): Promise<EdgeResult[]> {
+  const groups = groupByChild(skipped);
+  const results = new Map<ChildGroup, EdgeResult>();
+  const claimed: ChildGroup[] = [];
+  for (const { item: group, result } of await claim(ports, groups)) {
+    if (result === undefined) claimed.push(group);
+    else results.set(group, result);
+  }
+  const marking: Promise<void>[] = [];
+  for (let start = 0; start < claimed.length; start += SLICE) {
+    const slice = claimed.slice(start, start + SLICE);
+    if (start > 0 && ports.now() >= ports.deadlineMs) {
+      for (const group of claimed.slice(start)) results.set(group, DEFERRED);
+      break;
+    }
+    const sent = await publish(ports, slice);
+    for (const { item, result } of sent) results.set(item, result);
+    // The next slice is sent while this one is marked.
+    marking.push(mark(ports, sent));
+  }
+  await Promise.all(marking);
+  const groupOf = new Map(groups.flatMap((group) => group.map((one) => [one, group] as const)));
+  return skipped.map((one) => {
+    const group = groupOf.get(one);
+    return (
+      (group && results.get(group)) ??
+      failed(new PublishError(`the cascade of ${one.cause.child.id} was not published`))
+    );
+  });
+}
+
+/** A group of the batch and what became of it. */
+interface GroupResult {
+  readonly item: ChildGroup;
+  readonly result: EdgeResult;
+}
+
+async function publish(ports: PublishPorts, groups: readonly ChildGroup[]): Promise<GroupResult[]> {
+  const answers = await ports.publisher.send(
+    groups.map((group) => {
+      const { child, edge } = shallowest(group).cause;
+      const { flowId, depth, root, traceparent } = edge.execution;
+      return {
+        executionId: child.id,
+        flowId,
+        outcome: "skipped",
+        depth: depth + 1,
+        root,
+        ...(traceparent === undefined ? {} : { traceparent }),
+      };
+    }),
+    ports.deadlineMs,
+  );
+  const paired = pairResults(groups, answers, ([{ cause }]) => ({
+    ok: false,
+    error: new PublishError(`the publisher returned no result for ${cause.child.id}`),
+  }));
+  ports.telemetry.count(METRICS.cascadesPublished, paired.filter(({ result }) => result.ok).length);
+  return paired.map(({ item, result }) => ({ item, result: result.ok ? DONE : failed(result.error) }));
+}
+
+/** Depth, root and traceparent of a message come from one execution of the batch: the one with the lowest depth. */
+function shallowest(group: ChildGroup): SkippedChild {
+  return group.reduce((least, one) =>
+    one.cause.edge.execution.depth < least.cause.edge.execution.depth ? one : least,
+  );
+}
+
+/**
+ * Claims the children that another delivery skipped, and returns a failure for those that a third one has claimed.
+ *
+ * Without claims, simultaneous deliveries of one message would each find the child unpublished and publish it, and the
+ * copies would multiply at every level. The delivery that skipped the child publishes without a claim, so that one skip
+ * is published at most twice.
+ */
+async function claim(
+  ports: PublishPorts,
+  groups: readonly ChildGroup[],
+): Promise<{ readonly item: ChildGroup; readonly result: EdgeResult | undefined }[]> {
+  const inherited = groups.filter(isInherited);
+  const replies = await ports.valkey.pipelined(
+    inherited.map(([{ cause, completedAt }]) =>
+      command(
+        cause.child.partition,
+        "set",
+        cause.child.cascadeClaim,
+        completedAt,
+        "NX",
+        "PX",
+        claimTtlMs(ports),
+      ),
+    ),
+  );
+  const results = new Map(
+    pairResults(inherited, replies, noResult).map(({ item, result }) => {
+      if (!result.ok)
+        return [item, failed(new ValkeyError("claiming a cascade failed", { cause: result.error }))];
+      if (result.value === "OK") return [item, undefined];
+      const { id } = item[0].cause.child;
+      return [
+        item,
+        failed(new CascadeInProgressError(`the cascade of ${id} is being published by another delivery`)),
+      ];
+    }),
+  );
+  return groups.map((item) => ({ item, result: results.get(item) }));
+}
+
+/** A delivery that has not published by its deadline is dead, and its message stays invisible for longer than that. */
+function claimTtlMs({ now, deadlineMs }: PublishPorts): number {
+  const leftMs = Math.ceil(deadlineMs - now());
+  return Number.isFinite(leftMs) ? Math.max(1, leftMs) : CLAIM_TTL_MS;
+}
+
+function isInherited(group: ChildGroup): boolean {
+  return group.every((one) => one.isInherited);
+}
+
+function groupByChild(skipped: readonly SkippedChild[]): ChildGroup[] {
+  const groups = new Map<string, [SkippedChild, ...SkippedChild[]]>();
+  for (const one of skipped) {
+    const group = groups.get(one.cause.child.id);
+    if (group === undefined) groups.set(one.cause.child.id, [one]);
+    else group.push(one);
+  }
+  return [...groups.values()];
+}
+
+/** Marks what is published, and deletes the claims of what is not, since its message may be redelivered at once. */
+async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupResult[]): Promise<void> {
+  const published = sent.filter(({ result }) => result.kind === "done").map(({ item }) => item);
+  const refused = sent.filter(({ result }) => result.kind !== "done").map(({ item }) => item);
+  const replies = await valkey.pipelined([
+    ...published.map(([{ cause, completedAt }]) =>
+      command(cause.child.partition, "set", cause.child.cascade, completedAt, "EX", MARK_TTL_SECONDS),
+    ),
+    ...refused
+      .filter(isInherited)
+      .map(([{ cause }]) => command(cause.child.partition, "del", cause.child.cascadeClaim)),
+  ]);
+  const failure = pairResults(published, replies, noResult).find(({ result }) => !result.ok);
+  // The cascade is on its way. Without its mark it can only be published once more.
+  if (failure && !failure.result.ok) {
+    telemetry.count(METRICS.marksFailed);
+    telemetry.warn("cascade marks not written: a redelivery may publish these children again", {
+      reason: failure.result.error.message,
+    });
+  }
+}

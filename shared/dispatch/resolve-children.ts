@@ -1,0 +1,200 @@
+/** Round trip 4: `ff_resolve_dependency` for each child, and what each reply means. */
+
+import type { Pipelines, ValkeyResult } from "#shared/contract/command.ts";
+import type { Edition } from "#shared/contract/edition.ts";
+import { decodeResolution, type Resolution, resolveDependency } from "#shared/contract/resolve.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import { type ChildRead, notRead, readStates } from "#shared/dispatch/children.ts";
+import {
+  type ChildState,
+  type ChildToResolve,
+  DONE,
+  type EdgeResult,
+  type EdgeToResolve,
+  failed,
+  type SkippedChild,
+} from "#shared/dispatch/types.ts";
+import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import { METRICS, type MetricName, type Telemetry } from "#shared/runtime/telemetry.ts";
+import { noResult } from "#shared/valkey/batches.ts";
+
+const SKIPPED = "skipped";
+const NOT_APPLIED = "invalid_dependency";
+
+export interface ResolvePorts {
+  readonly valkey: Pipelines;
+  readonly edition: Edition;
+  readonly telemetry: Telemetry;
+  /** Loads the library on primaries that lack it. */
+  readonly ensureLibrary: () => Promise<void>;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/** What became of one edge so far: final, or a skipped child that must be published first. */
+export type ResolvedEdge =
+  | { readonly edge: EdgeToResolve; readonly result: EdgeResult }
+  | { readonly edge: EdgeToResolve; readonly skipped: SkippedChild };
+
+/**
+ * Resolves the edge of every child: one result per edge. A child must be published when this call skipped it, or when
+ * an earlier delivery skipped it and its mark is missing.
+ *
+ * The calls for a chunk of children are sent as soon as that chunk is read.
+ */
+export async function resolveChildren(
+  ports: ResolvePorts,
+  chunks: readonly Promise<readonly ChildRead[]>[],
+): Promise<ResolvedEdge[]> {
+  const calls = await callAll(ports, chunks);
+  const counts = new Map<MetricName, number>();
+  const resolved: ResolvedEdge[] = [];
+  const resolvedBefore: ChildToResolve[] = [];
+  for (const call of calls) {
+    if ("result" in call) {
+      resolved.push(call);
+      continue;
+    }
+    const { child, nowMs, reply } = call;
+    const { edge } = child;
+    const resolution = interpret(reply);
+    if (resolution instanceof Error) {
+      resolved.push({ edge, result: failed(resolution) });
+      continue;
+    }
+    for (const metric of metricsOf(resolution)) counts.set(metric, (counts.get(metric) ?? 0) + 1);
+    if (resolution.kind === "already_resolved") resolvedBefore.push(child);
+    else if (resolution.kind === "impossible" && resolution.childSkipped) {
+      resolved.push({ edge, skipped: { cause: child, completedAt: String(nowMs), isInherited: false } });
+    } else resolved.push({ edge, result: DONE });
+  }
+  // One value per metric and window: each value is written to the log.
+  for (const [metric, value] of counts) ports.telemetry.count(metric, value);
+  return [...resolved, ...(await findUnpublished(ports.valkey, resolvedBefore))];
+}
+
+/** One call of the function. */
+interface Call {
+  readonly child: ChildToResolve;
+  /** When the call was made: the contract makes it the `completed_at` of a child that it skips. */
+  readonly nowMs: number;
+  readonly reply: ValkeyResult;
+}
+
+type FinalEdge = Extract<ResolvedEdge, { result: EdgeResult }>;
+
+/** Calls the function for all children. Where a primary lacks the library, loads it and calls once more. */
+async function callAll(
+  ports: ResolvePorts,
+  chunks: readonly Promise<readonly ChildRead[]>[],
+): Promise<(Call | FinalEdge)[]> {
+  const first = (
+    await Promise.all(
+      chunks.map(async (chunk) => {
+        const reads = await chunk;
+        const children = reads.flatMap((read) => ("child" in read ? [read.child] : []));
+        return [...reads.filter((read) => "result" in read), ...(await callOnce(ports, children))];
+      }),
+    )
+  ).flat();
+  const isMissing = (call: Call | FinalEdge): call is Call =>
+    "reply" in call && isFunctionMissing(call.reply);
+  const missing = first.filter(isMissing);
+  if (missing.length === 0) return first;
+  const others = first.filter((call) => !isMissing(call));
+  try {
+    await ports.ensureLibrary();
+  } catch (error) {
+    const result = failed(new ValkeyError("loading the Valkey library failed", { cause: error }));
+    return [...others, ...missing.map(({ child: { edge } }) => ({ edge, result }))];
+  }
+  const again = await callOnce(
+    ports,
+    missing.map(({ child }) => child),
+  );
+  return [...others, ...again];
+}
+
+async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]): Promise<Call[]> {
+  const nowMs = ports.now();
+  const replies = await ports.valkey.pipelined(
+    children.map(({ edge, child, lane, attempt }) =>
+      resolveDependency(
+        ports.edition,
+        { ...edge, upstream: edge.execution.executionId, child, lane, attempt },
+        edge.outcome,
+        nowMs,
+      ),
+    ),
+  );
+  return pairResults(children, replies, noResult).map(({ item: child, result: reply }) => ({
+    child,
+    nowMs,
+    reply,
+  }));
+}
+
+function isFunctionMissing(reply: ValkeyResult): boolean {
+  return !reply.ok && reply.error.message.startsWith("ERR Function not found");
+}
+
+function interpret(reply: ValkeyResult): Exclude<Resolution, { kind: "refused" }> | SluiceError {
+  if (!reply.ok) return new ValkeyError("ff_resolve_dependency failed", { cause: reply.error });
+  const resolution = decodeResolution(reply.value);
+  if (!resolution.ok) return resolution.error;
+  const { value } = resolution;
+  if (value.kind !== "refused") return value;
+  // The edge is staged but not applied to the child yet: its submitter is about to do that.
+  return new RefusedError("ff_resolve_dependency", value.code, value.detail, value.code === NOT_APPLIED);
+}
+
+function metricsOf(resolution: Exclude<Resolution, { kind: "refused" }>): readonly MetricName[] {
+  switch (resolution.kind) {
+    case "satisfied":
+      return [METRICS.edgesSatisfied];
+    case "impossible":
+      return resolution.childSkipped
+        ? [METRICS.edgesImpossible, METRICS.childrenSkipped]
+        : [METRICS.edgesImpossible];
+    case "already_resolved":
+      return [METRICS.edgesAlreadyResolved];
+    case "pending":
+    case "already_fired":
+      return [METRICS.edgesCountedInGroup];
+  }
+}
+
+/**
+ * Of children whose edge was resolved before this call, finds those that are skipped and not published for that skip.
+ * A child whose record had not ended when it was read may have been skipped since, by another delivery of the same
+ * message that died before publishing. Such a record is read once more.
+ */
+async function findUnpublished(
+  valkey: Pipelines,
+  children: readonly ChildToResolve[],
+): Promise<ResolvedEdge[]> {
+  const isOpen = ({ lane, state }: ChildToResolve): boolean => lane !== undefined && !hasEnded(state);
+  const ended = children.filter((child) => !isOpen(child)).map((child) => publishedOrDue(child, child.state));
+  const open = children.filter(isOpen);
+  if (open.length === 0) return ended;
+  const states = await readStates(
+    valkey,
+    open.map(({ child }) => child),
+  );
+  const reread = pairResults(open, states, ({ child }) => notRead(child)).map(
+    ({ item, result }): ResolvedEdge =>
+      result.ok ? publishedOrDue(item, result.state) : { edge: item.edge, result: failed(result.error) },
+  );
+  return [...ended, ...reread];
+}
+
+function publishedOrDue(cause: ChildToResolve, state: ChildState): ResolvedEdge {
+  const isDue = state.outcome === SKIPPED && state.publishedFor !== state.completedAt;
+  return isDue
+    ? { edge: cause.edge, skipped: { cause, completedAt: state.completedAt, isInherited: true } }
+    : { edge: cause.edge, result: DONE };
+}
+
+function hasEnded({ outcome }: ChildState): boolean {
+  return outcome !== "" && outcome !== "none";
+}

@@ -1,0 +1,86 @@
+import type { AttemptIndex, EdgeId, ExecutionId, FlowId } from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/contract/keys.ts";
+import type { TerminalOutcome } from "#shared/contract/record.ts";
+import type { SluiceError } from "#shared/errors.ts";
+
+/** One completed execution of a batch. Several messages of the batch may report it; the shallowest one counts. */
+export interface CompletedExecution {
+  readonly executionId: ExecutionId;
+  readonly flowId: FlowId;
+  readonly depth: number;
+  readonly root: ExecutionId;
+  readonly traceparent: string | undefined;
+}
+
+/** A completed execution and the edges that its children wait on. */
+export interface FanOutPlan {
+  readonly execution: CompletedExecution;
+  /** The record's `completed_at`. It identifies this end of the execution: a replayed execution ends at another time. */
+  readonly completedAt: string;
+  readonly edges: readonly EdgeToResolve[];
+}
+
+/** One staged edge of a completed execution. */
+export interface EdgeToResolve {
+  readonly execution: CompletedExecution;
+  /** How the upstream ended. */
+  readonly outcome: TerminalOutcome;
+  readonly edge: EdgeId;
+  readonly flow: FlowKeys;
+  readonly flowIndex: IndexKeys;
+}
+
+/** An edge and its child, as the child's record was before the call. */
+export interface ChildToResolve {
+  readonly edge: EdgeToResolve;
+  readonly child: ExecKeys;
+  /** Undefined when the child has no record. */
+  readonly lane: LaneKeys | undefined;
+  readonly attempt: AttemptIndex;
+  readonly state: ChildState;
+}
+
+/** What the cascade needs to know of a child. */
+export interface ChildState {
+  /** The record's `terminal_outcome`; empty when it has none. */
+  readonly outcome: string;
+  /** The record's `completed_at`. It identifies one skip: an execution that is replayed and skipped again has another. */
+  readonly completedAt: string;
+  /** The mark: the `completed_at` of the skip whose completion the queue accepted. Empty when there is none. */
+  readonly publishedFor: string;
+}
+
+/** A skipped child whose completion must reach the queue, so that its own children are updated. */
+export interface SkippedChild {
+  readonly cause: ChildToResolve;
+  /** The `completed_at` of this skip. */
+  readonly completedAt: string;
+  /** True when another delivery skipped the child. That delivery may be about to publish it, or may have died. */
+  readonly isInherited: boolean;
+}
+
+/** What became of one edge. Every edge gets exactly one; a message is acknowledged only when none failed. */
+export type EdgeResult =
+  /** The child is updated and, if it was skipped, published. */
+  | { readonly kind: "done" }
+  /** An id of the edge does not parse: it was logged and counted, and no retry would change it. */
+  | { readonly kind: "unreadable" }
+  | { readonly kind: "failed"; readonly error: SluiceError }
+  /** The invocation had no time left for it. */
+  | { readonly kind: "deferred" };
+
+/** What became of one completed execution. */
+export type DispatchResult =
+  /** All of its children are updated. */
+  | { readonly kind: "dispatched" }
+  /** A gate stopped it: there is nothing to update, or nothing that may be updated. */
+  | { readonly kind: "stopped"; readonly gate: "no_flow" | "depth_limit" | "not_terminal" }
+  /** Some of its edges are not updated. The first errors say why. */
+  | { readonly kind: "failed"; readonly errors: readonly [SluiceError, ...SluiceError[]] };
+
+export const DONE: EdgeResult = { kind: "done" };
+export const DEFERRED: EdgeResult = { kind: "deferred" };
+
+export function failed(error: SluiceError): { readonly kind: "failed"; readonly error: SluiceError } {
+  return { kind: "failed", error };
+}
