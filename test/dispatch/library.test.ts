@@ -1,69 +1,89 @@
-import { describe, expect, it } from "vitest";
-import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
-import type { Valkey } from "#shared/valkey/client.ts";
+import { beforeEach, describe, expect, it } from "vitest";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { dispatchOne, eventOf, family, portsOf, QueueProbe, stateOf } from "#test/support/dispatch.ts";
-import { FlowFixture } from "#test/support/flow-fixture.ts";
-import { connectTo } from "#test/support/valkey.ts";
+import { detectEdition } from "#shared/valkey/start-up.ts";
+import {
+  dispatchOne,
+  dispatchSetupOnOwnServer,
+  eventOf,
+  family,
+  RecordedTelemetry,
+  stateOf,
+} from "#test/support/dispatch.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
-describe("a node without the library", () => {
-  async function check(valkey: Valkey): Promise<void> {
-    await using queue = await QueueProbe.start();
-    await ensureLibrary(valkey);
-    const fixture = new FlowFixture(valkey);
-    const { parent, children } = await family(fixture, 3);
-    await fixture.finish(parent, "failed");
-    for (const node of await valkey.primaries()) await node.call("function", "FLUSH", "SYNC");
-    expect(await dispatchOne(portsOf(valkey, queue), eventOf(parent.id, fixture.flow.id))).toEqual([]);
-    expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
-      Array(3).fill("skipped"),
+/** A flow in which an execution with three children has ended. */
+async function endedFamily(fixture: FlowFixture, outcome: "success" | "failed") {
+  const { parent, children } = await family(fixture, 3);
+  await fixture.finish(parent, outcome);
+  return {
+    event: eventOf(parent.id, fixture.flow.id),
+    childStates: () => Promise.all(children.map((child) => stateOf(fixture, child))),
+  };
+}
+
+// On servers that no other file uses: these tests replace and flush the library.
+describe.each(["standalone", "cluster"] as const)("the library of the server (%s)", (kind) => {
+  const setup = dispatchSetupOnOwnServer(kind, 14);
+  beforeEach(() => setup.flushLibrary());
+
+  it("is loaded when a dispatch finds it missing", async () => {
+    await ensureLibrary(setup.valkey, 11);
+    const { event, childStates } = await endedFamily(setup.flow(11), "failed");
+    await setup.flushLibrary();
+    expect(await dispatchOne(setup.ports({ edition: 11 }), event)).toEqual([]);
+    expect(await childStates()).toEqual(["skipped", "skipped", "skipped"]);
+    expect(await setup.queue.drain()).toHaveLength(3);
+  });
+
+  it("is loaded in the edition that the function detected at start-up", async () => {
+    await ensureLibrary(setup.valkey, 14);
+    const { event, childStates } = await endedFamily(setup.flow(), "success");
+    await setup.flushLibrary();
+    const ports = setup.ports({
+      ensureLibrary: async () => {
+        expect(await ensureLibrary(setup.valkey, "auto", 14)).toBe("loaded");
+      },
+    });
+    expect(await dispatchOne(ports, event)).toEqual([]);
+    expect(await childStates()).toEqual(["waiting", "waiting", "waiting"]);
+  });
+
+  it("fails the message if it cannot be loaded", async () => {
+    await ensureLibrary(setup.valkey, 14);
+    const { event, childStates } = await endedFamily(setup.flow(), "failed");
+    await setup.flushLibrary();
+    const ports = setup.ports({
+      ensureLibrary: async () => {
+        await setup.valkey.call("function", "LOAD", "#!lua name=flowfabric\nnot lua");
+      },
+    });
+    const errors = await dispatchOne(ports, event);
+    expect(errors).toMatchObject(new Array(3).fill({ name: "ValkeyError" }));
+    expect(await childStates()).toEqual(new Array(3).fill("waiting_children"));
+    expect(await setup.queue.drain()).toEqual([]);
+  });
+
+  it.each([11, 14] as const)("is detected as the %i-KEYS edition, and dispatched to", async (edition) => {
+    await ensureLibrary(setup.valkey, edition);
+    const load = async () => {
+      throw new Error("the library must not be loaded again");
+    };
+    expect(await detectEdition(setup.valkey, { edition: "auto" }, load, new RecordedTelemetry())).toBe(
+      edition,
     );
-    expect(await queue.drain()).toHaveLength(3);
-  }
-
-  it("gets it amid a dispatch (standalone)", async () => {
-    await using server = await startValkey();
-    const valkey = connectTo({ url: server.url, cluster: false });
-    try {
-      await check(valkey);
-    } finally {
-      valkey.close();
-    }
+    const { event, childStates } = await endedFamily(setup.flow(edition), "failed");
+    expect(await dispatchOne(setup.ports({ edition }), event)).toEqual([]);
+    expect(await childStates()).toEqual(["skipped", "skipped", "skipped"]);
+    expect(await setup.queue.drain()).toHaveLength(3);
   });
 
-  it("gets it amid a dispatch (cluster)", async () => {
-    await using cluster = await startValkeyCluster();
-    const valkey = connectTo({ url: cluster.url, cluster: true });
-    try {
-      await check(valkey);
-    } finally {
-      valkey.close();
-    }
-  });
-
-  it("fails the message when it cannot be loaded", async () => {
-    await using server = await startValkey();
-    const valkey = connectTo({ url: server.url, cluster: false });
-    try {
-      await using queue = await QueueProbe.start();
-      await ensureLibrary(valkey);
-      const fixture = new FlowFixture(valkey);
-      const { parent, children } = await family(fixture, 2);
-      await fixture.finish(parent, "failed");
-      await valkey.call("function", "FLUSH", "SYNC");
-      const ports = portsOf(valkey, queue, {
-        ensureLibrary: async () => {
-          await valkey.call("function", "LOAD", "#!lua name=flowfabric\nnot lua");
-        },
-      });
-      const errors = await dispatchOne(ports, eventOf(parent.id, fixture.flow.id));
-      expect(errors).toMatchObject([{ name: "ValkeyError" }, { name: "ValkeyError" }]);
-      expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(
-        Array(2).fill("waiting_children"),
-      );
-      expect(await queue.drain()).toEqual([]);
-    } finally {
-      valkey.close();
-    }
+  it("rejects the calls of the other edition: the message fails, and nothing is written", async () => {
+    await ensureLibrary(setup.valkey, 14);
+    const fixture = setup.flow();
+    const { event } = await endedFamily(fixture, "failed");
+    const before = await fixture.snapshot();
+    const errors = await dispatchOne(setup.ports({ edition: 11 }), event);
+    expect(errors).toMatchObject(new Array(3).fill({ name: "ValkeyError" }));
+    expect(await fixture.snapshot()).toEqual(before);
   });
 });

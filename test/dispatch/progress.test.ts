@@ -1,31 +1,29 @@
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import type { Valkey } from "#shared/valkey/client.ts";
 import {
   bulkFamily,
   dispatchAll,
   dispatchOne,
+  dispatchSetup,
   eventOf,
-  portsOf,
-  QueueProbe,
   stateOf,
 } from "#test/support/dispatch.ts";
-import { FlowFixture } from "#test/support/flow-fixture.ts";
+import type { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const WINDOW = 200;
-/** More than two windows of edges. */
+/** More than two windows. */
 const EDGES = 500;
 
-/** Of a clock that the test sets; the sender of messages has the real one. */
+/** In the future of the real clock, which the sender of messages uses; the tests set the dispatcher's clock. */
 const DEADLINE = Date.now() + 3_600_000;
 
-/** Counts the calls that reach Valkey. */
+/** Counts commands by name. */
 class CallCounter implements Pipelines {
   readonly counts = new Map<string, number>();
   readonly #valkey: Pipelines;
@@ -40,36 +38,29 @@ class CallCounter implements Pipelines {
   }
 }
 
-describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({ connect }) => {
-  let valkey: Valkey;
-  let queue: QueueProbe;
-
-  beforeAll(async () => {
-    valkey = connect();
-    queue = await QueueProbe.start();
-  });
-  afterAll(async () => {
-    valkey.close();
-    await queue[Symbol.asyncDispose]();
-  });
+describe.each(DEPLOYMENTS)("a fan-out over several deliveries ($name)", (deployment) => {
+  const setup = dispatchSetup(deployment);
 
   async function longFamily(): Promise<{ fixture: FlowFixture; parent: ExecKeys; children: ExecKeys[] }> {
-    const fixture = new FlowFixture(valkey);
+    const fixture = setup.flow();
     const { parent, children } = await bulkFamily(fixture, EDGES);
     await fixture.finish(parent, "failed");
     return { fixture, parent, children };
   }
 
-  function windowed(overrides: Parameters<typeof portsOf>[2] = {}): ReturnType<typeof portsOf> {
-    return portsOf(valkey, queue, { window: WINDOW, ...overrides });
+  function windowed(overrides: Parameters<typeof setup.ports>[0] = {}): ReturnType<typeof setup.ports> {
+    return setup.ports({ window: WINDOW, ...overrides });
   }
 
-  /** Ports of an invocation whose time is up as soon as it has kept its place so many times. */
-  function hurried(places: number, counter: Pipelines = valkey): ReturnType<typeof portsOf> {
-    let kept = 0;
+  /** Ports whose deadline passes once a number of checkpoints is saved. */
+  function expiringAfter(
+    checkpoints: number,
+    counter: Pipelines = setup.valkey,
+  ): ReturnType<typeof setup.ports> {
+    let saved = 0;
     const watched: Pipelines = {
       pipelined: (commands) => {
-        kept += commands.filter(
+        saved += commands.filter(
           ({ name, args }) => name === "set" && String(args[0]).endsWith(":fan_out"),
         ).length;
         return counter.pipelined(commands);
@@ -77,18 +68,18 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     };
     return windowed({
       valkey: watched,
-      now: () => (kept >= places ? DEADLINE : Date.now()),
+      now: () => (saved >= checkpoints ? DEADLINE : Date.now()),
       deadlineMs: DEADLINE,
     });
   }
 
   const publishedIds = async (): Promise<string[]> =>
-    (await queue.drainEvents()).map(({ executionId }) => executionId);
+    (await setup.queue.drainEvents()).map(({ executionId }) => executionId);
 
-  it("stops before its time is up, and goes on where it stopped", async () => {
+  it("stops at its deadline; the next delivery continues from the checkpoint", async () => {
     const { fixture, parent, children } = await longFamily();
     const event = eventOf(parent.id, fixture.flow.id);
-    const first = hurried(1);
+    const first = expiringAfter(1);
     const errors = await dispatchOne(first, event);
     expect(errors).toMatchObject([{ name: "OutOfTimeError", retryable: true }]);
     const done = first.telemetry.counts.get(METRICS.childrenSkipped) ?? 0;
@@ -97,7 +88,7 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     const published = await publishedIds();
     expect(published).toHaveLength(done);
 
-    const counter = new CallCounter(valkey);
+    const counter = new CallCounter(setup.valkey);
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES - done);
     expect(counter.counts.get("hget")).toBe(EDGES - done);
@@ -105,17 +96,17 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     expect(await fixture.read("exists", parent.fanOut)).toBe(0);
   });
 
-  it("does nothing at all when there is no time", async () => {
+  it("calls no library function if the deadline has passed", async () => {
     const { fixture, parent } = await longFamily();
     const before = Number(await fixture.read("scard", fixture.flow.outgoing(parent.id)));
-    const counter = new CallCounter(valkey);
-    const errors = await dispatchOne(hurried(0, counter), eventOf(parent.id, fixture.flow.id));
+    const counter = new CallCounter(setup.valkey);
+    const errors = await dispatchOne(expiringAfter(0, counter), eventOf(parent.id, fixture.flow.id));
     expect(errors).toMatchObject([{ name: "OutOfTimeError" }]);
     expect(errors[0]?.message).toContain(String(before));
     expect(counter.counts.get("fcall")).toBeUndefined();
   });
 
-  it("goes on behind the last window that was published when the process died", async () => {
+  it("continues after the last published window if the process died", async () => {
     const { fixture, parent, children } = await longFamily();
     const event = eventOf(parent.id, fixture.flow.id);
     const healthy = windowed();
@@ -132,33 +123,32 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     });
     await expect(dispatchAll(dying, [event])).rejects.toThrow("the process died");
     const published = await publishedIds();
-    const counter = new CallCounter(valkey);
+    const counter = new CallCounter(setup.valkey);
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES - published.length);
     expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
   });
 
-  it("begins anew for an execution that was replayed and ended again", async () => {
+  it("starts from the first edge if the execution was replayed and ended again", async () => {
     const { fixture, parent } = await longFamily();
     const event = eventOf(parent.id, fixture.flow.id);
-    await dispatchOne(hurried(1), event);
+    await dispatchOne(expiringAfter(1), event);
     expect(await fixture.read("exists", parent.fanOut)).toBe(1);
     await fixture.done(replayExecution(parent, fixture.index, fixture.lane, [], 0));
     await fixture.finish(parent, "success");
-    const counter = new CallCounter(valkey);
+    const counter = new CallCounter(setup.valkey);
     expect(await dispatchOne(windowed({ valkey: counter }), event)).toEqual([]);
     expect(counter.counts.get("fcall")).toBe(EDGES);
-    await queue.drain();
   });
 
-  it("publishes in slices, and leaves to the next delivery what it has no time for", async () => {
-    const fixture = new FlowFixture(valkey);
+  it("stops publishing at its deadline; the next delivery publishes the rest", async () => {
+    const fixture = setup.flow();
     const { parent, children } = await bulkFamily(fixture, 1_200);
     await fixture.finish(parent, "failed");
     const event = eventOf(parent.id, fixture.flow.id);
-    const healthy = portsOf(valkey, queue);
+    const healthy = setup.ports();
     let sends = 0;
-    const slow = portsOf(valkey, queue, {
+    const slow = setup.ports({
       publisher: {
         send: (completions, deadlineMs) => {
           sends += 1;
@@ -171,12 +161,12 @@ describe.each(DEPLOYMENTS)("a fan-out that takes several deliveries ($name)", ({
     expect(await dispatchOne(slow, event)).toMatchObject([{ name: "OutOfTimeError", retryable: true }]);
     const published = await publishedIds();
     expect(published).toHaveLength(500);
-    const rest = portsOf(valkey, queue);
+    const rest = setup.ports();
     expect(await dispatchOne(rest, event)).toEqual([]);
     expect([...published, ...(await publishedIds())].sort()).toEqual(children.map(({ id }) => id).sort());
   });
 
-  it("does not step over an edge that failed", async () => {
+  it("sets no checkpoint after an edge that failed", async () => {
     const { fixture, parent, children } = await longFamily();
     const event = eventOf(parent.id, fixture.flow.id);
     const broken = children[Math.floor(EDGES / 2)];

@@ -1,4 +1,4 @@
-/** A dispatcher on a real Valkey and a real queue protocol, and what a test wants to see of both. */
+/** A dispatcher on a real Valkey and a real queue protocol, and helpers to observe both. */
 
 import {
   DeleteMessageBatchCommand,
@@ -6,22 +6,25 @@ import {
   ReceiveMessageCommand,
   type SQSClient,
 } from "@aws-sdk/client-sqs";
+import { afterAll, beforeAll, beforeEach } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { type CompletionEvent, parseCompletionEvent } from "#shared/contract/message.ts";
-import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { type DispatcherPorts, dispatch } from "#shared/dispatch/dispatcher.ts";
 import type { SluiceError } from "#shared/errors.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { LogFields, MetricName, Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import type { FlowFixture } from "#test/support/flow-fixture.ts";
+import { FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
+import { connectTo, type Deployment, onEveryPrimary } from "#test/support/valkey.ts";
 
-/** Keeps what an operator would be told. */
+/** Records metrics, warnings and errors. */
 export class RecordedTelemetry implements Telemetry {
   readonly counts = new Map<MetricName, number>();
   readonly warnings: { readonly message: string; readonly fields: LogFields }[] = [];
@@ -30,7 +33,7 @@ export class RecordedTelemetry implements Telemetry {
     this.counts.set(metric, (this.counts.get(metric) ?? 0) + value);
   }
   info(): void {
-    // Nothing that a test asks for.
+    // No test reads it.
   }
   warn(message: string, fields: LogFields): void {
     this.warnings.push({ message, fields });
@@ -40,7 +43,7 @@ export class RecordedTelemetry implements Telemetry {
   }
 }
 
-/** A queue with one client, for the tests of one file. */
+/** A queue emulator with one client. */
 export class QueueProbe implements AsyncDisposable {
   readonly queue: LocalQueue;
   readonly client: SQSClient;
@@ -54,7 +57,7 @@ export class QueueProbe implements AsyncDisposable {
     return new QueueProbe(await startQueue({ visibilityTimeoutSeconds: 60 }));
   }
 
-  /** Takes every message off a queue, the completions queue unless another is named. */
+  /** Receives and deletes every message of a queue; the completions queue by default. */
   async drain(QueueUrl = this.queue.queueUrl): Promise<Message[]> {
     const messages: Message[] = [];
     for (;;) {
@@ -77,7 +80,7 @@ export class QueueProbe implements AsyncDisposable {
     }
   }
 
-  /** As `drain`, read as the dispatch function reads them. */
+  /** As `drain`, with the messages parsed as the dispatch function parses them. */
   async drainEvents(): Promise<CompletionEvent[]> {
     return (await this.drain()).map((message) => {
       const parsed = parseCompletionEvent(recordOf(message, { queueArn: "arn", region: "us-east-1" }));
@@ -92,8 +95,81 @@ export class QueueProbe implements AsyncDisposable {
   }
 }
 
-/** The partition count of the test scenes. */
-const ROUTER = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions: 65_536 });
+/**
+ * What every dispatch test starts from: a connection, a queue, and flows in partitions that no other test uses.
+ * Each test finds the queue empty.
+ */
+export class DispatchSetup {
+  readonly #connect: () => Promise<Valkey>;
+  readonly #edition: Edition;
+  #valkey: Valkey | undefined;
+  #queue: QueueProbe | undefined;
+
+  constructor(connect: () => Promise<Valkey>, edition: Edition) {
+    this.#connect = connect;
+    this.#edition = edition;
+  }
+
+  get valkey(): Valkey {
+    if (this.#valkey === undefined) throw new Error("the setup is not started");
+    return this.#valkey;
+  }
+
+  get queue(): QueueProbe {
+    if (this.#queue === undefined) throw new Error("the setup is not started");
+    return this.#queue;
+  }
+
+  /** A new flow. */
+  flow(edition: Edition = this.#edition): FlowFixture {
+    return new FlowFixture(this.valkey, undefined, undefined, edition);
+  }
+
+  ports(overrides: Partial<DispatcherPorts> = {}): ReturnType<typeof portsOf> {
+    return portsOf(this.valkey, this.queue, { edition: this.#edition, ...overrides });
+  }
+
+  /** Removes the library from every primary. Only for servers that no other test file uses. */
+  async flushLibrary(): Promise<void> {
+    await onEveryPrimary(this.valkey, "function", "FLUSH", "SYNC");
+  }
+
+  async start(): Promise<void> {
+    this.#valkey = await this.#connect();
+    this.#queue = await QueueProbe.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#valkey?.close();
+    await this.#queue?.[Symbol.asyncDispose]();
+  }
+}
+
+/** Within a `describe`: the setup for its tests, on a server that all test files share. */
+export function dispatchSetup({ connect, edition }: Deployment): DispatchSetup {
+  return started(new DispatchSetup(() => Promise.resolve(connect()), edition));
+}
+
+/** As `dispatchSetup`, on a server or cluster that only these tests use. It has no library at first. */
+export function dispatchSetupOnOwnServer(kind: Deployment["name"], edition: Edition): DispatchSetup {
+  let server: ValkeyServer | undefined;
+  const connect = async (): Promise<Valkey> => {
+    server = await (kind === "cluster" ? startValkeyCluster() : startValkey());
+    return connectTo({ url: server.url, cluster: kind === "cluster" });
+  };
+  // Hooks after a suite run in reverse order: the connection is closed before the server stops.
+  afterAll(() => server?.stop());
+  return started(new DispatchSetup(connect, edition));
+}
+
+function started(setup: DispatchSetup): DispatchSetup {
+  beforeAll(() => setup.start());
+  beforeEach(async () => {
+    await setup.queue.drain();
+  });
+  afterAll(() => setup.stop());
+  return setup;
+}
 
 export function portsOf(
   valkey: Valkey,
@@ -146,7 +222,7 @@ export async function stateOf(fixture: FlowFixture, keys: ExecKeys): Promise<str
   return String(await fixture.read("hget", keys.core, "public_state"));
 }
 
-/** A completed execution with one child for each given state, all edges staged and applied. */
+/** An execution with some children, all edges staged and applied. */
 export async function family(
   fixture: FlowFixture,
   children: number,
@@ -164,8 +240,8 @@ export async function family(
 }
 
 /**
- * An execution with very many children, written as staging and applying leave them: with the functions
- * themselves a test would take longer to set the fixture than to play it.
+ * An execution with thousands of children. Writes the keys directly, as staging and applying leave them: calling the
+ * library functions would take longer than the test itself.
  */
 export async function bulkFamily(
   fixture: FlowFixture,
