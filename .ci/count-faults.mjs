@@ -1,6 +1,7 @@
 /**
- * Prints "<passed> <failed>" of a run of the fault harness, from what it wrote and its exit status. Its last line is
- * JSON: a case counts as passed where nothing was lost, wrongly skipped or duplicated in the whole run.
+ * Prints "<passed> <failed>" for a run of the fault harness. Arguments: the file with its output, and its exit status.
+ *
+ * The last line of the output is JSON. All cases pass when the run lost, wrongly skipped and duplicated nothing.
  */
 
 import { readFileSync } from "node:fs";

@@ -1,6 +1,7 @@
 /**
- * Prints "<passed> <failed>" of a test run, from its JSON report and its exit status. A test that was skipped, a file
- * that could not be loaded and a run that crashed are failures.
+ * Prints "<passed> <failed>" for a test run. Arguments: its JSON report, and its exit status.
+ *
+ * A skipped test, a file that could not be loaded and a run that crashed count as failures.
  */
 
 import { existsSync, readFileSync } from "node:fs";

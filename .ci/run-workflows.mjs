@@ -1,14 +1,16 @@
 /**
- * Runs every workflow of a folder through `npm start`, once as it is and once with a task in its middle failing, and
- * writes "<passed> <failed>" to a file. What must come out is computed here anew, from the file alone.
+ * Runs every workflow of a folder with `npm start`, once unchanged and once with a failing task in its middle, and
+ * writes "<passed> <failed>" to a file. Arguments: the folder, and that file.
+ *
+ * The expected counts are computed here from the workflow file, independently of the code under test.
  */
 
 import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-const LONGEST_SECONDS = 60;
-const GIVE_UP_MS = 180_000;
+const MAX_SECONDS = 60;
+const TIMEOUT_MS = 180_000;
 
 const [folder = "", resultFile = ""] = process.argv.slice(2);
 let passed = 0;
@@ -24,7 +26,7 @@ for (const name of readdirSync(folder).filter((entry) => entry.endsWith(".json")
 writeFileSync(resultFile, `${passed} ${failed}\n`);
 
 function expectedFor(tasks, failing) {
-  const skipped = failing === undefined ? 0 : countBelow(tasks, failing);
+  const skipped = failing === undefined ? 0 : countDescendants(tasks, failing);
   const failures = failing === undefined ? 0 : 1;
   return {
     tasks: tasks.length,
@@ -36,7 +38,7 @@ function expectedFor(tasks, failing) {
   };
 }
 
-function countBelow(tasks, root) {
+function countDescendants(tasks, root) {
   const below = new Set();
   const open = [root];
   for (let id = open.pop(); id !== undefined; id = open.pop()) {
@@ -48,7 +50,7 @@ function countBelow(tasks, root) {
   return below.size - 1;
 }
 
-/** The middle one of those with both parents and children; every graph here has one. */
+/** The middle one of the tasks that have both parents and children. */
 function middleOf(tasks) {
   const inner = tasks.filter(({ parents, children }) => parents.length > 0 && children.length > 0);
   return inner[Math.floor(inner.length / 2)]?.id ?? tasks[0].id;
@@ -59,34 +61,34 @@ function check(title, file, extra, expected) {
   const run = spawnSync("npm", ["start", "--silent", "--", "--workflow", file, ...extra, "--json"], {
     encoding: "utf8",
     stdio: ["ignore", "pipe", "pipe"],
-    timeout: GIVE_UP_MS,
+    timeout: TIMEOUT_MS,
   });
   const seconds = (Date.now() - startedAt) / 1_000;
-  const errors = faultsOf(run, expected);
-  if (seconds > LONGEST_SECONDS) errors.push(`it took ${seconds} s`);
+  const errors = errorsOf(run, expected);
+  if (seconds > MAX_SECONDS) errors.push(`took ${seconds} s, more than ${MAX_SECONDS} s`);
   if (errors.length === 0) passed += 1;
   else failed += 1;
   console.log(`${errors.length === 0 ? "ok  " : "FAIL"} ${title} (${seconds.toFixed(1)} s)`);
-  for (const fault of errors) console.log(`       ${fault}`);
+  for (const error of errors) console.log(`       ${error}`);
   if (errors.length > 0) console.log(run.stderr.replace(/^/gm, "       | "));
 }
 
-function faultsOf({ status, signal, stdout }, expected) {
-  const errors = status === 0 ? [] : [`it ended with ${signal ?? `the status ${status}`}`];
+function errorsOf({ status, signal, stdout }, expected) {
+  const errors = status === 0 ? [] : [`ended with ${signal ?? `status ${status}`}`];
   const lastLine = stdout.trimEnd().split("\n").at(-1);
   let summary;
   try {
     summary = JSON.parse(lastLine);
   } catch (error) {
-    return [...errors, `the last line is not JSON: ${error.message}: ${lastLine}`];
+    return [...errors, `the last line is not JSON (${error.message}): ${lastLine}`];
   }
   for (const [name, value] of Object.entries(expected)) {
     if (summary[name] !== value) errors.push(`${name} is ${summary[name]}, not ${value}`);
   }
-  // One message for each execution; on a slow machine some may be found missing, and be sent once more.
+  // One message for each execution. On a slow machine the reconciler may send some of them again.
   const { messages } = summary;
   if (!(messages >= expected.tasks && messages <= 2 * expected.tasks)) {
-    errors.push(`messages is ${messages}, and there are ${expected.tasks} executions`);
+    errors.push(`messages is ${messages}, expected ${expected.tasks} to ${2 * expected.tasks}`);
   }
   return errors;
 }

@@ -4,25 +4,28 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { ValkeyError } from "#shared/errors.ts";
 
-/** Where a flow's executions stand. The numbers add up to all of them. */
+/** How many of a flow's executions are in which state. The numbers add up to all of them. */
 export interface FlowStatus {
-  /** The ended ones, by their outcome. */
+  /** Executions that have ended, by outcome. */
   readonly ended: Readonly<Record<TerminalOutcome, number>>;
   /** Waiting for a worker. */
   readonly ready: number;
-  /** Waiting for a set time: that of a retry. */
+  /** Waiting for the time of a retry. */
   readonly delayed: number;
   readonly active: number;
-  /** Waiting for other executions, or in a state that this stack does not know. */
+  /** Waiting for upstream executions, or in a state that this stack does not know. */
   readonly blocked: number;
 }
 
-/** Executions asked after in one pipeline. */
+/** The state of one execution. */
+export type TaskState = TerminalOutcome | "ready" | "delayed" | "active" | "blocked";
+
+/** Executions that are read in one pipeline. */
 const CHUNK = 2_000;
 
 /**
- * Counts a flow's executions by asking each one's own record, the only truth there is. What has ended is not asked
- * again: nothing here replays an execution.
+ * Reads the states of a flow's executions from their records. An execution that has ended is not read again, since
+ * this stack never replays one.
  */
 export class FlowStatusCounter {
   readonly #valkey: Pipelines;
@@ -34,6 +37,7 @@ export class FlowStatusCounter {
     expired: 0,
     skipped: 0,
   };
+  readonly #states = new Map<ExecutionId, TaskState>();
   #pending: readonly ExecutionId[];
 
   constructor(valkey: Pipelines, router: PartitionRouter, executions: Iterable<ExecutionId>) {
@@ -42,34 +46,37 @@ export class FlowStatusCounter {
     this.#pending = [...executions];
   }
 
-  /** How many have not ended, as far as the last count knows. */
+  /** Executions that had not ended at the last count. */
   get unfinished(): number {
     return this.#pending.length;
   }
 
-  /** Counts once more. Throws a ValkeyError when a record cannot be read. */
+  /** The state of each execution at the last count. */
+  get states(): ReadonlyMap<ExecutionId, TaskState> {
+    return this.#states;
+  }
+
+  /** Counts again. Throws a ValkeyError when a record cannot be read. */
   async take(): Promise<FlowStatus> {
     const pending: ExecutionId[] = [];
-    let ready = 0;
-    let delayed = 0;
-    let active = 0;
+    const counts = { ready: 0, delayed: 0, active: 0, blocked: 0 };
     for (let start = 0; start < this.#pending.length; start += CHUNK) {
       for (const [id, phase, outcome, eligibility] of await this.#read(
         this.#pending.slice(start, start + CHUNK),
       )) {
         if (phase === "terminal" && isTerminalOutcome(outcome)) {
           this.#ended[outcome] += 1;
+          this.#states.set(id, outcome);
           continue;
         }
+        const state = unfinishedState(phase, eligibility);
         pending.push(id);
-        if (phase === "active") active += 1;
-        else if (phase === "runnable" && eligibility === "eligible_now") ready += 1;
-        else if (phase === "runnable" && eligibility === "not_eligible_until_time") delayed += 1;
+        counts[state] += 1;
+        this.#states.set(id, state);
       }
     }
     this.#pending = pending;
-    const blocked = pending.length - ready - delayed - active;
-    return { ended: { ...this.#ended }, ready, delayed, active, blocked };
+    return { ended: { ...this.#ended }, ...counts };
   }
 
   async #read(
@@ -90,4 +97,11 @@ export class FlowStatusCounter {
       return [id, fieldText(fields[0]), fieldText(fields[1]), fieldText(fields[2])];
     });
   }
+}
+
+function unfinishedState(phase: string, eligibility: string): Exclude<TaskState, TerminalOutcome> {
+  if (phase === "active") return "active";
+  if (phase !== "runnable") return "blocked";
+  if (eligibility === "eligible_now") return "ready";
+  return eligibility === "not_eligible_until_time" ? "delayed" : "blocked";
 }

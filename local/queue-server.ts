@@ -80,7 +80,7 @@ export function serverAt(url: URL, env: NodeJS.ProcessEnv = process.env): QueueS
   const { AWS_REGION: region = REGION, AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } = env;
   const isGiven = id !== undefined && secret !== undefined;
   return {
-    name: "the SQS that runs there",
+    name: "existing SQS endpoint",
     endpoint,
     environment: {
       AWS_ENDPOINT_URL_SQS: endpoint,

@@ -67,7 +67,7 @@ export async function startQueue(options: QueueOptions): Promise<LocalQueue> {
     return await makeQueues(server, visibilityTimeoutSeconds, parts);
   } catch (error) {
     if (!server.outlivesUs) throw error;
-    throw new ConfigurationError([`the queues cannot be made at ${server.endpoint}: ${reasonOf(error)}`]);
+    throw new ConfigurationError([`cannot create the queues at ${server.endpoint}: ${reasonOf(error)}`]);
   }
 }
 

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type FlowStatus, FlowStatusCounter } from "#local/flow-status.ts";
+import { type FlowStatus, FlowStatusCounter, type TaskState } from "#local/flow-status.ts";
 import { IdleReconciler } from "#local/idle-reconciler.ts";
 import type { Stack } from "#local/stack.ts";
 import { Workers } from "#local/workers.ts";
-import type { Assignment } from "#local/workflow-file.ts";
+import type { WorkflowRun } from "#local/workflow-file.ts";
 import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
 import type { RunOutcome } from "#sdk/worker/finish.ts";
 import type { Execution } from "#sdk/worker/worker.ts";
@@ -16,7 +16,7 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 export interface RunProgress {
   readonly phase: "submitting" | "running";
   readonly tasks: number;
-  /** Executions submitted, or ended. */
+  /** While submitting: executions submitted. While running: executions that have ended. */
   readonly done: number;
   readonly failed: number;
   readonly skipped: number;
@@ -27,47 +27,60 @@ export interface RunResult {
   readonly flowId: FlowId;
   readonly submission: Submission;
   readonly status: FlowStatus;
+  /** By task id. */
+  readonly taskStates: ReadonlyMap<string, TaskState>;
   readonly unfinished: number;
-  /** Messages that the queue gave up. */
+  /** Messages that the queue moved to its dead-letter queue. */
   readonly deadLetters: number;
-  /** From the first call of the submission to the last end. */
+  /** From the start of the submission until the run is over. */
   readonly seconds: number;
 }
 
 const WORKERS = 3;
 const TICK_MS = 100;
 /**
- * Nothing under way anywhere for so long means that nothing will happen by itself. Longer than the reconciler's grace:
- * what it does not find then, it will not find later either.
+ * The flow counts as idle after this time without any change. It is longer than the reconciler's grace period, so a
+ * sweep that then finds no missed completion would not find one later.
  */
-const STILL_MS = 1_500;
-/** Nothing is under way but a lease whose holder failed to end it: nobody here takes such a lease away. */
+const IDLE_MS = 1_500;
+/** The same while an execution is active. Its worker may have failed to end it, and this stack reclaims no leases. */
 const LOST_LEASE_MS = 10_000;
-/** Something is under way, and yet nothing has changed for so long. */
+/** The run gives up after this time without any change, even with messages in flight. */
 const STUCK_MS = 60_000;
 
 /**
- * Submits a workflow and has it worked off. Returns when every execution has ended and the queue is empty, or when
- * nothing moves any more and the reconciler finds nothing to set in motion. Rejects with the signal's reason when that aborts.
+ * Submits a workflow and runs it. Resolves when every execution has ended and the queue is empty, or when the flow is
+ * idle and the reconciler finds nothing to repair. Rejects with the signal's reason when the signal aborts.
  */
 export async function runWorkflow(
   stack: Stack,
   router: PartitionRouter,
-  { workflow, failing }: Assignment,
+  { workflow, failing }: WorkflowRun,
   signal: AbortSignal,
-  events: { onProgress: (progress: RunProgress) => void; onError: (fault: string) => void },
+  events: { onProgress: (progress: RunProgress) => void; onError: (error: string) => void },
 ): Promise<RunResult> {
   const startedAt = performance.now();
   const flowId = unwrap(parseFlowId(randomUUID()));
   const tasks = workflow.tasks.length;
   const lanes = [...new Set(workflow.tasks.map(({ lane }) => lane))];
   await stack.valkey.call("sadd", LANES_KEY, ...lanes);
-  const submission = await submitFlow({ ...stack, valkey: until(signal, stack.valkey), router }, workflow, {
-    flowId,
-    onProgress: ({ executions }) => {
-      events.onProgress({ phase: "submitting", tasks, done: executions, failed: 0, skipped: 0, messages: 0 });
+  const submission = await submitFlow(
+    { ...stack, valkey: abortable(signal, stack.valkey), router },
+    workflow,
+    {
+      flowId,
+      onProgress: ({ executions }) => {
+        events.onProgress({
+          phase: "submitting",
+          tasks,
+          done: executions,
+          failed: 0,
+          skipped: 0,
+          messages: 0,
+        });
+      },
     },
-  });
+  );
   signal.throwIfAborted();
   const workers = new Workers({
     ...stack,
@@ -82,7 +95,7 @@ export async function runWorkflow(
   try {
     const statusCounter = new FlowStatusCounter(stack.valkey, router, submission.tasks.keys());
     const idleReconciler = new IdleReconciler(stack.reconcile, events.onError);
-    const status = await watch(stack, workers, statusCounter, idleReconciler, signal, ({ ended }) => {
+    const status = await waitUntilOver(stack, workers, statusCounter, idleReconciler, signal, ({ ended }) => {
       const done = tasks - statusCounter.unfinished;
       const { messages } = stack.poller.counts;
       events.onProgress({
@@ -100,6 +113,9 @@ export async function runWorkflow(
       flowId,
       submission,
       status,
+      taskStates: new Map(
+        [...statusCounter.states].map(([id, state]) => [submission.tasks.get(id) ?? id, state] as const),
+      ),
       unfinished: statusCounter.unfinished,
       deadLetters: visible,
       seconds,
@@ -109,8 +125,8 @@ export async function runWorkflow(
   }
 }
 
-/** Pipelines that fail once the signal aborts: a large submission must not hold up the end. */
-function until(signal: AbortSignal, valkey: Pipelines): Pipelines {
+/** Pipelines that fail once the signal aborts, so that a large submission does not delay the shutdown. */
+function abortable(signal: AbortSignal, valkey: Pipelines): Pipelines {
   return {
     pipelined: (commands) =>
       signal.aborted
@@ -119,20 +135,20 @@ function until(signal: AbortSignal, valkey: Pipelines): Pipelines {
   };
 }
 
-/** What a task comes to; a real one would do its work here. */
+/** The outcome of a task. A real worker would do the task's work here. */
 function simulate({ id }: Execution, { tasks }: Submission, failing: ReadonlySet<string>): RunOutcome {
   const task = tasks.get(id) ?? id;
   return failing.has(task)
-    ? { outcome: "failed", reason: `${task} was to fail` }
+    ? { outcome: "failed", reason: `${task} fails as requested` }
     : { outcome: "success", result: JSON.stringify({ task }) };
 }
 
 /**
- * Counts again and again until all have ended and the queue is empty, or nothing moves any more and a whole sweep since
- * then has found nothing. Idle is only believed when it lasts: a completion may be between a worker's hands and the
- * queue.
+ * Counts until all executions have ended and the queue is empty, or until the flow is idle and a complete sweep of the
+ * reconciler has found nothing. The flow must stay idle for a while: a worker may have ended an execution whose
+ * completion has not reached the queue yet.
  */
-async function watch(
+async function waitUntilOver(
   stack: Stack,
   workers: Workers,
   statusCounter: FlowStatusCounter,
@@ -155,15 +171,15 @@ async function watch(
       seen = state;
       changedAt = performance.now();
     }
-    // A retry has its time, however far off: to wait for it is no standstill.
+    // A retry is scheduled: waiting for it does not count as idle, however late it is.
     if (status.delayed > 0) changedAt = performance.now();
-    const stillFor = performance.now() - changedAt;
-    const isOver = isQueueEmpty && status.ready === 0;
-    const patienceMs = status.active === 0 ? STILL_MS : LOST_LEASE_MS;
-    if (stillFor > STUCK_MS) return status;
-    if (isOver && stillFor > patienceMs) {
+    const unchangedMs = performance.now() - changedAt;
+    const isIdle = isQueueEmpty && status.ready === 0;
+    const idleMs = status.active === 0 ? IDLE_MS : LOST_LEASE_MS;
+    if (unchangedMs > STUCK_MS) return status;
+    if (isIdle && unchangedMs > idleMs) {
       if (!(await idleReconciler.run(status))) return status;
-      // What it has set in motion may not be seen at once.
+      // The effect of its repairs may not be visible at once.
       changedAt = performance.now();
     }
     await sleep(TICK_MS, undefined, { signal });

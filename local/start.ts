@@ -1,8 +1,8 @@
 /**
- * `npm start`, and `npm run local:aws` on another SQS: runs a workflow to its end on this machine.
+ * `npm start`, and `npm run local:aws` with another SQS: runs a workflow on this machine and shows its tasks.
  *
- * Exit status: 0 when every execution has ended (failed ones included), 1 when some have not or the stack broke,
- * 2 when the arguments or the workflow are wrong, 130 and 143 after SIGINT and SIGTERM.
+ * Exit status: 0 when every task has ended (failed ones included), 1 when some have not or the stack failed, 2 when the
+ * arguments or the workflow are invalid, 130 after SIGINT and 143 after SIGTERM.
  */
 
 import { DEFAULT_MAX_CASCADE_DEPTH } from "#functions/dispatch/config.ts";
@@ -11,8 +11,9 @@ import { ProgressLine } from "#local/progress.ts";
 import { DEFAULT_QUEUE, queueServerFor } from "#local/queue-choice.ts";
 import { runWorkflow } from "#local/run.ts";
 import { startStack } from "#local/stack.ts";
-import { describe, reasonsOf, summaryOf } from "#local/summary.ts";
-import { type Assignment, readAssignment } from "#local/workflow-file.ts";
+import { describeSummary, describeWorkflow, incompleteReasons, summaryOf } from "#local/summary.ts";
+import { describeTasks } from "#local/task-tree.ts";
+import { readWorkflowRun, type WorkflowRun } from "#local/workflow-file.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
@@ -28,8 +29,8 @@ async function main(): Promise<number> {
   if (parsed.kind === "done") return parsed.exitCode;
   const stop = listenForStop();
   try {
-    const assignment = await readAssignment(parsed.options);
-    return await run(assignment, parsed.options, stop.signal);
+    const workflowRun = await readWorkflowRun(parsed.options);
+    return await run(workflowRun, parsed.options, stop.signal);
   } catch (error) {
     if (stop.signal.aborted) return stop.exitCode;
     process.stderr.write(`sluice: ${messageOf(error)}\n`);
@@ -38,16 +39,16 @@ async function main(): Promise<number> {
 }
 
 async function run(
-  assignment: Assignment,
+  workflowRun: WorkflowRun,
   { json, sqs, runtime }: StartOptions,
   signal: AbortSignal,
 ): Promise<number> {
   const output = json ? process.stderr : process.stdout;
   const progress = new ProgressLine(output);
   let errors = 0;
-  const onError = (fault: string) => {
+  const onError = (error: string) => {
     errors += 1;
-    if (errors <= ERRORS_SHOWN) progress.note(`  ! ${fault}`);
+    if (errors <= ERRORS_SHOWN) progress.note(`! ${error}`);
   };
   const maxCascadeDepth = readMaxCascadeDepth();
   const router = new PartitionRouter();
@@ -61,30 +62,39 @@ async function run(
   });
   signal.throwIfAborted();
   if (sqs !== DEFAULT_QUEUE) note(`queue: ${stack.queue.description}`);
-  const result = await runWorkflow(stack, router, assignment, signal, {
+  const result = await runWorkflow(stack, router, workflowRun, signal, {
     onProgress: (now) => progress.show(now),
     onError,
   });
   const { counts } = stack.poller;
   const summary = summaryOf(result, counts);
-  progress.note(describe(assignment.workflow.name, summary));
+  const { workflow } = workflowRun;
+  const tree = describeTasks(workflow, result.taskStates, { colors: hasColors(output) });
+  for (const text of [describeWorkflow(workflow.name, summary), "", ...tree, "", describeSummary(summary)]) {
+    note(text);
+  }
   const isComplete = summary.unfinished === 0;
   if (!isComplete) {
-    for (const reason of reasonsOf(result, counts, maxCascadeDepth)) progress.note(`  ! ${reason}`);
+    for (const reason of incompleteReasons(result, counts, maxCascadeDepth)) note(`! ${reason}`);
   }
   if (!isComplete || errors > 0) {
     stack.keepLog();
-    progress.note(`  what the function wrote is in ${stack.logFile}`);
+    note(`the functions' logs are in ${stack.logFile}`);
   }
   if (json) process.stdout.write(`${JSON.stringify(summary)}\n`);
   return isComplete ? 0 : 1;
+}
+
+/** https://no-color.org: any value but the empty string turns colors off. */
+function hasColors(output: { readonly isTTY?: boolean }): boolean {
+  return output.isTTY === true && (process.env.NO_COLOR ?? "") === "" && process.env.TERM !== "dumb";
 }
 
 function readMaxCascadeDepth(): number {
   const text = process.env.MAX_CASCADE_DEPTH ?? "";
   if (text === "") return DEFAULT_MAX_CASCADE_DEPTH;
   if (!/^\d{1,9}$/.test(text)) {
-    throw new ConfigurationError([`MAX_CASCADE_DEPTH is "${text}": it takes a whole number`]);
+    throw new ConfigurationError([`MAX_CASCADE_DEPTH is "${text}": expected a whole number`]);
   }
   return Number(text);
 }

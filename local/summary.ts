@@ -1,19 +1,19 @@
 import type { PollerCounts } from "#local/poller.ts";
 import type { RunResult } from "#local/run.ts";
 
-/** What `--json` ends with. The names are for other programs: do not change them. */
+/** The line of `--json`. Other programs read it: do not rename its fields. */
 export interface Summary {
   readonly flow_id: string;
   readonly tasks: number;
   readonly edges: number;
   readonly success: number;
-  /** Ended in another way than by success or by being skipped. */
+  /** Ended as failed, cancelled or expired. */
   readonly failed: number;
   readonly skipped: number;
   readonly unfinished: number;
-  /** Different messages that the function received. */
+  /** Distinct messages that the dispatch function received. */
   readonly messages: number;
-  /** The greatest depth among them. */
+  /** The greatest cascade depth among these messages. */
   readonly max_depth: number;
   readonly seconds: number;
 }
@@ -34,31 +34,36 @@ export function summaryOf(result: RunResult, counts: PollerCounts): Summary {
   };
 }
 
-/** The summary for a person: a few lines. */
-export function describe(name: string, summary: Summary): string {
-  const { flow_id, tasks, edges, success, failed, skipped, unfinished, messages, max_depth, seconds } =
-    summary;
+/** The first line of the result: which workflow ran. */
+export function describeWorkflow(name: string, { flow_id, tasks, edges }: Summary): string {
+  return `${name}: ${tasks} tasks, ${edges} edges, flow ${flow_id}`;
+}
+
+/** The last lines of the result: how the tasks ended. */
+export function describeSummary(summary: Summary): string {
+  const { success, failed, skipped, unfinished, messages, max_depth, seconds } = summary;
   return [
-    `${name}: ${tasks} tasks, ${edges} edges, flow ${flow_id}`,
-    `  ${success} succeeded, ${failed} failed, ${skipped} skipped, ${unfinished} unfinished`,
-    `  ${messages} messages, greatest depth ${max_depth}, ${seconds.toFixed(1)} s`,
+    `${success} succeeded, ${failed} failed, ${skipped} skipped, ${unfinished} unfinished`,
+    `${messages} messages, cascade depth ${max_depth}, ${seconds.toFixed(1)} s`,
   ].join("\n");
 }
 
-/** Why a run did not come to its end, as far as that can be known from outside. Never empty. */
-export function reasonsOf(
+/** The likely reasons why a run is incomplete, as far as they are visible from outside. Never empty. */
+export function incompleteReasons(
   { status, deadLetters }: RunResult,
   counts: PollerCounts,
   maxCascadeDepth: number,
 ): string[] {
   const { ready, active, blocked } = status;
-  const reasons = [`nothing moves any more: ${ready} ready, ${active} active, ${blocked} blocked`];
+  const reasons = [`no progress any more: ${ready} ready, ${active} active, ${blocked} blocked`];
   if (counts.maxDepth > maxCascadeDepth) {
     reasons.push(
-      `a cascade of skipped tasks came to depth ${counts.maxDepth} and was cut off: MAX_CASCADE_DEPTH is ${maxCascadeDepth}`,
+      `a skip cascade stopped at depth ${counts.maxDepth}: MAX_CASCADE_DEPTH is ${maxCascadeDepth}`,
     );
   }
-  if (active > 0) reasons.push(`${active} tasks were taken by a worker that could not write how they ended`);
-  if (deadLetters > 0) reasons.push(`the queue gave up ${deadLetters} messages after too many deliveries`);
+  if (active > 0) reasons.push(`${active} tasks are still leased by a worker that failed to end them`);
+  if (deadLetters > 0) {
+    reasons.push(`${deadLetters} messages reached the delivery limit and are in the dead-letter queue`);
+  }
   return reasons;
 }

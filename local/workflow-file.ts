@@ -7,20 +7,20 @@ import type { Workflow } from "#sdk/submission/workflow.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 
 const EXAMPLE = fileURLToPath(new URL("../examples/nightly-report.json", import.meta.url));
-/** In the example one source of data is down: what needs it is skipped, the rest runs. */
+/** One data source of the example fails: the tasks that depend on it are skipped, the others run. */
 const EXAMPLE_FAILS = ["fetch-weather"];
 
-/** What is to run, and which of its tasks are to fail. */
-export interface Assignment {
+/** A workflow to run, and the tasks that fail in this run. */
+export interface WorkflowRun {
   readonly workflow: Workflow;
   readonly failing: ReadonlySet<string>;
 }
 
 /**
- * Reads the workflow that was asked for, or the example. Throws a ConfigurationError that names every fault: a file
- * that cannot be read or is no workflow, a task to fail that the workflow has not.
+ * Reads the requested workflow, or the example. Throws a ConfigurationError that lists every problem: a file that cannot
+ * be read or is not a workflow, or a `--fail` task that the workflow does not have.
  */
-export async function readAssignment({ workflow: file, fail }: StartOptions): Promise<Assignment> {
+export async function readWorkflowRun({ workflow: file, fail }: StartOptions): Promise<WorkflowRun> {
   const path = file ?? EXAMPLE;
   const source = file ?? relative(process.cwd(), EXAMPLE);
   const parsed = parseWorkflow(await read(path), source);
@@ -30,7 +30,7 @@ export async function readAssignment({ workflow: file, fail }: StartOptions): Pr
   const unknown = [...failing].filter((id) => !known.has(id));
   if (unknown.length > 0) {
     throw new ConfigurationError(
-      unknown.map((id) => `--fail ${id}: ${source} has no task of that id${suggestion(id, known)}`),
+      unknown.map((id) => `--fail ${id}: ${source} has no task with that id${suggestion(id, known)}`),
     );
   }
   return { workflow: parsed.value, failing };
@@ -40,7 +40,7 @@ async function read(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (error) {
-    throw new ConfigurationError([`the workflow cannot be read: ${messageOf(error)}`]);
+    throw new ConfigurationError([`cannot read the workflow: ${messageOf(error)}`]);
   }
 }
 
@@ -49,5 +49,5 @@ const SHOWN = 5;
 function suggestion(id: string, known: ReadonlySet<string>): string {
   const similar = [...known].filter((task) => task.toLowerCase().startsWith(id.toLowerCase().slice(0, 3)));
   const shown = (similar.length > 0 ? similar : [...known]).slice(0, SHOWN);
-  return `; it has, for instance, ${shown.join(", ")}`;
+  return `; it has, for example, ${shown.join(", ")}`;
 }

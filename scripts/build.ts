@@ -6,11 +6,13 @@
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { type BuildOptions, build } from "esbuild";
 import { type Contents, contentsOf } from "#scripts/build/contents.ts";
 import { REPLACEMENTS, unexplained, unused } from "#scripts/build/parts.ts";
 import { builtinsOnDemand, embedLibrary, replace, versionOnly } from "#scripts/build/plugins.ts";
 import { describeBundles } from "#scripts/build/report.ts";
+import { messageOf } from "#shared/errors.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const ENTRY = "index";
@@ -24,6 +26,7 @@ export const BUNDLING = {
   format: "esm",
   mainFields: ["module", "main"],
   minify: true,
+  keepNames: true,
   sourcemap: "linked",
   sourcesContent: false,
   legalComments: "none",
@@ -96,6 +99,38 @@ function isOfEntry(name: string): boolean {
   return name.startsWith(`${ENTRY}.`);
 }
 
-if (import.meta.main) {
-  console.log(describeBundles(await buildFunctions(), process.argv.includes("--explain")));
+const HELP = `Usage: npm run build -- [--explain] [--quiet]
+
+Bundles each function into dist/<name>/index.mjs, and prints the sizes of the bundles and of what they contain.
+
+  --explain  list every package of a bundle
+  --quiet    print nothing
+  --help     show this text
+
+Exit status: 0, 1 when the build failed, 2 when the arguments are invalid.
+`;
+
+async function main(): Promise<number> {
+  let options: { help?: boolean; explain?: boolean; quiet?: boolean };
+  try {
+    const flag = { type: "boolean" } as const;
+    options = parseArgs({ options: { help: { ...flag, short: "h" }, explain: flag, quiet: flag } }).values;
+  } catch (error) {
+    process.stderr.write(`build: ${messageOf(error)}\n`);
+    return 2;
+  }
+  if (options.help) {
+    process.stdout.write(HELP);
+    return 0;
+  }
+  try {
+    const bundles = await buildFunctions();
+    if (!options.quiet) console.log(describeBundles(bundles, options.explain === true));
+    return 0;
+  } catch (error) {
+    process.stderr.write(`build: ${messageOf(error)}\n`);
+    return 1;
+  }
 }
+
+if (import.meta.main) process.exitCode = await main();

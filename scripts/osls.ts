@@ -34,9 +34,9 @@ export interface StagePackage {
   readonly artifacts: readonly string[];
 }
 
-/** Builds the functions. Rejects with a StepError. */
+/** Builds the functions into dist/. Rejects with a StepError. */
 export function buildFunctions(): Promise<void> {
-  return run("the build", [BUILD], "inherit");
+  return run("the build", [BUILD, "--quiet"], "inherit");
 }
 
 /**

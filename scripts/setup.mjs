@@ -1,9 +1,12 @@
 #!/usr/bin/env node
 /**
- * Gets everything that the project needs on a machine that has only Node 20 or later, npm and git: the npm
- * packages (with them Node 24) and a valkey-server. Quiet and quick when all is there.
+ * Installs what the project needs on a machine with Node 20 or later, npm and git: the npm packages (Node 24 is one of
+ * them) and a valkey-server. It prints nothing and returns at once when both are in place.
  *
- * Plain JavaScript without dependencies, since it runs before there are any. Its only output is standard error.
+ * With `--packages-only` it installs the npm packages and does not look for a valkey-server.
+ *
+ * Plain JavaScript without dependencies, because it runs before any package is installed. All its output goes to
+ * standard error. Exit status: 0, 1 when something cannot be installed, 2 when the arguments are invalid.
  */
 
 import { dirname, join } from "node:path";
@@ -13,33 +16,56 @@ import { thisMachine } from "./setup/machine.mjs";
 import { installPackages, PackagesError } from "./setup/packages.mjs";
 import { findValkey, NoValkeyError, recordOf } from "./setup/valkey.mjs";
 
-const LEAST_NODE = 20;
+const MIN_NODE = 20;
+const HELP = `Usage: npm run setup -- [--packages-only]
+
+Installs the npm packages of package-lock.json, and finds or installs a valkey-server (see VALKEY_SERVER).
+
+  --packages-only  do not look for a valkey-server
+  --help           show this text
+
+Exit status: 0, 1 when something cannot be installed, 2 when the arguments are invalid.
+`;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const say = (line) => process.stderr.write(`sluice set-up: ${line}\n`);
+const say = (line) => process.stderr.write(`sluice setup: ${line}\n`);
 const probes = thisMachine(root, say);
 
-function setUp() {
+function setUp({ packagesOnly }) {
   const installed = installPackages(probes);
+  if (packagesOnly) return;
   const { path, source } = findValkey(probes);
-  const isNamed = (probes.environment.VALKEY_SERVER ?? "") !== "";
-  // What the variable names holds for this run only.
-  if (!isNamed && probes.readFile(recordOf(probes.folder))?.trim() !== path) {
+  // A path from the variable applies to this run only and is not recorded.
+  const isFromVariable = (probes.environment.VALKEY_SERVER ?? "") !== "";
+  if (!isFromVariable && probes.readFile(recordOf(probes.folder))?.trim() !== path) {
     probes.writeFile(recordOf(probes.folder), `${path}\n`);
     say(`using ${path}, from ${source}`);
   } else if (installed) say(`using ${path}`);
 }
 
-if (Number(process.versions.node.split(".")[0]) < LEAST_NODE) {
-  say(`this is Node ${process.versions.node}; Sluice needs Node ${LEAST_NODE} or later`);
-  process.exitCode = 1;
-} else {
+async function main(args) {
+  if (args.includes("--help") || args.includes("-h")) {
+    process.stderr.write(HELP);
+    return 0;
+  }
+  const unknown = args.find((arg) => arg !== "--packages-only");
+  if (unknown !== undefined) {
+    say(`unknown argument "${unknown}": run npm run setup -- --help`);
+    return 2;
+  }
+  if (Number(process.versions.node.split(".")[0]) < MIN_NODE) {
+    say(`this is Node ${process.versions.node}; Sluice needs Node ${MIN_NODE} or later`);
+    return 1;
+  }
   try {
-    const onWait = (owner) => say(`waiting for another set-up (process ${owner})`);
-    await withLock(join(probes.folder, "setup.lock"), setUp, onWait);
+    const onWait = (owner) => say(`waiting for another setup (process ${owner})`);
+    await withLock(join(probes.folder, "setup.lock"), () => setUp({ packagesOnly: args.length > 0 }), onWait);
+    return 0;
   } catch (error) {
     if (!(error instanceof NoValkeyError || error instanceof PackagesError)) throw error;
     say(error.message);
-    process.exitCode = 1;
+    return 1;
   }
 }
+
+process.exitCode = await main(process.argv.slice(2));

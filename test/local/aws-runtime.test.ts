@@ -171,8 +171,12 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     expect(lines.map((line): unknown => JSON.parse(line))).toContainEqual(
       expect.objectContaining({
         level: "ERROR",
-        // Not its errorType: there that is the name of the class, which is made short by the build.
-        message: expect.objectContaining({ name: "InvalidRequestError", code: "invalid_request" }),
+        // The runtime client logs the name of the class, which a build without `keepNames` minifies.
+        message: expect.objectContaining({
+          errorType: "InvalidRequestError",
+          code: "invalid_request",
+          stackTrace: expect.arrayContaining([expect.stringMatching(/^InvalidRequestError: /)]),
+        }),
       }),
     );
   });

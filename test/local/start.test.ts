@@ -13,7 +13,7 @@ import { descendantsOf, isRunning, type Process } from "#test/local/processes.ts
 const START = fileURLToPath(new URL("../../local/start.ts", import.meta.url));
 const TIMEOUT = 60_000;
 
-/** Where the program under test makes its temporary files: what is left there was left behind. */
+/** TMPDIR of the program under test: a file that remains in it was not cleaned up. */
 let temporary: string;
 let folder: string;
 const children = new Set<ChildProcess>();
@@ -22,7 +22,7 @@ beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "sluice-start-files-"));
 });
 afterEach(async () => {
-  // A test that failed half-way must not leave its program to the next one.
+  // A test that failed half-way leaves its program running.
   for (const child of children) child.kill("SIGKILL");
   children.clear();
   await rm(temporary, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
@@ -57,15 +57,15 @@ function start(args: readonly string[], environment: Record<string, string> = {}
   return { child, ended };
 }
 
-/** The program's processes, once it has all of them: the server, and the function, which starts with the first message. */
-async function everythingBelow(child: ChildProcess): Promise<Process[]> {
+/** The descendants of the program, once both the server and the function, which starts on the first message, run. */
+async function startedProcesses(child: ChildProcess): Promise<Process[]> {
   return vi.waitFor(
     () => {
-      const below = descendantsOf(child.pid ?? 0);
+      const processes = descendantsOf(child.pid ?? 0);
       for (const part of ["valkey-server", "function-runtime"]) {
-        expect(below.map(({ command }) => command).join("\n")).toContain(part);
+        expect(processes.map(({ command }) => command).join("\n")).toContain(part);
       }
-      return below;
+      return processes;
     },
     { timeout: 30_000 },
   );
@@ -88,12 +88,32 @@ function summaryIn(stdout: string): unknown {
   return JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "");
 }
 
-describe("a run to the end", () => {
+describe("a complete run", () => {
   test(
-    "the example: one task fails, its descendants are skipped, and nothing is left behind",
+    "shows every task of the example, with the failure that caused a skip, in plain lines, and cleans up",
     async () => {
-      const { code, stdout } = await start([]).ended;
-      expect(stdout).toContain("7 succeeded, 1 failed, 4 skipped, 0 unfinished");
+      const { code, stdout, stderr } = await start([]).ended;
+      const [header, tree, counts] = stdout.slice(stdout.indexOf("nightly-report")).split("\n\n");
+      expect(header).toMatch(/^nightly-report: 12 tasks, 12 edges, flow [0-9a-f-]{36}$/);
+      expect(tree).toBe(`\
+✓ fetch-orders                  success
+└─ ✓ clean-orders               success
+✓ fetch-stock                   success
+└─ ✓ clean-stock                success
+   └─ ✓ join-sales              success (also depends on clean-orders)
+      ├─ - forecast             skipped because fetch-weather failed (also depends on clean-weather)
+      │  └─ - plan-deliveries   skipped because fetch-weather failed
+      │     └─ - write-outlook  skipped because fetch-weather failed (also depends on chart-sales)
+      └─ ✓ chart-sales          success
+         └─ ✓ write-report      success
+✗ fetch-weather                 failed
+└─ - clean-weather              skipped because fetch-weather failed`);
+      expect(counts).toMatch(
+        /^7 succeeded, 1 failed, 4 skipped, 0 unfinished\n12 messages, cascade depth 4, \d+\.\d s\n$/,
+      );
+      expect(stdout).not.toContain("\r");
+      expect(stdout).not.toContain("\u001b");
+      expect(stderr).toBe("");
       expect(code).toBe(0);
       expect(await readdir(temporary)).toEqual([]);
     },
@@ -101,7 +121,7 @@ describe("a run to the end", () => {
   );
 
   test(
-    "--json: the last line of standard output, which has nothing else, is the summary",
+    "--json prints the summary, and nothing else, to standard output",
     async () => {
       const path = await writeWorkflow("diamond", [
         { id: "top", lane: "gpu" },
@@ -130,7 +150,7 @@ describe("a run to the end", () => {
   );
 
   test(
-    "a task with retries fails for good only after the last one",
+    "a task with retries fails only after its last retry",
     async () => {
       const retry = { maxRetries: 2, backoff: { type: "fixed", delayMs: 50 } };
       const path = await writeWorkflow("retries", [
@@ -144,13 +164,13 @@ describe("a run to the end", () => {
   );
 
   test(
-    "a cascade that is cut off by its depth is taken up by the reconciler, again and again",
+    "the reconciler continues a cascade that stopped at MAX_CASCADE_DEPTH, as often as needed",
     async () => {
       const path = await writeWorkflow("deep", chain(9));
       const { code, stdout } = await start(["--workflow", path, "--fail", "t0", "--json"], {
         MAX_CASCADE_DEPTH: "2",
       }).ended;
-      // Levels 0 to 2 are dispatched, so the tasks at depth 1 to 3 are skipped; those at depth 3 come again as roots.
+      // Depths 0 to 2 are dispatched, so the tasks at depths 1 to 3 are skipped. Then those at depth 3 become roots.
       expect(summaryIn(stdout)).toMatchObject({ failed: 1, skipped: 8, unfinished: 0, max_depth: 3 });
       expect(code).toBe(0);
     },
@@ -158,9 +178,9 @@ describe("a run to the end", () => {
   );
 });
 
-describe("a rehearsal on another SQS", () => {
+describe("another queue server", () => {
   test(
-    "another emulator, and AWS's runtime client",
+    "another emulator, with AWS's runtime client",
     async () => {
       const { code, stdout } = await start(["--sqs", "local-aws-sqs", "--runtime", "aws"]).ended;
       expect(stdout).toMatch(/^queue: local-aws-sqs, http:\/\/127\.0\.0\.1:\d+$/m);
@@ -172,14 +192,14 @@ describe("a rehearsal on another SQS", () => {
   );
 
   test(
-    "one that runs already: nothing is left in it",
+    "a server that already runs: no queue remains in it",
     async () => {
       await using server = await startFauxqs();
       const { code, stdout, stderr } = await start(["--sqs", "auto", "--json"], {
         AWS_ENDPOINT_URL: server.endpoint,
       }).ended;
       expect(summaryIn(stdout)).toMatchObject({ success: 7, failed: 1, skipped: 4, unfinished: 0 });
-      expect(stderr).toContain(`queue: the SQS that runs there, ${server.endpoint}`);
+      expect(stderr).toContain(`queue: existing SQS endpoint, ${server.endpoint}`);
       expect(code).toBe(0);
       const client = new SQSClient({
         endpoint: server.endpoint,
@@ -192,19 +212,19 @@ describe("a rehearsal on another SQS", () => {
     TIMEOUT,
   );
 
-  test("one that does not answer: status 2, and it is named", async () => {
+  test("a server that does not answer: exit status 2 and its URL", async () => {
     const { code, stderr } = await start(["--sqs", "http://127.0.0.1:1"]).ended;
-    expect(stderr).toMatch(/the queues cannot be made at http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/);
+    expect(stderr).toMatch(/cannot create the queues at http:\/\/127\.0\.0\.1:1: .*ECONNREFUSED/);
     expect(code).toBe(2);
     expect(await readdir(temporary)).toEqual([]);
   });
 });
 
-describe("a fault in what is asked for ends with the status 2, before anything starts", () => {
+describe("invalid input ends with exit status 2 before anything starts", () => {
   test.each([
-    ["a file that is not there", ["--workflow", "/nowhere/flow.json"], /\/nowhere\/flow\.json/],
-    ["an option that is not there", ["--wrokflow", "x"], /--wrokflow/],
-    ["a task that is not there", ["--fail", "no such task"], /--fail no such task: .*fetch-orders/],
+    ["a file that does not exist", ["--workflow", "/nowhere/flow.json"], /\/nowhere\/flow\.json/],
+    ["an unknown option", ["--wrokflow", "x"], /--wrokflow/],
+    ["an unknown task", ["--fail", "no such task"], /--fail no such task: .*fetch-orders/],
   ])("%s", async (_, args, reason) => {
     const { code, stdout, stderr } = await start(args).ended;
     expect(code).toBe(2);
@@ -212,7 +232,7 @@ describe("a fault in what is asked for ends with the status 2, before anything s
     expect(stdout).toBe("");
   });
 
-  test("a faulty workflow", async () => {
+  test("an invalid workflow", async () => {
     const path = await writeWorkflow("faulty", [{ id: "a", dependsOn: ["b"] }, { id: "a" }]);
     const { code, stderr } = await start(["--workflow", path]).ended;
     expect(code).toBe(2);
@@ -220,14 +240,14 @@ describe("a fault in what is asked for ends with the status 2, before anything s
     expect(stderr).toContain('"b"');
   });
 
-  test("a setting that is no number", async () => {
+  test("a setting that is not a number", async () => {
     const { code, stderr } = await start([], { MAX_CASCADE_DEPTH: "many" }).ended;
     expect(code).toBe(2);
     expect(stderr).toContain("MAX_CASCADE_DEPTH");
   });
 });
 
-describe("stopping before the end leaves nothing", () => {
+describe("a run that is stopped leaves no process and no file", () => {
   test.each([
     ["SIGINT", 130],
     ["SIGTERM", 143],
@@ -236,24 +256,24 @@ describe("stopping before the end leaves nothing", () => {
     async (signal, status) => {
       const path = await writeWorkflow("long", chain(2_000));
       const { child, ended } = start(["--workflow", path]);
-      const below = await everythingBelow(child);
+      const processes = await startedProcesses(child);
       expect(await readdir(temporary)).not.toEqual([]);
       child.kill(signal);
       expect((await ended).code).toBe(status);
-      expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]);
+      expect(processes.filter(({ pid }) => isRunning(pid))).toEqual([]);
       expect(await readdir(temporary)).toEqual([]);
     },
     TIMEOUT,
   );
 
   test(
-    "SIGKILL: what it had started goes as well",
+    "SIGKILL: the processes that it started end as well",
     async () => {
       const path = await writeWorkflow("long", chain(2_000));
       const { child } = start(["--workflow", path]);
-      const below = await everythingBelow(child);
+      const processes = await startedProcesses(child);
       child.kill("SIGKILL");
-      await vi.waitFor(() => expect(below.filter(({ pid }) => isRunning(pid))).toEqual([]), {
+      await vi.waitFor(() => expect(processes.filter(({ pid }) => isRunning(pid))).toEqual([]), {
         timeout: 15_000,
       });
     },
