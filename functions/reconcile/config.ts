@@ -3,12 +3,12 @@ import { ConfigurationError } from "#shared/errors.ts";
 import { type Environment, isSet, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
 import { readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
-/** What the reconcile function needs to know, from its environment. */
+/** The configuration of the reconcile function, from its environment variables. */
 export interface ReconcileConfig extends ValkeyConfig {
   readonly completionsQueueUrl: string;
-  /** Swept besides those that the deployment records. */
+  /** Lanes to sweep in addition to those that the deployment records. */
   readonly lanes: readonly LaneId[];
-  /** Milliseconds for which an upstream must have ended before dispatch counts as having missed it. */
+  /** Milliseconds after the end of an upstream during which dispatch may still process its completion. */
   readonly graceMs: number;
 }
 
@@ -16,7 +16,7 @@ const DEFAULT_LANES = "default";
 const DEFAULT_GRACE_SECONDS = 30;
 const MAX_GRACE_SECONDS = 86_400;
 
-/** Reads the configuration; throws one ConfigurationError that names every fault. */
+/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
 export function readReconcileConfig(env: Environment): ReconcileConfig {
   const errors: string[] = [];
   const graceSeconds = readInteger(
@@ -37,13 +37,13 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
   return config;
 }
 
-/** A lane whose name has a comma, or a space at an end, can only come from the lanes that the deployment records. */
+/** A lane whose name contains a comma, or starts or ends with a space, can only be swept if the deployment records it. */
 function readLanes(env: Environment, errors: string[]): LaneId[] {
   const lanes = new Set<LaneId>();
   for (const text of (isSet(env, "LANES") ? (env.LANES ?? "") : DEFAULT_LANES).split(",")) {
     const lane = parseLaneId(text.trim());
     if (lane.ok) lanes.add(lane.value);
-    else errors.push(`LANES is not a list of lanes with commas between them: ${lane.error.message}`);
+    else errors.push(`LANES must be a comma-separated list of lanes: ${lane.error.message}`);
   }
   return [...lanes];
 }

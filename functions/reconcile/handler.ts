@@ -1,6 +1,6 @@
 /**
- * The reconcile function: on a schedule, it sweeps one slice of the executions that wait for dependencies, and hands
- * what dispatch missed back to the queue. Its answer is a `SweepReport`.
+ * The reconcile function. A schedule invokes it; each invocation is one run of the reconciler, which resends completions
+ * that dispatch missed. It returns a `SweepReport`.
  */
 
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
@@ -23,13 +23,13 @@ const { logger, metrics, telemetry } = createPowertools("reconcile");
 const config = readReconcileConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const publisher = new SqsCompletionPublisher(queueClient(), config.completionsQueueUrl);
-/** The lanes as they are recorded when a client is new: a sweep's first guess. */
+/** Reads the recorded lanes once per client. A sweep reads their indexes before it has read the current lanes. */
 const sessions = createSessions(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
-/** What an invocation needs to answer after its last step: the place, logs, metrics, the reply itself. */
-const MARGIN_MS = 2_000;
+/** Reserved after the last step for the checkpoint, logs, metrics and the response. */
+const RESERVED_MS = 2_000;
 
 async function handleSchedule(_event: unknown, context: Context): Promise<SweepReport> {
-  const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
+  const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - RESERVED_MS;
   const { valkey, startupInfo: likelyLanes } = await sessions.get();
   const timed = new TimedValkey(valkey);
   try {
@@ -45,7 +45,7 @@ async function handleSchedule(_event: unknown, context: Context): Promise<SweepR
       deadlineMs,
       now: Date.now,
       ensureLibrary: async () => {
-        telemetry.info("looked for the Valkey library", { state: await ensureLibrary(valkey) });
+        telemetry.info("Valkey library checked", { state: await ensureLibrary(valkey) });
       },
     });
   } finally {

@@ -1,9 +1,9 @@
 /**
- * One sweep at a time, and where it stands.
+ * The lease that lets one run of the reconciler work at a time, and the storage of the sweep's checkpoint.
  *
- * Both keys share a slot, so that one script can check the lease and write the place: a run whose lease went to
- * another one cannot write over that one's place. Whoever dies leaves a lease that expires by itself, and a place
- * from which everything is looked at again that was not known to be done.
+ * Both keys share a slot, so one script checks the lease and writes the checkpoint: a run that has lost its lease
+ * cannot overwrite the checkpoint of the run that holds it. A run that dies leaves a lease that expires, and a
+ * checkpoint before anything that it had not finished.
  */
 
 import { randomUUID } from "node:crypto";
@@ -11,80 +11,88 @@ import type { ValkeyArgument } from "#shared/contract/command.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 
-/** Ours, not the contract's, and in no partition. */
+/** These two keys are Sluice's own: they are not part of the contract, and belong to no partition. */
 export const LEASE_KEY = "ff:reconcile:{sweep}:lease";
-export const PLACE_KEY = "ff:reconcile:{sweep}:place";
+export const CHECKPOINT_KEY = "ff:reconcile:{sweep}:place";
 
-/** Less than the minute between two runs, so that a dead one costs the next run nothing. */
+/** Shorter than the minute between two runs, so that the lease of a dead run does not block the next one. */
 export const LEASE_TTL_MS = 30_000;
-/** How often a run that works renews its lease and keeps its place. */
-export const KEEP_EVERY_MS = 2_000;
-/** A place that nobody came back to is forgotten, and the next sweep begins at the beginning. */
-const PLACE_TTL_SECONDS = 3_600;
+/** How often a run renews its lease and saves its checkpoint. */
+export const RENEW_INTERVAL_MS = 2_000;
+/** An older checkpoint expires, and the next sweep starts from the beginning. */
+const CHECKPOINT_TTL_SECONDS = 3_600;
 
-/** KEYS lease, place; ARGV token, TTL in ms. Replies nil, or the place ("" for none) and the server's TIME. */
-const TAKE = `
+/**
+ * KEYS: lease, checkpoint. ARGV: token, lease TTL in ms.
+ * Replies nil if another run holds the lease, else the checkpoint ("" for none) and the server's TIME.
+ */
+const ACQUIRE = `
 if not redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return false end
 local time = redis.call('TIME')
 return { redis.call('GET', KEYS[2]) or '', time[1], time[2] }`;
 
-/** KEYS lease, place; ARGV token, TTL in ms (0: gives the lease back), place ("": none), its TTL in s. Replies 1 or 0. */
-const KEEP = `
+/**
+ * KEYS: lease, checkpoint. ARGV: token, lease TTL in ms (0 releases the lease), checkpoint ("" deletes it), checkpoint
+ * TTL in seconds. Replies 1, or 0 without a write if the token does not hold the lease.
+ */
+const SAVE = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
 if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return 1`;
 
-/** What the reconciler asks of Valkey besides pipelines: commands whose keys are in no partition. */
-export interface Calls {
-  /** Rejects with what the server or the client raised. */
+/** Runs single commands whose keys belong to no partition. */
+export interface CommandCaller {
+  /** Rejects with the error of the server or the client. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
 
-/** What was found when the lease was taken. */
-export interface Taken {
+export interface AcquiredLease {
   readonly lease: Lease;
-  /** Where the run before stopped, as it was written; empty: nowhere, a new sweep begins. */
-  readonly place: string;
+  /** The checkpoint of the previous run, unparsed. Empty if a new sweep begins. */
+  readonly checkpoint: string;
   /** Milliseconds since the epoch, by the server's clock. */
   readonly serverNowMs: number;
 }
 
-/** Takes the lease, unless another run has it. Rejects with what the server or the client raised. */
-export async function takeLease(valkey: Calls): Promise<Taken | undefined> {
+/**
+ * Acquires the lease; undefined if another run holds it. Rejects with the error of the server or the client, or with a
+ * ProtocolError if the reply is malformed.
+ */
+export async function acquireLease(valkey: CommandCaller): Promise<AcquiredLease | undefined> {
   const token = randomUUID();
-  const reply = await valkey.call("eval", TAKE, 2, LEASE_KEY, PLACE_KEY, token, LEASE_TTL_MS);
+  const reply = await valkey.call("eval", ACQUIRE, 2, LEASE_KEY, CHECKPOINT_KEY, token, LEASE_TTL_MS);
   if (reply === null) return undefined;
-  const [place, seconds, microseconds] = Array.isArray(reply) ? reply.map(fieldText) : [];
+  const [checkpoint, seconds, microseconds] = Array.isArray(reply) ? reply.map(fieldText) : [];
   const serverNowMs = Number(seconds) * 1_000 + Math.floor(Number(microseconds) / 1_000);
-  if (place === undefined || !Number.isSafeInteger(serverNowMs)) {
-    throw new ProtocolError("taking the reconciler's lease was answered without a place and a time");
+  if (checkpoint === undefined || !Number.isSafeInteger(serverNowMs)) {
+    throw new ProtocolError("acquiring the reconciler's lease: the reply has no checkpoint or no time");
   }
-  return { lease: new Lease(valkey, token), place, serverNowMs };
+  return { lease: new Lease(valkey, token), checkpoint, serverNowMs };
 }
 
-/** A lease that was taken. Each call replies whether it is still held, and writes nothing when it is not. */
+/** An acquired lease. Each method returns false, and writes nothing, if the lease has been lost. */
 export class Lease {
-  readonly #valkey: Calls;
+  readonly #valkey: CommandCaller;
   readonly #token: string;
 
-  constructor(valkey: Calls, token: string) {
+  constructor(valkey: CommandCaller, token: string) {
     this.#valkey = valkey;
     this.#token = token;
   }
 
-  /** Renews the lease, and writes down the place. */
-  keep(place: string): Promise<boolean> {
-    return this.#write(LEASE_TTL_MS, place);
+  /** Renews the lease and saves the checkpoint. */
+  renew(checkpoint: string): Promise<boolean> {
+    return this.#save(LEASE_TTL_MS, checkpoint);
   }
 
-  /** Gives the lease back, and leaves the place to the next run; empty: the sweep is over. */
-  release(place: string): Promise<boolean> {
-    return this.#write(0, place);
+  /** Releases the lease and saves the checkpoint for the next run; an empty one ends the sweep. */
+  release(checkpoint: string): Promise<boolean> {
+    return this.#save(0, checkpoint);
   }
 
-  async #write(ttlMs: number, place: string): Promise<boolean> {
-    const args = [LEASE_KEY, PLACE_KEY, this.#token, ttlMs, place, PLACE_TTL_SECONDS];
-    return (await this.#valkey.call("eval", KEEP, 2, ...args)) === 1;
+  async #save(ttlMs: number, checkpoint: string): Promise<boolean> {
+    const args = [LEASE_KEY, CHECKPOINT_KEY, this.#token, ttlMs, checkpoint, CHECKPOINT_TTL_SECONDS];
+    return (await this.#valkey.call("eval", SAVE, 2, ...args)) === 1;
   }
 }

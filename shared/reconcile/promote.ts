@@ -1,84 +1,96 @@
-/** Executions that wait although nothing is left to wait for: the function of the contract lets them run. */
+/** Promotes executions that are blocked although all of their edges are resolved. */
 
 import type { ValkeyResult } from "#shared/contract/command.ts";
 import { promoteBlockedToEligible } from "#shared/contract/graph.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
-import type { Blocked } from "#shared/reconcile/blocked.ts";
-import type { Failures, Run } from "#shared/reconcile/run.ts";
+import { failed, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
+import type { BlockedExecution } from "#shared/reconcile/read-blocked.ts";
+import type { SweepRun } from "#shared/reconcile/run.ts";
 
-const NOT_SATISFIED = "deps_not_satisfied";
+const DEPS_NOT_SATISFIED = "deps_not_satisfied";
 
 /**
- * Promotes them, in one round trip. The function judges once more, so that an edge which was applied since they were
- * read, or another run's promotion, ends as an ordinary refusal.
+ * Calls `ff_promote_blocked_to_eligible` for all executions in one round trip. Returns one outcome per execution, in
+ * their order.
+ *
+ * The function checks the execution again. If an edge was applied since the read, or another run promoted the execution
+ * first, it refuses, and that counts as processed.
  */
-export async function promote(run: Run, children: readonly Blocked[], failures: Failures): Promise<void> {
-  const sound = children.filter((child) => isSound(run, child));
-  if (sound.length === 0) return;
-  for (const [position, result] of (await callAll(run, sound)).entries()) {
-    const child = sound[position];
-    if (child === undefined) continue;
-    if (result.ok) conclude(run, child, result.value, failures);
-    else failures.add(child.unit, result.error);
-  }
+export async function promoteUnblocked(
+  run: SweepRun,
+  executions: readonly BlockedExecution[],
+): Promise<Outcome[]> {
+  const promotable = executions.filter((execution) => isPromotable(run, execution));
+  const results = await callPromote(run, promotable);
+  return executions.map((execution) => {
+    const result = results.get(execution);
+    // Not promotable: reported as unreadable, and nothing to retry.
+    return result === undefined ? PROCESSED : outcomeOf(run, execution, result);
+  });
 }
 
-/** A library that counts differently from ours may not look at what is checked here. */
-function isSound(run: Run, { keys, unit, lane, impossible, changedAtMs }: Blocked): boolean {
-  // It was to be skipped. To let it run would run it without what it depends on.
+/** Checks what another edition of the library may not check: impossible edges, and the lane of the index. */
+function isPromotable(
+  run: SweepRun,
+  { keys, index, lane, impossible, changedAtMs }: BlockedExecution,
+): boolean {
+  // NaN counts as impossible. Such an execution should be skipped: it would run without a dependency.
   const isImpossible = !(impossible <= 0);
-  if (isImpossible || lane !== unit.lane) {
-    run.unreadable("a blocked execution with nothing unresolved is left alone", {
+  if (isImpossible || lane !== index.lane) {
+    run.reportUnreadable("blocked execution without unresolved edges not promoted", {
       execution_id: keys.id,
       reason: isImpossible
         ? `${impossible} of its edges are impossible`
-        : `it stands in the index of the lane ${unit.lane}, and its record has the lane ${lane}`,
+        : `it is in the index of lane ${index.lane}, but its record has lane ${lane}`,
     });
     return false;
   }
-  if (changedAtMs !== undefined) run.noteAge(changedAtMs);
+  if (changedAtMs !== undefined) run.recordResolvableSince(changedAtMs);
   return true;
 }
 
-async function callAll(run: Run, children: readonly Blocked[]): Promise<ValkeyResult[]> {
-  const results = await callOnce(run, children);
-  const missing = [...results.keys()].filter((position) => isFunctionMissing(results[position]));
-  if (missing.length === 0) return results;
+/** Loads the library if it is missing, and calls the function again for the executions that it was missing for. */
+async function callPromote(
+  run: SweepRun,
+  executions: readonly BlockedExecution[],
+): Promise<ReadonlyMap<BlockedExecution, ValkeyResult>> {
+  const results = await callPromoteOnce(run, executions);
+  const toRetry = executions.filter((execution) => isFunctionMissing(results.get(execution)));
+  if (toRetry.length === 0) return results;
   await run.ports.ensureLibrary();
-  const again = await callOnce(
-    run,
-    missing.flatMap((position) => children[position] ?? []),
-  );
-  return results.map((result, position) => again[missing.indexOf(position)] ?? result);
+  return new Map([...results, ...(await callPromoteOnce(run, toRetry))]);
 }
 
-function callOnce(run: Run, children: readonly Blocked[]): Promise<ValkeyResult[]> {
-  return run.ports.valkey.pipelined(
-    children.map(({ keys, unit }) =>
-      promoteBlockedToEligible(keys, run.ports.router.indexKeys(keys.partition), unit.lane, run.serverNowMs),
-    ),
+async function callPromoteOnce(
+  { ports, serverNowMs }: SweepRun,
+  executions: readonly BlockedExecution[],
+): Promise<Map<BlockedExecution, ValkeyResult>> {
+  const results = await pipelineEach(ports.valkey, executions, ({ keys, index }) =>
+    promoteBlockedToEligible(keys, ports.router.indexKeys(keys.partition), index.lane, serverNowMs),
   );
+  return new Map(results.map(({ item, result }) => [item, result]));
 }
 
 function isFunctionMissing(result: ValkeyResult | undefined): boolean {
   return result?.ok === false && result.error.message.startsWith("ERR Function not found");
 }
 
-function conclude(run: Run, { keys, unit }: Blocked, value: unknown, failures: Failures): void {
-  const reply = decodeReply(value);
-  if (!reply.ok) {
-    failures.add(unit, reply.error);
-  } else if (reply.value.kind === "done") {
-    run.tally.promoted += 1;
-  } else {
-    run.tally.refused += 1;
-    const { code, detail } = reply.value;
-    // Nothing is unresolved, and yet it counts edges as unsatisfied: no completion will ever change that.
-    if (code === NOT_SATISFIED && detail[1] === "0") {
-      run.unreadable("a blocked execution with nothing unresolved counts unsatisfied edges", {
-        execution_id: keys.id,
-        unsatisfied: detail[0] ?? "",
-      });
-    }
+function outcomeOf(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResult): Outcome {
+  if (!result.ok) return result;
+  const reply = decodeReply(result.value);
+  if (!reply.ok) return failed(reply.error);
+  if (reply.value.kind === "done") {
+    run.counts.promoted += 1;
+    return PROCESSED;
   }
+  run.counts.refused += 1;
+  const { code, detail } = reply.value;
+  // No edge is unresolved, but the counter of unsatisfied edges is not 0. No completion will ever correct it.
+  if (code === DEPS_NOT_SATISFIED && detail[1] === "0") {
+    run.reportUnreadable("blocked execution has no unresolved edges, but counts unsatisfied ones", {
+      execution_id: keys.id,
+      unsatisfied: detail[0] ?? "",
+    });
+  }
+  return PROCESSED;
 }

@@ -1,33 +1,33 @@
-/** One invocation's part of a sweep: what it works with, what it found, and whether it may go on. */
+/** One run of the reconciler: its ports, its counters, its deadline and its lease. */
 
 import type { Pipelines } from "#shared/contract/command.ts";
 import type { LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-import { type Calls, KEEP_EVERY_MS, type Lease } from "#shared/reconcile/lease.ts";
-import { formatPlace, type Progress, type Unit } from "#shared/reconcile/place.ts";
+import { formatCheckpoint, type LaneIndex, type SweepProgress } from "#shared/reconcile/checkpoint.ts";
+import { type CommandCaller, type Lease, RENEW_INTERVAL_MS } from "#shared/reconcile/lease.ts";
 import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/runtime/telemetry.ts";
 
 export interface ReconcilerPorts {
-  readonly valkey: Pipelines & Calls;
+  readonly valkey: Pipelines & CommandCaller;
   readonly publisher: CompletionPublisher;
   readonly telemetry: GaugingTelemetry;
-  /** Loads the library where it is missing. */
+  /** Loads the Valkey library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;
   readonly router: PartitionRouter;
-  /** All of the deployment's, in order. */
+  /** All partitions of the deployment, in ascending order. */
   readonly partitions: readonly Partition[];
-  /** Swept besides those that the deployment records. */
+  /** Lanes to sweep in addition to those that the deployment records. */
   readonly lanes: readonly LaneId[];
   /**
-   * Lanes that the deployment is likely to record. They are read at once, and not after its lanes are known; a wrong
-   * guess costs a round trip and nothing else.
+   * Lanes that the deployment probably records. The first pages of their indexes are read in the same round trip as the
+   * recorded lanes. A wrong guess costs one more round trip.
    */
   readonly likelyLanes: readonly LaneId[];
-  /** Milliseconds for which an upstream must have ended before dispatch counts as having missed it. */
+  /** Milliseconds after the end of an upstream during which dispatch may still process its completion. */
   readonly graceMs: number;
-  /** When the invocation must have answered: milliseconds since the epoch. */
+  /** When the run must have ended, in milliseconds since the epoch. */
   readonly deadlineMs: number;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
@@ -35,7 +35,7 @@ export interface ReconcilerPorts {
 
 export type StopReason = "out_of_time" | "lease_lost";
 
-/** Thrown where a run may not go on; what is not known to be done then is left to the next run. */
+/** Thrown when a run must stop. The next run repeats everything after the last checkpoint. */
 export class SweepStopped extends Error {
   override readonly name = "SweepStopped";
   readonly reason: StopReason;
@@ -46,41 +46,44 @@ export class SweepStopped extends Error {
   }
 }
 
-/** What an invocation has done; all are counts. */
-export interface Tally {
+/** The counters of a run. */
+export interface RunCounts {
+  /** Entries of the indexes. */
   scanned: number;
+  /** Completions sent. */
   repaired: number;
   promoted: number;
+  /** Promotions that the library refused. */
   refused: number;
   unreadable: number;
 }
 
-/** A step is begun while this many of the slowest so far would fit into the time that is left. */
+/** A step begins only if the remaining time is longer than this many of the slowest steps so far. */
 const RESERVED_STEPS = 2;
-/** Warnings of one kind in one run: a broken deployment has one for every execution. */
-const WARNINGS_SHOWN = 20;
+/** Limit per run and per message: in a broken deployment, every execution may cause a warning. */
+const MAX_WARNINGS = 20;
 
-export class Run {
+export class SweepRun {
   readonly ports: ReconcilerPorts;
-  readonly progress: Progress;
-  readonly tally: Tally = { scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
+  readonly progress: SweepProgress;
+  readonly counts: RunCounts = { scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
   readonly #lease: Lease;
   readonly #serverAheadMs: number;
-  readonly #shown = new Map<string, number>();
+  readonly #warnings = new Map<string, number>();
   #stepBegunMs: number;
   #slowestStepMs = 0;
-  #keptAtMs: number;
+  #savedAtMs: number;
   #oldestAgeMs = 0;
 
-  /** `serverNowMs` is what the server's clock says at `now`, when the lease was taken. */
-  constructor(ports: ReconcilerPorts, progress: Progress, lease: Lease, serverNowMs: number) {
+  /** `serverNowMs` is the server's time when the lease was acquired, in milliseconds since the epoch. */
+  constructor(ports: ReconcilerPorts, progress: SweepProgress, lease: Lease, serverNowMs: number) {
     const nowMs = ports.now();
     this.ports = ports;
     this.progress = progress;
     this.#lease = lease;
     this.#serverAheadMs = serverNowMs - nowMs;
     this.#stepBegunMs = nowMs;
-    this.#keptAtMs = nowMs;
+    this.#savedAtMs = nowMs;
   }
 
   /** Milliseconds since the epoch, by the server's clock. */
@@ -89,85 +92,74 @@ export class Run {
   }
 
   /**
-   * Whether something happened longer ago than the grace. Its time was written by a worker's clock, or a dispatcher's,
-   * and is compared with the server's. One that is not there, or far in the future, counts as past: a completion too
-   * many changes nothing, and one too few leaves its children waiting for ever.
+   * Whether a time lies outside the grace period. The time comes from the clock of a worker or a dispatcher and is
+   * compared with the server's. A missing time, or one far in the future, counts as past the grace period: an extra
+   * completion changes nothing, but a missing one leaves its children waiting forever.
    */
   isPastGrace(atMs: number | undefined): boolean {
     return atMs === undefined || Math.abs(this.serverNowMs - atMs) > this.ports.graceMs;
   }
 
-  /** Since when, in milliseconds since the epoch, an execution has been waiting for upstreams that had all ended. */
-  noteAge(sinceMs: number): void {
+  /** Records since when (milliseconds since the epoch) a blocked execution could have been released or skipped. */
+  recordResolvableSince(sinceMs: number): void {
     this.#oldestAgeMs = Math.max(this.#oldestAgeMs, this.serverNowMs - sinceMs);
   }
 
-  /** Ends a step and begins the next. Throws a SweepStopped where there is no time for it, or the lease is lost. */
-  async step(): Promise<void> {
+  /**
+   * Ends a step and begins the next. Throws SweepStopped if the time is too short or the lease is lost. Rejects with
+   * the error of the server or the client.
+   */
+  async beginStep(): Promise<void> {
     const nowMs = this.ports.now();
     this.#slowestStepMs = Math.max(this.#slowestStepMs, nowMs - this.#stepBegunMs);
     this.#stepBegunMs = nowMs;
     if (nowMs + RESERVED_STEPS * this.#slowestStepMs >= this.ports.deadlineMs) {
       throw new SweepStopped("out_of_time");
     }
-    if (nowMs - this.#keptAtMs >= KEEP_EVERY_MS) await this.keep();
+    if (nowMs - this.#savedAtMs >= RENEW_INTERVAL_MS) await this.saveCheckpoint();
   }
 
-  /** Renews the lease and keeps the place. Throws a SweepStopped, and what the server or the client raised. */
-  async keep(): Promise<void> {
+  /**
+   * Renews the lease and saves the checkpoint. Throws SweepStopped if the lease is lost. Rejects with the error of the
+   * server or the client.
+   */
+  async saveCheckpoint(): Promise<void> {
     const nowMs = this.ports.now();
-    if (!(await this.#lease.keep(formatPlace(this.progress.place)))) throw new SweepStopped("lease_lost");
-    this.#keptAtMs = nowMs;
+    const isHeld = await this.#lease.renew(formatCheckpoint(this.progress.checkpoint));
+    if (!isHeld) throw new SweepStopped("lease_lost");
+    this.#savedAtMs = nowMs;
   }
 
-  /** Tells of something that makes no sense and is left alone. */
-  unreadable(message: string, fields: LogFields): void {
-    this.tally.unreadable += 1;
+  /** Counts and logs a record that is invalid and therefore skipped. */
+  reportUnreadable(message: string, fields: LogFields): void {
+    this.counts.unreadable += 1;
     this.#warn(message, fields);
   }
 
-  /** An index is left where it is, to be looked at again. */
-  failed({ lane, partition }: Unit, error: unknown): void {
-    this.#warn("an index of blocked executions is not dealt with, and is looked at again", {
-      lane,
-      partition,
+  /** Keeps the cursor of an index, so that its page is retried, and logs the error. */
+  failIndex(index: LaneIndex, error: Error): void {
+    this.progress.fail(index);
+    this.#warn("index of blocked executions not processed, will retry", {
+      lane: index.lane,
+      partition: index.partition,
       reason: messageOf(error),
     });
   }
 
-  report(unread: number): void {
+  emitMetrics(unread: number): void {
     const { telemetry } = this.ports;
-    telemetry.count(METRICS.executionsScanned, this.tally.scanned);
-    telemetry.count(METRICS.completionsRepaired, this.tally.repaired);
-    telemetry.count(METRICS.executionsPromoted, this.tally.promoted);
-    telemetry.count(METRICS.promotionsRefused, this.tally.refused);
-    telemetry.count(METRICS.recordsUnreadable, this.tally.unreadable);
+    telemetry.count(METRICS.executionsScanned, this.counts.scanned);
+    telemetry.count(METRICS.completionsRepaired, this.counts.repaired);
+    telemetry.count(METRICS.executionsPromoted, this.counts.promoted);
+    telemetry.count(METRICS.promotionsRefused, this.counts.refused);
+    telemetry.count(METRICS.recordsUnreadable, this.counts.unreadable);
     telemetry.count(METRICS.indexesUnread, unread);
     telemetry.measure(METRICS.oldestResolvableAge, Math.round(this.#oldestAgeMs / 1_000));
   }
 
   #warn(message: string, fields: LogFields): void {
-    const shown = (this.#shown.get(message) ?? 0) + 1;
-    this.#shown.set(message, shown);
-    if (shown <= WARNINGS_SHOWN) this.ports.telemetry.warn(message, fields);
-  }
-}
-
-/** The indexes of one batch of which not everything could be dealt with. Each is told of once. */
-export class Failures {
-  readonly #run: Run;
-  readonly #units = new Set<Unit>();
-
-  constructor(run: Run) {
-    this.#run = run;
-  }
-
-  add(unit: Unit, error: unknown): void {
-    if (!this.#units.has(unit)) this.#run.failed(unit, error);
-    this.#units.add(unit);
-  }
-
-  has(unit: Unit): boolean {
-    return this.#units.has(unit);
+    const count = (this.#warnings.get(message) ?? 0) + 1;
+    this.#warnings.set(message, count);
+    if (count <= MAX_WARNINGS) this.ports.telemetry.warn(message, fields);
   }
 }

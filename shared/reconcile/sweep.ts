@@ -1,88 +1,104 @@
 /**
- * The reconciler: finds what dispatch missed and hands it back to the queue. It resolves no edge itself, so that
- * there is one path which changes children.
+ * The reconciler: finds completions that dispatch missed and sends them to the queue again. It resolves no edge itself,
+ * so that only dispatch changes children.
  *
- * A sweep goes through every index of executions that wait for dependencies, to its end, whatever stands in front.
- * It may take several invocations; each goes on where the one before stopped. Dying between any two steps does no
- * harm: what was not known to be done is looked at again, a completion sent twice changes nothing, and a promotion
- * made twice is refused.
+ * A sweep reads every index of blocked executions to its end. It may take several runs (invocations); each run resumes
+ * at the checkpoint of the one before. A run may die at any point: the next run repeats everything after the last
+ * checkpoint. A completion that is sent twice changes nothing, and a second promotion is refused.
  */
 
-import { type Blocked, readBlocked } from "#shared/reconcile/blocked.ts";
-import { type Taken, takeLease } from "#shared/reconcile/lease.ts";
-import { beginning, formatPlace, type Place, Progress, parsePlace } from "#shared/reconcile/place.ts";
-import { promote } from "#shared/reconcile/promote.ts";
-import { repair, type Sent } from "#shared/reconcile/repair.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import { ValkeyError } from "#shared/errors.ts";
 import {
-  Failures,
+  type Checkpoint,
+  formatCheckpoint,
+  newSweep,
+  parseCheckpoint,
+  SweepProgress,
+} from "#shared/reconcile/checkpoint.ts";
+import { type AcquiredLease, acquireLease } from "#shared/reconcile/lease.ts";
+import { failed, firstFailure, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
+import { promoteUnblocked } from "#shared/reconcile/promote.ts";
+import { type BlockedExecution, type BlockedRead, readBlocked } from "#shared/reconcile/read-blocked.ts";
+import { CompletionResender } from "#shared/reconcile/resend.ts";
+import {
   type ReconcilerPorts,
-  Run,
+  type RunCounts,
   type StopReason,
+  SweepRun,
   SweepStopped,
-  type Tally,
 } from "#shared/reconcile/run.ts";
-import { candidatesOf, type Page, PagesAhead, readPages, readRecordedLanes } from "#shared/reconcile/scan.ts";
+import {
+  candidatesOf,
+  type IndexPage,
+  PrefetchedPages,
+  type ReadPage,
+  readPages,
+  readRecordedLanes,
+} from "#shared/reconcile/scan.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
-/** Indexes that are open at once: they are read together, and a page of each is in memory. */
+/** Indexes that are open at once. One round trip reads a page of each, and all these pages are in memory. */
 const OPEN_INDEXES = 1_024;
-/** Executions that are looked at together. */
-const EXECUTIONS_AT_ONCE = 250;
+/** Executions that are processed together. */
+const EXECUTIONS_PER_BATCH = 250;
 
-export interface SweepReport extends Readonly<Tally> {
+export interface SweepReport extends Readonly<RunCounts> {
   /**
-   * `complete`: the sweep is over. `incomplete`: it is over, and some indexes could not be read or dealt with; the
-   * next sweep comes to them again. `busy`: another run is at it, and nothing was done. The others: the run stopped,
-   * and the next one goes on from its place.
+   * `complete`: the sweep is over. `incomplete`: the sweep is over, but some indexes could not be read or processed; the
+   * next sweep retries them. `busy`: another run holds the lease, and this one did nothing. `out_of_time`, `lease_lost`:
+   * the run stopped, and the next run resumes the sweep at the checkpoint.
    */
   readonly state: "complete" | "incomplete" | "busy" | StopReason;
-  /** Indexes that could not be read, or not be dealt with. */
+  /** Indexes that could not be read or processed. */
   readonly unread: number;
 }
 
 /**
- * Sweeps until the end or the deadline. Rejects where the lease cannot be taken, renewed or given back, or the lanes
- * not be read: then Valkey is not there, and an expiring lease is all that is left behind.
+ * Sweeps until the end of the sweep or the deadline. Rejects if the lease cannot be acquired, renewed or released, or if
+ * the recorded lanes cannot be read. Valkey is then unavailable, and the lease expires by itself.
  */
 export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
   const { valkey, partitions, telemetry } = ports;
-  // All that is certain to be needed in one round trip, and with it what probably is: in a quiet deployment the only one.
-  const likely = { lanes: union(ports.lanes, ports.likelyLanes), partitions };
-  const [taken, recorded, pages] = await Promise.all([
-    takeLease(valkey),
+  // One round trip reads all that is always needed and what is probably needed. An idle deployment needs no other read.
+  const likelyScope = { lanes: union(ports.lanes, ports.likelyLanes), partitions };
+  const [acquired, recorded, pages] = await Promise.all([
+    acquireLease(valkey),
     readRecordedLanes(valkey),
-    readPages(ports, new Progress(likely, beginning(0)).next(OPEN_INDEXES)),
+    readPages(ports, new SweepProgress(likelyScope, newSweep(0)).next(OPEN_INDEXES)),
   ]);
-  if (taken === undefined) {
-    telemetry.info("another run of the reconciler is under way", {});
+  if (acquired === undefined) {
+    telemetry.info("reconciler already running, nothing done", {});
     return { state: "busy", unread: 0, scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
   }
-  const place = placeOf(ports, taken);
   const scope = { lanes: union(ports.lanes, recorded.lanes), partitions };
-  const run = new Run(ports, new Progress(scope, place), taken.lease, taken.serverNowMs);
-  for (const reason of recorded.errors) run.unreadable("a recorded lane is left out", { reason });
-  const stopped = await untilStopped(run, new PagesAhead(taken.place === "" ? pages : []));
-  return conclude(run, taken, stopped);
+  const progress = new SweepProgress(scope, checkpointOf(ports, acquired));
+  const run = new SweepRun(ports, progress, acquired.lease, acquired.serverNowMs);
+  for (const reason of recorded.errors)
+    run.reportUnreadable("recorded lane skipped: invalid name", { reason });
+  const stopReason = await runUntilStopped(run, new PrefetchedPages(acquired.checkpoint === "" ? pages : []));
+  return endRun(run, acquired, stopReason);
 }
 
 function union<T>(...lists: readonly (readonly T[])[]): T[] {
   return [...new Set(lists.flat())];
 }
 
-function placeOf({ partitions, telemetry }: ReconcilerPorts, taken: Taken): Place {
-  if (taken.place === "") return beginning(taken.serverNowMs);
-  const place = parsePlace(taken.place, partitions);
-  if (place !== undefined) return place;
-  telemetry.warn("the place of the last sweep makes no sense: a new one begins", {
-    place: taken.place.slice(0, 200),
+function checkpointOf({ partitions, telemetry }: ReconcilerPorts, acquired: AcquiredLease): Checkpoint {
+  if (acquired.checkpoint === "") return newSweep(acquired.serverNowMs);
+  const checkpoint = parseCheckpoint(acquired.checkpoint, partitions);
+  if (checkpoint !== undefined) return checkpoint;
+  telemetry.warn("invalid checkpoint, starting a new sweep", {
+    checkpoint: acquired.checkpoint.slice(0, 200),
   });
-  return beginning(taken.serverNowMs);
+  return newSweep(acquired.serverNowMs);
 }
 
-async function untilStopped(run: Run, ahead: PagesAhead): Promise<StopReason | undefined> {
+/** Undefined if the sweep has reached its end. */
+async function runUntilStopped(run: SweepRun, prefetched: PrefetchedPages): Promise<StopReason | undefined> {
   try {
-    await work(run, ahead);
+    await sweepIndexes(run, prefetched);
     return undefined;
   } catch (error) {
     if (error instanceof SweepStopped) return error.reason;
@@ -90,75 +106,98 @@ async function untilStopped(run: Run, ahead: PagesAhead): Promise<StopReason | u
   }
 }
 
-async function work(run: Run, ahead: PagesAhead): Promise<void> {
+const NOTHING_PREFETCHED = new PrefetchedPages([]);
+
+async function sweepIndexes(run: SweepRun, prefetched: PrefetchedPages): Promise<void> {
   const { progress, ports } = run;
-  const sent: Sent = new Set();
-  let atHand = ahead;
+  const resender = new CompletionResender(run);
+  let available = prefetched;
   for (;;) {
-    const units = progress.next(OPEN_INDEXES);
-    if (units.length === 0) return;
-    await run.step();
-    const pages = await atHand.read(ports, units);
-    atHand = NONE_AHEAD;
-    const read = pages.filter((page) => page.ok);
-    await failUnread(run, pages);
-    for (const batch of chunked(read, ({ members }) => members.length, EXECUTIONS_AT_ONCE)) {
-      await run.step();
-      const failures = await reconcile(run, sent, batch);
-      for (const { unit, cursor } of batch) {
-        if (failures.has(unit)) progress.fail(unit);
-        else progress.advance(unit, cursor);
+    const indexes = progress.next(OPEN_INDEXES);
+    if (indexes.length === 0) return;
+    await run.beginStep();
+    const pages = await available.read(ports, indexes);
+    available = NOTHING_PREFETCHED;
+    const readable = pages.filter((page) => page.ok);
+    await failUnreadPages(run, pages);
+    for (const batch of chunked(readable, ({ members }) => members.length, EXECUTIONS_PER_BATCH)) {
+      await run.beginStep();
+      for (const { page, outcome } of await processPages(run, resender, batch)) {
+        if (outcome.ok) progress.advance(page.index, page.cursor);
+        else run.failIndex(page.index, outcome.error);
       }
     }
   }
 }
 
-const NONE_AHEAD = new PagesAhead([]);
-
-/** Where not one could be read, Valkey itself may be gone: renewing the lease finds out, and rejects. */
-async function failUnread(run: Run, pages: readonly Page[]): Promise<void> {
+/** If no page could be read, Valkey itself may be unavailable. Saving the checkpoint then rejects. */
+async function failUnreadPages(run: SweepRun, pages: readonly IndexPage[]): Promise<void> {
   const unread = pages.filter((page) => !page.ok);
-  for (const { unit, error } of unread) {
-    run.failed(unit, error);
-    run.progress.fail(unit);
-  }
-  if (unread.length === pages.length) await run.keep();
+  for (const { index, error } of unread) run.failIndex(index, error);
+  if (unread.length === pages.length) await run.saveCheckpoint();
 }
 
-async function reconcile(
-  run: Run,
-  sent: Sent,
-  pages: readonly Extract<Page, { ok: true }>[],
-): Promise<Failures> {
-  const failures = new Failures(run);
-  const blocked = await readBlocked(
+/** Returns one outcome per page, which is `ok` only if each execution of the page is accounted for. */
+async function processPages(
+  run: SweepRun,
+  resender: CompletionResender,
+  pages: readonly ReadPage[],
+): Promise<{ readonly page: ReadPage; readonly outcome: Outcome }[]> {
+  const reads = await readBlocked(
     run,
     pages.flatMap((page) => candidatesOf(run, page)),
-    failures,
   );
-  const isFree = ({ unresolved }: Blocked): boolean => unresolved === 0;
-  await promote(run, blocked.filter(isFree), failures);
-  await repair(
-    run,
-    sent,
-    blocked.filter((child) => !isFree(child)),
-    failures,
-  );
-  return failures;
+  const blocked = reads.flatMap((read) => (read.kind === "blocked" ? [read.execution] : []));
+  const outcomes = await processBlocked(run, resender, blocked);
+  const readsByIndex = Map.groupBy(reads, ({ candidate }) => candidate.index);
+  return pages.map((page) => {
+    const pageReads = readsByIndex.get(page.index) ?? [];
+    return { page, outcome: firstFailure(pageReads.map((read) => entryOutcome(read, outcomes))) };
+  });
 }
 
-async function conclude(run: Run, { lease }: Taken, stopped: StopReason | undefined): Promise<SweepReport> {
-  const { progress, ports, tally } = run;
-  const unread = progress.place.failed.length;
-  const isOver = stopped === undefined;
-  const isHeld = stopped !== "lease_lost" && (await lease.release(isOver ? "" : formatPlace(progress.place)));
+async function processBlocked(
+  run: SweepRun,
+  resender: CompletionResender,
+  executions: readonly BlockedExecution[],
+): Promise<ReadonlyMap<BlockedExecution, Outcome>> {
+  const unblocked = executions.filter(({ unresolved }) => unresolved === 0);
+  const waiting = executions.filter(({ unresolved }) => unresolved !== 0);
+  const promoted = await promoteUnblocked(run, unblocked);
+  const resent = await resender.resendFor(waiting);
+  return new Map([
+    ...pairResults(unblocked, promoted, noOutcome).map(({ item, result }) => [item, result] as const),
+    ...pairResults(waiting, resent, noOutcome).map(({ item, result }) => [item, result] as const),
+  ]);
+}
+
+function noOutcome({ keys }: BlockedExecution): Outcome {
+  return failed(new ValkeyError(`no outcome for the execution ${keys.id}`));
+}
+
+function entryOutcome(read: BlockedRead, outcomes: ReadonlyMap<BlockedExecution, Outcome>): Outcome {
+  if (read.kind === "failed") return failed(read.error);
+  if (read.kind === "not_blocked") return PROCESSED;
+  return outcomes.get(read.execution) ?? noOutcome(read.execution);
+}
+
+async function endRun(
+  run: SweepRun,
+  { lease }: AcquiredLease,
+  stopReason: StopReason | undefined,
+): Promise<SweepReport> {
+  const { progress, ports, counts } = run;
+  const { checkpoint } = progress;
+  const unread = checkpoint.failed.length;
+  const toSave = stopReason === undefined ? "" : formatCheckpoint(checkpoint);
+  const isHeld = stopReason !== "lease_lost" && (await lease.release(toSave));
   const ended = unread === 0 ? "complete" : "incomplete";
-  const state = isHeld ? (stopped ?? ended) : "lease_lost";
-  run.report(unread);
+  const state = isHeld ? (stopReason ?? ended) : "lease_lost";
+  run.emitMetrics(unread);
   if (state === "complete") {
     ports.telemetry.measure(METRICS.sweepDuration, Math.max(0, run.serverNowMs - progress.startedAtMs));
   }
-  const report: SweepReport = { state, unread, ...tally };
-  ports.telemetry.info("a run of the reconciler ended", { ...report });
+  const report: SweepReport = { state, unread, ...counts };
+  ports.telemetry.info("reconciler run ended", { ...report });
   return report;
 }

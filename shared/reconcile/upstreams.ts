@@ -1,4 +1,4 @@
-/** Whom blocked executions wait for, and whether those have ended. */
+/** Reads the upstreams that blocked executions wait for, and whether these have ended. */
 
 import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import {
@@ -10,185 +10,235 @@ import {
   parseFlowId,
 } from "#shared/contract/ids.ts";
 import { fieldText, isTerminalOutcome, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
-import type { Blocked } from "#shared/reconcile/blocked.ts";
-import type { Failures, Run } from "#shared/reconcile/run.ts";
+import { ProtocolError } from "#shared/errors.ts";
+import { pipelineEach } from "#shared/reconcile/outcome.ts";
+import type { BlockedExecution } from "#shared/reconcile/read-blocked.ts";
+import type { SweepRun } from "#shared/reconcile/run.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
-/** Commands on their way at once: what is encoded and replied stays bounded, whatever number of edges there is. */
-const COMMANDS_AT_ONCE = 10_000;
+/** Limits the memory for encoded commands and their replies, whatever the number of edges. */
+const COMMANDS_PER_PIPELINE = 10_000;
 
 export type UpstreamState =
   | {
       readonly kind: "ended";
       readonly outcome: TerminalOutcome;
-      /** Milliseconds since the epoch; undefined where the record does not say. */
+      /** Milliseconds since the epoch; undefined if the record has no time. */
       readonly endedAtMs: number | undefined;
     }
-  | { readonly kind: "open" }
-  /** Could not be read, or makes no sense. */
-  | { readonly kind: "unknown" };
+  | { readonly kind: "not_ended" }
+  /** The record is missing or invalid. It was reported, and there is nothing to retry. */
+  | { readonly kind: "invalid" }
+  | { readonly kind: "failed"; readonly error: Error };
 
-/** An execution of a flow for which some of the blocked ones wait. */
+/** An upstream execution, in the flow that its edges belong to. */
 export interface Upstream {
   readonly id: ExecutionId;
-  /** The flow that the edges belong to. */
   readonly flowId: FlowId;
   readonly state: UpstreamState;
-  readonly waiting: readonly Blocked[];
 }
 
-export interface Waiting {
+/** What one blocked execution waits for. */
+export interface ExecutionUpstreams {
+  /** Distinct. Executions that wait for the same upstream share its object. */
   readonly upstreams: readonly Upstream[];
-  /** The blocked executions with an edge that makes no sense, or could not be read. */
-  readonly puzzling: ReadonlySet<Blocked>;
+  /** An edge of the execution is invalid. It was reported, and there is nothing to retry. */
+  readonly isInconsistent: boolean;
+  /** The first error, if an edge could not be read. */
+  readonly error: Error | undefined;
 }
 
-interface WaitingEdge {
-  readonly child: Blocked;
-  readonly edge: EdgeId;
+type UpstreamId = Pick<Upstream, "id" | "flowId">;
+
+type EdgesRead =
+  | {
+      readonly kind: "read";
+      readonly edges: readonly EdgeId[];
+      /** Whether an edge id is invalid. */
+      readonly isInconsistent: boolean;
+    }
+  | { readonly kind: "failed"; readonly error: Error };
+
+interface Edge {
+  readonly execution: BlockedExecution;
+  readonly id: EdgeId;
 }
 
-/** Reads all unresolved edges of the executions, and every upstream of these once: three round trips, or more where it is much. */
+type DependencyRead =
+  | { readonly kind: "upstream"; readonly upstream: UpstreamId }
+  | { readonly kind: "invalid" }
+  | { readonly kind: "failed"; readonly error: Error };
+
+/**
+ * Reads all unresolved edges of the executions, and each of their upstreams once. Returns one result per execution, in
+ * their order. Takes three round trips, or more for more than 10,000 commands.
+ */
 export async function readUpstreams(
-  run: Run,
-  children: readonly Blocked[],
-  failures: Failures,
-): Promise<Waiting> {
-  const puzzling = new Set<Blocked>();
-  const edges = await readEdges(run, children, failures, puzzling);
-  const found = await readDependencies(run, edges, failures, puzzling);
-  const results = await pipelined(run, found, ({ id }) => {
-    const { partition, core } = run.ports.router.execKeys(id);
-    return command(partition, "hmget", core, ...UPSTREAM_FIELDS);
+  run: SweepRun,
+  executions: readonly BlockedExecution[],
+): Promise<ExecutionUpstreams[]> {
+  const edgesRead = await readEdges(run, executions);
+  const dependencies = await readDependencies(
+    run,
+    edgesRead.flatMap(({ execution, read }) =>
+      read.kind === "read" ? read.edges.map((id) => ({ execution, id })) : [],
+    ),
+  );
+  const upstreams = await readStates(run, dependencies);
+  const dependenciesOf = Map.groupBy(dependencies, ({ edge }) => edge.execution);
+  return edgesRead.map(({ execution, read }) => {
+    const own = (dependenciesOf.get(execution) ?? []).map((dependency) => dependency.read);
+    const failure = read.kind === "failed" ? read : own.find((dependency) => dependency.kind === "failed");
+    const keys = new Set(
+      own.flatMap((dependency) => (dependency.kind === "upstream" ? [upstreamKey(dependency.upstream)] : [])),
+    );
+    return {
+      upstreams: [...keys].flatMap((key) => upstreams.get(key) ?? []),
+      isInconsistent:
+        (read.kind === "read" && read.isInconsistent) || own.some(({ kind }) => kind === "invalid"),
+      error: failure?.error,
+    };
   });
-  const upstreams = found.map((upstream, position): Upstream => {
-    const result = results[position];
-    if (!result?.ok) for (const { unit } of upstream.waiting) failures.add(unit, result?.error);
-    return { ...upstream, state: result?.ok ? stateOf(run, upstream, result.value) : { kind: "unknown" } };
-  });
-  return { upstreams, puzzling };
 }
 
+/** Identifies an upstream within a sweep: a completion is for one execution and one flow. */
+export function upstreamKey({ id, flowId }: UpstreamId): string {
+  return `${id} ${flowId}`;
+}
+
+/** Returns the unresolved edges of each execution. */
 async function readEdges(
-  run: Run,
-  children: readonly Blocked[],
-  failures: Failures,
-  puzzling: Set<Blocked>,
-): Promise<WaitingEdge[]> {
-  const results = await pipelined(run, children, ({ keys: { partition, depsUnresolved } }) =>
+  run: SweepRun,
+  executions: readonly BlockedExecution[],
+): Promise<{ readonly execution: BlockedExecution; readonly read: EdgesRead }[]> {
+  const results = await runForEach(run, executions, ({ keys: { partition, depsUnresolved } }) =>
     command(partition, "smembers", depsUnresolved),
   );
-  return children.flatMap((child, position): WaitingEdge[] => {
-    const result = results[position];
-    if (!result?.ok || !Array.isArray(result.value)) {
-      failures.add(child.unit, result?.ok === false ? result.error : new Error("SMEMBERS replied no array"));
-      puzzling.add(child);
-      return [];
-    }
-    return result.value.flatMap((text: unknown): WaitingEdge[] => {
-      const edge = parseEdgeId(text);
-      if (edge.ok) return [{ child, edge: edge.value }];
-      puzzling.add(child);
-      run.unreadable("an unresolved edge has no edge's id", {
-        execution_id: child.keys.id,
-        reason: edge.error.message,
-      });
-      return [];
-    });
-  });
+  return results.map(({ item: execution, result }) => ({
+    execution,
+    read: parseEdges(run, execution, result),
+  }));
 }
 
-type Found = Omit<Upstream, "state" | "waiting"> & { readonly waiting: Blocked[] };
-
-/** The distinct upstreams of the edges, each with those that wait for it. */
-async function readDependencies(
-  run: Run,
-  edges: readonly WaitingEdge[],
-  failures: Failures,
-  puzzling: Set<Blocked>,
-): Promise<Found[]> {
-  const results = await pipelined(run, edges, ({ child: { keys }, edge }) =>
-    command(keys.partition, "hmget", keys.dep(edge), ...DEPENDENCY_FIELDS),
-  );
-  const found = new Map<string, Found>();
-  for (const [position, { child, edge }] of edges.entries()) {
-    const result = results[position];
-    if (!result?.ok) {
-      failures.add(child.unit, result?.error ?? new Error("no result"));
-      puzzling.add(child);
-      continue;
-    }
-    const upstream = upstreamOf(result.value);
-    if (typeof upstream === "string") {
-      puzzling.add(child);
-      run.unreadable("an unresolved edge is left alone", {
-        execution_id: child.keys.id,
-        edge_id: edge,
-        reason: upstream,
-      });
-      continue;
-    }
-    const known = found.get(nameOf(upstream));
-    if (known === undefined) found.set(nameOf(upstream), { ...upstream, waiting: [child] });
-    else if (known.waiting.at(-1) !== child) known.waiting.push(child);
+function parseEdges(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResult): EdgesRead {
+  if (!result.ok) return { kind: "failed", error: result.error };
+  if (!Array.isArray(result.value)) {
+    return { kind: "failed", error: new ProtocolError("SMEMBERS did not reply with an array") };
   }
-  return [...found.values()];
-}
-
-/** Names an upstream within a sweep: a completion event is for an execution and a flow. */
-export function nameOf({ id, flowId }: Pick<Upstream, "id" | "flowId">): string {
-  return `${id} ${flowId}`;
+  const parsed = result.value.map(parseEdgeId);
+  for (const edge of parsed) {
+    if (edge.ok) continue;
+    run.reportUnreadable("unresolved edge skipped: invalid edge id", {
+      execution_id: keys.id,
+      reason: edge.error.message,
+    });
+  }
+  const edges = parsed.flatMap((edge) => (edge.ok ? [edge.value] : []));
+  return { kind: "read", edges, isInconsistent: edges.length < parsed.length };
 }
 
 const DEPENDENCY_FIELDS = ["upstream_execution_id", "flow_id", "state"];
 
-/** Whom the edge comes from, or why it cannot be told. */
-function upstreamOf(value: unknown): Pick<Upstream, "id" | "flowId"> | string {
+/** Reads the upstream of each edge. */
+async function readDependencies(
+  run: SweepRun,
+  edges: readonly Edge[],
+): Promise<{ readonly edge: Edge; readonly read: DependencyRead }[]> {
+  const results = await runForEach(run, edges, ({ execution: { keys }, id }) =>
+    command(keys.partition, "hmget", keys.dep(id), ...DEPENDENCY_FIELDS),
+  );
+  return results.map(({ item: edge, result }) => ({ edge, read: parseDependency(run, edge, result) }));
+}
+
+function parseDependency(run: SweepRun, { execution, id }: Edge, result: ValkeyResult): DependencyRead {
+  if (!result.ok) return { kind: "failed", error: result.error };
+  const upstream = parseUpstreamId(result.value);
+  if (typeof upstream !== "string") return { kind: "upstream", upstream };
+  run.reportUnreadable("unresolved edge skipped", {
+    execution_id: execution.keys.id,
+    edge_id: id,
+    reason: upstream,
+  });
+  return { kind: "invalid" };
+}
+
+/** The upstream of an edge, or the reason why its dependency record is invalid. */
+function parseUpstreamId(value: unknown): UpstreamId | string {
   const fields = Array.isArray(value) ? value.map(fieldText) : [];
   const [upstreamText = "", flowText = "", state = ""] = fields;
-  if (fields.every((field) => field === "")) return "its dependency record is gone";
-  // The set says that it is not resolved, and its record that it is: no completion would change that.
+  if (fields.every((field) => field === "")) return "its dependency record is missing";
+  // The edge is in the set of unresolved edges, but its record says that it is resolved. No completion corrects that.
   if (state !== "unsatisfied") return `its dependency record has the state ${JSON.stringify(state)}`;
   const id = parseExecutionId(upstreamText);
-  if (!id.ok) return `its upstream_execution_id: ${id.error.message}`;
+  if (!id.ok) return `its upstream_execution_id is invalid: ${id.error.message}`;
   const flowId = parseFlowId(flowText);
-  if (!flowId.ok) return `its flow_id: ${flowId.error.message}`;
+  if (!flowId.ok) return `its flow_id is invalid: ${flowId.error.message}`;
   return { id: id.value, flowId: flowId.value };
 }
 
 const UPSTREAM_FIELDS = ["lifecycle_phase", "terminal_outcome", "completed_at", "last_transition_at"];
 
-function stateOf(run: Run, { id, waiting }: Found, value: unknown): UpstreamState {
-  const fields = Array.isArray(value) ? value.map(fieldText) : [];
+/** Reads each distinct upstream once; by `upstreamKey`. */
+async function readStates(
+  run: SweepRun,
+  dependencies: readonly { readonly edge: Edge; readonly read: DependencyRead }[],
+): Promise<ReadonlyMap<string, Upstream>> {
+  const waitingFor = new Map<
+    string,
+    { readonly upstream: UpstreamId; readonly waiting: Set<BlockedExecution> }
+  >();
+  for (const { edge, read } of dependencies) {
+    if (read.kind !== "upstream") continue;
+    const key = upstreamKey(read.upstream);
+    const entry = waitingFor.get(key) ?? { upstream: read.upstream, waiting: new Set() };
+    waitingFor.set(key, entry);
+    entry.waiting.add(edge.execution);
+  }
+  const results = await runForEach(run, [...waitingFor.values()], ({ upstream }) => {
+    const { partition, core } = run.ports.router.execKeys(upstream.id);
+    return command(partition, "hmget", core, ...UPSTREAM_FIELDS);
+  });
+  return new Map(
+    results.map(({ item: { upstream, waiting }, result }) => [
+      upstreamKey(upstream),
+      { ...upstream, state: parseState(run, upstream.id, waiting, result) },
+    ]),
+  );
+}
+
+function parseState(
+  run: SweepRun,
+  id: ExecutionId,
+  waiting: ReadonlySet<BlockedExecution>,
+  result: ValkeyResult,
+): UpstreamState {
+  if (!result.ok) return { kind: "failed", error: result.error };
+  const fields = Array.isArray(result.value) ? result.value.map(fieldText) : [];
   const [phase = "", outcome = "", completedAt = "", transitionAt = ""] = fields;
   if (phase === "" && outcome === "") {
-    // A submitter may create those that wait before those for which they wait.
-    if (!waiting.some(({ changedAtMs }) => run.isPastGrace(changedAtMs))) return { kind: "open" };
-    run.unreadable("executions wait for one that has no record", {
-      execution_id: id,
-      waiting: waiting.length,
-    });
-    return { kind: "unknown" };
+    // A submitter may create downstream executions before their upstreams.
+    const isPastGrace = [...waiting].some(({ changedAtMs }) => run.isPastGrace(changedAtMs));
+    if (!isPastGrace) return { kind: "not_ended" };
+    run.reportUnreadable("upstream has no record", { execution_id: id, waiting: waiting.size });
+    return { kind: "invalid" };
   }
-  if (phase !== "terminal" || outcome === "" || outcome === "none") return { kind: "open" };
+  if (phase !== "terminal" || outcome === "" || outcome === "none") return { kind: "not_ended" };
   if (!isTerminalOutcome(outcome)) {
-    run.unreadable("an upstream has an outcome that the contract does not know", {
-      execution_id: id,
-      terminal_outcome: outcome,
-    });
-    return { kind: "unknown" };
+    run.reportUnreadable("upstream has an unknown outcome", { execution_id: id, terminal_outcome: outcome });
+    return { kind: "invalid" };
   }
   return { kind: "ended", outcome, endedAtMs: parseTime(completedAt) ?? parseTime(transitionAt) };
 }
 
-async function pipelined<T>(
-  run: Run,
+/** Runs one command per item, in pipelines of bounded size. Returns one result per item, in their order. */
+async function runForEach<T>(
+  run: SweepRun,
   items: readonly T[],
   commandOf: (item: T) => ValkeyCommand,
-): Promise<ValkeyResult[]> {
-  const results: ValkeyResult[] = [];
-  for (const chunk of chunked(items, () => 1, COMMANDS_AT_ONCE)) {
-    for (const result of await run.ports.valkey.pipelined(chunk.map(commandOf))) results.push(result);
+): Promise<{ readonly item: T; readonly result: ValkeyResult }[]> {
+  const results: { readonly item: T; readonly result: ValkeyResult }[] = [];
+  for (const chunk of chunked(items, () => 1, COMMANDS_PER_PIPELINE)) {
+    for (const result of await pipelineEach(run.ports.valkey, chunk, commandOf)) results.push(result);
   }
   return results;
 }

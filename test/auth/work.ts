@@ -8,12 +8,12 @@ import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { EDITION_KEY, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
-import { takeLease } from "#shared/reconcile/lease.ts";
+import { acquireLease } from "#shared/reconcile/lease.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { recordOf } from "#test/auth/built.ts";
 import { bulkFamily, family, type QueueProbe, stateOf } from "#test/support/dispatch.ts";
 import { attempt, FlowFixture, LANE } from "#test/support/flow-fixture.ts";
-import { endedAgo } from "#test/support/reconcile.ts";
+import { backdateEnd } from "#test/support/reconcile.ts";
 
 /** Of few partitions: a sweep looks at all of them. */
 const ROUTER = new PartitionRouter(DEFAULT_PARTITION_CONFIG);
@@ -83,7 +83,7 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
   const missed = await family(fixture, 1);
   await fixture.finish(missed.parent, "failed");
-  await endedAgo(fixture, missed.parent, 60_000);
+  await backdateEnd(fixture, missed.parent, 60_000);
   const stuck = await family(fixture, 1);
   const [child] = stuck.children;
   const [edge] = stuck.edges;
@@ -92,9 +92,9 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   await fixture.read("srem", child.depsUnresolved, edge.id);
   return async (fn, own) => {
     // What a sweep does that takes more than two seconds.
-    const taken = await takeLease(own);
-    expect(await taken?.lease.keep("here")).toBe(true);
-    expect(await taken?.lease.release("")).toBe(true);
+    const acquired = await acquireLease(own);
+    expect(await acquired?.lease.renew("here")).toBe(true);
+    expect(await acquired?.lease.release("")).toBe(true);
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
     expect(await stateOf(fixture, child)).toBe("waiting");
     expect(await queue.drainEvents()).toHaveLength(1);

@@ -7,7 +7,7 @@ import { DIMENSION, METRICS, METRICS_BY_FUNCTION, NAMESPACE, unitOf } from "#sha
 import { family } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
-import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 
 type Service = keyof typeof METRICS_BY_FUNCTION;
 
@@ -36,8 +36,8 @@ function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
   return Object.fromEntries(named.map((name) => [name, line[name]]));
 }
 
-describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", (kind) => {
-  const stand = standFor(kind);
+describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built (%s)", (kind) => {
+  const stand = useReconcilerServers(kind);
   const logs = new FunctionLogs();
 
   function start(name: "dispatch" | "reconcile" | "redrive"): FunctionProcess {
@@ -114,7 +114,7 @@ describe.each(KINDS)("the metrics that functions emit, as they are built (%s)", 
   });
 
   it("reconcile: one line for each run", async () => {
-    const flow = await stand().submitted("up>child", "other>child");
+    const flow = await stand().submit("up>child", "other>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start("reconcile");
     await fn.invoke({});

@@ -7,7 +7,7 @@ const REQUIRED = {
   COMPLETIONS_QUEUE_URL: "https://sqs.eu-west-1.amazonaws.com/123456789012/completions",
 };
 
-function faultsOf(env: Record<string, string>): readonly string[] {
+function errorsOf(env: Record<string, string>): readonly string[] {
   try {
     readReconcileConfig(env);
   } catch (error) {
@@ -18,7 +18,7 @@ function faultsOf(env: Record<string, string>): readonly string[] {
 }
 
 describe("readReconcileConfig", () => {
-  it("has defaults for all but the two addresses", () => {
+  it("has defaults for everything except the two URLs", () => {
     expect(readReconcileConfig(REQUIRED)).toMatchObject({
       valkey: { cluster: false },
       completionsQueueUrl: REQUIRED.COMPLETIONS_QUEUE_URL,
@@ -28,7 +28,7 @@ describe("readReconcileConfig", () => {
     });
   });
 
-  it("reads every variable; a lane is named once", () => {
+  it("reads every variable and removes duplicate lanes", () => {
     const config = readReconcileConfig({
       ...REQUIRED,
       VALKEY_CLUSTER_MODE: "true",
@@ -44,15 +44,15 @@ describe("readReconcileConfig", () => {
     });
   });
 
-  it("names every fault at once", () => {
-    const errors = faultsOf({
+  it("reports every invalid variable in one error", () => {
+    const errors = errorsOf({
       VALKEY_URL: "redis://host/first",
       VALKEY_CLUSTER_MODE: "maybe",
       FLOW_PARTITIONS: "0",
       LANES: "good,,\u00fcber",
       RECONCILE_GRACE_SECONDS: "86401",
     });
-    const names = errors.map((fault) => fault.split(" ", 1)[0]).sort();
+    const names = errors.map((error) => error.split(" ", 1)[0]).sort();
     expect(names).toEqual([
       "COMPLETIONS_QUEUE_URL",
       "FLOW_PARTITIONS",

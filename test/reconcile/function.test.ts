@@ -2,20 +2,20 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
-import { LEASE_KEY, takeLease } from "#shared/reconcile/lease.ts";
-import { KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import { acquireLease, LEASE_KEY } from "#shared/reconcile/lease.ts";
+import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/reconcile/index.mjs", import.meta.url));
 const SCHEDULED = { source: "aws.scheduler", "detail-type": "Scheduled Event", detail: {} };
 
-describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
-  const stand = standFor(kind);
+describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
   const output: string[] = [];
 
   function start(environment: Record<string, string> = {}): FunctionProcess {
     output.length = 0;
-    const { queue, address } = stand();
+    const { queue, address } = servers();
     return new FunctionProcess({
       functionName: "reconcile",
       bundle: BUNDLE,
@@ -32,13 +32,13 @@ describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
     });
   }
 
-  it("hands a missed completion back to the queue, and says what it did", async () => {
-    const flow = await stand().submitted("up>child", "other>child");
+  it("resends a missed completion, and returns and logs its counts", async () => {
+    const flow = await servers().submit("up>child", "other>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start();
     const answer = { state: "complete", scanned: 1, repaired: 1, promoted: 0, refused: 0, unreadable: 0 };
     expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, unread: 0 });
-    expect(await stand().sent()).toEqual([flow.keys("up").id]);
+    expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
     for (const [name, unit] of [
       ["ExecutionsScanned", "Count"],
       ["CompletionsRepaired", "Count"],
@@ -52,8 +52,8 @@ describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
     expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, scanned: 0, repaired: 0, unread: 0 });
   });
 
-  it("waits for the grace that is set", async () => {
-    const flow = await stand().submitted("up>child");
+  it("sends nothing within RECONCILE_GRACE_SECONDS", async () => {
+    const flow = await servers().submit("up>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start({ RECONCILE_GRACE_SECONDS: "3600" });
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete", scanned: 1, repaired: 0 });
@@ -61,38 +61,38 @@ describe.each(KINDS)("the reconcile function, as it is built (%s)", (kind) => {
   });
 
   it("does nothing while another run has the lease", async () => {
-    await takeLease(stand().valkey);
+    await acquireLease(servers().valkey);
     await using fn = start({ FLOW_PARTITIONS: "256" });
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "busy" });
-    await stand().valkey.call("del", LEASE_KEY);
+    await servers().valkey.call("del", LEASE_KEY);
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
   });
 
-  it("does not start with a faulty environment, nor run on another partition count", async () => {
-    await using faulty = start({ LANES: "a,,b", RECONCILE_GRACE_SECONDS: "soon" });
-    const failure = faulty.invoke(SCHEDULED);
+  it("fails on invalid variables, and on another partition count", async () => {
+    await using misconfigured = start({ LANES: "a,,b", RECONCILE_GRACE_SECONDS: "soon" });
+    const failure = misconfigured.invoke(SCHEDULED);
     await expect(failure).rejects.toThrow(/LANES/);
     await expect(failure).rejects.toThrow(/RECONCILE_GRACE_SECONDS is "soon"/);
-    await stand().valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
+    await servers().valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
     await using other = start();
     await expect(other.invoke(SCHEDULED)).rejects.toThrow(/FLOW_PARTITIONS is 65536/);
-    await stand().valkey.call("del", PARTITION_CONFIG_KEY);
+    await servers().valkey.call("del", PARTITION_CONFIG_KEY);
     expect(await other.invoke(SCHEDULED)).toMatchObject({ state: "complete" });
   });
 });
 
-describe("the reconcile function without its Valkey", () => {
-  const stand = standFor("standalone");
+describe("the reconcile function while Valkey is unavailable", () => {
+  const servers = useReconcilerServers("standalone");
 
-  it("fails, and works again when it is back", async () => {
-    await using proxy = await TcpProxy.before(stand().address.url);
+  it("fails, and recovers once Valkey is back", async () => {
+    await using proxy = await TcpProxy.before(servers().address.url);
     await using fn = new FunctionProcess({
       functionName: "reconcile",
       bundle: BUNDLE,
       environment: {
-        ...stand().queue.queue.environment,
+        ...servers().queue.queue.environment,
         VALKEY_URL: proxy.url.href,
-        COMPLETIONS_QUEUE_URL: stand().queue.queue.queueUrl,
+        COMPLETIONS_QUEUE_URL: servers().queue.queue.queueUrl,
       },
       timeoutMs: 30_000,
       onOutput: () => undefined,

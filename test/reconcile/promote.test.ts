@@ -4,11 +4,16 @@ import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { expectOnlyIn } from "#test/support/expectations.ts";
-import { type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import {
+  MINUTE_MS,
+  SERVER_KINDS,
+  type SubmittedFlow,
+  useReconcilerServers,
+} from "#test/support/reconcile.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
-/** Takes away all that the child waits for, as a crashed engine might have, and leaves it blocked. */
-async function freed({ fixture }: Flow, child: ExecKeys): Promise<void> {
+/** Removes all unresolved edges of a child but leaves it blocked, as a crashed engine may have. */
+async function removeEdges({ fixture }: SubmittedFlow, child: ExecKeys): Promise<void> {
   await fixture.read("del", child.depsUnresolved);
   const changed = Date.now() - MINUTE_MS;
   await fixture.read(
@@ -21,63 +26,63 @@ async function freed({ fixture }: Flow, child: ExecKeys): Promise<void> {
   );
 }
 
-describe.each(KINDS)("blocked executions with nothing unresolved (%s)", (kind) => {
-  const stand = standFor(kind);
+describe.each(SERVER_KINDS)("blocked executions without unresolved edges (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
 
-  it("are promoted, once", async () => {
-    const flow = await stand().submitted("up>child", "up>other");
+  it("are promoted once", async () => {
+    const flow = await servers().submit("up>child", "up>other");
     const child = flow.keys("child");
-    await freed(flow, child);
-    const ports = stand().ports([flow]);
+    await removeEdges(flow, child);
+    const ports = servers().ports([flow]);
     expect(await sweep(ports)).toMatchObject({ state: "complete", promoted: 1, refused: 0, repaired: 0 });
     expect(await stateOf(flow.fixture, child)).toBe("waiting");
     await expectOnlyIn(flow.fixture, child, "eligible");
     expect(await stateOf(flow.fixture, flow.keys("other"))).toBe("waiting_children");
     expect(ports.telemetry.counts.get(METRICS.executionsPromoted)).toBe(1);
     expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(60);
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ promoted: 0, scanned: 1 });
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ promoted: 0, scanned: 1 });
   });
 
-  it("are left alone where an edge of theirs is impossible", async () => {
-    const flow = await stand().submitted("up>child");
-    await freed(flow, flow.keys("child"));
+  it("are not promoted if one of their edges is impossible", async () => {
+    const flow = await servers().submit("up>child");
+    await removeEdges(flow, flow.keys("child"));
     await flow.fixture.read("hset", flow.keys("child").depsMeta, "impossible_required_count", 1);
-    const ports = stand().ports([flow]);
+    const ports = servers().ports([flow]);
     expect(await sweep(ports)).toMatchObject({ promoted: 0, refused: 0, unreadable: 1 });
     expect(await stateOf(flow.fixture, flow.keys("child"))).toBe("waiting_children");
     expect(ports.telemetry.warnings[0]?.fields.reason).toContain("impossible");
   });
 
-  it("are left alone where their record has another lane than the index", async () => {
-    const flow = await stand().submitted("up>child");
-    await freed(flow, flow.keys("child"));
+  it("are not promoted if the lane of their record differs from the lane of the index", async () => {
+    const flow = await servers().submit("up>child");
+    await removeEdges(flow, flow.keys("child"));
     await flow.fixture.read("hset", flow.keys("child").core, "lane_id", "gpu");
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ promoted: 0, unreadable: 1 });
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ promoted: 0, unreadable: 1 });
     expect(await stateOf(flow.fixture, flow.keys("child"))).toBe("waiting_children");
   });
 
-  it("are told of where the function refuses because their counts are wrong", async () => {
-    const flow = await stand().submitted("up>child");
-    await freed(flow, flow.keys("child"));
+  it("count as unreadable if the function refuses because of a wrong counter", async () => {
+    const flow = await servers().submit("up>child");
+    await removeEdges(flow, flow.keys("child"));
     await flow.fixture.read("hset", flow.keys("child").depsMeta, "unsatisfied_required_count", 1);
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ promoted: 0, refused: 1, unreadable: 1 });
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ promoted: 0, refused: 1, unreadable: 1 });
   });
 
-  it("are refused, as an ordinary thing, where an edge is applied just before", async () => {
-    const flow = await stand().submitted("up>child");
+  it("are refused without a warning if an edge is applied before the promotion", async () => {
+    const flow = await servers().submit("up>child");
     const { fixture } = flow;
     const child = flow.keys("child");
-    await freed(flow, child);
-    const ports = stand().ports([flow]);
+    await removeEdges(flow, child);
+    const ports = servers().ports([flow]);
     const { valkey } = ports;
-    const overtaken = {
+    const racing = {
       call: valkey.call.bind(valkey),
       pipelined: async (commands: Parameters<typeof valkey.pipelined>[0]) => {
         if (commands.some(({ name }) => name === "fcall")) await fixture.edge(await fixture.member(), child);
         return valkey.pipelined(commands);
       },
     };
-    expect(await sweep({ ...ports, valkey: overtaken })).toMatchObject({
+    expect(await sweep({ ...ports, valkey: racing })).toMatchObject({
       promoted: 0,
       refused: 1,
       unreadable: 0,
@@ -86,11 +91,32 @@ describe.each(KINDS)("blocked executions with nothing unresolved (%s)", (kind) =
     expect(await stateOf(fixture, child)).toBe("waiting_children");
   });
 
-  it("are promoted where the library has to be loaded first", async () => {
-    const flow = await stand().submitted("up>child");
-    await freed(flow, flow.keys("child"));
-    await onEveryPrimary(stand().valkey, "function", "FLUSH", "SYNC");
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ promoted: 1, unread: 0 });
+  it("are promoted after the missing library is loaded", async () => {
+    const flow = await servers().submit("up>child");
+    await removeEdges(flow, flow.keys("child"));
+    await onEveryPrimary(servers().valkey, "function", "FLUSH", "SYNC");
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ promoted: 1, unread: 0 });
     expect(await stateOf(flow.fixture, flow.keys("child"))).toBe("waiting");
+  });
+
+  it("are not counted as promoted if the pipeline returns too few results, and their index is retried", async () => {
+    const flow = await servers().submit("up>child");
+    await removeEdges(flow, flow.keys("child"));
+    const ports = servers().ports([flow]);
+    const { valkey } = ports;
+    let calls = 0;
+    const tooShort = {
+      call: valkey.call.bind(valkey),
+      pipelined: async (commands: Parameters<typeof valkey.pipelined>[0]) => {
+        if (!commands.some(({ name }) => name === "fcall")) return valkey.pipelined(commands);
+        calls += 1;
+        // The first call is lost; later ones reach the server, but their reply does not come back.
+        if (calls > 1) await valkey.pipelined(commands);
+        return [];
+      },
+    };
+    const report = await sweep({ ...ports, valkey: tooShort });
+    expect(report).toMatchObject({ state: "incomplete", promoted: 0, refused: 0, unread: 1 });
+    expect(calls).toBe(2);
   });
 });

@@ -1,135 +1,141 @@
 import { describe, expect, it, vi } from "vitest";
 import { PublishError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-import { KEEP_EVERY_MS, LEASE_KEY, LEASE_TTL_MS, PLACE_KEY, takeLease } from "#shared/reconcile/lease.ts";
+import {
+  acquireLease,
+  CHECKPOINT_KEY,
+  LEASE_KEY,
+  LEASE_TTL_MS,
+  RENEW_INTERVAL_MS,
+} from "#shared/reconcile/lease.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
 import { RecordingPublisher } from "#test/submission/fixture.ts";
-import { type Flow, KINDS, standFor } from "#test/support/reconcile.ts";
+import { SERVER_KINDS, type SubmittedFlow, useReconcilerServers } from "#test/support/reconcile.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 const CHILDREN = 300;
 
-describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
-  const stand = standFor(kind);
+describe.each(SERVER_KINDS)("runs of the reconciler (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
 
-  /** A flow whose root has ended, and nobody was told. */
-  async function missed(children = 1): Promise<Flow> {
-    const flow = await stand().submitted(
+  /** A flow whose root has ended without a completion. */
+  async function submitMissed(children = 1): Promise<SubmittedFlow> {
+    const flow = await servers().submit(
       ...Array.from({ length: children }, (_, index) => `up>child${index}`),
     );
     await flow.end("up", "failed");
     return flow;
   }
 
-  it("do not overlap: the second does nothing while the first is at it", async () => {
-    const flow = await missed();
-    const { promise: mayGoOn, resolve: goOn } = Promise.withResolvers<void>();
-    const { promise: isSending, resolve: sends } = Promise.withResolvers<void>();
-    const { publisher } = stand().ports([flow]);
-    const held: CompletionPublisher = {
+  it("do not overlap: a second run does nothing while the first holds the lease", async () => {
+    const flow = await submitMissed();
+    const { promise: maySend, resolve: allowSend } = Promise.withResolvers<void>();
+    const { promise: isSending, resolve: sendBegins } = Promise.withResolvers<void>();
+    const { publisher } = servers().ports([flow]);
+    const pausedPublisher: CompletionPublisher = {
       send: async (completions) => {
-        sends();
-        await mayGoOn;
+        sendBegins();
+        await maySend;
         return publisher.send(completions);
       },
     };
-    const first = sweep(stand().ports([flow], { publisher: held }));
+    const first = sweep(servers().ports([flow], { publisher: pausedPublisher }));
     await isSending;
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "busy", scanned: 0, repaired: 0 });
-    goOn();
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "busy", scanned: 0, repaired: 0 });
+    allowSend();
     expect(await first).toMatchObject({ state: "complete", repaired: 1 });
-    expect(await stand().sent()).toEqual([flow.keys("up").id]);
-    expect(await stand().valkey.call("exists", LEASE_KEY)).toBe(0);
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "complete" });
+    expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
+    expect(await servers().valkey.call("exists", LEASE_KEY)).toBe(0);
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "complete" });
   });
 
-  it("one that died leaves a lease that expires before the next minute", async () => {
-    const flow = await missed();
-    expect(await takeLease(stand().valkey)).toBeDefined();
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "busy" });
-    const ttl = Number(await stand().valkey.call("pttl", LEASE_KEY));
+  it("a dead run's lease expires within a minute, and the next run works", async () => {
+    const flow = await submitMissed();
+    expect(await acquireLease(servers().valkey)).toBeDefined();
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "busy" });
+    const ttl = Number(await servers().valkey.call("pttl", LEASE_KEY));
     expect(ttl).toBeGreaterThan(0);
     expect(ttl).toBeLessThanOrEqual(LEASE_TTL_MS);
     expect(LEASE_TTL_MS).toBeLessThan(60_000);
-    await stand().valkey.call("pexpire", LEASE_KEY, 1);
-    await vi.waitFor(async () => expect(await stand().valkey.call("exists", LEASE_KEY)).toBe(0));
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
+    await servers().valkey.call("pexpire", LEASE_KEY, 1);
+    await vi.waitFor(async () => expect(await servers().valkey.call("exists", LEASE_KEY)).toBe(0));
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
   });
 
-  it("one that dies after sending loses nothing: the next finds it all again", async () => {
-    const flow = await missed();
-    const { publisher } = stand().ports([flow]);
+  it("a run that dies after sending loses nothing: the next run repeats it", async () => {
+    const flow = await submitMissed();
+    const { publisher } = servers().ports([flow]);
     const dying: CompletionPublisher = {
       send: async (completions) => {
         await publisher.send(completions);
         throw new Error("the process died");
       },
     };
-    await expect(sweep(stand().ports([flow], { publisher: dying }))).rejects.toThrow("the process died");
-    expect(await stand().sent()).toEqual([flow.keys("up").id]);
-    await stand().valkey.call("del", LEASE_KEY);
-    expect(await sweep(stand().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
+    await expect(sweep(servers().ports([flow], { publisher: dying }))).rejects.toThrow("the process died");
+    expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
+    await servers().valkey.call("del", LEASE_KEY);
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
   });
 
-  it("renew their lease and keep their place while they work", async () => {
-    const flow = await missed(CHILDREN);
-    const other = await missed();
-    const ports = stand().ports([flow, other]);
+  it("renew the lease and save the checkpoint while they work", async () => {
+    const flow = await submitMissed(CHILDREN);
+    const other = await submitMissed();
+    const ports = servers().ports([flow, other]);
     let now = Date.now();
     const ttls: number[] = [];
-    const places: unknown[] = [];
+    const checkpoints: unknown[] = [];
     const watched = {
       pipelined: ports.valkey.pipelined.bind(ports.valkey),
       call: async (...args: Parameters<typeof ports.valkey.call>) => {
         const reply = await ports.valkey.call(...args);
         if (args.includes(LEASE_TTL_MS) && args.length > 7) {
           ttls.push(Number(await ports.valkey.call("pttl", LEASE_KEY)));
-          places.push(await ports.valkey.call("get", PLACE_KEY));
+          checkpoints.push(await ports.valkey.call("get", CHECKPOINT_KEY));
           await ports.valkey.call("pexpire", LEASE_KEY, 5_000);
         }
         return reply;
       },
     };
-    const clock = { now: () => (now += KEEP_EVERY_MS) };
+    const clock = { now: () => (now += RENEW_INTERVAL_MS) };
     expect(await sweep({ ...ports, ...clock, valkey: watched })).toMatchObject({ state: "complete" });
     expect(ttls.length).toBeGreaterThan(3);
     expect(Math.min(...ttls)).toBeGreaterThan(5_000);
-    expect(places.every((place) => String(place).includes('"started_at"'))).toBe(true);
-    expect(await stand().valkey.call("exists", PLACE_KEY)).toBe(0);
+    expect(checkpoints.every((checkpoint) => String(checkpoint).includes('"started_at"'))).toBe(true);
+    expect(await servers().valkey.call("exists", CHECKPOINT_KEY)).toBe(0);
   });
 
   it.each([
-    ["while it works", KEEP_EVERY_MS, 2],
-    ["and it finds out at its end", 0, 4],
+    ["noticed during a step", RENEW_INTERVAL_MS, 2],
+    ["noticed at the end", 0, 4],
   ])(
-    "one that has lost its lease stops, and touches nothing of the run that has it (%s)",
+    "a run that lost its lease stops and changes neither lease nor checkpoint (%s)",
     async (_, step, sends) => {
-      // Two pages of a hundred are dealt with at once.
-      const flows = await Promise.all(Array.from({ length: 4 }, () => missed(CHILDREN)));
+      // Two pages of a hundred executions make a batch.
+      const flows = await Promise.all(Array.from({ length: 4 }, () => submitMissed(CHILDREN)));
       let now = Date.now();
-      const kept = new RecordingPublisher();
+      const recorded = new RecordingPublisher();
       const losing: CompletionPublisher = {
         send: async (completions) => {
-          await stand().valkey.call("set", LEASE_KEY, "another run");
-          await stand().valkey.call("set", PLACE_KEY, "its place");
-          return kept.send(completions);
+          await servers().valkey.call("set", LEASE_KEY, "another run");
+          await servers().valkey.call("set", CHECKPOINT_KEY, "its checkpoint");
+          return recorded.send(completions);
         },
       };
-      const ports = stand().ports(flows, { publisher: losing, now: () => (now += step) });
+      const ports = servers().ports(flows, { publisher: losing, now: () => (now += step) });
       expect(await sweep(ports)).toMatchObject({ state: "lease_lost" });
-      expect(kept.sent).toHaveLength(sends);
-      expect(await stand().valkey.call("get", LEASE_KEY)).toBe("another run");
-      expect(await stand().valkey.call("get", PLACE_KEY)).toBe("its place");
+      expect(recorded.sent).toHaveLength(sends);
+      expect(await servers().valkey.call("get", LEASE_KEY)).toBe("another run");
+      expect(await servers().valkey.call("get", CHECKPOINT_KEY)).toBe("its checkpoint");
     },
   );
 
-  it("stop before the deadline, keep their place, and go on there", async () => {
-    const flows = await Promise.all(Array.from({ length: 4 }, () => missed(CHILDREN)));
+  it("stop before the deadline, save a checkpoint, and resume there", async () => {
+    const flows = await Promise.all(Array.from({ length: 4 }, () => submitMissed(CHILDREN)));
     const reports: SweepReport[] = [];
     while (reports.at(-1)?.state !== "complete" && reports.length < 100) {
       let now = Date.now();
       const deadlineMs = now + 150;
-      const ports = stand().ports(flows, { deadlineMs, now: () => now });
+      const ports = servers().ports(flows, { deadlineMs, now: () => now });
       const { valkey } = ports;
       const slow = {
         call: valkey.call.bind(valkey),
@@ -141,65 +147,111 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
       reports.push(await sweep({ ...ports, valkey: slow }));
       expect(now).toBeLessThan(deadlineMs);
       const isOver = reports.at(-1)?.state === "complete";
-      expect(await stand().valkey.call("exists", PLACE_KEY)).toBe(isOver ? 0 : 1);
-      expect(await stand().valkey.call("exists", LEASE_KEY)).toBe(0);
+      expect(await servers().valkey.call("exists", CHECKPOINT_KEY)).toBe(isOver ? 0 : 1);
+      expect(await servers().valkey.call("exists", LEASE_KEY)).toBe(0);
     }
     expect(reports.length).toBeGreaterThan(3);
     expect(reports.slice(0, -1).every(({ state }) => state === "out_of_time")).toBe(true);
     const scanned = reports.reduce((sum, report) => sum + report.scanned, 0);
     expect(scanned).toBeGreaterThanOrEqual(4 * CHILDREN);
     expect(scanned).toBeLessThan(2 * 4 * CHILDREN);
-    expect(new Set(await stand().sent())).toEqual(new Set(flows.map((flow) => flow.keys("up").id)));
+    expect(new Set(await servers().drainSent())).toEqual(new Set(flows.map((flow) => flow.keys("up").id)));
   });
 
-  it("go on at a place on another client, and begin anew where it makes no sense", async () => {
-    const [first, second] = [await missed(), await missed()];
+  it("resume at the checkpoint of another client, and start a new sweep if it is invalid", async () => {
+    const [first, second] = [await submitMissed(), await submitMissed()];
     const partitions = [first.submission.partition, second.submission.partition].toSorted((a, b) => a - b);
-    const place = {
+    const checkpoint = {
       started_at: Date.now() - 5_000,
       last: ["default", partitions[0], "0"],
       open: [],
       failed: [],
       second_look: false,
     };
-    await stand().valkey.call("set", PLACE_KEY, JSON.stringify(place));
-    const ports = stand().ports([first, second]);
+    await servers().valkey.call("set", CHECKPOINT_KEY, JSON.stringify(checkpoint));
+    const ports = servers().ports([first, second]);
     expect(await sweep(ports)).toMatchObject({ state: "complete", scanned: 1 });
     expect(ports.telemetry.gauges.get("SweepDuration")).toBeGreaterThanOrEqual(5_000);
-    for (const text of ["", "[]", "{}", JSON.stringify({ ...place, open: [["default", 70_000, "0"]] })]) {
-      await stand().valkey.call("set", PLACE_KEY, text);
-      const anew = stand().ports([first, second]);
-      expect(await sweep(anew)).toMatchObject({ state: "complete", scanned: 2 });
-      expect(anew.telemetry.warnings).toHaveLength(text === "" ? 0 : 1);
+    for (const text of [
+      "",
+      "[]",
+      "{}",
+      JSON.stringify({ ...checkpoint, open: [["default", 70_000, "0"]] }),
+    ]) {
+      await servers().valkey.call("set", CHECKPOINT_KEY, text);
+      const restarted = servers().ports([first, second]);
+      expect(await sweep(restarted)).toMatchObject({ state: "complete", scanned: 2 });
+      expect(restarted.telemetry.warnings).toHaveLength(text === "" ? 0 : 1);
     }
-    await stand().queue.drain();
+    await servers().queue.drain();
   });
 
-  it("try once more, before a sweep ends, what the queue refused", async () => {
-    const flow = await missed();
-    const refusal = { ok: false, error: new PublishError("made to fail") } as const;
+  it("retry a refused completion once before the sweep ends", async () => {
+    const flow = await submitMissed();
+    const refusal = { ok: false, error: new PublishError("injected failure") } as const;
     const once = new RecordingPublisher((_, attempt) => (attempt === 1 ? refusal : { ok: true }));
-    expect(await sweep(stand().ports([flow], { publisher: once }))).toMatchObject({
+    expect(await sweep(servers().ports([flow], { publisher: once }))).toMatchObject({
       state: "complete",
       repaired: 1,
     });
     const never = new RecordingPublisher(() => refusal);
-    const ports = stand().ports([flow], { publisher: never });
+    const ports = servers().ports([flow], { publisher: never });
     expect(await sweep(ports)).toMatchObject({ state: "incomplete", repaired: 0, unread: 1 });
-    expect(ports.telemetry.warnings[0]?.fields.reason).toBe("made to fail");
-    expect(await stand().valkey.call("exists", PLACE_KEY)).toBe(0);
+    expect(ports.telemetry.warnings[0]?.fields.reason).toBe("injected failure");
+    expect(await servers().valkey.call("exists", CHECKPOINT_KEY)).toBe(0);
   });
 
-  it("fail where Valkey is not there, at the beginning or later", async () => {
-    const flow = await missed();
-    const away = connectTo(stand().address);
-    await away.call("ping");
-    away.close();
-    await expect(sweep(stand().ports([flow], { valkey: away }))).rejects.toThrow("Valkey at 127.0.0.1");
+  it("retry an index if the publisher returns too few results, and count no completion as sent", async () => {
+    const flows = [await submitMissed(), await submitMissed()];
+    const batches: number[] = [];
+    const tooShort: CompletionPublisher = {
+      send: (completions) => {
+        batches.push(completions.length);
+        return Promise.resolve(completions.slice(1).map(() => ({ ok: true })));
+      },
+    };
+    const report = await sweep(servers().ports(flows, { publisher: tooShort }));
+    expect(report).toMatchObject({ state: "incomplete", repaired: 0, unread: 2 });
+    expect(batches).toEqual([2, 2]);
+  });
 
-    const dying = connectTo(stand().address);
+  it.each(["zscan", "hmget", "scard", "smembers"])(
+    "retry an index if a pipeline with %s returns too few results, and count no completion as sent",
+    async (name) => {
+      const flow = await submitMissed();
+      const recorded = new RecordingPublisher();
+      const ports = servers().ports([flow], { publisher: recorded });
+      let remaining = 1;
+      const shortOnce = {
+        call: ports.valkey.call.bind(ports.valkey),
+        pipelined: async (commands: Parameters<typeof ports.valkey.pipelined>[0]) => {
+          const results = await ports.valkey.pipelined(commands);
+          if (remaining === 0 || !commands.some((sent) => sent.name === name)) return results;
+          remaining -= 1;
+          return results.slice(0, -1);
+        },
+      };
+      expect(await sweep({ ...ports, valkey: shortOnce })).toMatchObject({ state: "complete", repaired: 1 });
+      expect(remaining).toBe(0);
+      remaining = 100;
+      const report = await sweep({ ...servers().ports([flow], { publisher: recorded }), valkey: shortOnce });
+      expect(report).toMatchObject({ state: "incomplete", repaired: 0, unread: 1 });
+      expect(recorded.executionIds).toEqual([flow.keys("up").id]);
+    },
+  );
+
+  it("fail if Valkey is unavailable, at the start or later", async () => {
+    const flow = await submitMissed();
+    const closed = connectTo(servers().address);
+    await closed.call("ping");
+    closed.close();
+    await expect(sweep(servers().ports([flow], { valkey: closed }))).rejects.toThrow(
+      /^Valkey at 127\.0\.0\.1:/,
+    );
+
+    const dying = connectTo(servers().address);
     await dying.call("ping");
-    const ports = stand().ports([flow]);
+    const ports = servers().ports([flow]);
     const { publisher } = ports;
     const cutting: CompletionPublisher = {
       send: (completions) => {
@@ -208,8 +260,8 @@ describe.each(KINDS)("runs of the reconciler (%s)", (kind) => {
       },
     };
     await expect(sweep({ ...ports, valkey: dying, publisher: cutting })).rejects.toThrow(
-      "Valkey at 127.0.0.1",
+      /^Valkey at 127\.0\.0\.1:/,
     );
-    await stand().queue.drain();
+    await servers().queue.drain();
   });
 });

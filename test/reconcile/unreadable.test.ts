@@ -5,34 +5,40 @@ import { LANES_KEY } from "#shared/contract/keys.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { ROUTER } from "#test/support/flow-fixture.ts";
-import { endedAgo, type Flow, KINDS, MINUTE_MS, standFor } from "#test/support/reconcile.ts";
+import {
+  backdateEnd,
+  MINUTE_MS,
+  SERVER_KINDS,
+  type SubmittedFlow,
+  useReconcilerServers,
+} from "#test/support/reconcile.ts";
 import { run } from "#test/support/valkey.ts";
 
 const GPU: LaneId = unwrap(parseLaneId("gpu, large"));
 const UUID = randomUUID();
 
-/** One thing that makes no sense each. */
-const CONFUSIONS: Readonly<Record<string, (flow: Flow) => Promise<unknown>>> = {
+/** Each writes one invalid record. */
+const CORRUPTIONS: Readonly<Record<string, (flow: SubmittedFlow) => Promise<unknown>>> = {
   "an edge id that does not parse": (flow) =>
     flow.fixture.read("sadd", flow.keys("child").depsUnresolved, "no edge"),
   "an edge without its dependency record": (flow) =>
     flow.fixture.read("sadd", flow.keys("child").depsUnresolved, UUID),
   "an edge whose upstream id does not parse": (flow) =>
-    confusedEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: "{fp:1}:up", flow_id: UUID }),
+    addInvalidEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: "{fp:1}:up", flow_id: UUID }),
   "an edge whose flow id does not parse": (flow) =>
-    confusedEdge(flow.fixture, flow.keys("child"), {
+    addInvalidEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: flow.keys("up").id,
       flow_id: "flow",
     }),
-  "an edge that was resolved": (flow) =>
-    confusedEdge(flow.fixture, flow.keys("child"), {
+  "an unresolved edge whose record says it is resolved": (flow) =>
+    addInvalidEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: flow.keys("up").id,
       flow_id: UUID,
       state: "satisfied",
     }),
   "an upstream without a record": async (flow) => {
     const lost = flow.fixture.newExecution();
-    await confusedEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: lost.id, flow_id: UUID });
+    await addInvalidEdge(flow.fixture, flow.keys("child"), { upstream_execution_id: lost.id, flow_id: UUID });
     await flow.fixture.read(
       "hset",
       flow.keys("child").depsMeta,
@@ -44,12 +50,12 @@ const CONFUSIONS: Readonly<Record<string, (flow: Flow) => Promise<unknown>>> = {
     const odd = await flow.fixture.member();
     await flow.fixture.finish(odd, "success");
     await flow.fixture.read("hset", odd.core, "terminal_outcome", "vanished");
-    await confusedEdge(flow.fixture, flow.keys("child"), {
+    await addInvalidEdge(flow.fixture, flow.keys("child"), {
       upstream_execution_id: odd.id,
       flow_id: flow.fixture.flow.id,
     });
   },
-  "an index entry that is no execution's id": (flow) =>
+  "an index entry that is not an execution id": (flow) =>
     flow.fixture.read("zadd", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies, 1, "execution"),
   "an index entry of another partition": (flow) =>
     flow.fixture.read(
@@ -67,9 +73,9 @@ const CONFUSIONS: Readonly<Record<string, (flow: Flow) => Promise<unknown>>> = {
     ),
 };
 
-async function confusedEdge(
-  fixture: Flow["fixture"],
-  child: ReturnType<Flow["keys"]>,
+async function addInvalidEdge(
+  fixture: SubmittedFlow["fixture"],
+  child: ReturnType<SubmittedFlow["keys"]>,
   fields: Record<string, string>,
 ): Promise<void> {
   const edge = unwrap(parseEdgeId(randomUUID()));
@@ -77,64 +83,64 @@ async function confusedEdge(
   await fixture.read("hset", child.dep(edge), ...Object.entries({ state: "unsatisfied", ...fields }).flat());
 }
 
-describe.each(KINDS)("what makes no sense (%s)", (kind) => {
-  const stand = standFor(kind);
+describe.each(SERVER_KINDS)("invalid records (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
 
-  it.each(Object.entries(CONFUSIONS))("is counted, told of and left alone: %s", async (_, confuse) => {
-    const flow = await stand().submitted("up>child");
+  it.each(Object.entries(CORRUPTIONS))("are skipped, logged and counted: %s", async (_, corrupt) => {
+    const flow = await servers().submit("up>child");
     await flow.end("up");
-    await confuse(flow);
-    const ports = stand().ports([flow]);
-    // What is sound is dealt with all the same.
+    await corrupt(flow);
+    const ports = servers().ports([flow]);
+    // The valid edge of the same child is still processed.
     expect(await sweep(ports)).toMatchObject({ state: "complete", repaired: 1, unreadable: 1, promoted: 0 });
-    expect(await stand().sent()).toEqual([flow.keys("up").id]);
+    expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
     expect(ports.telemetry.warnings).toHaveLength(1);
     expect(ports.telemetry.counts.get(METRICS.recordsUnreadable)).toBe(1);
   });
 
-  it("an upstream without a record is nothing to tell of while its flow is being submitted", async () => {
-    const flow = await stand().submitted("up>child");
+  it("do not include an upstream without a record while its flow is being submitted", async () => {
+    const flow = await servers().submit("up>child");
     await flow.fixture.read("del", flow.keys("up").core);
-    const ports = stand().ports([flow]);
+    const ports = servers().ports([flow]);
     expect(await sweep(ports)).toMatchObject({ unreadable: 0, repaired: 0, scanned: 1 });
   });
 
-  it("warns a bounded number of times, and counts all", async () => {
-    const fixture = stand().fixture();
+  it("are logged 20 times at most, and all are counted", async () => {
+    const fixture = servers().fixture();
     const entries = Array.from({ length: 300 }, (_, index) => [index, `entry ${index}`]).flat();
     await fixture.read("zadd", fixture.index.lane(fixture.lane).blockedDependencies, ...entries);
-    const ports = stand().ports([fixture]);
+    const ports = servers().ports([fixture]);
     expect(await sweep(ports)).toMatchObject({ scanned: 300, unreadable: 300 });
     expect(ports.telemetry.warnings).toHaveLength(20);
   });
 
-  it("a recorded lane that is none is left out, and the others are swept", async () => {
-    const fixture = stand().fixture(GPU);
+  it("do not stop the sweep of other lanes: an invalid lane name", async () => {
+    const fixture = servers().fixture(GPU);
     const up = await fixture.member();
     await fixture.edge(up, await fixture.member());
     await fixture.finish(up, "failed");
-    await endedAgo(fixture, up, MINUTE_MS);
-    expect(await sweep(stand().ports([fixture]))).toMatchObject({ scanned: 0 });
-    await stand().valkey.call("sadd", LANES_KEY, GPU, "a lane\n");
-    const ports = stand().ports([fixture]);
+    await backdateEnd(fixture, up, MINUTE_MS);
+    expect(await sweep(servers().ports([fixture]))).toMatchObject({ scanned: 0 });
+    await servers().valkey.call("sadd", LANES_KEY, GPU, "a lane\n");
+    const ports = servers().ports([fixture]);
     expect(await sweep(ports)).toMatchObject({ scanned: 1, repaired: 1, unreadable: 1 });
     expect(ports.telemetry.warnings[0]?.fields.reason).toContain('"a lane\\n"');
-    await stand().queue.drain();
+    await servers().queue.drain();
   });
 
-  it("an index that cannot be read does not stop the others, and the sweep is not complete", async () => {
-    const flow = await stand().submitted("up>child");
+  it("do not stop the sweep of other indexes: a key of the wrong type makes it incomplete", async () => {
+    const flow = await servers().submit("up>child");
     await flow.end("up");
-    const broken = stand().fixture();
+    const broken = servers().fixture();
     const { blockedDependencies } = ROUTER.indexKeys(broken.flow.partition).lane(broken.lane);
-    await run(stand().valkey, broken.flow.partition, "set", blockedDependencies, "not a zset");
-    const ports = stand().ports([flow, broken]);
+    await run(servers().valkey, broken.flow.partition, "set", blockedDependencies, "not a zset");
+    const ports = servers().ports([flow, broken]);
     expect(await sweep(ports)).toMatchObject({ state: "incomplete", unread: 1, repaired: 1 });
     expect(ports.telemetry.counts.get(METRICS.indexesUnread)).toBe(1);
     expect(ports.telemetry.gauges.has(METRICS.sweepDuration)).toBe(false);
     expect(ports.telemetry.warnings[0]?.fields).toMatchObject({ partition: broken.flow.partition });
-    await run(stand().valkey, broken.flow.partition, "del", blockedDependencies);
-    expect(await sweep(stand().ports([flow, broken]))).toMatchObject({ state: "complete", unread: 0 });
-    await stand().queue.drain();
+    await run(servers().valkey, broken.flow.partition, "del", blockedDependencies);
+    expect(await sweep(servers().ports([flow, broken]))).toMatchObject({ state: "complete", unread: 0 });
+    await servers().queue.drain();
   });
 });

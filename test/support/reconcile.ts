@@ -1,4 +1,4 @@
-/** A reconciler on a Valkey of its own: its lease and its place are one of each in a deployment. */
+/** A Valkey and a queue per test file: a deployment has only one lease and one checkpoint. */
 
 import { afterAll, beforeAll, beforeEach } from "vitest";
 import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
@@ -7,7 +7,7 @@ import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
-import { LEASE_KEY, PLACE_KEY } from "#shared/reconcile/lease.ts";
+import { CHECKPOINT_KEY, LEASE_KEY } from "#shared/reconcile/lease.ts";
 import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
 import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
@@ -18,7 +18,7 @@ import { QueueProbe, RecordedTelemetry } from "#test/support/dispatch.ts";
 import { FlowFixture, LANE, ROUTER } from "#test/support/flow-fixture.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
-export class RecordedSweep extends RecordedTelemetry implements GaugingTelemetry {
+export class RecordedGauges extends RecordedTelemetry implements GaugingTelemetry {
   readonly gauges = new Map<GaugeName, number>();
 
   measure(metric: GaugeName, value: number): void {
@@ -26,7 +26,7 @@ export class RecordedSweep extends RecordedTelemetry implements GaugingTelemetry
   }
 }
 
-export const KINDS = ["standalone", "cluster"] as const;
+export const SERVER_KINDS = ["standalone", "cluster"] as const;
 export const MINUTE_MS = 60_000;
 
 interface Parts {
@@ -36,8 +36,8 @@ interface Parts {
   readonly queue: QueueProbe;
 }
 
-/** Servers of a test file's own. */
-export class Stand {
+/** A Valkey and a queue, and what a test needs to submit flows to them and to sweep them. */
+export class ReconcilerServers {
   readonly server: ValkeyServer;
   readonly address: ValkeyAddress;
   readonly valkey: Valkey;
@@ -52,23 +52,23 @@ export class Stand {
     this.edition = edition;
   }
 
-  static async start(kind: (typeof KINDS)[number], edition: Edition): Promise<Stand> {
+  static async start(kind: (typeof SERVER_KINDS)[number], edition: Edition): Promise<ReconcilerServers> {
     const server = await (kind === "cluster" ? startValkeyCluster() : startValkey());
     const address = { url: server.url, cluster: kind === "cluster" };
     const valkey = connectTo(address);
     await ensureLibrary(valkey, edition);
-    return new Stand({ server, address, valkey, queue: await QueueProbe.start() }, edition);
+    return new ReconcilerServers({ server, address, valkey, queue: await QueueProbe.start() }, edition);
   }
 
   fixture(lane = LANE): FlowFixture {
     return new FlowFixture(this.valkey, lane, undefined, this.edition);
   }
 
-  /** What a sweep of some partitions needs, with a real queue. */
+  /** The ports of a sweep over the given partitions, or over those of the given flows. */
   ports(
-    partitions: readonly (Partition | FlowFixture | Flow)[],
+    partitions: readonly (Partition | FlowFixture | SubmittedFlow)[],
     overrides: Partial<Omit<ReconcilerPorts, "telemetry">> = {},
-  ): ReconcilerPorts & { readonly telemetry: RecordedSweep } {
+  ): ReconcilerPorts & { readonly telemetry: RecordedGauges } {
     return {
       valkey: this.valkey,
       publisher: new SqsCompletionPublisher(this.queue.client, this.queue.queue.queueUrl),
@@ -77,9 +77,9 @@ export class Stand {
       },
       router: ROUTER,
       partitions: partitions
-        .map((one) => {
-          if (one instanceof Flow) return one.submission.partition;
-          return one instanceof FlowFixture ? one.flow.partition : one;
+        .map((item) => {
+          if (item instanceof SubmittedFlow) return item.submission.partition;
+          return item instanceof FlowFixture ? item.flow.partition : item;
         })
         .toSorted((left, right) => left - right),
       lanes: [LANE],
@@ -88,21 +88,21 @@ export class Stand {
       deadlineMs: Number.POSITIVE_INFINITY,
       now: Date.now,
       ...overrides,
-      telemetry: new RecordedSweep(),
+      telemetry: new RecordedGauges(),
     };
   }
 
-  /** The executions whose completions the queue holds, which is empty after that. */
-  async sent(): Promise<ExecutionId[]> {
+  /** Empties the queue and returns the executions whose completions it had. */
+  async drainSent(): Promise<ExecutionId[]> {
     return (await this.queue.drainEvents()).map(({ executionId }) => executionId).sort();
   }
 
-  /** A workflow of edges like `a>b`, submitted whole. */
-  async submitted(...edges: string[]): Promise<Flow> {
+  /** Submits a workflow of edges like `a>b`. */
+  async submit(...edges: string[]): Promise<SubmittedFlow> {
     const fixture = this.fixture();
     const deps = { valkey: this.valkey, router: ROUTER, completions: new RecordingPublisher() };
     const options = { flowId: fixture.flow.id, edition: this.edition };
-    return new Flow(fixture, await submitFlow(deps, workflowOf(...edges), options));
+    return new SubmittedFlow(fixture, await submitFlow(deps, workflowOf(...edges), options));
   }
 
   async stop(): Promise<void> {
@@ -112,8 +112,8 @@ export class Stand {
   }
 }
 
-/** A submitted workflow, whose executions are called by their task ids. */
-export class Flow {
+/** A submitted workflow. Its methods take task ids. */
+export class SubmittedFlow {
   readonly fixture: FlowFixture;
   readonly submission: Submission;
 
@@ -128,36 +128,39 @@ export class Flow {
     return ROUTER.execKeys(id);
   }
 
-  /** Ends a task, `agoMs` ago by its record, and tells nobody. */
+  /** Ends a task without sending its completion. Its record says that it ended `agoMs` ago. */
   async end(task: string, outcome: "success" | "failed" = "success", agoMs = MINUTE_MS): Promise<void> {
     await this.fixture.finish(this.keys(task), outcome);
-    await endedAgo(this.fixture, this.keys(task), agoMs);
+    await backdateEnd(this.fixture, this.keys(task), agoMs);
   }
 }
 
-/** Moves an execution's end into the past. */
-export async function endedAgo(fixture: FlowFixture, keys: ExecKeys, agoMs: number): Promise<void> {
+/** Sets the end of an execution to `agoMs` before now. */
+export async function backdateEnd(fixture: FlowFixture, keys: ExecKeys, agoMs: number): Promise<void> {
   await fixture.read("hset", keys.core, "completed_at", Date.now() - agoMs);
 }
 
-/** Within a `describe`: a stand for its tests, each of which finds the queue empty and no sweep begun. */
-export function standFor(kind: (typeof KINDS)[number], edition: Edition = 11): () => Stand {
-  let stand: Stand | undefined;
-  const get = (): Stand => {
-    if (stand === undefined) throw new Error("the servers are not started");
-    return stand;
+/** Call within a `describe`: starts the servers for its tests. Before each test the queue is empty and no sweep has begun. */
+export function useReconcilerServers(
+  kind: (typeof SERVER_KINDS)[number],
+  edition: Edition = 11,
+): () => ReconcilerServers {
+  let servers: ReconcilerServers | undefined;
+  const get = (): ReconcilerServers => {
+    if (servers === undefined) throw new Error("the servers have not started yet");
+    return servers;
   };
   beforeAll(async () => {
-    stand = await Stand.start(kind, edition);
+    servers = await ReconcilerServers.start(kind, edition);
   });
   beforeEach(async () => {
     await get().queue.drain();
-    for (const key of [LEASE_KEY, PLACE_KEY, LANES_KEY]) {
+    for (const key of [LEASE_KEY, CHECKPOINT_KEY, LANES_KEY]) {
       await get().valkey.call("del", key);
     }
   });
   afterAll(async () => {
-    await stand?.stop();
+    await servers?.stop();
   });
   return get;
 }

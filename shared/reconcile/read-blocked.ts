@@ -1,0 +1,76 @@
+/** Reads which of the executions in an index are really blocked, according to their own records. */
+
+import { command } from "#shared/contract/command.ts";
+import { fieldText, parseTime } from "#shared/contract/record.ts";
+import { ValkeyError } from "#shared/errors.ts";
+import { pipelineEach } from "#shared/reconcile/outcome.ts";
+import type { SweepRun } from "#shared/reconcile/run.ts";
+import type { Candidate } from "#shared/reconcile/scan.ts";
+
+/** An execution that waits for its dependencies, according to its own record. */
+export interface BlockedExecution extends Candidate {
+  /** Number of unresolved edges. */
+  readonly unresolved: number;
+  /** Number of edges that can never be satisfied. An execution with one should have been skipped. */
+  readonly impossible: number;
+  /** The lane in its record. */
+  readonly lane: string;
+  /** When one of its edges was last applied or resolved, in milliseconds since the epoch. */
+  readonly changedAtMs: number | undefined;
+}
+
+/** What the record of one candidate says. */
+export type BlockedRead = { readonly candidate: Candidate } & (
+  | { readonly kind: "blocked"; readonly execution: BlockedExecution }
+  /** The execution has moved on since the index was read, or has no record. There is nothing to do. */
+  | { readonly kind: "not_blocked" }
+  | { readonly kind: "failed"; readonly error: Error }
+);
+
+const CORE_FIELDS = ["execution_id", "lifecycle_phase", "eligibility_state", "terminal_outcome", "lane_id"];
+const META_FIELDS = ["impossible_required_count", "last_dependency_update_at"];
+
+/** Reads all candidates in one round trip. Returns one read per candidate, in their order. */
+export async function readBlocked(run: SweepRun, candidates: readonly Candidate[]): Promise<BlockedRead[]> {
+  const results = await pipelineEach(
+    run.ports.valkey,
+    candidates.flatMap(({ keys: { partition, core, depsMeta, depsUnresolved } }) => [
+      command(partition, "hmget", core, ...CORE_FIELDS),
+      command(partition, "hmget", depsMeta, ...META_FIELDS),
+      command(partition, "scard", depsUnresolved),
+    ]),
+    (blockedCommand) => blockedCommand,
+  );
+  return candidates.map((candidate, position): BlockedRead => {
+    const replies = results.slice(3 * position, 3 * position + 3).map(({ result }) => result);
+    const [core, meta, count] = replies;
+    if (!core?.ok || !meta?.ok || !count?.ok) {
+      const failure = replies.find((reply) => !reply.ok);
+      return {
+        kind: "failed",
+        candidate,
+        error: failure?.error ?? new ValkeyError("no result for a command"),
+      };
+    }
+    const [id, phase, eligibility, outcome, lane = ""] = fieldsOf(core.value);
+    if (id === "" && phase === "") {
+      run.reportUnreadable("blocked execution has no record", { execution_id: candidate.keys.id });
+      return { kind: "not_blocked", candidate };
+    }
+    const isBlocked = phase === "runnable" && eligibility === "blocked_by_dependencies";
+    if (!isBlocked || (outcome !== "" && outcome !== "none")) return { kind: "not_blocked", candidate };
+    const [impossible = "", changedAt = ""] = fieldsOf(meta.value);
+    const execution: BlockedExecution = {
+      ...candidate,
+      lane,
+      unresolved: Number(count.value),
+      impossible: Number(impossible),
+      changedAtMs: parseTime(changedAt),
+    };
+    return { kind: "blocked", candidate, execution };
+  });
+}
+
+function fieldsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(fieldText) : [];
+}
