@@ -39,7 +39,9 @@ describe.each(SERVER_KINDS)("blocked executions without unresolved edges (%s)", 
     await expectOnlyIn(flow.fixture, child, "eligible");
     expect(await stateOf(flow.fixture, flow.keys("other"))).toBe("waiting_children");
     expect(ports.telemetry.counts.get(METRICS.executionsPromoted)).toBe(1);
-    expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(60);
+    const age = ports.telemetry.gauges.get(METRICS.oldestResolvableAge);
+    expect(age).toBeGreaterThanOrEqual(60);
+    expect(age).toBeLessThan(90);
     expect(await sweep(servers().ports([flow]))).toMatchObject({ promoted: 0, scanned: 1 });
   });
 

@@ -71,7 +71,9 @@ describe.each(SERVER_KINDS)("resending missed completions (%s)", (kind) => {
       root: id,
       traceparent: undefined,
     });
-    expect(ports.telemetry.gauges.get(METRICS.oldestResolvableAge)).toBe(60);
+    const age = ports.telemetry.gauges.get(METRICS.oldestResolvableAge);
+    expect(age).toBeGreaterThanOrEqual(60);
+    expect(age).toBeLessThan(90);
     expect(await sweep(servers().ports([flow]))).toMatchObject({ repaired: 1 });
     expect(await servers().drainSent()).toEqual([id]);
   });
