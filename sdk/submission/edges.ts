@@ -13,12 +13,12 @@ import {
   valueOrThrow,
 } from "#shared/valkey/batches.ts";
 
-const STALE = "stale_graph_revision";
-const EXISTS_ALREADY = "dependency_already_exists";
-/** Rounds without a single edge more, ours or another submitter's, before giving up. */
+const STALE_REVISION = "stale_graph_revision";
+const ALREADY_STAGED = "dependency_already_exists";
+/** Rounds in which no edge appears, from this submitter or another, before the submission gives up. */
 const MAX_IDLE_ROUNDS = 50;
 
-/** Makes executions members of the flow; those that are members already stay as they are. */
+/** Makes executions members of the flow. Existing members do not change. */
 export async function addMembers(
   valkey: Pipelines,
   plan: Plan,
@@ -38,11 +38,11 @@ export async function addMembers(
 }
 
 /**
- * Stages edges, pipelined: each edge staged adds one to the graph's revision, so that the revision which
- * the next call must name is known before the reply. Where somebody else changes the graph meanwhile, the
- * rest of the calls is refused as stale, and a further round stages what is then still missing.
+ * Stages edges in pipelines. Each staged edge raises the graph revision by one, so the revision for the next call is
+ * known before the reply arrives. If another submitter changes the graph meanwhile, the library refuses the remaining
+ * calls as stale, and another round stages the missing edges.
  *
- * Give the edges in the order of their upstreams in the graph: the search for a cycle then ends at once.
+ * Pass the edges in topological order of their upstreams: the library's search for cycles then ends at once.
  */
 export async function stageEdges(
   valkey: Pipelines,
@@ -50,48 +50,47 @@ export async function stageEdges(
   edges: readonly Edge[],
   options: { readonly someMayExist: boolean; readonly onStaged: (count: number) => void },
 ): Promise<void> {
-  let missing = options.someMayExist ? await withoutStaged(valkey, plan, edges) : edges;
+  let missing = options.someMayExist ? await missingEdges(valkey, plan, edges) : edges;
   options.onStaged(edges.length - missing.length);
   for (let idle = 0; missing.length > 0; ) {
     if (await stageRound(valkey, plan, missing)) {
       options.onStaged(missing.length);
       return;
     }
-    const left = await withoutStaged(valkey, plan, missing);
-    idle = left.length < missing.length ? 0 : idle + 1;
+    const stillMissing = await missingEdges(valkey, plan, missing);
+    idle = stillMissing.length < missing.length ? 0 : idle + 1;
     if (idle === MAX_IDLE_ROUNDS) {
-      throw new SubmissionError(`the graph of flow ${plan.flow.id} is being changed by somebody else`, {
+      throw new SubmissionError(`another client keeps changing the graph of flow ${plan.flow.id}`, {
         retryable: true,
       });
     }
-    options.onStaged(missing.length - left.length);
-    missing = left;
+    options.onStaged(missing.length - stillMissing.length);
+    missing = stillMissing;
   }
 }
 
-/** Tries every edge once; false when some were refused as stale. */
+/** Tries each edge once. Returns whether all are staged now: stale calls are refused. */
 async function stageRound(valkey: Pipelines, plan: Plan, edges: readonly Edge[]): Promise<boolean> {
   const { flow } = plan;
   const nowMs = Date.now();
   let revision = await readRevision(valkey, plan);
-  let complete = true;
-  await sendChunks(chunked(edges), async (chunk) => {
+  const staged = await sendChunks(chunked(edges), async (chunk) => {
     const results = await valkey.pipelined(
       chunk.map((edge) => stageDependencyEdge(flow, edge, revision++, nowMs)),
     );
-    for (const position of chunk.keys()) if (!isThere(results[position])) complete = false;
+    return chunk.map((_, position) => isStaged(results[position]));
   });
-  return complete;
+  return staged.flat().every(Boolean);
 }
 
-function isThere(result: ValkeyResult | undefined): boolean {
+function isStaged(result: ValkeyResult | undefined): boolean {
   const reply = replyOrThrow(valueOrThrow(result));
-  if (reply.kind === "done" || reply.code === EXISTS_ALREADY) return true;
-  if (reply.code === STALE) return false;
+  if (reply.kind === "done" || reply.code === ALREADY_STAGED) return true;
+  if (reply.code === STALE_REVISION) return false;
   throw refusalError("ff_stage_dependency_edge", reply);
 }
 
-async function withoutStaged(valkey: Pipelines, plan: Plan, edges: readonly Edge[]): Promise<Edge[]> {
+async function missingEdges(valkey: Pipelines, plan: Plan, edges: readonly Edge[]): Promise<Edge[]> {
   const { flow } = plan;
   const staged = await readEach(valkey, edges, ({ id }) => command(flow.partition, "exists", flow.edge(id)));
   return edges.filter((_, position) => staged[position] !== 1);
@@ -102,5 +101,5 @@ async function readRevision(valkey: Pipelines, { flow }: Plan): Promise<number> 
   const text = fieldText(valueOrThrow(result));
   const revision = Number(text);
   if (text !== "" && Number.isSafeInteger(revision)) return revision;
-  throw new InvalidRecordError(`the flow ${flow.id} has the graph revision ${JSON.stringify(text)}`);
+  throw new InvalidRecordError(`flow ${flow.id} has an invalid graph revision: ${JSON.stringify(text)}`);
 }

@@ -1,6 +1,6 @@
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import type { RetryPolicy } from "#sdk/submission/workflow.ts";
-import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
+import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
 import { ValkeyError } from "#shared/errors.ts";
 import {
@@ -13,13 +13,13 @@ import {
 
 const EXECUTION_KIND = "task";
 const CREATOR = "sluice";
-/** Payload that makes up for one command when a pipeline is filled: bounds a pipeline at 4 MiB. */
+/** Payload characters that count as one command when chunks are filled: bounds a pipeline at about 4 MiB. */
 const CHARACTERS_PER_COMMAND = 4_096;
 
 /**
- * Creates executions, each with its dependencies in one transaction. `ff_create_execution` alone would make
- * a child eligible, and a worker could take it before its first dependency is applied; in a transaction it
- * is blocked from its birth, and an execution that exists has all its dependencies.
+ * Creates executions, each in one transaction with its dependencies. `ff_create_execution` alone makes a child
+ * eligible, and a worker could claim it before its first dependency is applied. With the transaction, a child is
+ * blocked from the start, and an execution that exists has all its dependencies.
  */
 export async function createExecutions(
   valkey: Pipelines,
@@ -33,7 +33,9 @@ export async function createExecutions(
     let position = 0;
     for (const planned of chunk) {
       const length = planned.incoming.length === 0 ? 1 : planned.incoming.length + 3;
-      check(planned, results.slice(position, position + length));
+      // In order: a command that cannot be queued gives the reason, and EXEC only reports that it was aborted.
+      const replies = Array.from({ length }, (_, offset) => valueOrThrow(results[position + offset]));
+      checkReplies(planned, replies);
       position += length;
     }
     onCreated(chunk.length);
@@ -44,7 +46,7 @@ function weightOf({ incoming, task }: PlannedTask): number {
   return 3 + incoming.length + Math.floor(task.payload.length / CHARACTERS_PER_COMMAND);
 }
 
-/** The commands of one execution. A root's single call needs no transaction. */
+/** The commands that create one execution. A root needs one call and no transaction. */
 function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCommand[] {
   const { edition, flow, index } = plan;
   const { keys, task, incoming } = planned;
@@ -63,30 +65,29 @@ function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCom
   return [
     command(flow.partition, "multi"),
     create,
-    // The edges are not staged yet, so there is no revision to name: applying does not check it.
+    // The edges are not staged yet, so no revision exists. The function does not check it.
     ...incoming.map((edge) => applyDependencyToChild(edition, flow, keys, index, task.lane, edge, 0, nowMs)),
     command(flow.partition, "exec"),
   ];
 }
 
-/** Checks every reply of one transaction, those inside EXEC's included. */
-function check({ incoming }: PlannedTask, results: readonly ValkeyResult[]): void {
+/** Checks every reply of one execution's commands, including those inside EXEC's reply. */
+function checkReplies({ incoming }: PlannedTask, replies: readonly unknown[]): void {
   if (incoming.length === 0) {
-    doneOrThrow("ff_create_execution", valueOrThrow(results[0]));
+    doneOrThrow("ff_create_execution", replies[0]);
     return;
   }
-  // A command that cannot be queued says why, and EXEC only that something was wrong: report the former.
-  const [replies] = results.map(valueOrThrow).slice(-1);
-  if (!Array.isArray(replies)) throw new ValkeyError("the server discarded a transaction");
-  for (const position of Array.from({ length: incoming.length + 1 }, (_, number) => number)) {
-    const reply: unknown = replies[position];
+  const executed = replies.at(-1);
+  if (!Array.isArray(executed)) throw new ValkeyError("the server discarded a transaction");
+  for (let position = 0; position <= incoming.length; position += 1) {
+    const reply: unknown = executed[position];
     if (reply instanceof Error) throw new ValkeyError(reply.message, { cause: reply });
     doneOrThrow(position === 0 ? "ff_create_execution" : "ff_apply_dependency_to_child", reply);
   }
 }
 
 /**
- * An execution's policy as the record keeps it: the retry policy under `retry_policy`, in the shape that
+ * An execution's policy as stored in its record: the retry policy is under `retry_policy`, in the shape that
  * `ff_fail_execution` takes (contract, section 6). Empty without a retry policy.
  */
 function policyJson(retryPolicy: RetryPolicy | undefined): string {

@@ -3,44 +3,51 @@ import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { mintExecutionId, unwrap } from "#shared/contract/ids.ts";
 import { fieldText } from "#shared/contract/record.ts";
+import { pairResults } from "#shared/contract/results.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
 import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
-/** What an earlier or a simultaneous submission of the same flow has written so far. */
+/** The part of a plan that earlier or concurrent submissions of the same flow have written. */
 export interface ExistingFlow {
   readonly flowExists: boolean;
+  /** Ids of the executions that are members of the flow. */
   readonly members: ReadonlySet<string>;
-  /** Ids of the planned executions that are there, with all their dependencies. */
+  /** Ids of the planned executions that exist. Each has all its dependencies. */
   readonly executions: ReadonlySet<string>;
 }
 
 const OPEN = "open";
 
 /**
- * Reads what there is of a plan. Throws a SubmissionError, with nothing written, where the flow id belongs
- * to another workflow, or where the flow is closed before all of the workflow is in it; and a ValkeyError where the
- * library is not loaded, or is of another edition than the plan.
+ * Reads which part of a plan already exists. Writes nothing.
+ *
+ * @throws SubmissionError if the flow id belongs to another workflow, or if the flow was closed before all of the
+ * workflow was in it.
+ * @throws ValkeyError if the library is not loaded, or has another edition than the plan.
  */
 export async function readExistingFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
   const { flow } = plan;
-  const [coreResult, membersResult, ...probed] = await valkey.pipelined([
+  const probes = probeEdition(plan);
+  const [coreResult, membersResult, ...probeResults] = await valkey.pipelined([
     command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
     command(flow.partition, "smembers", flow.members),
-    ...editionProbe(plan),
+    ...probes,
   ]);
-  for (const probe of probed) replyOrThrow(valueOrThrow(probe));
+  for (const { result } of pairResults(probes, probeResults, () => undefined)) {
+    replyOrThrow(valueOrThrow(result));
+  }
   const [flowId, state] = listOf(valueOrThrow(coreResult));
   if (fieldText(flowId) === "") return { flowExists: false, members: new Set(), executions: new Set() };
   const members = new Set(listOf(valueOrThrow(membersResult)).map(fieldText));
   const planned = new Set<string>(plan.tasks.map(({ keys }) => keys.id));
   for (const member of members) {
-    if (!planned.has(member)) throw anotherWorkflow(plan, `the execution ${member} is in it`);
+    if (!planned.has(member)) throw anotherWorkflow(plan, `it contains the execution ${member}`);
   }
   if (fieldText(state) !== OPEN && members.size < planned.size) {
     throw new SubmissionError(
-      `the flow ${flow.id} is ${fieldText(state) || "in no state"} and has ${members.size} of ${planned.size} ` +
-        "executions; nothing was written: submit the workflow under another flow id",
+      `flow ${flow.id} is ${fieldText(state) || "in an unknown state"} and contains ${members.size} of ` +
+        `${planned.size} executions; nothing was written: submit the workflow with another flow id`,
       { retryable: false },
     );
   }
@@ -60,8 +67,8 @@ async function existingExecutions(valkey: Pipelines, plan: Plan): Promise<Set<st
     for (const [position, planned] of chunk.entries()) {
       if (valueOrThrow(results[2 * position]) !== 1) continue;
       const edges = listOf(valueOrThrow(results[2 * position + 1])).map(fieldText);
-      if (!sameEdges(planned, edges)) {
-        throw anotherWorkflow(plan, `the task ${planned.task.id} has other dependencies there`);
+      if (!hasPlannedEdges(planned, edges)) {
+        throw anotherWorkflow(plan, `its task ${planned.task.id} has other dependencies`);
       }
       found.add(planned.keys.id);
     }
@@ -69,16 +76,16 @@ async function existingExecutions(valkey: Pipelines, plan: Plan): Promise<Set<st
   return found;
 }
 
-/** An execution is created with all its dependencies or not at all: other ones mean another workflow. */
-function sameEdges({ incoming }: PlannedTask, edges: readonly string[]): boolean {
-  const there = new Set(edges);
-  return there.size === incoming.length && incoming.every(({ id }) => there.has(id));
+/** An execution is created together with all its dependencies, so other edges mean another workflow. */
+function hasPlannedEdges({ incoming }: PlannedTask, edges: readonly string[]): boolean {
+  const existing = new Set(edges);
+  return existing.size === incoming.length && incoming.every(({ id }) => existing.has(id));
 }
 
-function anotherWorkflow(plan: Plan, evidence: string): SubmissionError {
+function anotherWorkflow(plan: Plan, reason: string): SubmissionError {
   return new SubmissionError(
-    `the flow ${plan.flow.id} is another workflow's: ${evidence}; nothing was written: submit this workflow ` +
-      "under another flow id",
+    `flow ${plan.flow.id} belongs to another workflow: ${reason}; nothing was written: submit this workflow with ` +
+      "another flow id",
     { retryable: false },
   );
 }
@@ -88,18 +95,18 @@ function listOf(value: unknown): readonly unknown[] {
 }
 
 /**
- * A call that fails where the loaded library is of another edition than the plan's, and else is refused and writes
- * nothing: an edge for a child that does not exist. None for a plan without edges.
+ * A call that fails if the loaded library has another edition than the plan. If the edition matches, the library
+ * refuses the call and writes nothing, because the edge's child does not exist. No call for a plan without edges.
  *
- * A child is created and gets its edges in one transaction, and Valkey rolls none back: an edge that failed there
- * would leave a child that waits for nothing.
+ * The probe is needed because Valkey does not roll back a transaction. A child whose edges fail to apply would have no
+ * dependencies, and a worker could run it too early.
  */
-function editionProbe({ router, edition, flow, index, tasks }: Plan): ValkeyCommand[] {
+function probeEdition({ router, edition, flow, index, tasks }: Plan): ValkeyCommand[] {
   for (const { task, incoming } of tasks) {
     const [edge] = incoming;
     if (edge === undefined) continue;
-    const nobody = router.execKeys(unwrap(mintExecutionId(flow.partition, randomUUID())));
-    return [applyDependencyToChild(edition, flow, nobody, index, task.lane, edge, 0, Date.now())];
+    const absentChild = router.execKeys(unwrap(mintExecutionId(flow.partition, randomUUID())));
+    return [applyDependencyToChild(edition, flow, absentChild, index, task.lane, edge, 0, Date.now())];
   }
   return [];
 }

@@ -1,15 +1,15 @@
 /**
- * Pure functions over a workflow's graph. All are iterative and linear in tasks and edges: a chain of
- * 100,000 tasks is an ordinary input. Edges to ids that no task has are ignored.
+ * Pure functions over a workflow's graph. All are iterative and take linear time, so they handle a chain of 100,000
+ * tasks. Edges to unknown task ids are ignored.
  */
 
-/** The part of a workflow that these functions read. Ids are distinct. */
+/** The part of a workflow that these functions read. Ids must be distinct. */
 export interface Graph {
   readonly tasks: readonly { readonly id: string }[];
   readonly edges: readonly { readonly from: string; readonly to: string }[];
 }
 
-/** Neighbours as numbers: those of task n are `targets[starts[n]]` to `targets[starts[n + 1]]`. */
+/** The neighbours of task n are the task numbers in `targets` from `starts[n]` up to, not including, `starts[n + 1]`. */
 interface Adjacency {
   readonly starts: Uint32Array;
   readonly targets: Uint32Array;
@@ -17,17 +17,17 @@ interface Adjacency {
 
 type Direction = "downstream" | "upstream";
 
-/** All ids, each behind its upstreams and otherwise in the file's order; undefined if there is a cycle. */
+/** All ids, each after its upstreams; roots keep their order. Undefined if there is a cycle. */
 export function topologicalOrder(graph: Graph): string[] | undefined {
-  const { order } = peel(graph);
+  const { order } = sortTopologically(graph);
   return order.length === graph.tasks.length ? order.map((task) => idAt(graph, task)) : undefined;
 }
 
-/** One cycle, as the ids along its edges with the first repeated at the end; undefined if there is none. */
+/** One cycle: the ids along its edges, with the first id repeated at the end. Undefined if there is none. */
 export function findCycle(graph: Graph): string[] | undefined {
-  const { order, remaining } = peel(graph);
+  const { order, remaining } = sortTopologically(graph);
   if (order.length === graph.tasks.length) return undefined;
-  // Every task that could not be peeled has such a task upstream, so a walk upwards must meet itself.
+  // Every unsorted task has an unsorted upstream, so a walk upstream must reach some task twice.
   const upstreams = adjacency(graph, "upstream");
   const position = new Map<number, number>();
   const walk: number[] = [];
@@ -41,11 +41,15 @@ export function findCycle(graph: Graph): string[] | undefined {
   return cycle.map((member) => idAt(graph, member));
 }
 
-/** Takes away tasks without upstreams until none is left (Kahn); what remains is on or behind a cycle. */
-function peel(
-  graph: Graph,
-  downstreams = adjacency(graph, "downstream"),
-): { readonly order: readonly number[]; readonly remaining: Uint32Array } {
+/**
+ * Kahn's algorithm. `remaining` holds the number of unsorted upstreams of each task: above 0 for tasks on a cycle or
+ * downstream of one.
+ */
+function sortTopologically(graph: Graph): {
+  readonly order: readonly number[];
+  readonly remaining: Uint32Array;
+} {
+  const downstreams = adjacency(graph, "downstream");
   const remaining = new Uint32Array(graph.tasks.length);
   for (const child of downstreams.targets) remaining[child] = (remaining[child] ?? 0) + 1;
   const order: number[] = [];
@@ -61,7 +65,7 @@ function peel(
 }
 
 function adjacency(graph: Graph, direction: Direction): Adjacency {
-  const numbers = numbersOf(graph);
+  const numbers = new Map(graph.tasks.map(({ id }, number) => [id, number]));
   const pairs: [near: number, far: number][] = [];
   const starts = new Uint32Array(graph.tasks.length + 1);
   for (const { from, to } of graph.edges) {
@@ -74,22 +78,18 @@ function adjacency(graph: Graph, direction: Direction): Adjacency {
   for (let task = 1; task < starts.length; task += 1) {
     starts[task] = (starts[task] ?? 0) + (starts[task - 1] ?? 0);
   }
-  const free = starts.slice();
+  const next = starts.slice();
   const targets = new Uint32Array(pairs.length);
   for (const [near, far] of pairs) {
-    const place = free[near] ?? 0;
-    targets[place] = far;
-    free[near] = place + 1;
+    const position = next[near] ?? 0;
+    targets[position] = far;
+    next[near] = position + 1;
   }
   return { starts, targets };
 }
 
 function neighbours({ starts, targets }: Adjacency, task: number): Uint32Array {
   return targets.subarray(starts[task], starts[task + 1]);
-}
-
-function numbersOf(graph: Graph): Map<string, number> {
-  return new Map(graph.tasks.map(({ id }, number) => [id, number]));
 }
 
 function idAt(graph: Graph, task: number): string {

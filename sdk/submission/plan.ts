@@ -9,15 +9,15 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { Edge } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
 
-/** Everything that a submission will write, before it writes anything. */
+/** Everything that a submission writes, with all keys and ids. */
 export interface Plan {
   readonly flow: FlowKeys;
   readonly index: IndexKeys;
   readonly namespace: string;
-  /** Which edition of the library it is written for. */
+  /** The edition of the library that the plan is made for. */
   readonly edition: Edition;
-  /** Each task behind its upstreams. */
   readonly router: PartitionRouter;
+  /** In topological order. */
   readonly tasks: readonly PlannedTask[];
   readonly edgeCount: number;
 }
@@ -29,13 +29,15 @@ export interface PlannedTask {
   readonly outgoing: readonly { readonly edge: Edge; readonly child: ExecKeys }[];
 }
 
-/** The reference that an edge with data passing carries; that it is not empty is what counts. */
+/** The data passing reference of an edge. Any non-empty text turns data passing on. */
 const RESULT = "result";
 
 /**
- * Plans a submission. Ids are UUIDs of version 5 in the flow id's namespace, so that every submission of
- * the same workflow under the same flow id speaks of the same executions and edges. Throws a
- * SubmissionError for a workflow whose graph is none: `parseWorkflow` returns no such workflow.
+ * Plans a submission. Ids are UUIDs of version 5 in the namespace of the flow id, so every submission of the same
+ * workflow with the same flow id has the same executions and edges.
+ *
+ * @throws SubmissionError if the workflow has a cycle or an edge to an unknown task. `parseWorkflow` never returns
+ * such a workflow.
  */
 export function planSubmission(
   router: PartitionRouter,
@@ -49,7 +51,7 @@ export function planSubmission(
     throw new SubmissionError("the workflow has a cycle; nothing was written", { retryable: false });
   }
   const flow = router.flowKeys(flowId);
-  // As bytes: the package takes only UUIDs of known versions as text, and a flow id is any UUID.
+  // Pass bytes: the uuid package accepts only known UUID versions as text, and a flow id can be any UUID.
   const uuidNamespace = Buffer.from(flowId.replaceAll("-", ""), "hex");
   const planned = new Map(
     workflow.tasks.map((task) => {
@@ -63,7 +65,7 @@ export function planSubmission(
     const upstream = planned.get(from);
     const downstream = planned.get(to);
     if (upstream === undefined || downstream === undefined) {
-      throw new SubmissionError(`the edge from ${from} to ${to} has an unknown end; nothing was written`, {
+      throw new SubmissionError(`the edge from ${from} to ${to} names an unknown task; nothing was written`, {
         retryable: false,
       });
     }

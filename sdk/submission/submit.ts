@@ -1,12 +1,12 @@
 /**
- * Submitting a workflow: flow, executions, membership, edges.
+ * Submits a workflow: creates its flow and executions, adds the executions to the flow and stages the edges.
  *
- * It can be repeated and run twice at once under the same flow id, and a crash at any line is mended by the
- * next submission. That rests on four things:
- * - ids are derived from the flow id and the task ids, and every function accepts what is there already;
- * - a child is created together with its dependencies, so it is blocked from its birth;
- * - roots come last, when all else of the graph stands: until then nothing can run;
- * - a root that ends before its edges are staged has its completion sent once more, at the end.
+ * A submission can be repeated, and can run twice at the same time with the same flow id. If it crashes at any point,
+ * the next submission completes it. This works because:
+ * - ids are derived from the flow id and the task ids, and every function accepts what already exists;
+ * - a child is created together with its dependencies, so it is blocked from the start;
+ * - roots are created last, when the rest of the graph exists: nothing can run before;
+ * - if a root ends before its edges are staged, the submission publishes its completion once more at the end.
  */
 
 import { addMembers, stageEdges } from "#sdk/submission/edges.ts";
@@ -31,15 +31,17 @@ export interface SubmitDependencies {
 }
 
 export interface SubmitOptions {
+  /** A UUID. The same workflow with the same flow id is the same submission. */
   readonly flowId: FlowId;
-  /** `default` unless given. */
+  /** `default` if omitted. */
   readonly namespace?: string;
-  /** The edition of the loaded library; 11 unless given. */
+  /** The edition of the loaded library. 11 if omitted. */
   readonly edition?: Edition;
+  /** Called after every pipeline that created something. */
   readonly onProgress?: (progress: SubmitProgress) => void;
 }
 
-/** How much of the workflow is known to be in Valkey. */
+/** How much of the workflow is known to exist in Valkey. */
 export interface SubmitProgress {
   readonly executions: number;
   readonly members: number;
@@ -51,13 +53,13 @@ export interface SubmitProgress {
 export interface Submission {
   readonly flowId: FlowId;
   readonly partition: Partition;
-  /** By task id, in the workflow's order. */
+  /** Execution ids by task id, in the workflow's order. */
   readonly executions: ReadonlyMap<string, ExecutionId>;
   /** Task ids by execution id. */
   readonly tasks: ReadonlyMap<ExecutionId, string>;
   readonly taskCount: number;
   readonly edgeCount: number;
-  /** Completions that were sent because they had come before their edges. */
+  /** Completions published again because their executions ended before their edges were staged. */
   readonly completionsSent: number;
 }
 
@@ -65,8 +67,17 @@ const FLOW_KIND = "dag";
 const DEFAULT_NAMESPACE = "default";
 
 /**
- * Submits a workflow. Throws a SubmissionError, which says how far it came; submitting again with the same
- * flow id goes on from there. The `flowfabric` library must be loaded.
+ * Submits a workflow. Its roots can run as soon as they are created. The `flowfabric` library must be loaded.
+ *
+ * @throws SubmissionError that says how much of the workflow exists. If it is `retryable`, submit again with the same
+ * flow id to complete the flow. If not, nothing was written: the workflow has a cycle, or the flow id is in use.
+ *
+ * @example
+ * const parsed = parseWorkflow(await readFile("nightly.json", "utf8"), "nightly.json");
+ * if (!parsed.ok) throw new Error(parsed.errors.join("\n"));
+ * const flowId = unwrap(parseFlowId(randomUUID()));
+ * const submission = await submitFlow({ valkey, router, completions }, parsed.value, { flowId });
+ * submission.executions.get("fetch"); // "{fp:42}:0f8c…"
  */
 export async function submitFlow(
   { valkey, router, completions }: SubmitDependencies,
@@ -75,61 +86,56 @@ export async function submitFlow(
 ): Promise<Submission> {
   const { flowId, namespace = DEFAULT_NAMESPACE, edition = 11 } = options;
   const plan = planSubmission(router, workflow, flowId, namespace, edition);
-  const tally = new Tally(plan, options.onProgress);
+  const progress = new ProgressCounter(plan, options.onProgress);
   try {
-    const existing = await prepareFlow(valkey, plan);
+    const existing = await createOrReadFlow(valkey, plan);
     const isRoot = ({ incoming }: PlannedTask): boolean => incoming.length === 0;
-    await place(
-      valkey,
-      plan,
-      existing,
-      plan.tasks.filter((planned) => !isRoot(planned)),
-      tally,
-    );
-    await place(valkey, plan, existing, plan.tasks.filter(isRoot), tally);
-    return submissionOf(plan, workflow, await sendMissedCompletions(valkey, completions, plan));
+    const children = plan.tasks.filter((planned) => !isRoot(planned));
+    await createTasks(valkey, plan, existing, children, progress);
+    await createTasks(valkey, plan, existing, plan.tasks.filter(isRoot), progress);
+    return toSubmission(plan, workflow, await sendMissedCompletions(valkey, completions, plan));
   } catch (error) {
     if (error instanceof SubmissionError && !error.retryable) throw error;
-    throw new SubmissionError(`submitting flow ${flowId} failed: ${messageOf(error)}; ${tally.text()}`, {
-      retryable: true,
-      cause: error,
-    });
+    throw new SubmissionError(
+      `submitting flow ${flowId} failed: ${messageOf(error)}; ${progress.describe()}`,
+      { retryable: true, cause: error },
+    );
   }
 }
 
-/** Makes sure that the flow exists, and reads what is already in it. */
-async function prepareFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
+/** Creates the flow if it does not exist, and reads what it already contains. */
+async function createOrReadFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
   const existing = await readExistingFlow(valkey, plan);
   if (existing.flowExists) return existing;
   const { flow, index, namespace } = plan;
   const [result] = await valkey.pipelined([createFlow(flow, index, FLOW_KIND, namespace, Date.now())]);
   const { status } = doneOrThrow("ff_create_flow", valueOrThrow(result));
-  // Another submitter was quicker: what it has written since is there to be found.
+  // If another submitter created the flow meanwhile, read what it has written since.
   return status === "OK" ? existing : readExistingFlow(valkey, plan);
 }
 
-/** Puts executions and their outgoing edges in place; the edges' other ends are there already or among them. */
-async function place(
+/** Creates the executions of tasks, their memberships and their outgoing edges. The children must exist already. */
+async function createTasks(
   valkey: Pipelines,
   plan: Plan,
   existing: ExistingFlow,
   tasks: readonly PlannedTask[],
-  tally: Tally,
+  progress: ProgressCounter,
 ): Promise<void> {
-  const absent = tasks.filter(({ keys }) => !existing.executions.has(keys.id));
-  tally.add("executions", tasks.length - absent.length);
-  await createExecutions(valkey, plan, absent, (count) => tally.add("executions", count));
-  const strangers = tasks.filter(({ keys }) => !existing.members.has(keys.id));
-  tally.add("members", tasks.length - strangers.length);
-  await addMembers(valkey, plan, strangers, (count) => tally.add("members", count));
+  const missing = tasks.filter(({ keys }) => !existing.executions.has(keys.id));
+  progress.add("executions", tasks.length - missing.length);
+  await createExecutions(valkey, plan, missing, (count) => progress.add("executions", count));
+  const nonMembers = tasks.filter(({ keys }) => !existing.members.has(keys.id));
+  progress.add("members", tasks.length - nonMembers.length);
+  await addMembers(valkey, plan, nonMembers, (count) => progress.add("members", count));
   const edges = tasks.flatMap(({ outgoing }) => outgoing.map(({ edge }) => edge));
   await stageEdges(valkey, plan, edges, {
     someMayExist: existing.flowExists,
-    onStaged: (count) => tally.add("edges", count),
+    onStaged: (count) => progress.add("edges", count),
   });
 }
 
-function submissionOf(plan: Plan, workflow: Workflow, completionsSent: number): Submission {
+function toSubmission(plan: Plan, workflow: Workflow, completionsSent: number): Submission {
   const byTask = new Map(plan.tasks.map(({ task, keys }) => [task.id, keys.id]));
   const executions = new Map<string, ExecutionId>();
   const tasks = new Map<ExecutionId, string>();
@@ -150,8 +156,8 @@ function submissionOf(plan: Plan, workflow: Workflow, completionsSent: number): 
   };
 }
 
-/** Counts what is in place, for progress and for the message of a failure. */
-class Tally {
+/** Counts what exists, for progress reports and error messages. */
+class ProgressCounter {
   readonly #counts = { executions: 0, members: 0, edges: 0 };
   readonly #totals: { readonly tasksTotal: number; readonly edgesTotal: number };
   readonly #onProgress: ((progress: SubmitProgress) => void) | undefined;
@@ -167,12 +173,12 @@ class Tally {
     this.#onProgress?.({ ...this.#counts, ...this.#totals });
   }
 
-  text(): string {
+  describe(): string {
     const { executions, members, edges } = this.#counts;
     const { tasksTotal, edgesTotal } = this.#totals;
     return (
-      `known to be in place: ${executions} of ${tasksTotal} executions, ${members} of them in the flow, ` +
-      `${edges} of ${edgesTotal} edges; submitting again with this flow id is safe and goes on from there`
+      `at least ${executions} of ${tasksTotal} executions, ${members} of ${tasksTotal} memberships and ` +
+      `${edges} of ${edgesTotal} edges exist; it is safe to submit again with this flow id`
     );
   }
 }

@@ -32,9 +32,10 @@ export function* chunked<T>(
  * Hands over the chunks in order, each while the one before it is still under way, and no more than that.
  * When one fails no further is sent, and the other one is waited for.
  */
-export async function sendChunks<T>(chunks: Iterable<T>, send: (chunk: T) => Promise<void>): Promise<void> {
+export async function sendChunks<T, R>(chunks: Iterable<T>, send: (chunk: T) => Promise<R>): Promise<R[]> {
+  const results: R[] = [];
   // Settled results, so that a chunk that fails while the one before it is awaited is no unhandled rejection.
-  let last: Promise<PromiseSettledResult<void>[]> = Promise.resolve([]);
+  let last: Promise<PromiseSettledResult<R>[]> = Promise.resolve([]);
   for (const chunk of chunks) {
     const next = Promise.allSettled([send(chunk)]);
     const [previous] = await last;
@@ -42,10 +43,13 @@ export async function sendChunks<T>(chunks: Iterable<T>, send: (chunk: T) => Pro
       await next;
       throw previous.reason;
     }
+    if (previous !== undefined) results.push(previous.value);
     last = next;
   }
   const [final] = await last;
   if (final?.status === "rejected") throw final.reason;
+  if (final !== undefined) results.push(final.value);
+  return results;
 }
 
 /** Sends one command for each item; values are in the items' order. Throws a ValkeyError. */
