@@ -1,25 +1,25 @@
 const MAX_LISTED = 50;
-const SHOWN_LENGTH = 100;
+const MAX_QUOTED_LENGTH = 100;
 
-/** Every fault of one specification, each with its place; beyond fifty they are only counted. */
+/** Collects the errors of one workflow file, each with its position. After 50 errors it only counts. */
 export class ErrorList {
   readonly #source: string;
   readonly #listed: string[] = [];
   #count = 0;
 
-  /** `source` is what a user calls the specification, usually its file name. */
+  /** `source` names the workflow in the errors, usually a file name. */
   constructor(source: string) {
     this.#source = source;
   }
 
-  /** `place` is a path like `tasks[3].id`, or empty for the specification as a whole. */
-  add(place: string, message: string): void {
+  /** `path` is like `tasks[3].id` or `line 3, column 14`. Empty for the file as a whole. */
+  add(path: string, message: string): void {
     this.#count += 1;
     if (this.#count > MAX_LISTED) return;
-    this.#listed.push([this.#source, place, message].filter((part) => part !== "").join(": "));
+    this.#listed.push([this.#source, path, message].filter((part) => part !== "").join(": "));
   }
 
-  get none(): boolean {
+  get isEmpty(): boolean {
     return this.#count === 0;
   }
 
@@ -29,7 +29,7 @@ export class ErrorList {
   }
 }
 
-/** A user's text, quoted and cut to a readable length. */
+/** Text of a user, in quotes and cut to 100 characters. */
 export function quoted(text: string): string {
-  return JSON.stringify(text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}…` : text);
+  return JSON.stringify(text.length > MAX_QUOTED_LENGTH ? `${text.slice(0, MAX_QUOTED_LENGTH)}…` : text);
 }

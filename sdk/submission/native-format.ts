@@ -44,7 +44,7 @@ const retry = z.strictObject({
 
 const dependency = z.union(
   [text, z.strictObject({ task: text, passData: z.optional(z.boolean()) })],
-  'must be a task\'s id, or an object like {"task": "its id", "passData": true}',
+  'must be the id of a task, or an object like {"task": "the id", "passData": true}',
 );
 
 const specification = z.strictObject({
@@ -64,7 +64,7 @@ const specification = z.strictObject({
 });
 
 /**
- * Reads our own format:
+ * Reads Sluice's own JSON format:
  *
  * ```json
  * {
@@ -80,45 +80,44 @@ const specification = z.strictObject({
  * }
  * ```
  *
- * Only `name`, `tasks` and each `id` are needed. The lane is `default`, the priority 0 (the highest is
- * 9000), the payload nothing; a payload that is a string is passed on as it is, other JSON as its text.
- * Without `retry` a failure is final; without `backoff` an attempt waits one second. A property that is not
- * named here is a fault.
+ * Only `name`, `tasks` and each `id` are required. Defaults: lane `default`, priority 0 (the highest is 9000), an empty
+ * payload. A payload that is a string is stored as it is, any other JSON as its text. Without `retry` a failure is
+ * final. Without `backoff` a retry waits one second. Unknown properties are errors.
  */
 export function readNativeFormat(value: unknown, errors: ErrorList): Workflow | undefined {
   const file = validateSchema(specification, value, errors);
   if (file === undefined) return undefined;
   const edges: UncheckedEdge[] = [];
   const tasks = file.tasks.map((entry, number) => {
-    const place = `tasks[${number}]`;
+    const path = `tasks[${number}]`;
     for (const [position, item] of (entry.dependsOn ?? []).entries()) {
       const { task: from, passData = false } = typeof item === "string" ? { task: item } : item;
       edges.push({
         edge: { from, to: entry.id, dataPassing: passData },
-        place: `${place}.dependsOn[${position}]`,
-        names: "from",
+        path: `${path}.dependsOn[${position}]`,
+        namedEnd: "from",
       });
     }
     const task = {
       id: entry.id,
       lane: entry.lane ?? DEFAULT_LANE,
       priority: entry.priority ?? 0,
-      payload: payloadText(entry.payload, `${place}.payload`, errors),
+      payload: payloadText(entry.payload, `${path}.payload`, errors),
     };
     const retryPolicy: RetryPolicy | undefined = entry.retry;
-    return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, place };
+    return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, path };
   });
   return buildWorkflow({ name: file.name, tasks, edges }, errors);
 }
 
-function payloadText(payload: unknown, place: string, errors: ErrorList): string {
+function payloadText(payload: unknown, path: string, errors: ErrorList): string {
   if (payload === undefined) return "";
   if (typeof payload === "string") return payload;
   try {
     return JSON.stringify(payload);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    errors.add(place, "is nested too deeply; pass it as a string");
+    errors.add(path, "is nested too deeply: pass it as a string");
     return "";
   }
 }

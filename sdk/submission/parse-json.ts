@@ -1,7 +1,7 @@
 export type ParsedJson =
   | { readonly ok: true; readonly value: unknown }
-  /** `place` is like `line 3, column 14`; both count from 1, columns in UTF-16 units. */
-  | { readonly ok: false; readonly place: string; readonly message: string };
+  /** `position` is like `line 3, column 14`. Both count from 1, columns in UTF-16 code units. */
+  | { readonly ok: false; readonly position: string; readonly message: string };
 
 const WHITESPACE = new Set([" ", "\t", "\n", "\r"]);
 const SCALAR = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null/y;
@@ -9,14 +9,14 @@ const ESCAPE = /\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})/y;
 
 type Expected = "value" | "value or ]" | "name" | "name or }" | ":" | ", or the end" | "end";
 
-/** Parses JSON text, a byte order mark allowed, and says where it goes wrong. */
+/** Parses JSON text, with or without a byte order mark. An error names the position and what was expected there. */
 export function parseJson(text: string): ParsedJson {
   const json = text.startsWith("\ufeff") ? text.slice(1) : text;
   try {
     return { ok: true, value: JSON.parse(json) };
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
-    // The engine's own message names a position for some errors only.
+    // V8's own message names a position for some errors only.
     const { at, expected } = firstError(json);
     const before = json.slice(0, at);
     const line = before.split("\n").length;
@@ -24,13 +24,13 @@ export function parseJson(text: string): ParsedJson {
     const found = at >= json.length ? "the end of the text" : JSON.stringify(json[at]);
     return {
       ok: false,
-      place: `line ${line}, column ${column}`,
-      message: `this is not JSON: expected ${expected}, found ${found}`,
+      position: `line ${line}, column ${column}`,
+      message: `invalid JSON: expected ${expected}, found ${found}`,
     };
   }
 }
 
-/** Reads tokens until one does not fit. Iterative: the nesting is the user's. */
+/** Reads tokens up to the first invalid one. Iterative, because users can nest values to any depth. */
 function firstError(text: string): { readonly at: number; readonly expected: string } {
   const open: ("{" | "[")[] = [];
   let expected: Expected = "value";
@@ -39,15 +39,15 @@ function firstError(text: string): { readonly at: number; readonly expected: str
   for (;;) {
     while (WHITESPACE.has(text[at] ?? "")) at += 1;
     const character = text[at];
-    const wantsValue: boolean = expected === "value" || expected === "value or ]";
-    const wantsName: boolean = expected === "name" || expected === "name or }";
+    const expectsValue: boolean = expected === "value" || expected === "value or ]";
+    const expectsName: boolean = expected === "name" || expected === "name or }";
     if (character === undefined) break;
-    if (character === '"' && (wantsValue || wantsName)) {
+    if (character === '"' && (expectsValue || expectsName)) {
       const string = stringEnd(text, at);
       if (!string.closed) return { at: string.end, expected: "the rest of a string" };
       at = string.end;
-      expected = wantsName ? ":" : afterValue();
-    } else if (wantsValue && (character === "{" || character === "[")) {
+      expected = expectsName ? ":" : afterValue();
+    } else if (expectsValue && (character === "{" || character === "[")) {
       open.push(character);
       expected = character === "{" ? "name or }" : "value or ]";
       at += 1;
@@ -61,7 +61,7 @@ function firstError(text: string): { readonly at: number; readonly expected: str
     } else if (character === "," && expected === ", or the end") {
       expected = open.at(-1) === "{" ? "name" : "value";
       at += 1;
-    } else if (wantsValue) {
+    } else if (expectsValue) {
       SCALAR.lastIndex = at;
       const scalar = SCALAR.exec(text);
       if (scalar === null) break;
@@ -69,7 +69,7 @@ function firstError(text: string): { readonly at: number; readonly expected: str
       expected = afterValue();
     } else break;
   }
-  return { at, expected: described(expected, open.at(-1)) };
+  return { at, expected: describe(expected, open.at(-1)) };
 }
 
 function closes(character: string, open: "{" | "[" | undefined, expected: Expected): boolean {
@@ -92,7 +92,7 @@ function stringEnd(text: string, start: number): { readonly end: number; readonl
   }
 }
 
-function described(expected: Expected, open: "{" | "[" | undefined): string {
+function describe(expected: Expected, open: "{" | "[" | undefined): string {
   switch (expected) {
     case "value":
       return "a value";

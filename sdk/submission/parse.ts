@@ -6,23 +6,31 @@ import type { Workflow } from "#sdk/submission/workflow.ts";
 
 export type ParsedWorkflow =
   | { readonly ok: true; readonly value: Workflow }
-  /** One sentence each: the source, the place in it, what is wrong and what to do. Never empty. */
+  /** One line per error: source, position, what is wrong and what to do. Never empty. */
   | { readonly ok: false; readonly errors: string[] };
 
 /**
- * Reads a workflow specification, our own JSON (see `readNativeFormat`) or WfFormat 1.5 (see `readWfFormat`),
- * told apart by their top-level properties. `source` names the text in the errors, e.g. a file name.
+ * Parses and validates a workflow file. The format is detected from the top-level properties: Sluice's own JSON or
+ * WfFormat 1.5 (docs/workflows.md describes both). All errors are returned together.
+ *
+ * @param text The content of the file.
+ * @param source Names the workflow in the errors, usually the file name.
+ *
+ * @example
+ * const parsed = parseWorkflow('{"name":"two","tasks":[{"id":"a"},{"id":"b","dependsOn":["a"]}]}', "two.json");
+ * if (!parsed.ok) throw new Error(parsed.errors.join("\n"));
+ * parsed.value.edges; // [{ from: "a", to: "b", dataPassing: false }]
  */
 export function parseWorkflow(text: string, source: string): ParsedWorkflow {
   const errors = new ErrorList(source);
-  const workflow = read(text, errors);
+  const workflow = readWorkflow(text, errors);
   return workflow === undefined ? { ok: false, errors: errors.list() } : { ok: true, value: workflow };
 }
 
-function read(text: string, errors: ErrorList): Workflow | undefined {
+function readWorkflow(text: string, errors: ErrorList): Workflow | undefined {
   const json = parseJson(text);
   if (!json.ok) {
-    errors.add(json.place, json.message);
+    errors.add(json.position, json.message);
     return undefined;
   }
   const { value } = json;
@@ -32,7 +40,7 @@ function read(text: string, errors: ErrorList): Workflow | undefined {
   }
   errors.add(
     "",
-    'this is neither a Sluice workflow (an object with "name" and "tasks") nor a WfFormat 1.5 file (an ' +
+    'unknown format: expected a Sluice workflow (an object with "name" and "tasks") or a WfFormat 1.5 file (an ' +
       'object with "schemaVersion" and "workflow")',
   );
   return undefined;

@@ -1,13 +1,13 @@
 import * as z from "zod/mini";
 import { type ErrorList, quoted } from "#sdk/submission/error-list.ts";
 
-/** Half a character (a lone surrogate) has no UTF-8, and so cannot be part of a name. */
+/** Refuses text with a lone surrogate: it has no UTF-8 encoding, so ids made of it would not be unique. */
 export const wellFormed = z.refine<string>(
   (text) => text.isWellFormed(),
-  "has half a Unicode character in it",
+  "contains half of a Unicode surrogate pair",
 );
 
-/** Checks a value's shape; undefined where it does not fit, and then every misfit is among the errors. */
+/** Validates a value against a schema. Returns undefined if it does not match, and adds every mismatch to `errors`. */
 export function validateSchema<S extends z.ZodMiniType>(
   schema: S,
   value: unknown,
@@ -15,15 +15,15 @@ export function validateSchema<S extends z.ZodMiniType>(
 ): z.output<S> | undefined {
   const result = z.safeParse(schema, value, { error: describe });
   if (result.success) return result.data;
-  for (const issue of result.error.issues) errors.add(placeOf(issue.path), issue.message);
+  for (const issue of result.error.issues) errors.add(formatPath(issue.path), issue.message);
   return undefined;
 }
 
-/** A path as a user would write it: `tasks[3].dependsOn[0]`. */
-function placeOf(path: readonly PropertyKey[]): string {
-  return path.reduce<string>((place, step) => {
-    if (typeof step === "number") return `${place}[${step}]`;
-    return place === "" ? String(step) : `${place}.${String(step)}`;
+/** A path in JavaScript notation: `tasks[3].dependsOn[0]`. */
+function formatPath(path: readonly PropertyKey[]): string {
+  return path.reduce<string>((parent, step) => {
+    if (typeof step === "number") return `${parent}[${step}]`;
+    return parent === "" ? String(step) : `${parent}.${String(step)}`;
   }, "");
 }
 
@@ -31,10 +31,10 @@ function describe(issue: z.core.$ZodRawIssue): string | undefined {
   switch (issue.code) {
     case "invalid_type":
       return issue.input === undefined
-        ? `is missing; it must be ${article(issue.expected)}`
-        : `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`;
+        ? `is missing, expected ${withArticle(issue.expected)}`
+        : `must be ${withArticle(issue.expected)}, not ${describeValue(issue.input)}`;
     case "unrecognized_keys":
-      return `unknown ${issue.keys.length === 1 ? "property" : "properties"} ${issue.keys.map(quoted).join(", ")}; remove or correct`;
+      return `unknown ${issue.keys.length === 1 ? "property" : "properties"} ${issue.keys.map(quoted).join(", ")}: correct or remove ${issue.keys.length === 1 ? "it" : "them"}`;
     case "too_small":
       return issue.origin === "string" || issue.origin === "array"
         ? "must not be empty"
@@ -48,14 +48,14 @@ function describe(issue: z.core.$ZodRawIssue): string | undefined {
   }
 }
 
-function article(type: string): string {
+function withArticle(type: string): string {
   if (type === "int") return "a whole number";
   return /^[aeiou]/.test(type) ? `an ${type}` : `a ${type}`;
 }
 
-function kindOf(value: unknown): string {
+function describeValue(value: unknown): string {
   if (value === null) return "null";
   if (Array.isArray(value)) return "an array";
   if (typeof value === "string") return `the string ${quoted(value)}`;
-  return typeof value === "number" ? `the number ${value}` : article(typeof value);
+  return typeof value === "number" ? `the number ${value}` : withArticle(typeof value);
 }

@@ -34,12 +34,12 @@ const file = z.looseObject({
 });
 
 /**
- * Reads WfFormat 1.5 (WfCommons), whole or cut down to tasks, edges and run times: properties beyond those
- * are let through. A task's payload is the JSON of its `name` and, where the file has it, the
- * `runtimeInSeconds` of the recorded run; lane `default`, priority 0, no retries, no data passing.
+ * Reads WfFormat 1.5 (WfCommons). Only tasks, edges and run times are used; other properties are ignored. A task's
+ * payload is the JSON of its `name` and, if the file has it, the `runtimeInSeconds` of the recorded run. Tasks get the
+ * lane `default`, priority 0, no retries and no data passing.
  *
- * An edge is written twice in this format, among the parent's `children` and the child's `parents`. A list
- * that is absent says nothing; lists that are there must agree.
+ * The format states each edge twice, in the parent's `children` and in the child's `parents`. Either list can be
+ * absent. If both are present, they must agree.
  */
 export function readWfFormat(value: unknown, errors: ErrorList): Workflow | undefined {
   const parsed = validateSchema(file, value, errors);
@@ -51,66 +51,66 @@ export function readWfFormat(value: unknown, errors: ErrorList): Workflow | unde
       id: task.id,
       lane: LANE,
       priority: 0,
-      // A run time that the file lacks is left out by JSON.stringify.
+      // JSON.stringify omits an undefined run time.
       payload: JSON.stringify({ name: task.name ?? task.id, runtimeInSeconds: runtimes.get(task.id) }),
     },
-    place: `${SPECIFICATION}[${number}]`,
+    path: `${SPECIFICATION}[${number}]`,
   }));
-  const edges = edgesOf(specification.tasks, errors);
+  const edges = readEdges(specification.tasks, errors);
   return buildWorkflow({ name: parsed.name, tasks, edges }, errors);
 }
 
-/** Every edge once, in the order of the children; what only a `children` list says comes behind. */
-function edgesOf(tasks: readonly SpecifiedTask[], errors: ErrorList): UncheckedEdge[] {
-  const byParents = listed(tasks, "parents");
-  const byChildren = listed(tasks, "children");
-  const parentsSaid = new Set(byParents.map(({ edge }) => edgeKey(edge.from, edge.to)));
-  const childrenSaid = new Set(byChildren.map(({ edge }) => edgeKey(edge.from, edge.to)));
+/** Every edge once: first those of the `parents` lists, then those that only a `children` list states. */
+function readEdges(tasks: readonly SpecifiedTask[], errors: ErrorList): UncheckedEdge[] {
+  const inParents = edgesInLists(tasks, "parents");
+  const inChildren = edgesInLists(tasks, "children");
+  const parentEdgeKeys = new Set(inParents.map(({ edge }) => edgeKey(edge.from, edge.to)));
+  const childEdgeKeys = new Set(inChildren.map(({ edge }) => edgeKey(edge.from, edge.to)));
   const byId = new Map(tasks.map((task) => [task.id, task]));
-  for (const { edge, place } of byParents) {
-    if (byId.get(edge.from)?.children === undefined || childrenSaid.has(edgeKey(edge.from, edge.to)))
+  for (const { edge, path } of inParents) {
+    if (byId.get(edge.from)?.children === undefined || childEdgeKeys.has(edgeKey(edge.from, edge.to)))
       continue;
     errors.add(
-      place,
-      `${quoted(edge.from)} does not name ${quoted(edge.to)} among its children; make both agree`,
+      path,
+      `${quoted(edge.from)} does not name ${quoted(edge.to)} among its children: make both lists agree`,
     );
   }
-  const onlyByChildren = byChildren.filter(({ edge, place }) => {
-    if (parentsSaid.has(edgeKey(edge.from, edge.to))) return false;
+  const onlyInChildren = inChildren.filter(({ edge, path }) => {
+    if (parentEdgeKeys.has(edgeKey(edge.from, edge.to))) return false;
     if (byId.get(edge.to)?.parents === undefined) return true;
     errors.add(
-      place,
-      `${quoted(edge.to)} does not name ${quoted(edge.from)} among its parents; make both agree`,
+      path,
+      `${quoted(edge.to)} does not name ${quoted(edge.from)} among its parents: make both lists agree`,
     );
     return false;
   });
-  const repeated = repeatedChildren(byChildren, parentsSaid);
-  return [...byParents, ...onlyByChildren, ...repeated];
+  const repeated = repeatedChildren(inChildren, parentEdgeKeys);
+  return [...inParents, ...onlyInChildren, ...repeated];
 }
 
-function listed(tasks: readonly SpecifiedTask[], list: "parents" | "children"): UncheckedEdge[] {
+function edgesInLists(tasks: readonly SpecifiedTask[], list: "parents" | "children"): UncheckedEdge[] {
   return tasks.flatMap((task, number) =>
     (task[list] ?? []).map((other, position) => ({
       edge:
         list === "parents"
           ? { from: other, to: task.id, dataPassing: false }
           : { from: task.id, to: other, dataPassing: false },
-      place: `${SPECIFICATION}[${number}].${list}[${position}]`,
-      names: list === "parents" ? ("from" as const) : ("to" as const),
+      path: `${SPECIFICATION}[${number}].${list}[${position}]`,
+      namedEnd: list === "parents" ? ("from" as const) : ("to" as const),
     })),
   );
 }
 
-/** Entries that one `children` list has twice, although the edge is otherwise told by the `parents` list. */
+/** Repeated entries of a `children` list whose edge also appears in a `parents` list. */
 function repeatedChildren(
-  byChildren: readonly UncheckedEdge[],
-  parentsSaid: ReadonlySet<string>,
+  inChildren: readonly UncheckedEdge[],
+  parentEdgeKeys: ReadonlySet<string>,
 ): UncheckedEdge[] {
   const seen = new Set<string>();
-  return byChildren.filter(({ edge }) => {
+  return inChildren.filter(({ edge }) => {
     const key = edgeKey(edge.from, edge.to);
-    const again = seen.has(key);
+    const isRepeated = seen.has(key);
     seen.add(key);
-    return again && parentsSaid.has(key);
+    return isRepeated && parentEdgeKeys.has(key);
   });
 }

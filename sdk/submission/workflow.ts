@@ -1,15 +1,15 @@
-/** A workflow as a user describes it: tasks and the edges between them, before anything is in Valkey. */
+/** A workflow as a user describes it: tasks and the edges between them. */
 
 import type { LaneId } from "#shared/contract/ids.ts";
 
-/** Priorities are whole numbers from 0; a higher one is claimed first (contract, section 4). */
+/** The highest priority. Priorities are integers from 0, and a higher one is claimed first (contract, section 4). */
 export const MAX_PRIORITY = 9_000;
 
 export interface Workflow {
   readonly name: string;
-  /** In the file's order, ids distinct. */
+  /** In the file's order. Ids are distinct. */
   readonly tasks: readonly Task[];
-  /** Between tasks of this workflow; no cycle, no edge twice. */
+  /** Between tasks of this workflow, without cycles and duplicates. */
   readonly edges: readonly WorkflowEdge[];
 }
 
@@ -18,9 +18,9 @@ export interface Task {
   readonly lane: LaneId;
   /** 0 to `MAX_PRIORITY`. */
   readonly priority: number;
-  /** What the worker gets; empty: nothing. */
+  /** Passed to the worker. Empty: no payload. */
   readonly payload: string;
-  /** Absent: a failure is final. */
+  /** Without a retry policy, a failure is final. */
   readonly retryPolicy?: RetryPolicy;
 }
 
@@ -30,7 +30,7 @@ export interface RetryPolicy {
   readonly backoff: Backoff;
 }
 
-/** How long a failed task waits for its next attempt; all times are milliseconds. */
+/** The delay before the next attempt of a failed task, in milliseconds. */
 export type Backoff =
   | { readonly type: "fixed"; readonly delayMs: number }
   | {
@@ -41,13 +41,13 @@ export type Backoff =
     };
 
 export interface WorkflowEdge {
-  /** The upstream task's id. */
+  /** Id of the upstream task. */
   readonly from: string;
-  /** The downstream task's id. */
+  /** Id of the downstream task. */
   readonly to: string;
   /**
-   * Whether the upstream's result becomes the downstream's payload. Where several edges of one task do
-   * this, the result of the upstream that is resolved last stays.
+   * Whether the upstream's result becomes the downstream's payload. If several edges of one task pass data, the upstream
+   * that is resolved last wins.
    */
   readonly dataPassing: boolean;
 }

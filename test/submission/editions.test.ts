@@ -22,7 +22,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
       edition: detectedEdition,
     });
 
-  test("every child is blocked by its edges; the 14-KEYS edition counts them in a group", async () => {
+  test("every child is blocked; only the 14-KEYS edition counts its edges in a group", async () => {
     const { flowId } = await submit();
     await submit(flowId);
     const plan = planSubmission(ROUTER, DIAMOND, flowId, "default", edition);
@@ -35,7 +35,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
     }
   });
 
-  test("for the other edition nothing is written", async () => {
+  test("submitting with the other edition fails and writes nothing", async () => {
     const flowId = newFlowId();
     await expect(submit(flowId, edition === 11 ? 14 : 11)).rejects.toThrow(
       "ff_apply_dependency_to_child takes",
@@ -46,7 +46,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
 });
 
 describe.each(DEPLOYMENTS_14)("keys ($name)", () => {
-  test("the edgegroup is the eighth key, under the flow's tag", () => {
+  test("the edge group is the eighth key of ff_apply_dependency_to_child", () => {
     const plan = planSubmission(ROUTER, DIAMOND, newFlowId(), "default", 14);
     const last = plan.tasks.at(-1);
     const [edge] = last?.incoming ?? [];

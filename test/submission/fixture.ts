@@ -1,4 +1,4 @@
-/** What the tests of submission and worker stand on: real servers, and a publisher that keeps what it is sent. */
+/** Fixtures for tests of submissions and workers: workflows, a recording publisher and intercepted pipelines. */
 
 import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
@@ -15,7 +15,7 @@ export function task(id: string, overrides: Partial<Task> = {}): Task {
   return { id, lane: LANE, priority: 0, payload: `input of ${id}`, ...overrides };
 }
 
-/** A workflow of edges like `a>b`, or `a=>b` with data passing; tasks are what the edges name. */
+/** A workflow from edges like `a>b`, or `a=>b` with data passing. Its tasks are the names in the edges. */
 export function workflowOf(...edges: string[]): Workflow {
   const parsed = edges.map((text): WorkflowEdge => {
     const [from = "", to = ""] = text.split(/=?>/);
@@ -25,7 +25,7 @@ export function workflowOf(...edges: string[]): Workflow {
   return { name: "test", tasks: [...ids].map((id) => task(id)), edges: parsed };
 }
 
-/** Keeps completions; a test says which sends the queue refuses. */
+/** Records the completions that it accepts. `results` decides which sends fail; all succeed by default. */
 export class RecordingPublisher implements CompletionPublisher {
   readonly sent: Completion[] = [];
   readonly #results: (completion: Completion, attempt: number) => SendResult;
@@ -51,31 +51,31 @@ export class RecordingPublisher implements CompletionPublisher {
   }
 }
 
-type Around = (
+export type Interceptor = (
   /** 1 for the first pipeline. */
   call: number,
   send: () => Promise<ValkeyResult[]>,
   commands: readonly ValkeyCommand[],
 ) => Promise<ValkeyResult[]>;
 
-/** Passes pipelines on to the real server, with something done before or after each. */
+/** Pipelines to the real server. `intercept` can act before and after each one, or replace its results. */
 export class InterceptedPipelines implements Pipelines {
   readonly #inner: Pipelines;
-  readonly #around: Around;
+  readonly #intercept: Interceptor;
   calls = 0;
 
-  constructor(inner: Pipelines, around: Around) {
+  constructor(inner: Pipelines, intercept: Interceptor) {
     this.#inner = inner;
-    this.#around = around;
+    this.#intercept = intercept;
   }
 
   pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
     this.calls += 1;
-    return this.#around(this.calls, () => this.#inner.pipelined(commands), commands);
+    return this.#intercept(this.calls, () => this.#inner.pipelined(commands), commands);
   }
 }
 
-/** Some fields of an execution's record. */
+/** Reads some fields of an execution's record. */
 export async function recordOf(
   valkey: Pipelines,
   id: ExecutionId,

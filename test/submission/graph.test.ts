@@ -2,13 +2,13 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { findCycle, type Graph, topologicalOrder } from "#sdk/submission/graph.ts";
 
-/** Any directed graph, self edges and repeated edges included. */
+/** Any directed graph, including self edges and repeated edges. */
 const anyGraph = fc.integer({ min: 1, max: 12 }).chain((size) => {
   const node = fc.integer({ min: 0, max: size - 1 });
   return fc.array(fc.tuple(node, node), { maxLength: 30 }).map((pairs) => graphOf(size, pairs));
 });
 
-/** Edges go from lower to higher numbers only, under ids in any order. */
+/** Edges go from lower to higher numbers only. The tasks are in any order. */
 const acyclicGraph = anyGraph.chain((graph) =>
   fc.shuffledSubarray([...graph.tasks], { minLength: graph.tasks.length }).map((tasks) => ({
     tasks,
@@ -30,7 +30,7 @@ function chain(length: number): Graph {
   );
 }
 
-/** Reachability by plain repetition. */
+/** The tasks downstream of `from`, by repeating over all edges: slow, and simple enough to trust. */
 function reachable(graph: Graph, from: string): Set<string> {
   const found = new Set<string>();
   for (let size = -1; size < found.size; ) {
@@ -41,7 +41,7 @@ function reachable(graph: Graph, from: string): Set<string> {
 }
 
 describe("random graphs", () => {
-  test("there is an order exactly where there is no cycle, and a cycle found is one", () => {
+  test("a graph has either a topological order or a cycle, and the reported cycle follows its edges", () => {
     fc.assert(
       fc.property(anyGraph, (graph) => {
         const cyclic = graph.tasks.some(({ id }) => reachable(graph, id).has(id));
@@ -61,7 +61,7 @@ describe("random graphs", () => {
     );
   });
 
-  test("an order has each task once, behind its upstreams", () => {
+  test("a topological order contains each task once, after its upstreams", () => {
     fc.assert(
       fc.property(acyclicGraph, (graph) => {
         const order = topologicalOrder(graph) ?? [];
@@ -78,13 +78,13 @@ describe("random graphs", () => {
   });
 });
 
-test("a chain of 100,000 tasks is no problem", () => {
+test("a chain of 100,000 tasks is sorted, and its cycle found", () => {
   const graph = chain(100_000);
   expect(topologicalOrder(graph)).toHaveLength(100_000);
   expect(findCycle({ ...graph, edges: [...graph.edges, { from: "99999", to: "0" }] })).toHaveLength(100_001);
 });
 
-test("without constraints the file's order is kept", () => {
+test("tasks without edges keep their order", () => {
   expect(topologicalOrder({ tasks: [{ id: "b" }, { id: "a" }, { id: "c" }], edges: [] })).toEqual([
     "b",
     "a",

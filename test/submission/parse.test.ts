@@ -10,7 +10,7 @@ function parsed(specification: unknown): Workflow {
   return result.value;
 }
 
-function faultsOf(specification: unknown): string[] {
+function errorsOf(specification: unknown): string[] {
   const text = typeof specification === "string" ? specification : JSON.stringify(specification);
   const result = parseWorkflow(text, "flow.json");
   return result.ok ? [] : result.errors;
@@ -24,15 +24,15 @@ function wfFormat(...entries: unknown[]): unknown {
   return { name: "example", schemaVersion: "1.5", workflow: { specification: { tasks: entries } } };
 }
 
-describe("our own format", () => {
-  test("a payload that is nested beyond what JSON.stringify bears is a fault with a place", () => {
+describe("Sluice's own format", () => {
+  test("a payload that is nested too deeply for JSON.stringify is an error with its path", () => {
     const payload = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
-    expect(faultsOf(`{"name":"x","tasks":[{"id":"a","payload":${payload}}]}`)).toEqual([
+    expect(errorsOf(`{"name":"x","tasks":[{"id":"a","payload":${payload}}]}`)).toEqual([
       expect.stringMatching(/tasks\[0\]\.payload.*nested too deeply/),
     ]);
   });
 
-  test("a task needs an id and nothing else", () => {
+  test("a task needs only an id", () => {
     expect(parsed(tasks({ id: "a" }))).toEqual({
       name: "example",
       tasks: [{ id: "a", lane: "default", priority: 0, payload: "" }],
@@ -40,7 +40,7 @@ describe("our own format", () => {
     });
   });
 
-  test("all properties are read", () => {
+  test("all properties of a task are read", () => {
     const workflow = parsed(
       tasks(
         { id: "b", dependsOn: [{ task: "a", passData: true }, "c", { task: "d" }] },
@@ -69,21 +69,26 @@ describe("our own format", () => {
     ]);
   });
 
-  test.each<[what: string, specification: unknown, place: string, message: RegExp]>([
-    ["no name", { tasks: [{ id: "a" }] }, "name", /is missing; it must be a string/],
+  test.each<[what: string, specification: unknown, path: string, message: RegExp]>([
+    ["no name", { tasks: [{ id: "a" }] }, "name", /is missing, expected a string/],
     ["no tasks", tasks(), "tasks", /must not be empty/],
-    ["tasks that are no list", { name: "x", tasks: {} }, "tasks", /must be an array/],
+    ["tasks that are not a list", { name: "x", tasks: {} }, "tasks", /must be an array/],
     ["a task without an id", tasks({ lane: "gpu" }), "tasks[0].id", /is missing/],
     ["an id that is a number", tasks({ id: 7 }), "tasks[0].id", /must be a string, not the number 7/],
     ["an empty id", tasks({ id: "" }), "tasks[0].id", /must not be empty/],
-    ["half a character", tasks({ id: "\ud800" }), "tasks[0].id", /half a Unicode character/],
+    [
+      "an id with a lone surrogate",
+      tasks({ id: "\ud800" }),
+      "tasks[0].id",
+      /half of a Unicode surrogate pair/,
+    ],
     ["an unknown top-level property", { name: "x", tasks: [{ id: "a" }], edges: [] }, "", /"edges"/],
     ["an unknown property", tasks({ id: "a", depends_on: [] }), "tasks[0]", /unknown property "depends_on"/],
-    ["an impossible lane", tasks({ id: "a", lane: "µ" }), "tasks[0].lane", /printable ASCII/],
+    ["an invalid lane", tasks({ id: "a", lane: "µ" }), "tasks[0].lane", /printable ASCII/],
     ["a negative priority", tasks({ id: "a", priority: -1 }), "tasks[0].priority", /at least 0/],
     ["a priority above 9000", tasks({ id: "a", priority: 9001 }), "tasks[0].priority", /at most 9000/],
     [
-      "half a priority",
+      "a fractional priority",
       tasks({ id: "a", priority: 0.5 }),
       "tasks[0].priority",
       /a whole number, not the number/,
@@ -102,10 +107,10 @@ describe("our own format", () => {
       /is missing/,
     ],
     [
-      "a dependency of a wrong shape",
+      "a dependency that is an object without a task",
       tasks({ id: "a" }, { id: "b", dependsOn: ["a", { tsk: "a" }] }),
       "tasks[1].dependsOn[1]",
-      /a task's id, or an object/,
+      /the id of a task, or an object/,
     ],
     [
       "an unknown parent",
@@ -113,12 +118,12 @@ describe("our own format", () => {
       "tasks[1].dependsOn[1]",
       /no task has the id "z"/,
     ],
-    ["a duplicate id", tasks({ id: "a" }, { id: "a" }), "tasks[1].id", /"a" is taken by tasks\[0\]/],
+    ["a duplicate id", tasks({ id: "a" }, { id: "a" }), "tasks[1].id", /"a" is already used by tasks\[0\]/],
     [
       "a duplicate edge",
       tasks({ id: "a" }, { id: "b", dependsOn: ["a", { task: "a", passData: true }] }),
       "tasks[1].dependsOn[1]",
-      /repeats the dependency on "a" of tasks\[1\]\.dependsOn\[0\]/,
+      /repeats the dependency on "a" in tasks\[1\]\.dependsOn\[0\]/,
     ],
     ["a self edge", tasks({ id: "a", dependsOn: ["a"] }), "tasks[0].dependsOn[0]", /depend on itself/],
     [
@@ -135,19 +140,19 @@ describe("our own format", () => {
       "tasks[",
       /is part of the cycle ("a" → "b" → "c" → "a"|"b" → "c" → "a" → "b"|"c" → "a" → "b" → "c")/,
     ],
-    ["an array", [], "", /neither a Sluice workflow .* nor a WfFormat/],
-    ["null", null, "", /neither/],
-    ["another file", { version: 3 }, "", /neither/],
-  ])("%s is refused with its place", (_, specification, place, message) => {
-    const errors = faultsOf(specification);
+    ["an array", [], "", /unknown format: expected a Sluice workflow .* or a WfFormat/],
+    ["null", null, "", /unknown format/],
+    ["another file", { version: 3 }, "", /unknown format/],
+  ])("%s is an error with its path", (_, specification, path, message) => {
+    const errors = errorsOf(specification);
     expect(errors).toHaveLength(1);
     expect(errors[0]).toMatch(message);
-    expect(errors[0]?.startsWith(place === "" ? "flow.json: " : `flow.json: ${place}`)).toBe(true);
+    expect(errors[0]?.startsWith(path === "" ? "flow.json: " : `flow.json: ${path}`)).toBe(true);
   });
 
-  test("every fault is listed, of the shape first and then of the graph", () => {
-    expect(faultsOf(tasks({ id: "a", lane: "", priority: -1, prio: 1 }, { id: 1 }))).toHaveLength(4);
-    const graph = faultsOf(
+  test("all schema errors are listed; without any, all graph errors", () => {
+    expect(errorsOf(tasks({ id: "a", lane: "", priority: -1, prio: 1 }, { id: 1 }))).toHaveLength(4);
+    const graph = errorsOf(
       tasks(
         { id: "a", dependsOn: ["b", "x", "a"] },
         { id: "b", dependsOn: ["a"] },
@@ -156,26 +161,26 @@ describe("our own format", () => {
         { id: "d" },
       ),
     );
-    expect(graph.filter((fault) => fault.includes("cycle"))).toHaveLength(2);
+    expect(graph.filter((error) => error.includes("cycle"))).toHaveLength(2);
     expect(graph).toHaveLength(5);
   });
 
-  test("a flood of errors is cut, and says so", () => {
-    const errors = faultsOf(tasks(...Array.from({ length: 80 }, () => ({ id: "" }))));
+  test("80 errors are cut to 50 and a count of the rest", () => {
+    const errors = errorsOf(tasks(...Array.from({ length: 80 }, () => ({ id: "" }))));
     expect(errors).toHaveLength(51);
     expect(errors.at(-1)).toBe("flow.json: and 30 more errors");
   });
 
-  test("100,000 tasks in a chain are read, and a cycle of them is named in short", () => {
+  test("100,000 tasks in a chain are read, and a cycle of them is shortened in the error", () => {
     const chain = Array.from({ length: 100_000 }, (_, number) => ({
       id: `t${number}`,
       dependsOn: number === 0 ? [] : [`t${number - 1}`],
     }));
     expect(parsed(tasks(...chain)).edges).toHaveLength(99_999);
     chain[0]?.dependsOn.push("t99999");
-    const [fault, ...rest] = faultsOf(tasks(...chain));
+    const [error, ...rest] = errorsOf(tasks(...chain));
     expect(rest).toEqual([]);
-    expect(fault).toMatch(/cycle .* → \(99981 more\) → /);
+    expect(error).toMatch(/cycle .* → \(99981 more\) → /);
   });
 });
 
@@ -195,14 +200,14 @@ describe("JSON errors", () => {
     ['{"a": 01}', 1, 8, '"," or "}"'],
     ["{} {}", 1, 4, "the end of the text"],
     [`${"[".repeat(100_000)}`, 1, 100_001, 'a value or "]"'],
-  ])("%j is at line %i, column %i", (text, line, column, message) => {
-    const errors = faultsOf(text);
+  ])("in %j the error is at line %i, column %i", (text, line, column, message) => {
+    const errors = errorsOf(text);
     expect(errors).toHaveLength(1);
-    expect(errors[0]).toContain(`flow.json: line ${line}, column ${column}: this is not JSON`);
+    expect(errors[0]).toContain(`flow.json: line ${line}, column ${column}: invalid JSON`);
     expect(errors[0]).toContain(message);
   });
 
-  test("a byte order mark is allowed", () => {
+  test("a byte order mark is ignored", () => {
     expect(parseWorkflow(`\ufeff${JSON.stringify(tasks({ id: "a" }))}`, "flow.json").ok).toBe(true);
   });
 });
@@ -213,7 +218,7 @@ describe("WfFormat 1.5", () => {
     description: "an example",
     createdAt: "2026-01-01T00:00:00Z",
     schemaVersion: "1.5",
-    author: { name: "somebody", email: "a@example.org" },
+    author: { name: "an author", email: "a@example.org" },
     runtimeSystem: { name: "an engine", version: "1", url: "https://example.org" },
     workflow: {
       specification: {
@@ -239,7 +244,7 @@ describe("WfFormat 1.5", () => {
     },
   };
 
-  test("a whole file is read; what it says of a task is its payload", () => {
+  test("a whole file is read; a task's name and run time become its payload", () => {
     expect(parsed(whole)).toEqual({
       name: "blast-small",
       tasks: [
@@ -258,12 +263,12 @@ describe("WfFormat 1.5", () => {
   });
 
   const at = "workflow.specification.tasks";
-  test.each<[what: string, specification: unknown, errors: [place: string, message: RegExp][]]>([
+  test.each<[what: string, specification: unknown, errors: [path: string, message: RegExp][]]>([
     ["another version", { ...whole, schemaVersion: "1.4" }, [["schemaVersion", /must be "1.5"/]]],
     ["no version", { name: "x", workflow: whole.workflow }, [["schemaVersion", /must be "1.5"/]]],
     ["no tasks", wfFormat(), [[at, /must not be empty/]]],
     ["no workflow", { name: "x", schemaVersion: "1.5" }, [["workflow", /is missing/]]],
-    ["an id that is no string", wfFormat({ id: 1 }), [[`${at}[0].id`, /must be a string/]]],
+    ["an id that is not a string", wfFormat({ id: 1 }), [[`${at}[0].id`, /must be a string/]]],
     [
       "an unknown child",
       wfFormat({ id: "a", parents: [], children: ["b"] }),
@@ -275,12 +280,12 @@ describe("WfFormat 1.5", () => {
       [[`${at}[0].parents[0]`, /no task has the id "b"/]],
     ],
     [
-      "a parent that does not know its child",
+      "a parent that does not list its child",
       wfFormat({ id: "a", parents: [], children: [] }, { id: "b", parents: ["a"], children: [] }),
       [[`${at}[1].parents[0]`, /"a" does not name "b" among its children/]],
     ],
     [
-      "a child that does not know its parent",
+      "a child that does not list its parent",
       wfFormat({ id: "a", parents: [], children: ["b"] }, { id: "b", parents: [], children: [] }),
       [[`${at}[0].children[0]`, /"b" does not name "a" among its parents/]],
     ],
@@ -297,7 +302,7 @@ describe("WfFormat 1.5", () => {
     [
       "a duplicate id",
       wfFormat({ id: "a", parents: [], children: [] }, { id: "a", parents: [], children: [] }),
-      [[`${at}[1].id`, /is taken/]],
+      [[`${at}[1].id`, /is already used/]],
     ],
     [
       "a cycle",
@@ -305,17 +310,17 @@ describe("WfFormat 1.5", () => {
       [[at, /cycle "a" → "b" → "a"|cycle "b" → "a" → "b"/]],
     ],
     ["a self edge", wfFormat({ id: "a", parents: ["a"], children: ["a"] }), [[at, /depend on itself/]]],
-  ])("%s is refused with its place", (_, specification, expected) => {
-    const errors = faultsOf(specification);
+  ])("%s is an error with its path", (_, specification, expected) => {
+    const errors = errorsOf(specification);
     expect(errors).toHaveLength(expected.length);
-    for (const [position, [place, message]] of expected.entries()) {
-      expect(errors[position]).toContain(`flow.json: ${place}`);
+    for (const [position, [path, message]] of expected.entries()) {
+      expect(errors[position]).toContain(`flow.json: ${path}`);
       expect(errors[position]).toMatch(message);
     }
   });
 });
 
-/** Real workflow graphs, where the checkout has them beside it: tasks and edges. */
+/** Recorded workflows. The tests are skipped if the folder does not exist. */
 const REAL_WORKFLOWS = new URL("../../../shared/workflows/", import.meta.url);
 const REAL_SIZES: Readonly<Record<string, readonly [tasks: number, edges: number]>> = {
   "1000genome-chameleon-4ch-250k-001.json": [164, 212],
@@ -332,11 +337,11 @@ describe.runIf(existsSync(REAL_WORKFLOWS))("real workflows", () => {
     ? readdirSync(REAL_WORKFLOWS).filter((name) => name.endsWith(".json"))
     : [];
 
-  test("there are some", () => {
+  test("the folder contains workflows", () => {
     expect(files.length).toBeGreaterThan(0);
   });
 
-  test.each(files)("%s", (name) => {
+  test.each(files)("%s is parsed and has no cycle", (name) => {
     const result = parseWorkflow(readFileSync(new URL(name, REAL_WORKFLOWS), "utf8"), name);
     if (!result.ok) throw new Error(result.errors.join("\n"));
     const workflow = result.value;

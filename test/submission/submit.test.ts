@@ -4,12 +4,13 @@ import { type Submission, type SubmitProgress, submitFlow } from "#sdk/submissio
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import { workBatch } from "#sdk/worker/worker.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
-import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
+import { type FlowId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
   InterceptedPipelines,
+  type Interceptor,
   LANE,
   RecordingPublisher,
   recordOf,
@@ -49,7 +50,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     return execution;
   };
 
-  /** What has to be true of a flow once it is submitted, whatever has run meanwhile. */
+  /** Checks the invariants of a submitted flow. They hold no matter what has run meanwhile. */
   async function expectWholeGraph(submission: Submission, workflow: Workflow): Promise<void> {
     const { flow } = planSubmission(ROUTER, workflow, submission.flowId, "default");
     const [nodes, edges, revision] = await read(
@@ -78,7 +79,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     }
   }
 
-  /** Resolves children as the dispatcher does, from the completions that were kept, and works, to the end. */
+  /** Resolves children from the recorded completions, as the dispatcher does, and works until nothing is eligible. */
   async function runToEnd(
     submission: Submission,
     workflow: Workflow,
@@ -89,7 +90,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     for (;;) {
       const taken = completions.sent.splice(0);
       for (const { executionId, outcome } of taken) {
-        if (!isTerminalOutcome(outcome)) throw new TypeError(`no outcome of a record: ${outcome}`);
+        if (!isTerminalOutcome(outcome)) throw new TypeError(`not a terminal outcome: ${outcome}`);
         const out = await run(valkey, submission.partition, "smembers", flow.outgoing(executionId));
         const staged = new Set(Array.isArray(out) ? out.map(fieldText) : []);
         const edges = tasks
@@ -135,7 +136,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     }
   }
 
-  test("roots are eligible, children are blocked, records are as the contract has them", async () => {
+  test("roots are eligible, children are blocked, and records hold lane, priority, policy and payload", async () => {
     const workflow: Workflow = {
       ...DIAMOND,
       tasks: DIAMOND.tasks.map(({ id }) =>
@@ -197,12 +198,14 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     expect(await snapshot(valkey, first.partition)).toEqual(before);
   });
 
-  test("another workflow under the same flow id is refused, and nothing is written", async () => {
+  test("another workflow with the same flow id is refused, and nothing is written", async () => {
     const flowId = newFlowId();
     const { partition } = await submit(valkey, DIAMOND, flowId);
     const before = await snapshot(valkey, partition);
     for (const other of [workflowOf("a>b", "b>z"), workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e", "a>e")]) {
-      await expect(submit(valkey, other, flowId)).rejects.toThrow(/another workflow's.*nothing was written/);
+      await expect(submit(valkey, other, flowId)).rejects.toThrow(
+        /belongs to another workflow.*nothing was written/,
+      );
       expect(await snapshot(valkey, partition)).toEqual(before);
     }
   });
@@ -213,20 +216,20 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     expect(await snapshot(valkey, ROUTER.flowPartition(flowId))).toEqual({});
   });
 
-  test("a flow that was cancelled half way is left alone", async () => {
+  test("submitting to a flow that was cancelled half-way is refused, and nothing is written", async () => {
     const flowId = newFlowId();
     const { flow, partition } = { flow: ROUTER.flowKeys(flowId), partition: ROUTER.flowPartition(flowId) };
     const cut = new InterceptedPipelines(valkey, (call, send) =>
       call > 2 ? Promise.reject(new Error("cut off")) : send(),
     );
-    await expect(submit(cut, DIAMOND, flowId)).rejects.toThrow(/submitting again .* is safe/);
+    await expect(submit(cut, DIAMOND, flowId)).rejects.toThrow(/it is safe to submit again/);
     await run(valkey, partition, "hset", flow.core, "public_flow_state", "cancelled");
     const before = await snapshot(valkey, partition);
-    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/is cancelled and has 0 of 5/);
+    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/is cancelled and contains 0 of 5/);
     expect(await snapshot(valkey, partition)).toEqual(before);
   });
 
-  test("a crash at any call is mended by the next submission, a worker running meanwhile", async () => {
+  test("the next submission completes one that crashed at any call, even if a worker ran meanwhile", async () => {
     const counter = new InterceptedPipelines(valkey, (_, send) => send());
     await submit(counter, DIAMOND);
     expect(counter.calls).toBeGreaterThan(5);
@@ -237,18 +240,18 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
         const crashing = new InterceptedPipelines(valkey, async (call, send) => {
           if (call >= crash) {
             if (written && call === crash) await send();
-            throw new Error("the process is gone");
+            throw new Error("the process crashed");
           }
           return send();
         });
-        await expect(submit(crashing, DIAMOND, flowId, completions)).rejects.toThrow("the process is gone");
+        await expect(submit(crashing, DIAMOND, flowId, completions)).rejects.toThrow("the process crashed");
         await workBatch(
           { valkey, router: ROUTER, completions, identity: IDENTITY },
           { partition: ROUTER.flowPartition(flowId), lane: LANE },
           () => Promise.resolve({ outcome: "success", result: "" }),
           { limit: 10 },
         );
-        // What the worker sent found the graph as it stood: it is gone, as a message that was handled is.
+        // Drop what the worker published: a dispatcher has processed it against the incomplete graph.
         completions.sent.splice(0);
         const submission = await submit(valkey, DIAMOND, flowId, completions);
         await expectWholeGraph(submission, DIAMOND);
@@ -258,7 +261,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     }
   });
 
-  test("a worker that takes everything at once, between any two calls, never runs a child too early", async () => {
+  test("a worker that claims everything eligible after each call does not run a child early", async () => {
     const ran: string[] = [];
     const flowId = newFlowId();
     const completions = new RecordingPublisher();
@@ -280,15 +283,15 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       return results;
     });
     const submission = await submit(eager, DIAMOND, flowId, completions);
-    // The root comes when the three edges that are not its own stand.
+    // The root is created after the three edges between its descendants are staged.
     expect(ran).toEqual(["input of a, 3 edges"]);
-    // It ended before its edges stood, so the submission sends its completion.
+    // It ended before its own edges were staged, so the submission publishes its completion.
     expect(submission.completionsSent).toBe(1);
     await runToEnd(submission, DIAMOND, completions);
     await expectAllSucceeded(submission, DIAMOND);
   });
 
-  test("a failed root that ended before its edges were staged is told of as failed", async () => {
+  test("the completion of a root that failed before its edges were staged is published as failed", async () => {
     const flowId = newFlowId();
     const worker = new RecordingPublisher();
     const eager = new InterceptedPipelines(valkey, async (_, send) => {
@@ -307,7 +310,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "failed", depth: 0, root }]);
   });
 
-  test("two submitters at once make one flow", async () => {
+  test("two concurrent submitters create one flow", async () => {
     const wide = workflowOf(
       ...Array.from({ length: 40 }, (_, n) => [`r${n % 5}>m${n}`, `m${n}>l${n % 7}`, `r${n % 3}>l${n % 7}`])
         .flat()
@@ -329,7 +332,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     }
   });
 
-  test("an edge staged by somebody else between two calls costs a round and no more", async () => {
+  test("submission succeeds while another client changes the graph revision three times", async () => {
     const flowId = newFlowId();
     let changed = 0;
     const disturbed = new InterceptedPipelines(valkey, async (call, send) => {
@@ -351,7 +354,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     );
   });
 
-  test("a graph of many chunks, with a fan-in and payloads that are larger than one", async () => {
+  test("a graph of several chunks, with a wide fan-in and a payload above the size of a chunk, is complete", async () => {
     const middle = Array.from({ length: 1_200 }, (_, number) => `m${number}`);
     const wide: Workflow = {
       name: "wide",
@@ -380,28 +383,80 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     const child = plan.tasks.find(({ task: { id } }) => id === "d");
     if (child === undefined) throw new Error("no such task");
     await run(valkey, plan.flow.partition, "set", child.keys.depsMeta, "no hash");
-    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/WRONGTYPE.*known to be in place: 0 of 5/s);
+    await expect(submit(valkey, DIAMOND, flowId)).rejects.toThrow(/WRONGTYPE.*at least 0 of 5 executions/s);
   });
 
-  test("a pipeline whose replies are lost fails the submission, and the next one completes it", async () => {
+  test("a lost reply fails the submission, and the next one completes it", async () => {
     for (const lost of [1, 2, 3, 4, 5]) {
       const flowId = newFlowId();
       const lossy = new InterceptedPipelines(valkey, async (call, send) => {
         const results = await send();
         return call === lost ? results.map(() => ({ ok: false, error: new Error("reply lost") })) : results;
       });
-      await expect(submit(lossy, DIAMOND, flowId)).rejects.toThrow(/reply lost.*safe/);
+      await expect(submit(lossy, DIAMOND, flowId)).rejects.toThrow(/reply lost.*it is safe to submit again/);
       await expectWholeGraph(await submit(valkey, DIAMOND, flowId), DIAMOND);
     }
   });
+
+  /** A worker that runs everything eligible after each pipeline, so that roots end before their edges are staged. */
+  const workAfterEach =
+    (flowId: FlowId): Interceptor =>
+    async (_, send) => {
+      const results = await send();
+      await workBatch(
+        { valkey, router: ROUTER, completions: new RecordingPublisher(), identity: IDENTITY },
+        { partition: ROUTER.flowPartition(flowId), lane: LANE },
+        () => Promise.resolve({ outcome: "success", result: "" }),
+        { limit: 10 },
+      );
+      return results;
+    };
+  const sendOnly = (): Interceptor => (_, send) => send();
+
+  test.each([
+    ["no worker", sendOnly],
+    ["a worker that ends the root early", workAfterEach],
+  ])(
+    "with %s, a pipeline that returns too few results fails the submission at any call",
+    async (_, start) => {
+      const flowId = newFlowId();
+      const counter = new InterceptedPipelines(valkey, start(flowId));
+      await submit(counter, DIAMOND, flowId);
+      for (let short = 1; short <= counter.calls; short += 1) {
+        const id = newFlowId();
+        const intercept = start(id);
+        const shortened = new InterceptedPipelines(valkey, async (call, send, commands) => {
+          const results = await intercept(call, send, commands);
+          return call === short ? results.slice(0, -1) : results;
+        });
+        await expect(submit(shortened, DIAMOND, id)).rejects.toThrow(
+          "the pipeline gave no result for a command",
+        );
+        await expectWholeGraph(await submit(valkey, DIAMOND, id), DIAMOND);
+      }
+    },
+  );
+
+  test("a publisher that returns too few results fails the submission; the next one publishes again", async () => {
+    const flowId = newFlowId();
+    const early = new InterceptedPipelines(valkey, workAfterEach(flowId));
+    const short = new RecordingPublisher();
+    short.send = () => Promise.resolve([]);
+    await expect(submit(early, DIAMOND, flowId, short)).rejects.toThrow(
+      "the publisher returned no result for",
+    );
+    const completions = new RecordingPublisher();
+    const submission = await submit(valkey, DIAMOND, flowId, completions);
+    expect(completions.executionIds).toEqual([idOf(submission, "a")]);
+  });
 });
 
-test("a connection lost in the middle of a pipeline leaves no child eligible", async () => {
+test("a connection lost between any two commands of a transaction leaves no child eligible", async () => {
   const [standalone] = DEPLOYMENTS;
   if (standalone?.name !== "standalone") throw new Error("the first deployment is the standalone one");
   const valkey = standalone.connect();
   try {
-    // As many commands as the creation of the diamond's children has: 4 transactions with 5 edges.
+    // The diamond's children take 17 commands: 4 transactions with 5 edges.
     for (let sent = 1; sent <= 17; sent += 1) {
       const flowId = newFlowId();
       const broken = new InterceptedPipelines(valkey, async (_, send, commands) => {
@@ -410,9 +465,9 @@ test("a connection lost in the middle of a pipeline leaves no child eligible", a
         const connection = standalone.connect();
         for (const { name, args } of commands.slice(0, sent)) await connection.call(name, ...args);
         connection.close();
-        throw new Error("the connection is gone");
+        throw new Error("the connection was lost");
       });
-      await expect(submit(broken, DIAMOND, flowId)).rejects.toThrow("the connection is gone");
+      await expect(submit(broken, DIAMOND, flowId)).rejects.toThrow("the connection was lost");
       const partition = ROUTER.flowPartition(flowId);
       const { eligible } = ROUTER.indexKeys(partition).lane(LANE);
       expect(await run(valkey, partition, "zrange", eligible, 0, -1)).toEqual([]);
