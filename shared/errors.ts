@@ -1,16 +1,16 @@
 /**
- * Every error that Sluice itself raises. The class decides whether a retry can help; `name` is a literal,
- * since a minified bundle renames classes.
+ * Base class of the errors that Sluice raises. `name` is a literal in each class, since a minified bundle renames
+ * classes.
  */
 export abstract class SluiceError extends Error {
   abstract override readonly name: string;
-  /** What went wrong, in a word for machines: the `error_code` of a dead letter. */
+  /** A stable, machine-readable code: the `error_code` of a dead letter. */
   abstract readonly code: string;
-  /** Whether the same message, delivered again later, may succeed. */
+  /** Whether a later retry of the same operation may succeed. */
   abstract readonly retryable: boolean;
 }
 
-/** The environment or the deployment is set up wrongly; `errors` names every one of them. */
+/** The environment or the deployment is misconfigured. `errors` lists every problem. */
 export class ConfigurationError extends SluiceError {
   override readonly name = "ConfigurationError";
   override readonly code = "invalid_configuration";
@@ -18,7 +18,7 @@ export class ConfigurationError extends SluiceError {
   readonly errors: readonly string[];
 
   constructor(errors: readonly string[]) {
-    super(listed(errors));
+    super(formatErrors(errors));
     this.errors = errors;
   }
 }
@@ -30,21 +30,21 @@ export class MalformedMessageError extends SluiceError {
   override readonly retryable = false;
 }
 
-/** A record in Valkey that contradicts the contract, in a place where guessing would do harm. */
+/** A record in Valkey violates the contract, and a default value would be unsafe. */
 export class InvalidRecordError extends SluiceError {
   override readonly name = "InvalidRecordError";
   override readonly code = "invalid_record";
   override readonly retryable = true;
 }
 
-/** A reply that is not of the form that section 5 of the contract gives. */
+/** A reply of Valkey is malformed (contract, section 5). */
 export class ProtocolError extends SluiceError {
   override readonly name = "ProtocolError";
   override readonly code = "protocol_error";
   override readonly retryable = false;
 }
 
-/** A function refused (`[0, code, …]`): the call succeeded, and nothing was written. */
+/** A Valkey function refused (`[0, code, …]`): the call succeeded, and nothing was written. */
 export class RefusedError extends SluiceError {
   override readonly name = "RefusedError";
   override readonly retryable: boolean;
@@ -59,7 +59,7 @@ export class RefusedError extends SluiceError {
   }
 }
 
-/** Valkey did not do what was asked: the connection, the server or the cluster failed. */
+/** A command failed: an error of the connection, the server or the cluster. */
 export class ValkeyError extends SluiceError {
   override readonly name = "ValkeyError";
   override readonly code = "valkey_error";
@@ -73,14 +73,14 @@ export class PublishError extends SluiceError {
   override readonly retryable = true;
 }
 
-/** The queue did not do what was asked of it. */
+/** A queue request other than publishing failed. */
 export class QueueError extends SluiceError {
   override readonly name = "QueueError";
   override readonly code = "queue_failed";
   override readonly retryable = true;
 }
 
-/** A request of an operator that cannot be meant; `errors` names everything that is wrong with it. */
+/** An operator's request is invalid. `errors` lists every problem. */
 export class InvalidRequestError extends SluiceError {
   override readonly name = "InvalidRequestError";
   override readonly code = "invalid_request";
@@ -88,12 +88,12 @@ export class InvalidRequestError extends SluiceError {
   readonly errors: readonly string[];
 
   constructor(errors: readonly string[]) {
-    super(listed(errors));
+    super(formatErrors(errors));
     this.errors = errors;
   }
 }
 
-/** A flow was not submitted, or not to its end. Where it is retryable, submitting again completes it. */
+/** A flow was not submitted, or only in part. If the error is retryable, submitting the flow again completes it. */
 export class SubmissionError extends SluiceError {
   override readonly name = "SubmissionError";
   override readonly code = "submission_failed";
@@ -105,14 +105,14 @@ export class SubmissionError extends SluiceError {
   }
 }
 
-/** Another delivery of the same message is publishing the cascade just now; whether it lived to do so is seen later. */
+/** Another delivery of the same message is publishing the cascade. A retry checks whether it succeeded. */
 export class CascadeInProgressError extends SluiceError {
   override readonly name = "CascadeInProgressError";
   override readonly code = "cascade_under_way";
   override readonly retryable = true;
 }
 
-/** CloudFormation did not take the answer of a custom resource. */
+/** CloudFormation did not accept the response of a custom resource. */
 export class CustomResourceError extends SluiceError {
   override readonly name = "CustomResourceError";
   override readonly code = "answer_failed";
@@ -124,23 +124,23 @@ export class CustomResourceError extends SluiceError {
   }
 }
 
-/** A fan-out that does not fit into the time that the invocation has left. What is done is kept. */
+/** The invocation's remaining time is too short for the rest of a fan-out. Progress so far is kept. */
 export class OutOfTimeError extends SluiceError {
   override readonly name = "OutOfTimeError";
   override readonly code = "out_of_time";
   override readonly retryable = true;
 }
 
-function listed(errors: readonly string[]): string {
+function formatErrors(errors: readonly string[]): string {
   return errors.length === 1 ? String(errors[0]) : `${errors.length} errors:\n  - ${errors.join("\n  - ")}`;
 }
 
-/** The text of anything that was thrown. */
+/** Returns the message of any thrown value. */
 export function messageOf(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-/** An error with the chain of its causes, on one line. */
+/** Returns an error and its direct cause on one line. */
 export function describeError(error: Error): string {
   const cause = error.cause === undefined ? "" : `: ${messageOf(error.cause)}`;
   return `${error.name}: ${error.message}${cause}`;

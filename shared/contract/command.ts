@@ -2,7 +2,7 @@ import type { Partition } from "#shared/contract/ids.ts";
 
 export type ValkeyArgument = string | number | Buffer;
 
-/** One command to a partition: all its keys carry that partition's hash tag. */
+/** One command for a partition: all its keys carry that partition's hash tag. */
 export interface ValkeyCommand {
   readonly partition: Partition;
   /** Lower case, e.g. `hmget`. */
@@ -10,17 +10,17 @@ export interface ValkeyCommand {
   readonly args: readonly ValkeyArgument[];
 }
 
-/** What became of one command of a pipeline. A refusal of a Valkey function is not an error here. */
+/** The result of one command of a pipeline. A refusal by a Valkey function is a value, not an error. */
 export type ValkeyResult =
   | { readonly ok: true; readonly value: unknown }
   | { readonly ok: false; readonly error: Error };
 
-/** The one thing that domain code needs of Valkey. */
+/** Sends commands to Valkey. Domain code depends on this interface only. */
 export interface Pipelines {
   /**
-   * Sends all commands at once, one pipeline a partition, and waits for all replies: one round trip,
-   * however many commands. Results are in the commands' order; commands of one partition run in their
-   * order. A failure is a result, never a rejection.
+   * Sends all commands at once, as one pipeline per partition, and waits for all replies: one round trip for any
+   * number of commands. Returns one result per command, in the commands' order. Commands of one partition run in
+   * order. A failure is a result: the promise never rejects.
    */
   pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]>;
 }
@@ -33,7 +33,7 @@ export function command(
   return { partition, name, args };
 }
 
-/** A call of a Valkey function. */
+/** Builds a call of a Valkey function. */
 export function fcall(
   partition: Partition,
   functionName: string,

@@ -4,8 +4,8 @@ import { ConfigurationError } from "#shared/errors.ts";
 export type Edition = 11 | 14;
 
 /**
- * The edition that a library version speaks: 5 to 15 the 11-KEYS one, 26 and above the 14-KEYS one. Throws
- * a ConfigurationError for any other version: calling one edition with the other's keys fails inside Lua.
+ * Returns the edition of a library version: 11 KEYS for 5 to 15, 14 KEYS for 26 and above. Throws a ConfigurationError
+ * for any other version: calling one edition with the other's keys fails inside Lua.
  */
 export function editionOf(version: unknown): Edition {
   const text = Buffer.isBuffer(version) ? version.toString("utf8") : String(version);
@@ -13,7 +13,7 @@ export function editionOf(version: unknown): Edition {
   if (number >= 5 && number <= 15) return 11;
   if (number >= 26) return 14;
   throw new ConfigurationError([
-    `the flowfabric library has version ${JSON.stringify(text)}, and only 5 to 15 and 26 or above are known: ` +
-      "set LIBRARY_EDITION to 11 or 14 to say which edition it speaks",
+    `the flowfabric library has the unknown version ${JSON.stringify(text)}: expected 5 to 15, or 26 and above. ` +
+      "Set LIBRARY_EDITION to 11 or 14 to select the edition",
   ]);
 }

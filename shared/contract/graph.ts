@@ -1,15 +1,15 @@
-/** Calls of the functions that look after a flow in flight (contract, section 6). */
+/** Calls of the functions that inspect, repair, cancel and replay a running flow (contract, section 6). */
 
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { EdgeId, LaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 
-/** `ff_evaluate_flow_eligibility`: reads only. */
+/** `ff_evaluate_flow_eligibility`: replies `OK, <eligibility>`. Read-only. */
 export function evaluateFlowEligibility(execution: ExecKeys): ValkeyCommand {
   return fcall(execution.partition, "ff_evaluate_flow_eligibility", [execution.core, execution.depsMeta], []);
 }
 
-/** `ff_promote_blocked_to_eligible`: replies `OK`, or `deps_not_satisfied, <count>, <unresolved>`. */
+/** `ff_promote_blocked_to_eligible`: replies `OK`, or refuses with `deps_not_satisfied, <count>, <unresolved>`. */
 export function promoteBlockedToEligible(
   execution: ExecKeys,
   index: IndexKeys,
@@ -48,8 +48,8 @@ export function cancelFlow(
 }
 
 /**
- * `ff_replay_execution`: replies `OK, <unsatisfied>`. `edges` are all incoming edges of a skipped flow
- * member, and empty for any other execution.
+ * `ff_replay_execution`: replies `OK, <unsatisfied>`. Pass all incoming edges of a skipped flow member, and none for
+ * any other execution.
  */
 export function replayExecution(
   execution: ExecKeys,

@@ -1,21 +1,21 @@
-/** Edge groups: how many of a child's edges must succeed. 14-KEYS edition only (contract, section 7). */
+/** Edge groups set how many of a child's edges must succeed. 14-KEYS edition only (contract, section 7). */
 
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { ExecutionId } from "#shared/contract/ids.ts";
 import type { FlowKeys } from "#shared/contract/keys.ts";
 
-/** What is to become of the upstreams that a decided group does not need any more. */
+/** What happens to unfinished upstreams once the group is decided: they are marked for cancellation, or they run on. */
 export type OnSatisfied = "cancel_remaining" | "let_run";
 
 export type EdgeGroupPolicy =
-  /** Every edge must succeed: what holds where no policy is set. */
+  /** Every edge must succeed. The default if no policy is set. */
   | { readonly variant: "all_of" }
   | { readonly variant: "any_of"; readonly onSatisfied: OnSatisfied }
-  /** `k`: how many must succeed, 1 or more. */
+  /** At least `k` edges must succeed; `k` is 1 or more. */
   | { readonly variant: "quorum"; readonly onSatisfied: OnSatisfied; readonly k: number };
 
 /**
- * `ff_set_edge_group_policy`: replies `OK, set` or `OK, already_set`; refused once an edge has been applied to the
+ * `ff_set_edge_group_policy`: replies `OK, set` or `OK, already_set`. It refuses once an edge has been applied to the
  * child.
  */
 export function setEdgeGroupPolicy(

@@ -1,7 +1,7 @@
 /**
- * Identifiers of the wire contract (section 1), as branded types that only a parser makes.
+ * Identifiers of the wire contract (section 1), as branded types that only a parser creates.
  *
- * An id is kept exactly as it was written: it names keys, and a re-spelled id would name other ones.
+ * An id keeps its exact spelling. It is part of key names, so another spelling would name other keys.
  */
 
 declare const brand: unique symbol;
@@ -27,10 +27,10 @@ export type IdErrorReason =
   | "invalid_lane"
   | "invalid_attempt_index";
 
-/** Why a text is not the identifier it was taken for. */
+/** Why a text is not a valid identifier. */
 export interface IdError {
   readonly reason: IdErrorReason;
-  /** One sentence for a person: what was expected and what was found. */
+  /** Human-readable: what was expected and what was found. */
   readonly message: string;
 }
 
@@ -61,7 +61,7 @@ function quote(found: unknown): string {
 }
 
 /**
- * Parses `{fp:N}:<uuid>`. N is not checked against a partition count: ids outlive configurations.
+ * Parses `{fp:N}:<uuid>`. N may exceed the configured partition count: ids outlive configurations.
  * Fails with `missing_partition_tag`, `invalid_partition` (not a decimal u16) or `invalid_uuid`.
  */
 export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
@@ -79,14 +79,14 @@ export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
   return valid(text);
 }
 
-/** Parses a flow's UUID, hyphenated, in either case. */
+/** Parses a flow id: a hyphenated UUID in upper or lower case. */
 export function parseFlowId(text: unknown): Parsed<FlowId> {
   return typeof text === "string" && UUID.test(text)
     ? valid(text)
     : invalid("invalid_uuid", "a flow id (a UUID)", text);
 }
 
-/** Parses an edge's UUID, hyphenated, in either case. */
+/** Parses an edge id: a hyphenated UUID in upper or lower case. */
 export function parseEdgeId(text: unknown): Parsed<EdgeId> {
   return typeof text === "string" && UUID.test(text)
     ? valid(text)
@@ -100,7 +100,7 @@ export function parseLaneId(text: unknown): Parsed<LaneId> {
     : invalid("invalid_lane", "a lane of 1 to 64 printable ASCII characters", text);
 }
 
-/** Parses an attempt index as a record holds it: null, undefined and the empty string mean 0. */
+/** Parses a record's attempt index. Null, undefined and the empty string mean 0. */
 export function parseAttemptIndex(text: unknown): Parsed<AttemptIndex> {
   if (text === null || text === undefined || text === "") return valid(0);
   return typeof text === "string" && DECIMAL.test(text) && Number(text) <= MAX_ATTEMPT_INDEX
@@ -108,19 +108,19 @@ export function parseAttemptIndex(text: unknown): Parsed<AttemptIndex> {
     : invalid("invalid_attempt_index", "an attempt index (a 32-bit unsigned integer)", text);
 }
 
-/** The partition that an execution id carries in its own tag. */
+/** Returns the partition in the hash tag of an execution id. */
 export function partitionOf(id: ExecutionId): Partition {
   return Number(id.slice(TAG_START.length, id.indexOf(TAG_END))) as Partition;
 }
 
-/** Makes the execution id of a partition and a UUID, for those who mint ids. */
+/** Creates a new execution id from a partition and a UUID. Fails like `parseExecutionId`. */
 export function mintExecutionId(partition: Partition, uuid: string): Parsed<ExecutionId> {
   return parseExecutionId(`${TAG_START}${partition}${TAG_END}${uuid}`);
 }
 
 /**
- * Takes a parser's value, or throws a TypeError with the parser's message. For ids that the program
- * itself made or holds as constants; what comes from outside is handled, not unwrapped.
+ * Returns the parsed value, or throws a TypeError with the parser's message. Use it only for ids that the program itself
+ * created: handle the error of an id that comes from outside.
  */
 export function unwrap<T>(parsed: Parsed<T>): T {
   if (parsed.ok) return parsed.value;

@@ -10,20 +10,20 @@ import {
   partitionOf,
 } from "#shared/contract/ids.ts";
 
-/** The recorded partition counts. In no partition of its own. */
+/** The recorded partition counts. Not bound to a partition. */
 export const PARTITION_CONFIG_KEY = "ff:config:partitions";
-/** Ours, not the contract's: the library edition that was last loaded or detectedEdition here. In no partition of its own. */
+/** Sluice's own key: the library edition that was last loaded or detected. Not bound to a partition. */
 export const EDITION_KEY = "ff:config:library_edition";
-/** The lanes in use, where a deployment maintains them. In no partition of its own. */
+/** The lanes in use, if the deployment maintains them. Not bound to a partition. */
 export const LANES_KEY = "ff:idx:lanes";
-/** The channel of completion events. */
+/** The pub/sub channel of completion events. */
 export const COMPLETIONS_CHANNEL = "ff:dag:completions";
 
 function tagOf(partition: Partition): string {
   return `{fp:${partition}}`;
 }
 
-/** Fills an unused KEYS position, so that every key of a call shares its slot. Never read or written. */
+/** Fills an unused KEYS position, so that all keys of a call share one slot. Never read or written. */
 export function noopKey(partition: Partition): string {
   return `ff:noop:${tagOf(partition)}`;
 }
@@ -54,7 +54,7 @@ export class ExecKeys {
     return `${this.#exec}:result`;
   }
   /**
-   * The result of one of this execution's upstreams, under this execution's tag: all keys of a call share one slot
+   * The result of an upstream of this execution, under this execution's tag: all keys of a call share one slot
    * (contract, section 6, `ff_resolve_dependency`).
    */
   resultOf(upstream: ExecutionId): string {
@@ -103,17 +103,17 @@ export class ExecKeys {
     return `ff:stream:${tagOf(this.partition)}:${this.id}:${index}:meta`;
   }
   /**
-   * Ours, not the contract's: the `completed_at` of the skip whose cascade the queue has accepted. A key
-   * of its own, so that writing it cannot bring a trimmed record back to life.
+   * Sluice's own key: the `completed_at` of the skip whose cascade the queue has accepted. It is not a field of the
+   * record, since writing the field would recreate a record that was trimmed.
    */
   get cascade(): string {
     return `${this.#exec}:cascade`;
   }
-  /** Ours, not the contract's: held until its deadline by a delivery that publishes what another left unpublished. */
+  /** Sluice's own key: a lock with a deadline, held by a delivery that publishes a cascade left unpublished by another. */
   get cascadeClaim(): string {
     return `${this.#exec}:cascade:claim`;
   }
-  /** Ours, not the contract's: how far the fan-out of a completed execution has come, while it takes several deliveries. */
+  /** Sluice's own key: checkpoints of a fan-out that takes several deliveries. */
   get fanOut(): string {
     return `${this.#exec}:fan_out`;
   }

@@ -1,4 +1,4 @@
-/** The queue message of the wire contract (section 8): read strictly, written whole. */
+/** Reads and writes the queue message of the wire contract (section 8). */
 
 import type { MessageAttributeValue, SendMessageBatchRequestEntry } from "@aws-sdk/client-sqs";
 import {
@@ -10,21 +10,21 @@ import {
 } from "#shared/contract/ids.ts";
 import { MalformedMessageError } from "#shared/errors.ts";
 
-/** One completed execution, on its way to the dispatcher (contract, section 8). */
+/** A completed execution, as published to the dispatcher's queue (contract, section 8). */
 export interface Completion {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId;
-  /** A hint for people, and whatever its sender wrote: the record in Valkey is the truth. */
+  /** A hint for people, as the sender wrote it. The record in Valkey is authoritative. */
   readonly outcome: string;
-  /** Levels of skipped executions between the root and this one. */
+  /** The number of levels of skipped executions between the root and this one. */
   readonly depth: number;
-  /** The execution whose outcome began the cascade. */
+  /** The execution whose outcome started the cascade. */
   readonly root: ExecutionId;
-  /** W3C trace context, passed on as it came. */
+  /** W3C trace context, passed on unchanged. */
   readonly traceparent?: string;
 }
 
-/** What of an SQS record the codec reads: the form that Lambda hands to a function. */
+/** The part of an SQS record that `parseCompletionEvent` reads, in the form that Lambda passes to a function. */
 export interface QueueRecord {
   readonly body: string;
   readonly messageAttributes: Readonly<
@@ -32,14 +32,14 @@ export interface QueueRecord {
   >;
 }
 
-/** A message's content. `outcome` is left out on purpose: the record in Valkey is the truth. */
+/** The content of a message. It has no `outcome`: the record in Valkey is authoritative. */
 export interface CompletionEvent {
   readonly executionId: ExecutionId;
-  /** Undefined: the execution is in no flow, and has no children. */
+  /** Undefined if the execution is in no flow, and so has no children. */
   readonly flowId: FlowId | undefined;
   readonly depth: number;
   readonly root: ExecutionId;
-  /** W3C trace context, as it came. Undefined: none, or what was there was of another form. */
+  /** W3C trace context, unchanged. Undefined if it is missing or malformed. */
   readonly traceparent: string | undefined;
 }
 
@@ -48,11 +48,11 @@ export type ParsedEvent =
   | { readonly ok: false; readonly error: MalformedMessageError };
 
 const DEPTH = /^\d{1,15}$/;
-/** Version, trace id, parent id, flags, and what only later versions have (www.w3.org/TR/trace-context, section 3.2). */
+/** Version, trace id, parent id, flags, and extra fields of later versions (www.w3.org/TR/trace-context, section 3.2). */
 const TRACEPARENT =
   /^(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?$/;
 
-/** Reads a message. Unknown fields are ignored; a wrong one is an error that names it. */
+/** Parses a message. Ignores unknown fields. Returns an error that names the field if a known one is malformed. */
 export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
   const body = parseJsonObject(record.body);
   if (body === undefined) return malformedMessage("the body is not a JSON object");
@@ -61,14 +61,14 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
   const flowId = parseOptionalFlowId(body.flow_id);
   if (!flowId.ok) return malformedMessage(`flow_id: ${flowId.error.message}`);
   const value = { executionId: executionId.value, flowId: flowId.value };
-  // In no flow, there is nothing to do, and nothing else of the message matters.
+  // An execution in no flow has no children: nothing else in the message matters.
   if (value.flowId === undefined) {
     return { ok: true, value: { ...value, depth: 0, root: value.executionId, traceparent: undefined } };
   }
   const { depth, root, traceparent } = record.messageAttributes;
   const level = depth === undefined ? "0" : depth.stringValue;
   if (level === undefined || !DEPTH.test(level) || (depth && !isNumber(depth.dataType))) {
-    return malformedMessage("the attribute depth is not a Number that is whole and at least 0");
+    return malformedMessage("the attribute depth is not a Number with an integer of at least 0");
   }
   const rootId = root === undefined ? executionId : parseExecutionId(root.stringValue);
   if (!rootId.ok) return malformedMessage(`the attribute root: ${rootId.error.message}`);
@@ -78,14 +78,14 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
       ...value,
       depth: Number(level),
       root: rootId.value,
-      traceparent: traceparentIn(traceparent?.stringValue),
+      traceparent: validTraceparent(traceparent?.stringValue),
     },
   };
 }
 
 /**
- * Writes a completion as an entry of SendMessageBatch. The flow is the message group, which on a standard
- * queue keeps one flow with many messages from starving the others (fair queues).
+ * Returns a completion as an entry of SendMessageBatch. The flow id is the message group: on a standard queue (fair
+ * queues), it keeps a flow with many messages from delaying the other flows.
  */
 export function toBatchEntry(completion: Completion, id: string): SendMessageBatchRequestEntry {
   const { executionId, flowId, outcome, depth, root, traceparent } = completion;
@@ -104,8 +104,8 @@ export function toBatchEntry(completion: Completion, id: string): SendMessageBat
   };
 }
 
-/** A trace is a help for people: what is none is dropped, and the message goes on without. */
-function traceparentIn(text = ""): string | undefined {
+/** Returns a valid trace context. A malformed one is dropped and does not fail the message. */
+function validTraceparent(text = ""): string | undefined {
   const [, version, more] = TRACEPARENT.exec(text) ?? [];
   return version === undefined || (version === "00" && more !== undefined) ? undefined : text;
 }
@@ -120,7 +120,7 @@ function parseOptionalFlowId(value: unknown): Parsed<FlowId | undefined> {
     : parseFlowId(value);
 }
 
-/** A JSON object's text; undefined for anything else. */
+/** Parses a JSON object. Returns undefined for anything else. */
 export function parseJsonObject(text: string): Record<string, unknown> | undefined {
   let value: unknown;
   try {

@@ -1,11 +1,11 @@
-/** Calls of the functions by which a worker takes, finishes and loses an execution (contract, section 6). */
+/** Calls of the functions that claim, complete, fail and cancel an execution (contract, section 6). */
 
 import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type AttemptIndex, type LaneId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys, IndexKeys } from "#shared/contract/keys.ts";
 import { noopKey } from "#shared/contract/keys.ts";
 
-/** An execution and where it stands. */
+/** An execution, the indexes of its partition, and its lane. */
 export interface Target {
   readonly keys: ExecKeys;
   readonly index: IndexKeys;
@@ -17,7 +17,7 @@ export interface WorkerIdentity {
   readonly instanceId: string;
 }
 
-/** What a claim gave: who owns the execution, and for which attempt. */
+/** The lease that a claim returned, and the attempt that it covers. */
 export interface Lease {
   readonly leaseId: string;
   readonly epoch: string;
@@ -27,7 +27,7 @@ export interface Lease {
 
 const PLACEHOLDER_ATTEMPT = unwrap(parseAttemptIndex("0"));
 
-/** `ff_issue_claim_grant`: replies `OK, …`. The eligible zset is left alone. */
+/** `ff_issue_claim_grant`: replies `OK, execution_id`. `ttlMs`: how long the worker may take to claim. */
 export function issueClaimGrant(target: Target, worker: WorkerIdentity, ttlMs: number): ValkeyCommand {
   const { keys, index, lane } = target;
   return fcall(
@@ -153,7 +153,7 @@ export function failExecution(
   );
 }
 
-/** `ff_cancel_execution`: replies `OK, cancelled, <phase before>`. The lease may be absent. */
+/** `ff_cancel_execution`: replies `OK, cancelled, <phase before>`. It needs no lease. */
 export function cancelExecution(
   target: Target,
   worker: WorkerIdentity,
@@ -200,8 +200,8 @@ export function cancelExecution(
 }
 
 /**
- * `ff_promote_delayed`, a function of ours that the contract does not have: an execution whose delay has
- * elapsed becomes eligible. Replies `OK`, or `delay_not_elapsed, <delay_until>`.
+ * `ff_promote_delayed`: makes an execution eligible once its delay has elapsed. Sluice's own function, not part of the
+ * contract. Replies `OK`, or refuses with `delay_not_elapsed, <delay_until>`.
  */
 export function promoteDelayed(target: Target, nowMs: number): ValkeyCommand {
   const { keys, index, lane } = target;

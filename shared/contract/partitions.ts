@@ -2,7 +2,7 @@ import type { ExecutionId, FlowId, LaneId, Partition } from "#shared/contract/id
 import { partitionOf } from "#shared/contract/ids.ts";
 import { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 
-/** The counts of `ff:config:partitions`, fixed for a deployment's life (contract, section 2). */
+/** The counts of `ff:config:partitions`. They never change during the life of a deployment (contract, section 2). */
 export interface PartitionConfig {
   readonly numFlowPartitions: number;
   readonly numBudgetPartitions: number;
@@ -23,21 +23,21 @@ const CRC16_TABLE = Uint16Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 
-/** CRC16/XMODEM: polynomial 0x1021, initial value 0, no reflection. `"123456789"` gives 0x31C3. */
+/** Returns the CRC16/XMODEM: polynomial 0x1021, initial value 0, no reflection. `"123456789"` gives 0x31C3. */
 export function crc16(bytes: Uint8Array): number {
   let crc = 0;
   for (const byte of bytes) crc = ((crc << 8) & 0xffff) ^ (CRC16_TABLE[(crc >> 8) ^ byte] ?? 0);
   return crc;
 }
 
-/** A cluster's hash slot of a partition's tag, and so of all its keys (contract, section 2). */
+/** Returns the cluster hash slot of all keys of a partition (contract, section 2). */
 export function slotOf(partition: Partition): number {
   return crc16(Buffer.from(`fp:${partition}`)) % CLUSTER_SLOTS;
 }
 
 /**
- * Routes flows, executions and lanes to their partitions, and builds their keys, for one partition count. The one way
- * to get keys.
+ * Maps flows, executions and lanes to partitions, and builds their keys, for one partition count. All code gets its keys
+ * here.
  *
  * @example
  * const router = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions: 1024 });
@@ -46,7 +46,7 @@ export function slotOf(partition: Partition): number {
 export class PartitionRouter {
   readonly config: PartitionConfig;
 
-  /** Throws a RangeError unless the number of flow partitions is a whole number from 1 to 65,536. */
+  /** Throws a RangeError unless the number of flow partitions is an integer from 1 to 65,536. */
   constructor(config: PartitionConfig = DEFAULT_PARTITION_CONFIG) {
     const count = config.numFlowPartitions;
     if (!Number.isInteger(count) || count < 1 || count > 65_536) {
@@ -59,43 +59,43 @@ export class PartitionRouter {
     return this.config.numFlowPartitions;
   }
 
-  /** Every flow partition, in order. */
+  /** All flow partitions, in order. */
   get partitions(): Partition[] {
     return Array.from({ length: this.config.numFlowPartitions }, (_, index) => index as Partition);
   }
 
   /**
-   * The partition that an execution's id names in its tag. It is never hashed again and may exceed the configured
-   * count: ids outlive configurations (contract, section 2).
+   * Returns the partition in the hash tag of an execution id. It is not computed from the UUID and may exceed the
+   * configured count: ids outlive configurations (contract, section 2).
    */
   partitionFor(executionId: ExecutionId): Partition {
     return partitionOf(executionId);
   }
 
-  /** A flow's partition: CRC16 of the UUID's 16 raw bytes, modulo the count. */
+  /** Returns the partition of a flow: CRC16 of the UUID's 16 raw bytes, modulo the count. */
   flowPartition(flowId: FlowId): Partition {
     return this.#partition(Buffer.from(flowId.replaceAll("-", ""), "hex"));
   }
 
-  /** The partition of an execution outside any flow: CRC16 of its lane's bytes, modulo the count. */
+  /** Returns the partition of an execution outside any flow: CRC16 of the lane's bytes, modulo the count. */
   soloPartition(lane: LaneId): Partition {
     return this.#partition(Buffer.from(lane, "utf8"));
   }
 
-  /** The keys of an execution, in its own partition. */
+  /** Returns the keys of an execution, in the partition of its id. */
   execKeys(executionId: ExecutionId): ExecKeys {
     return new ExecKeys(executionId);
   }
 
   /**
-   * The keys of a flow. `partition` is the flow's own unless given: an id from a deployment with another partition
-   * count is found under the tag of its members.
+   * Returns the keys of a flow. Pass `partition` for a flow that was created under another partition count: its keys
+   * carry the tag of its members.
    */
   flowKeys(flowId: FlowId, partition: Partition = this.flowPartition(flowId)): FlowKeys {
     return new FlowKeys(partition, flowId);
   }
 
-  /** The indexes of a partition. */
+  /** Returns the keys of a partition's indexes. */
   indexKeys(partitionIndex: Partition): IndexKeys {
     return new IndexKeys(partitionIndex);
   }

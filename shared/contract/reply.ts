@@ -1,9 +1,8 @@
 import { ProtocolError } from "#shared/errors.ts";
 
 /**
- * Every refusal code of the contract (sections 6 and 7), and two of our own: `delay_not_elapsed` and
- * `not_delayed`, which only `ff_promote_delayed` replies. `test/lua/codes.test.ts` holds this list equal
- * to the codes that the Lua sources can reply.
+ * All refusal codes of the contract (sections 6 and 7), and the two of Sluice's own `ff_promote_delayed`:
+ * `delay_not_elapsed` and `not_delayed`. `test/lua/codes.test.ts` checks that the Lua sources use the same codes.
  */
 export const REFUSAL_CODES = [
   "active_attempt_exists",
@@ -58,28 +57,28 @@ export type DecodedReply<T> =
 const STATUSES: ReadonlySet<string> = new Set(REPLY_STATUSES);
 
 /**
- * Decodes what an FCALL returned: `[1, status, …fields]` or `[0, code, …detail]`, its elements strings or
- * bytes. Anything else is a protocol error, an unknown status included.
+ * Decodes the reply of an FCALL: `[1, status, …fields]` or `[0, code, …detail]`, with strings or bytes as elements.
+ * Returns a ProtocolError for anything else, including an unknown status.
  */
 export function decodeReply(raw: unknown): DecodedReply<Reply> {
-  if (!Array.isArray(raw)) return malformed("is not an array", raw);
+  if (!Array.isArray(raw)) return malformedReply("is not an array", raw);
   const [head, ...rest] = raw as readonly unknown[];
   const texts: string[] = [];
   for (const element of rest) {
     const text = textOf(element);
-    if (text === undefined) return malformed("has an element that is not a string", raw);
+    if (text === undefined) return malformedReply("has an element that is not a string", raw);
     texts.push(text);
   }
   const [word, ...fields] = texts;
-  if (word === undefined) return malformed("has no status", raw);
+  if (word === undefined) return malformedReply("has no status", raw);
   if (head === 0) return { ok: true, value: { kind: "refused", code: word, detail: fields } };
-  if (head !== 1) return malformed("starts with neither 0 nor 1", raw);
-  if (!STATUSES.has(word)) return malformed("has an unknown status", raw);
+  if (head !== 1) return malformedReply("starts with neither 0 nor 1", raw);
+  if (!STATUSES.has(word)) return malformedReply("has an unknown status", raw);
   return { ok: true, value: { kind: "done", status: word as ReplyStatus, fields } };
 }
 
-/** A protocol error that shows the reply, cut to a readable length. */
-export function malformed(what: string, raw: unknown): { ok: false; error: ProtocolError } {
+/** Returns a ProtocolError that quotes the reply, truncated to 300 characters. */
+export function malformedReply(what: string, raw: unknown): { ok: false; error: ProtocolError } {
   const shown = JSON.stringify([raw], (_, value: unknown) => textOf(value) ?? value);
   return { ok: false, error: new ProtocolError(`the reply ${what}: ${shown.slice(0, 300)}`) };
 }

@@ -1,4 +1,4 @@
-/** `ff_resolve_dependency`: its call in both editions, and its reply (contract, sections 6 and 7). */
+/** Calls `ff_resolve_dependency` in both editions, and decodes its reply (contract, sections 6 and 7). */
 
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
@@ -11,9 +11,9 @@ import {
   noopKey,
 } from "#shared/contract/keys.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
-import { type DecodedReply, decodeReply, malformed } from "#shared/contract/reply.ts";
+import { type DecodedReply, decodeReply, malformedReply } from "#shared/contract/reply.ts";
 
-/** One edge whose upstream has ended, and the child that it leads to. */
+/** An edge with a terminal upstream, and the child that depends on it. */
 export interface Dependency {
   readonly edge: EdgeId;
   readonly upstream: ExecutionId;
@@ -21,12 +21,15 @@ export interface Dependency {
   /** The indexes of the flow's partition. */
   readonly flowIndex: IndexKeys;
   readonly child: ExecKeys;
-  /** The child's lane; undefined where the child's record is gone, and no index may be written. */
+  /** The child's lane. Undefined if the child's record is gone: then no index is written. */
   readonly lane: LaneKeys | undefined;
   readonly attempt: AttemptIndex;
 }
 
-/** `nowMs`: milliseconds since the epoch; becomes the `completed_at` of a child that this call skips. */
+/**
+ * Builds the call. `nowMs` is in milliseconds since the epoch and becomes the `completed_at` of a child that this call
+ * skips.
+ */
 export function resolveDependency(
   edition: Edition,
   dependency: Dependency,
@@ -59,25 +62,25 @@ export function resolveDependency(
   );
 }
 
-/** What the call did to the edge and its child. */
+/** The effect of the call on the edge and its child. */
 export type Resolution =
   | { readonly kind: "satisfied" }
   | { readonly kind: "impossible"; readonly childSkipped: boolean }
-  /** The edge was resolved before; nothing was written. */
+  /** The edge was already resolved: nothing was written. */
   | { readonly kind: "already_resolved" }
-  /** 14-KEYS edition: the edge counts, and its group is not decided yet. */
+  /** 14-KEYS edition: the edge is counted, and its group is still undecided. */
   | { readonly kind: "pending" }
-  /** 14-KEYS edition: the edge counts, and its group had been decided before. */
+  /** 14-KEYS edition: the edge is counted, and its group was decided earlier. */
   | { readonly kind: "already_fired" }
   | { readonly kind: "refused"; readonly code: string; readonly detail: readonly string[] };
 
-/** Decodes a reply strictly: whatever the contract does not list is a protocol error. */
+/** Decodes a reply. Returns a ProtocolError for any reply that the contract does not list. */
 export function decodeResolution(raw: unknown): DecodedReply<Resolution> {
   const reply = decodeReply(raw);
   if (!reply.ok) return reply;
   if (reply.value.kind === "refused") return { ok: true, value: reply.value };
   const { status, fields } = reply.value;
-  if (status !== "OK") return malformed("has a status that ff_resolve_dependency does not give", raw);
+  if (status !== "OK") return malformedReply("has a status that ff_resolve_dependency never returns", raw);
   switch (fields.join("|")) {
     case "already_resolved":
       return { ok: true, value: { kind: "already_resolved" } };
@@ -93,6 +96,6 @@ export function decodeResolution(raw: unknown): DecodedReply<Resolution> {
     case "already_fired|":
       return { ok: true, value: { kind: "already_fired" } };
     default:
-      return malformed("is none that ff_resolve_dependency gives", raw);
+      return malformedReply("is not one of ff_resolve_dependency", raw);
   }
 }

@@ -1,4 +1,4 @@
-/** Calls of the functions that build a flow (contract, section 6): creation, membership, edges. */
+/** Calls of the functions that create executions and flows, and add members and edges (contract, section 6). */
 
 import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { Edition } from "#shared/contract/edition.ts";
@@ -12,17 +12,17 @@ export interface NewExecution {
   readonly namespace: string;
   readonly lane: LaneId;
   readonly kind: string;
-  /** 0 to 9000; a higher one is claimed first. */
+  /** 0 to 9000. Executions with a higher priority are claimed first. */
   readonly priority: number;
   readonly creator: string;
-  /** Empty: no policy. */
+  /** A JSON object, or empty for no policy. */
   readonly policyJson: string;
   readonly payload: ValkeyArgument;
-  /** Milliseconds since the epoch; undefined: at once. */
+  /** Milliseconds since the epoch. Undefined: eligible at once. */
   readonly delayUntil?: number;
-  /** The key from `idempotencyKey`, with how long it holds. */
+  /** A key from `idempotencyKey`, and how long Valkey keeps it. */
   readonly idempotency?: { readonly key: string; readonly ttlMs: number };
-  /** A JSON object of strings, or empty. */
+  /** A JSON object of strings, or empty for no tags. */
   readonly tagsJson?: string;
   /** Milliseconds since the epoch. */
   readonly deadlineAt?: number;
@@ -98,7 +98,7 @@ export interface Edge {
   readonly id: EdgeId;
   readonly upstream: ExecutionId;
   readonly downstream: ExecutionId;
-  /** Non-empty: the upstream's result becomes the downstream's payload. */
+  /** If not empty, the upstream's result becomes the downstream's payload. */
   readonly dataPassingRef: string;
 }
 
@@ -136,8 +136,8 @@ export function stageDependencyEdge(
 }
 
 /**
- * `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. The 14-KEYS edition
- * counts the edge in the child's group as well (contract, section 7).
+ * `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. The 14-KEYS edition also
+ * counts the edge in the child's group (contract, section 7).
  */
 export function applyDependencyToChild(
   edition: Edition,
