@@ -1,16 +1,19 @@
-/** Readers of environment variables. Each adds to `errors` what is wrong, so that one error can name everything. */
+/** Reads environment variables. Problems are appended to `errors`, so that one error can list all of them. */
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** Returns whether a variable is set and not empty. */
 export function isSet(env: Environment, name: string): boolean {
   return (env[name] ?? "") !== "";
 }
 
+/** Reads the URL of an SQS queue. */
 export function readQueueUrl(env: Environment, name: string, errors: string[]): string {
   const example = "https://sqs.<region>.amazonaws.com/<account>/<queue>";
   return readUrl(env, name, ["http:", "https:"], example, errors).href;
 }
 
+/** Reads a required URL. `example` appears in the error for a missing one. Never puts the value in an error. */
 export function readUrl(
   env: Environment,
   name: string,
@@ -21,55 +24,57 @@ export function readUrl(
   const text = env[name] ?? "";
   const url = URL.parse(text);
   if (url !== null && protocols.includes(url.protocol) && url.hostname !== "") return url;
-  // The value may hold a password, and errors are logged: name the variable, not its value.
+  // The value may contain a password, and errors are logged: name only the variable.
   errors.push(
     text === ""
-      ? `${name} is not set: give a URL like ${example}`
+      ? `${name} is not set: expected a URL like ${example}`
       : `${name} is not a ${protocols.map((protocol) => `${protocol}//`).join(" or ")} URL with a host`,
   );
   return new URL("redis://unset");
 }
 
-/** A name that is required; `what` says what to give. */
+/** Reads a required text that matches `form`. `expected` describes it in errors. */
 export function readRequired(
   env: Environment,
   name: string,
   form: RegExp,
-  what: string,
+  expected: string,
   errors: string[],
 ): string {
   const text = env[name] ?? "";
-  if (text === "") errors.push(`${name} is not set: give ${what}`);
-  else if (!form.test(text)) errors.push(`${name} is "${text}": give ${what}`);
+  if (text === "") errors.push(`${name} is not set: expected ${expected}`);
+  else if (!form.test(text)) errors.push(`${name} is "${text}": expected ${expected}`);
   return text;
 }
 
+/** Reads one of `choices`, or returns `defaultValue` if the variable is not set. */
 export function readChoice<Choice extends string>(
   env: Environment,
   name: string,
   choices: readonly Choice[],
-  preset: Choice,
+  defaultValue: Choice,
   errors: string[],
 ): Choice {
   const text = env[name] ?? "";
-  if (text === "") return preset;
+  if (text === "") return defaultValue;
   const chosen = choices.find((choice) => choice === text);
-  if (chosen === undefined) errors.push(`${name} is "${text}": it takes ${choices.join(", ")}`);
-  return chosen ?? preset;
+  if (chosen === undefined) errors.push(`${name} is "${text}": expected one of ${choices.join(", ")}`);
+  return chosen ?? defaultValue;
 }
 
+/** Reads an integer from `min` to `max`, or returns `defaultValue` if the variable is not set. */
 export function readInteger(
   env: Environment,
   name: string,
-  least: number,
-  most: number,
-  preset: number,
+  min: number,
+  max: number,
+  defaultValue: number,
   errors: string[],
 ): number {
   const text = env[name] ?? "";
-  if (text === "") return preset;
+  if (text === "") return defaultValue;
   const value = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
-  if (value >= least && value <= most) return value;
-  errors.push(`${name} is "${text}": it takes a whole number from ${least} to ${most}`);
-  return preset;
+  if (value >= min && value <= max) return value;
+  errors.push(`${name} is "${text}": expected an integer from ${min} to ${max}`);
+  return defaultValue;
 }

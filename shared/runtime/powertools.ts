@@ -1,4 +1,4 @@
-/** Powertools, as our functions on Valkey use it: one logger and one set of metrics a process. */
+/** Powertools wiring of the Lambda functions: one logger and one set of metrics per process. */
 
 import { Logger } from "@aws-lambda-powertools/logger";
 import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
@@ -6,15 +6,13 @@ import { type GaugingTelemetry, NAMESPACE, unitOf } from "#shared/runtime/teleme
 
 export interface Powertools {
   readonly logger: Logger;
-  /**
-   * For a line about every message: without what Lambda's context adds to each of the other logger's lines, which is a
-   * third of what such a line takes.
-   */
+  /** Logs one line per message. It omits the fields of Lambda's context, which make up a third of such a line. */
   readonly messageLogger: Logger;
   readonly metrics: Metrics;
   readonly telemetry: GaugingTelemetry;
 }
 
+/** Creates the logger and metrics of a function. `service` is its name, and the value of the metrics' dimension. */
 export function createPowertools(service: string): Powertools {
   const logger = new Logger({ serviceName: `sluice-${service}` });
   const metrics = new Metrics({ namespace: NAMESPACE, serviceName: service });

@@ -1,66 +1,66 @@
 /**
- * What Sluice tells its operators: every metric with its namespace, dimension and unit, since alarms and dashboards name
- * them, and the fields by which one query of the logs shows one cascade.
+ * Metrics and log fields. Alarms and dashboards refer to the names, namespace, dimension and units of the metrics. The
+ * log fields let one query show all lines of one cascade.
  */
 
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
 
 /** The namespace of every metric. */
 export const NAMESPACE = "Sluice";
-/** The one dimension of every metric; its value is the function's name. */
+/** The only dimension of every metric. Its value is the function's name. */
 export const DIMENSION = "service";
 
-/** Every metric. Counts, but for those in `GAUGE_UNITS`. */
+/** All metrics. They are counts, except those in `GAUGE_UNITS`. */
 export const METRICS = {
-  /** Completions whose children were all dealt with. */
+  /** Completions whose children were all updated. */
   completionsDispatched: "CompletionsDispatched",
-  /** Messages handed back to the queue. */
+  /** Messages that failed and stay in the queue for a retry. */
   messagesFailed: "MessagesFailed",
   /** Messages that are not completion events. */
   messagesMalformed: "MessagesMalformed",
-  /** Messages sent to the dead-letter queue because no retry could help them. */
+  /** Messages sent to the dead-letter queue, since a retry cannot succeed. */
   messagesDeadLettered: "MessagesDeadLettered",
-  /** Groups of edges with more outcomes than edges (contract, section 7): something resolved what it should not. */
+  /** Edge groups with more resolved edges than applied ones (contract, section 7): a sign of corrupt data. */
   invariantViolations: "InvariantViolations",
-  /** Completions that arrived above `MAX_CASCADE_DEPTH`. */
+  /** Completions that arrived with a depth above `MAX_CASCADE_DEPTH`. */
   depthLimitReached: "DepthLimitReached",
-  /** Completions whose record has not ended, or not any more: nothing is resolved on their behalf. */
+  /** Completions whose record is not terminal, for example after a replay: they resolve no edges. */
   recordNotTerminal: "RecordNotTerminal",
-  /** Edges left alone because an id does not parse. */
+  /** Edges skipped because an id does not parse. */
   edgesUnreadable: "EdgesUnreadable",
   edgesSatisfied: "EdgesSatisfied",
   edgesImpossible: "EdgesImpossible",
   edgesAlreadyResolved: "EdgesAlreadyResolved",
-  /** 14-KEYS edition: edges counted in a group that is undecided, or was decided before. */
+  /** 14-KEYS edition: edges counted in a group that is undecided or was decided earlier. */
   edgesCountedInGroup: "EdgesCountedInGroup",
   childrenSkipped: "ChildrenSkipped",
   /** Skipped children whose completion the queue accepted. */
   cascadesPublished: "CascadesPublished",
-  /** Batches whose published cascades could not be marked: redeliveries may publish them once more. */
+  /** Batches whose published cascades could not be marked: redeliveries may publish them again. */
   marksFailed: "MarksFailed",
-  /** The greatest depth among the messages of an invocation: levels of skipped executions above the completed one. */
+  /** The highest depth in an invocation: the number of levels of skipped executions above the completed one. */
   cascadeDepth: "CascadeDepth",
-  /** The slowest round trip of an invocation to Valkey: a pipeline from its sending to its last reply. */
+  /** The slowest round trip of an invocation to Valkey, from sending a pipeline to its last reply. */
   valkeyLatency: "ValkeyLatency",
-  /** Blocked executions that the reconciler looked at. */
+  /** Blocked executions that the reconciler checked. */
   executionsScanned: "ExecutionsScanned",
-  /** Completions that the reconciler sent because children still wait for them. In health: 0. */
+  /** Completions that the reconciler sent again because children still wait for them. 0 in normal operation. */
   completionsRepaired: "CompletionsRepaired",
-  /** Blocked executions with nothing left to wait for that the reconciler made eligible. */
+  /** Blocked executions without unresolved dependencies that the reconciler made eligible. */
   executionsPromoted: "ExecutionsPromoted",
-  /** Promotions that the function refused: the execution has moved on since it was read, or its counts are wrong. */
+  /** Promotions refused by Valkey: the execution has changed since it was read, or its counts are wrong. */
   promotionsRefused: "PromotionsRefused",
-  /** Lanes, index entries, edges and records of which the reconciler can make no sense, and which it leaves alone. */
+  /** Malformed lanes, index entries, edges and records, which the reconciler skips. */
   recordsUnreadable: "RecordsUnreadable",
-  /** Indexes of blocked executions that could not be read to their end in a sweep. */
+  /** Indexes of blocked executions that a sweep could not read completely. */
   indexesUnread: "IndexesUnread",
-  /** How long the blocked execution that could have been released first has been waiting since. */
+  /** The age of the oldest missed release: how long ago the longest-waiting resolvable execution could have run. */
   oldestResolvableAge: "OldestResolvableAge",
-  /** From the beginning of a sweep to its end, however many invocations it took. */
+  /** The time from the start of a sweep to its end, over all of its invocations. */
   sweepDuration: "SweepDuration",
 } as const;
 
-/** The metrics that are measured and not counted: each emitted value stands for itself. */
+/** The units of metrics that are measured and not counted. */
 const GAUGE_UNITS = {
   [METRICS.cascadeDepth]: "Count",
   [METRICS.valkeyLatency]: "Milliseconds",
@@ -72,7 +72,7 @@ export type GaugeName = keyof typeof GAUGE_UNITS;
 
 export type MetricName = (typeof METRICS)[keyof typeof METRICS];
 
-/** The metrics of each function that emits any. */
+/** The metrics of each function that emits metrics. */
 export const METRICS_BY_FUNCTION = {
   dispatch: [
     METRICS.completionsDispatched,
@@ -106,6 +106,7 @@ export const METRICS_BY_FUNCTION = {
   ],
 } as const satisfies Readonly<Record<string, readonly MetricName[]>>;
 
+/** Returns the unit of a metric. */
 export function unitOf(metric: MetricName): "Count" | "Seconds" | "Milliseconds" {
   const units: Partial<Record<MetricName, "Count" | "Seconds" | "Milliseconds">> = GAUGE_UNITS;
   return units[metric] ?? "Count";
@@ -113,25 +114,25 @@ export function unitOf(metric: MetricName): "Count" | "Seconds" | "Milliseconds"
 
 export type LogFields = Readonly<Record<string, string | number | boolean | readonly string[]>>;
 
-/** What an operator is told in the log. */
+/** Writes log lines. */
 export interface Log {
   info(message: string, fields: LogFields): void;
   warn(message: string, fields: LogFields): void;
   error(message: string, fields: LogFields): void;
 }
 
-/** What domain code tells an operator. */
+/** Writes log lines and counts. */
 export interface Telemetry extends Log {
   count(metric: MetricName, value?: number): void;
 }
 
-/** For domain code that measures as well as counts. */
+/** Writes log lines, counts and measurements. */
 export interface GaugingTelemetry extends Telemetry {
-  /** `value` is in the metric's unit, as `GAUGE_UNITS` has it. */
+  /** `value` is in the metric's unit, as given in `GAUGE_UNITS`. */
   measure(metric: GaugeName, value: number): void;
 }
 
-/** A completion, as far as a log line needs to know it. */
+/** The part of a completion that identifies it in the log. */
 interface TracedCompletion {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId | undefined;
@@ -140,7 +141,7 @@ interface TracedCompletion {
   readonly traceparent: string | undefined;
 }
 
-/** The fields by which one query shows one cascade: all of its lines have the same `root`. */
+/** Returns the log fields of a completion. All lines of one cascade have the same `root`. */
 export function traceFields({ executionId, flowId, root, depth, traceparent }: TracedCompletion): LogFields {
   return {
     execution_id: executionId,

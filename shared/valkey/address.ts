@@ -1,35 +1,35 @@
 import type { Environment } from "#shared/runtime/environment.ts";
 
-/** What `VALKEY_AUTH` and its companions say. */
+/** How to authenticate, as set by `VALKEY_AUTH` and its related variables. */
 export type ValkeyAuth =
-  /** User and password stand in the URL, or the server wants none. */
+  /** User and password from the URL, if the server requires them. */
   | { readonly kind: "url" }
-  /** A token for ElastiCache, signed with the process' own AWS credentials. */
+  /** An ElastiCache IAM token, signed with the AWS credentials of the process. */
   | {
       readonly kind: "iam";
-      /** The ElastiCache user's id, which is its name as well. */
+      /** The id of the ElastiCache user, which must equal its name. */
       readonly user: string;
       readonly replicationGroup: string;
       readonly region: string;
-      /** Where AWS credentials stand when a token is signed; the process' environment unless given. */
+      /** Returns the variables with the AWS credentials, for each token. Default: `process.env`. */
       readonly environment?: () => Promise<Environment>;
     }
-  /** A password in Secrets Manager. */
+  /** A password from Secrets Manager. */
   | {
       readonly kind: "secret";
       /** ARN or name. */
       readonly secretId: string;
-      /** For a secret that names none; empty: the server's default user. */
+      /** The user if the secret has no `username`. Empty: the server's default user. */
       readonly user: string;
     };
 
-/** Where the server is, whether it is a cluster, and how to get in. */
+/** The address of a server or cluster, and how to authenticate. */
 export interface ValkeyAddress {
-  /** `redis://` or `rediss://`, with user and password where the server wants them and `auth` does not bring them. */
+  /** `redis://` or `rediss://`. It has a user and password only if `auth` is of kind `url`. */
   readonly url: URL;
   readonly cluster: boolean;
-  /** By the URL unless given. */
+  /** Default: kind `url`. */
   readonly auth?: ValkeyAuth;
-  /** What to trust in the place of what Node trusts, as PEM text. */
+  /** Certificates to trust instead of Node's own, as PEM text. */
   readonly ca?: string;
 }

@@ -1,13 +1,13 @@
-/** Sending many commands in bounded pipelines, and taking every reply seriously. */
+/** Sends many commands in bounded pipelines, and turns failed results and refusals into errors. */
 
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import { decodeReply, type Reply } from "#shared/contract/reply.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 
-/** Commands in one pipeline: enough to make the round trip cheap, few enough for the server's buffers. */
+/** Commands per pipeline: enough to amortize the round trip, few enough for the server's buffers. */
 export const MAX_PIPELINE_LENGTH = 1_000;
 
-/** Groups items in order, each group up to `limit` in weight; a heavier item makes a group of its own. */
+/** Splits items into chunks of at most `limit` in weight, in order. An item above the limit is a chunk by itself. */
 export function* chunked<T>(
   items: readonly T[],
   weigh: (item: T) => number = () => 1,
@@ -29,12 +29,12 @@ export function* chunked<T>(
 }
 
 /**
- * Hands over the chunks in order, each while the one before it is still under way, and no more than that.
- * When one fails no further is sent, and the other one is waited for.
+ * Sends chunks in order, with at most two in flight. If one fails, no further chunk is sent. Waits for the other one in
+ * flight, then rejects with the first error. Returns one result per chunk, in order.
  */
 export async function sendChunks<T, R>(chunks: Iterable<T>, send: (chunk: T) => Promise<R>): Promise<R[]> {
   const results: R[] = [];
-  // Settled results, so that a chunk that fails while the one before it is awaited is no unhandled rejection.
+  // allSettled: a chunk may fail while its predecessor is awaited, which would be an unhandled rejection.
   let last: Promise<PromiseSettledResult<R>[]> = Promise.resolve([]);
   for (const chunk of chunks) {
     const next = Promise.allSettled([send(chunk)]);
@@ -52,7 +52,7 @@ export async function sendChunks<T, R>(chunks: Iterable<T>, send: (chunk: T) => 
   return results;
 }
 
-/** Sends one command for each item; values are in the items' order. Throws a ValkeyError. */
+/** Sends one command per item. Returns the values in the items' order. Throws a ValkeyError if a command fails. */
 export async function readEach<T>(
   valkey: Pipelines,
   items: readonly T[],
@@ -66,27 +66,28 @@ export async function readEach<T>(
   return values;
 }
 
-/** A command's value. Throws a ValkeyError where the command failed. */
+/** Returns a command's value. Throws a ValkeyError if the command failed or has no result. */
 export function valueOrThrow(result: ValkeyResult | undefined): unknown {
   if (result?.ok) return result.value;
-  const cause = result?.error ?? new Error("the pipeline gave no result for a command");
+  const cause = result?.error ?? new Error("the pipeline returned no result for a command");
   throw new ValkeyError(cause.message, { cause });
 }
 
-/** A function's reply. Throws a ProtocolError where it is none. */
+/** Decodes a function's reply. Throws a ProtocolError if it is malformed. */
 export function replyOrThrow(value: unknown): Reply {
   const decoded = decodeReply(value);
   if (!decoded.ok) throw decoded.error;
   return decoded.value;
 }
 
-/** A reply that is not a refusal. Throws a RefusedError for one, a ProtocolError for no reply at all. */
+/** Decodes a successful reply. Throws a RefusedError for a refusal, and a ProtocolError for a malformed reply. */
 export function doneOrThrow(functionName: string, value: unknown): Extract<Reply, { kind: "done" }> {
   const reply = replyOrThrow(value);
   if (reply.kind === "done") return reply;
   throw refusalError(functionName, reply);
 }
 
+/** Returns a refusal as an error. */
 export function refusalError(
   functionName: string,
   reply: { readonly code: string; readonly detail: readonly string[] },

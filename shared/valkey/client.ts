@@ -8,67 +8,67 @@ import { connectionOptions } from "#shared/valkey/authentication.ts";
 import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
 
 export interface ValkeyOptions {
-  /** Hears of connection errors; commands report their own. */
+  /** Called for connection errors. Commands report their own errors. */
   readonly onConnectionError: (error: ValkeyError) => void;
-  /** Milliseconds within which a reply must come, connecting included. */
+  /** Timeout of a reply in milliseconds, including the time to connect. Default: 5,000. */
   readonly commandTimeoutMs?: number;
-  /** Cluster nodes, as `host:port`, to ask besides the address: those that an earlier client knew. */
+  /** More cluster nodes to connect to, as `host:port`: for example those that an earlier client discovered. */
   readonly knownNodes?: readonly string[];
 }
 
 const COMMAND_TIMEOUT_MS = 5_000;
 
 /**
- * A client that fails fast: it neither reconnects nor repeats what it sent. A lost connection ends it, and who
- * wants to go on makes a new one; until then a command fails at once, and waits in no queue.
+ * Options of a client that fails fast: it does not reconnect, resend or queue commands. After a lost connection, commands
+ * fail at once, and the caller creates a new client.
  */
 const CONNECTION: RedisOptions = {
   maxRetriesPerRequest: 0,
   retryStrategy: () => null,
-  // A resent FCALL would be harmless, but its reply would describe the second call and not the first.
+  // Resending an FCALL is harmless, but its reply would describe the second call and not the first.
   autoResendUnfulfilledCommands: false,
-  // Autopipelining routes an FCALL by its first argument, which is no key.
+  // Autopipelining routes an FCALL by its first argument, which is not a key.
   enableAutoPipelining: false,
 };
 
 /**
- * No redirection is followed. While a slot moves, iovalkey would send a pipeline of which some keys have moved and
- * others have not to the new node as a whole, where what has not moved yet reads as absent: a record that is missing,
- * an execution without edges. A MOVED or ASK is a fault here, and the message comes again.
+ * Options of a cluster client that follows no redirections. While a slot migrates, iovalkey would redirect a whole
+ * pipeline to the new node. Keys that have not moved yet would then read as missing: a missing record, or an execution
+ * without edges. Instead, MOVED and ASK are errors, and the message is retried.
  */
 const CLUSTER: ClusterOptions = {
   enableAutoPipelining: false,
   slotsRefreshTimeout: 2_000,
   clusterRetryStrategy: () => null,
   maxRedirections: 0,
-  // ElastiCache's certificates name its hosts: do not resolve them to addresses first.
+  // ElastiCache's certificates are issued for host names: do not resolve them to addresses first.
   dnsLookup: (address, callback) => callback(null, address),
 };
 
 /**
- * Replies that say: this is not the server that the client takes it for, or not any more. Any error that a function
- * raises is one of them: its library may have been replaced by one of another edition. A client that heard one is not
- * used again, so that the next one asks anew who serves what, and in which edition.
+ * Error replies after which a client must be replaced, since its knowledge of the server is out of date. The new client
+ * discovers the nodes and the edition again. Every error that a function raises is included: the library may have been
+ * replaced by one of another edition.
  */
-const WRONG_SERVER =
+const STALE_CLIENT_ERROR =
   /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR (?!Function not found)/;
 
-/** What iovalkey says where no node of a cluster can be asked. Why, it tells by an event. */
-const NO_NODE = /None of startup nodes is available|Failed to refresh slots cache/;
+/** iovalkey's messages if no cluster node is reachable. The cause is only in its "node error" event. */
+const NO_REACHABLE_NODE = /None of startup nodes is available|Failed to refresh slots cache/;
 
-/** One primary of the deployment. */
+/** A primary of the deployment. */
 export interface ValkeyNode {
   /** `host:port`. */
   readonly name: string;
-  /** Rejects with what the server or the client raised. */
+  /** Sends one command. Rejects with a ValkeyError. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
 
-/** A connection to Valkey, standalone or cluster. */
+/** A client of a standalone server or a cluster. All its errors are of class ValkeyError. */
 export class Valkey implements Pipelines {
   readonly #client: Redis | Cluster;
   readonly #timeoutMs: number;
-  /** `host:port`, for messages: never with a password. */
+  /** `host:port`, for messages. It never contains a password. */
   readonly #host: string;
   #isBroken = false;
   #nodeError = "";
@@ -82,8 +82,8 @@ export class Valkey implements Pipelines {
     this.#client = address.cluster
       ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })
       : new Redis({ ...connection, ...node, db: Number(url.pathname.slice(1) || 0) });
-    // Without a listener a lost connection would end the process.
-    this.#client.on("error", (error) => options.onConnectionError(this.#noticed(error)));
+    // Without a listener, a lost connection would end the process.
+    this.#client.on("error", (error) => options.onConnectionError(this.#toValkeyError(error)));
     this.#client.on("node error", (error) => {
       this.#nodeError = `: ${messageOf(error)}`;
     });
@@ -92,12 +92,12 @@ export class Valkey implements Pipelines {
     });
   }
 
-  /** Whether a reply was late, the connection was lost, or the server is not what it was: use a new client. */
+  /** Whether the client must be replaced: a reply timed out, the connection was lost, or the server has changed. */
   get isBroken(): boolean {
     return this.#isBroken;
   }
 
-  /** The cluster's nodes as this client knew them last, as `host:port`. None for a standalone server. */
+  /** The nodes of the cluster that this client has discovered, as `host:port`. Empty for a standalone server. */
   get knownNodes(): string[] {
     return this.#client instanceof Cluster
       ? this.#client.nodes("all").map(({ options }) => `${options.host}:${options.port}`)
@@ -106,33 +106,33 @@ export class Valkey implements Pipelines {
 
   async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
     if (this.#client instanceof Redis) return this.#exec({ redis: this.#client }, commands);
-    // A cluster takes a pipeline for each slot.
+    // A cluster needs one pipeline per slot.
     const results = new Array<ValkeyResult>(commands.length);
     await Promise.all(
       [...positionsByPartition(commands)].map(async ([partition, positions]) => {
         const group = positions.flatMap((position) => commands[position] ?? []);
-        const found = await this.#exec({ slot: slotOf(partition) }, group);
-        for (const [index, result] of found.entries()) results[positions[index] ?? -1] = result;
+        const partitionResults = await this.#exec({ slot: slotOf(partition) }, group);
+        for (const [index, result] of partitionResults.entries()) results[positions[index] ?? -1] = result;
       }),
     );
     return results;
   }
 
-  /** One command without keys, or with keys of no partition. Rejects with what the server or client raised. */
+  /** Sends one command without keys, or with keys that are not bound to a partition. Rejects with a ValkeyError. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
-    return this.#within(() => this.#client.call(name, args));
+    return this.#withTimeout(() => this.#client.call(name, args));
   }
 
-  /** The primaries: the one server, or the cluster's as the client knows them now. */
+  /** Returns the primaries: the standalone server, or those of the cluster that the client has discovered. */
   async primaries(): Promise<ValkeyNode[]> {
     const client = this.#client;
     if (client instanceof Redis) return [this.#nodeOf(client)];
-    // A client that has only begun to connect knows no more than the node of its address.
+    // Until it has connected, the client knows only the node of its address.
     if (client.status !== "ready") await this.call("ping");
     return client.nodes("master").map((node) => this.#nodeOf(node));
   }
 
-  /** Closes every connection at once; commands under way fail. */
+  /** Closes all connections at once. Commands in flight fail. */
   close(): void {
     this.#isBroken = true;
     this.#client.disconnect();
@@ -141,56 +141,57 @@ export class Valkey implements Pipelines {
   #nodeOf(node: Redis): ValkeyNode {
     return {
       name: `${node.options.host}:${node.options.port}`,
-      call: (name, ...args) => this.#within(() => node.call(name, args)),
+      call: (name, ...args) => this.#withTimeout(() => node.call(name, args)),
     };
   }
 
   async #exec(destination: Destination, commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
     if (commands.length === 0) return [];
     try {
-      const results = await this.#within(() => sendPipeline(this.#client, destination, commands));
+      const results = await this.#withTimeout(() => sendPipeline(this.#client, destination, commands));
       return results.map((result) =>
-        result.ok ? result : { ok: false, error: this.#noticed(result.error) },
+        result.ok ? result : { ok: false, error: this.#toValkeyError(result.error) },
       );
     } catch (error) {
-      const failure = { ok: false, error: this.#noticed(error) } as const;
+      const failure = { ok: false, error: this.#toValkeyError(error) } as const;
       return commands.map(() => failure);
     }
   }
 
   /**
-   * One deadline for all that is sent at once, rather than a timer for each command. A late reply breaks the client;
-   * what is under way to other nodes of a cluster goes on.
+   * Applies one timeout to everything that `send` sends, instead of one timer per command. After a timeout the client must
+   * be replaced. Commands in flight to other nodes of a cluster continue.
    */
-  async #within<T>(send: () => Promise<T>): Promise<T> {
-    const { promise: late, reject } = Promise.withResolvers<never>();
+  async #withTimeout<T>(send: () => Promise<T>): Promise<T> {
+    const { promise: timedOut, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => {
       reject(new Error(`no reply within ${this.#timeoutMs} ms`));
-      // The one server is silent: what is asked next need not wait for it. Of a cluster only one node may be.
+      // Close a standalone client, so that later commands fail at once. In a cluster, other nodes may still reply.
       if (this.#client instanceof Redis) this.close();
     }, this.#timeoutMs);
     try {
-      return await Promise.race([send(), late]);
+      return await Promise.race([send(), timedOut]);
     } catch (error) {
-      throw this.#noticed(error);
+      throw this.#toValkeyError(error);
     } finally {
       clearTimeout(timer);
     }
   }
 
   /**
-   * The error as callers get it: a reply's text as it is, a fault of the connection with the server's name. What
-   * iovalkey raises carries the command, a password or a payload in it, and errors end in logs: its text is enough.
+   * Converts an error for the caller, and records whether the client must be replaced. An error reply keeps its text; a
+   * connection error also names the server. iovalkey's error is not kept as the cause: it contains the command, with a
+   * password or payload in it, and errors are logged.
    */
-  #noticed(thrown: unknown): ValkeyError {
+  #toValkeyError(thrown: unknown): ValkeyError {
     if (thrown instanceof ValkeyError) return thrown;
     if (thrown instanceof ReplyError) {
-      if (WRONG_SERVER.test(messageOf(thrown))) this.#isBroken = true;
+      if (STALE_CLIENT_ERROR.test(messageOf(thrown))) this.#isBroken = true;
       return new ValkeyError(messageOf(thrown));
     }
     this.#isBroken = true;
     const reason = messageOf(thrown);
-    const cause = NO_NODE.test(reason) ? this.#nodeError : "";
+    const cause = NO_REACHABLE_NODE.test(reason) ? this.#nodeError : "";
     return new ValkeyError(`Valkey at ${this.#host}: ${reason}${cause}`);
   }
 }
