@@ -13,7 +13,7 @@ export function editionOf(version: unknown): Edition {
   if (number >= 5 && number <= 15) return 11;
   if (number >= 26) return 14;
   throw new ConfigurationError([
-    `the flowfabric library has the unknown version ${JSON.stringify(text)}: expected 5 to 15, or 26 and above. ` +
-      "Set LIBRARY_EDITION to 11 or 14 to select the edition",
+    `the flowfabric library has the unknown version ${JSON.stringify(text)}: expected 5 to 15, or 26 and above; ` +
+      "set LIBRARY_EDITION to 11 or 14 to select the edition",
   ]);
 }

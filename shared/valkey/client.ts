@@ -132,7 +132,7 @@ export class Valkey implements Pipelines {
     return client.nodes("master").map((node) => this.#nodeOf(node));
   }
 
-  /** Closes all connections at once. Commands in flight fail. */
+  /** Closes all connections. Commands in flight fail, unless the server has already sent their replies. */
   close(): void {
     this.#isBroken = true;
     this.#client.disconnect();

@@ -1,4 +1,4 @@
-/** Where Valkey is, and how to get in, from the environment. */
+/** Reads the Valkey address, authentication and partition count from the environment. */
 
 import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
@@ -16,28 +16,30 @@ import {
 } from "#shared/runtime/environment.ts";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 
-/** ElastiCache's ids of users and replication groups: letters, digits and single hyphens between them. */
+/** Ids of ElastiCache users and replication groups: letters, digits and single hyphens between them. */
 const ELASTICACHE_ID = /^[A-Za-z](?:-?[A-Za-z0-9])*$/;
 const REGION = /^[a-z]+(?:-[a-z0-9]+)+$/;
 const CERTIFICATE = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
 
-/** What every function on Valkey needs to know. */
+/** The configuration that every function with a Valkey connection needs. */
 export interface ValkeyConfig {
   readonly valkey: ValkeyAddress;
   readonly partitions: PartitionConfig;
 }
 
-/** Reads `VALKEY_*`. What is wrong is added to `errors`, never with a part of a password. */
+/** Reads `VALKEY_*`. Appends problems to `errors`, which never contain a part of a password. */
 export function readValkey(env: Environment, errors: string[]): ValkeyAddress {
   const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", errors);
   const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", errors) === "true";
   if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
     errors.push(
-      "VALKEY_URL has more behind its host than a database number: leave that out, and write a / ? or # of the " +
-        "user or password as %2F %3F or %23",
+      "VALKEY_URL has more than a database number after its host: remove the rest. In a user or password, write / ? # " +
+        "as %2F %3F %23",
     );
   } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
-    errors.push("VALKEY_URL names a database, and a cluster (VALKEY_CLUSTER_MODE=true) has only database 0");
+    errors.push(
+      "VALKEY_URL selects a database, but a cluster (VALKEY_CLUSTER_MODE=true) has only database 0",
+    );
   }
   const auth = readAuth(env, url, errors);
   const ca = readCa(env, url, errors);
@@ -48,25 +50,27 @@ function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {
   const kind = readChoice(env, "VALKEY_AUTH", ["url", "iam", "secret"], "url", errors);
   if (kind === "url") {
     if (!isDecodable(url.username) || !isDecodable(url.password)) {
-      errors.push("VALKEY_URL has a % in its user or password that begins no escape: write it as %25");
+      errors.push(
+        "VALKEY_URL has a % in its user or password that is not part of an escape: write it as %25",
+      );
     }
     return { kind };
   }
   if (url.username !== "" || url.password !== "") {
-    errors.push(`VALKEY_URL has a user or password, and VALKEY_AUTH=${kind} brings its own: leave them out`);
+    errors.push(`VALKEY_URL has a user or password, but VALKEY_AUTH=${kind} does not use them: remove them`);
   }
   if (kind === "secret") {
     const secretId = readRequired(
       env,
       "VALKEY_SECRET",
       /./,
-      "the ARN or name of the password's secret",
+      "the ARN or name of the secret with the password",
       errors,
     );
     return { kind, secretId, user: env.VALKEY_USER ?? "" };
   }
   if (url.protocol === "redis:") {
-    errors.push("VALKEY_URL is a redis:// URL, and VALKEY_AUTH=iam needs TLS: give it as rediss://");
+    errors.push("VALKEY_URL is a redis:// URL, but VALKEY_AUTH=iam requires TLS: use rediss://");
   }
   return {
     kind,
@@ -82,11 +86,11 @@ function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {
   };
 }
 
-/** The certificates to trust instead of those that Node trusts, as PEM text. */
+/** Returns the certificates to trust instead of Node's own, as PEM text. */
 function readCa(env: Environment, url: URL, errors: string[]): string | undefined {
   if (!isSet(env, "VALKEY_CA")) return undefined;
   if (url.protocol === "redis:" && isSet(env, "VALKEY_URL")) {
-    errors.push("VALKEY_CA is set, and VALKEY_URL is a redis:// URL, without TLS: give it as rediss://");
+    errors.push("VALKEY_CA is set, but VALKEY_URL is a redis:// URL without TLS: use rediss://");
   }
   const given = env.VALKEY_CA ?? "";
   let pem = given;
@@ -94,13 +98,15 @@ function readCa(env: Environment, url: URL, errors: string[]): string | undefine
     try {
       pem = readFileSync(given, "utf8");
     } catch (error) {
-      errors.push(`VALKEY_CA names a file that cannot be read: ${messageOf(error)}`);
+      errors.push(`VALKEY_CA names a file that is not readable: ${messageOf(error)}`);
       return undefined;
     }
   }
   const certificates = pem.match(CERTIFICATE) ?? [];
   if (certificates.length === 0 || !certificates.every(isCertificate)) {
-    errors.push("VALKEY_CA is neither PEM text of certificates nor the absolute path of a file of them");
+    errors.push(
+      "VALKEY_CA is invalid: expected certificates as PEM text, or the absolute path of a PEM file",
+    );
   }
   return pem;
 }
@@ -122,17 +128,19 @@ function isDecodable(text: string): boolean {
   }
 }
 
+/** Reads `VALKEY_*` and `FLOW_PARTITIONS`. */
 export function readValkeyConfig(env: Environment, errors: string[]): ValkeyConfig {
-  const preset = DEFAULT_PARTITION_CONFIG.numFlowPartitions;
+  const defaultPartitions = DEFAULT_PARTITION_CONFIG.numFlowPartitions;
   return {
     valkey: readValkey(env, errors),
     partitions: {
       ...DEFAULT_PARTITION_CONFIG,
-      numFlowPartitions: readInteger(env, "FLOW_PARTITIONS", 1, 65_536, preset, errors),
+      numFlowPartitions: readInteger(env, "FLOW_PARTITIONS", 1, 65_536, defaultPartitions, errors),
     },
   };
 }
 
+/** Reads `LIBRARY_EDITION`. */
 export function readEdition(env: Environment, errors: string[]): Edition | "auto" {
   const text = readChoice(env, "LIBRARY_EDITION", ["auto", "11", "14"], "auto", errors);
   if (text === "auto") return "auto";

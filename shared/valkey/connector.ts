@@ -1,10 +1,10 @@
 /**
- * Connections that have authenticated themselves before iovalkey sees them.
+ * Opens and authenticates connections before iovalkey uses them.
  *
- * iovalkey has no credentials provider. It reads a password when a client is made, and hands it on to the nodes of a
- * cluster, which connect when they are first used: a token may have run out by then. A connector is asked for every
- * connection, also for those of nodes that are discovered later and for those that look for the slots' owners. What it
- * rejects with is what the commands fail with, where iovalkey itself would say no more than that there is no connection.
+ * iovalkey has no credential provider. It reads the password once, when a client is created, but cluster nodes connect
+ * later: a token may have expired by then. A connector is called for every connection, including those to nodes
+ * discovered later and those that refresh the slot table. Commands fail with the connector's error; iovalkey alone would
+ * only report that there is no connection.
  */
 
 import { createConnection, isIP, type Socket } from "node:net";
@@ -13,31 +13,31 @@ import { AbstractConnector } from "iovalkey";
 import { messageOf } from "#shared/errors.ts";
 
 export interface Credentials {
-  /** Empty: the server's default user. */
+  /** Empty for the server's default user. */
   readonly username: string;
   readonly password: string;
 }
 
 /**
- * Credentials for one connection; undefined: the server wants none. `refused` are those that it has just refused:
- * others are tried, the same ones say that there are no others.
+ * Returns the credentials for one connection, or undefined if the server requires none. It is called a second time with
+ * the `rejected` credentials if the server rejects them. Returning the same ones again means that there are no others.
  */
-export type CredentialProvider = (refused?: Credentials) => Promise<Credentials | undefined>;
+export type CredentialProvider = (rejected?: Credentials) => Promise<Credentials | undefined>;
 
-/** `ca`: what to trust in the place of what Node trusts, as PEM text. */
-export interface Tls {
+export interface TlsOptions {
+  /** Certificates to trust instead of Node's own, as PEM text. */
   readonly ca?: string;
 }
 
-/** Milliseconds for a connection to come about and to be authenticated. */
+/** Timeout for opening and authenticating a connection. */
 const CONNECT_TIMEOUT_MS = 2_000;
-/** For iovalkey: milliseconds after which a connection that is closed and stays open is destroyed. */
+/** For iovalkey: how long a disconnect may take before the socket is destroyed. */
 const DISCONNECT_TIMEOUT_MS = 2_000;
 
-/** A connector for iovalkey's option `Connector`. Without `tls`, credentials travel as they are. */
+/** Returns a class for iovalkey's option `Connector`. Without `tls`, credentials are sent unencrypted. */
 export function authenticatingConnector(
-  source: CredentialProvider,
-  tls: Tls | undefined,
+  provideCredentials: CredentialProvider,
+  tls: TlsOptions | undefined,
 ): new (
   options: unknown,
 ) => AbstractConnector {
@@ -54,15 +54,15 @@ export function authenticatingConnector(
       try {
         return await this.#connect();
       } catch (error) {
-        // The client takes a ValkeyError for one of its own, which it has dealt with.
+        // A plain Error: our client takes a ValkeyError for one that it has already converted.
         throw new Error(messageOf(error));
       }
     }
 
     async #connect(): Promise<Socket> {
       this.connecting = true;
-      const credentials = await source();
-      if (!this.connecting) throw new Error("the connection was closed before it came about");
+      const credentials = await provideCredentials();
+      if (!this.connecting) throw new Error("the connection was closed before it was opened");
       const socket = tls === undefined ? this.#openPlain() : this.#openTls(tls);
       this.stream = socket;
       const { promise: lost, reject } = Promise.withResolvers<never>();
@@ -83,7 +83,7 @@ export function authenticatingConnector(
         throw error;
       } finally {
         clearTimeout(timer);
-        // It may well be lost later, which is iovalkey's to notice.
+        // From here on iovalkey handles the loss of the connection.
         lost.catch(() => undefined);
       }
     }
@@ -92,8 +92,8 @@ export function authenticatingConnector(
       return createConnection({ host: this.#host, port: this.#port });
     }
 
-    /** The certificate must be for the host that the cluster names, by name or by address. */
-    #openTls({ ca }: Tls): Socket {
+    /** The certificate must match the host in the cluster's slot table, whether that is a name or an address. */
+    #openTls({ ca }: TlsOptions): Socket {
       return connectTls({
         host: this.#host,
         port: this.#port,
@@ -103,52 +103,53 @@ export function authenticatingConnector(
     }
 
     async #authenticate(socket: Socket, credentials: Credentials): Promise<void> {
-      const answer = await authenticate(socket, credentials);
-      if (isIn(answer)) return;
-      let last = answer;
-      if (answer.startsWith("-WRONGPASS")) {
-        const others = await source(credentials);
-        if (others !== undefined && !isSame(others, credentials)) last = await authenticate(socket, others);
+      const reply = await authenticate(socket, credentials);
+      if (isAccepted(reply)) return;
+      let lastReply = reply;
+      if (reply.startsWith("-WRONGPASS")) {
+        const others = await provideCredentials(credentials);
+        if (others !== undefined && !isEqual(others, credentials))
+          lastReply = await authenticate(socket, others);
       }
-      if (isIn(last)) return;
+      if (isAccepted(lastReply)) return;
       throw new Error(
-        `${this.#host}:${this.#port} refused the user "${credentials.username || "default"}": ${last.slice(1)}`,
+        `${this.#host}:${this.#port} rejected the user "${credentials.username || "default"}": ${lastReply.slice(1)}`,
       );
     }
   };
 }
 
-/** A password for a server that wants none does no harm. */
-function isIn(answer: string): boolean {
-  return answer === "+OK" || answer.startsWith("-ERR AUTH <password> called without any password configured");
+/** Also accepts a server that requires no password. */
+function isAccepted(reply: string): boolean {
+  return reply === "+OK" || reply.startsWith("-ERR AUTH <password> called without any password configured");
 }
 
-/** The server's one-line answer. */
+/** Sends AUTH, and returns the server's one-line reply. */
 function authenticate(socket: Socket, { username, password }: Credentials): Promise<string> {
   const words = ["AUTH", ...(username === "" ? [] : [username]), password];
   const { promise, resolve } = Promise.withResolvers<string>();
-  let answer = "";
-  const hear = (chunk: Buffer): void => {
-    answer += chunk.toString();
-    if (!answer.endsWith("\r\n")) return;
-    socket.off("data", hear);
-    // Nothing is lost until whoever reads next resumes it.
+  let reply = "";
+  const onData = (chunk: Buffer): void => {
+    reply += chunk.toString();
+    if (!reply.endsWith("\r\n")) return;
+    socket.off("data", onData);
+    // Paused, the socket keeps further data until iovalkey reads it.
     socket.pause();
-    resolve(answer.trimEnd());
+    resolve(reply.trimEnd());
   };
-  socket.on("data", hear).resume();
+  socket.on("data", onData).resume();
   socket.write(
     `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join("")}`,
   );
   return promise;
 }
 
-function isSame(one: Credentials, other: Credentials): boolean {
+function isEqual(one: Credentials, other: Credentials): boolean {
   return one.username === other.username && one.password === other.password;
 }
 
 function addressIn(options: unknown): { host: string; port: number } {
   const { host, port } = Object(options);
   if (typeof host === "string" && typeof port === "number") return { host, port };
-  throw new TypeError("iovalkey names no host and port to connect to");
+  throw new TypeError("iovalkey passed no host and port to the connector");
 }

@@ -1,5 +1,5 @@
 /**
- * Tokens for ElastiCache's IAM authentication: a presigned request, of which only the signature counts. Source: the
+ * Creates tokens for ElastiCache's IAM authentication. A token is a presigned request that is never sent. Sources: the
  * ElastiCache user guide, "Authenticating with IAM", and the AWS guide to Signature Version 4.
  */
 
@@ -9,8 +9,8 @@ import { ValkeyError } from "#shared/errors.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 
 const SERVICE = "elasticache";
-/** The longest that ElastiCache takes. */
-const TOKEN_LIFE_SECONDS = 900;
+/** The longest lifetime that ElastiCache accepts. */
+const TOKEN_LIFETIME_SECONDS = 900;
 
 export interface IamIdentity {
   readonly user: string;
@@ -19,8 +19,8 @@ export interface IamIdentity {
 }
 
 /**
- * A token for one connection, made now. The AWS credentials are read from `env` each time, since they rotate. Rejects
- * with a ValkeyError where there are none.
+ * Returns a new token for one connection, valid for 15 minutes. Reads the AWS credentials from `env` each time, since
+ * they rotate. Rejects with a ValkeyError if they are missing.
  */
 export async function iamToken(
   { user, replicationGroup, region }: IamIdentity,
@@ -43,7 +43,7 @@ export async function iamToken(
       query: { Action: "connect", User: user },
       headers: { host },
     },
-    { expiresIn: TOKEN_LIFE_SECONDS, signingDate: now },
+    { expiresIn: TOKEN_LIFETIME_SECONDS, signingDate: now },
   );
   const pairs = Object.entries(query).map(([name, value]) => `${name}=${encodeURIComponent(String(value))}`);
   return `${host}/?${pairs.join("&")}`;
@@ -57,13 +57,13 @@ function credentialsIn(env: Environment) {
   } = env;
   if (accessKeyId === "" || secretAccessKey === "") {
     throw new ValkeyError(
-      "no token can be signed for VALKEY_AUTH=iam: the environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+      "cannot sign a token for VALKEY_AUTH=iam: AWS_ACCESS_KEY_ID or AWS_SECRET_ACCESS_KEY is not set",
     );
   }
   return { accessKeyId, secretAccessKey, ...(sessionToken === "" ? {} : { sessionToken }) };
 }
 
-/** What the signer hashes with: SHA-256, keyed where it is given a secret. */
+/** The signer's hash: SHA-256, or HMAC-SHA-256 if a secret is given. */
 class Sha256 {
   readonly #hash: Hash | Hmac;
 
@@ -80,7 +80,7 @@ class Sha256 {
   }
 
   reset(): void {
-    throw new Error("a hash is used once");
+    throw new Error("reset is not supported");
   }
 }
 

@@ -5,61 +5,64 @@ import { ConfigurationError, ProtocolError } from "#shared/errors.ts";
 import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
 
 /**
- * `loaded`: at least one primary lacked the library, or had another one of ours, and has it now.
- * `current`: all had it. `foreign`: a primary has a library with functions that ours lacks, written by
- * somebody else; nothing was touched on any primary, since two libraries must not be mixed.
+ * The result of `ensureLibrary`.
+ * - `loaded`: the library was loaded or replaced on at least one primary.
+ * - `current`: every primary already had this library.
+ * - `foreign`: a primary has another vendor's library of the same name, recognized by functions that Sluice's lacks.
+ *   Nothing was changed on any primary: two libraries must not be mixed.
  */
 export type LibraryState = "loaded" | "current" | "foreign";
 
-/** What a primary has under the library's name; undefined: nothing. */
-type Found = { readonly edition: Edition; readonly code: string } | "foreign" | undefined;
+/** The library that a primary has under our library's name, or undefined if it has none. */
+type InstalledLibrary = { readonly edition: Edition; readonly code: string } | "foreign" | undefined;
 
-const ALREADY_THERE = /already exists/i;
-/** Looks at the primaries, when somebody else loads libraries at the same time. */
-const MAX_LOOKS = 3;
+const ALREADY_EXISTS = /already exists/i;
+/** Attempts, in case other clients load libraries at the same time. */
+const MAX_ATTEMPTS = 3;
 
 /**
- * Makes the library available on every primary; whoever calls it twice, or at the same time as others,
- * changes nothing more.
+ * Loads Sluice's library on every primary that lacks it. Idempotent, and safe to call concurrently.
  *
- * `wanted` is the edition that every primary shall have: one of ours of the other edition is replaced. `auto`
- * stays with the edition of ours that is loaded, and loads it where a primary lacks it; where no primary has any, it
- * loads the one that is recorded as last loaded or detectedEdition, and only where none is recorded, `preset`: flushed
- * functions must not come back in an edition that takes a group of edges for none.
+ * `requested` is the edition for all primaries: Sluice's library of the other edition is replaced. With `auto`, the
+ * edition that is loaded on some primary is loaded on all. If none has the library, the recorded edition is loaded (see
+ * `recordEdition`), or `defaultEdition` if none is recorded. The record matters after FUNCTION FLUSH: the 11-KEYS edition
+ * would ignore the edge groups of the 14-KEYS edition.
  *
- * Rejects with what the server or the client raised, with a ProtocolError when FUNCTION LIST replies something
- * else than libraries, and under `auto` with a ConfigurationError when the primaries have both editions.
+ * Rejects with a ValkeyError if a command fails, with a ProtocolError if FUNCTION LIST returns a malformed reply, and
+ * under `auto` with a ConfigurationError if the primaries have different editions.
  */
 export async function ensureLibrary(
   valkey: Valkey,
-  wanted: Edition | "auto" = "auto",
-  preset: Edition = 11,
+  requested: Edition | "auto" = "auto",
+  defaultEdition: Edition = 11,
 ): Promise<LibraryState> {
   const nodes = await valkey.primaries();
   let hasLoaded = false;
-  for (let look = 1; ; look += 1) {
-    const found = await Promise.all(nodes.map(libraryOf));
+  for (let attempt = 1; ; attempt += 1) {
+    const found = await Promise.all(nodes.map(fetchInstalledLibrary));
     if (found.includes("foreign")) return "foreign";
     const edition =
-      wanted === "auto" ? (editionAmong(found) ?? (await recordedEdition(valkey)) ?? preset) : wanted;
-    // Recorded first: whoever dies in between has loaded nothing yet.
+      requested === "auto"
+        ? (installedEdition(found) ?? (await recordedEdition(valkey)) ?? defaultEdition)
+        : requested;
+    // Record the edition before loading it: a crash in between must not leave an unrecorded edition loaded.
     await recordEdition(valkey, edition);
     const source = librarySource(edition);
     const loads = await Promise.allSettled(nodes.map((node, index) => load(node, found[index], source)));
     if (loads.some((result) => result.status === "fulfilled" && result.value)) hasLoaded = true;
     const failure = loads.find((result) => result.status === "rejected");
     if (failure === undefined) return hasLoaded ? "loaded" : "current";
-    // Somebody loaded one since we looked: it may be of another edition, or not ours at all. But where the name
-    // is a function of another library, looking again won't help.
-    if (look === MAX_LOOKS || !isAlreadyThere(failure.reason)) throw failure.reason;
+    // Another client has loaded a library of this name in the meantime, perhaps another edition or a foreign one: check
+    // again. The error also occurs if another library has a function of the same name: then no attempt succeeds.
+    if (attempt === MAX_ATTEMPTS || !isAlreadyExistsError(failure.reason)) throw failure.reason;
   }
 }
 
-function isAlreadyThere(error: unknown): boolean {
-  return error instanceof Error && ALREADY_THERE.test(error.message);
+function isAlreadyExistsError(error: unknown): boolean {
+  return error instanceof Error && ALREADY_EXISTS.test(error.message);
 }
 
-/** Records the edition that is detectedEdition here, for the day when nobody has the library any more. */
+/** Records the edition, so that `ensureLibrary` restores the same one after the functions were flushed. */
 export async function recordEdition(valkey: Valkey, edition: Edition): Promise<void> {
   if ((await recordedEdition(valkey)) !== edition) await valkey.call("set", EDITION_KEY, edition);
 }
@@ -70,21 +73,21 @@ async function recordedEdition(valkey: Valkey): Promise<Edition | undefined> {
   return text === "14" ? 14 : undefined;
 }
 
-/** The one edition of ours that primaries have; undefined where none has any. */
-function editionAmong(found: readonly Found[]): Edition | undefined {
+/** Returns the edition of Sluice's library on the primaries, or undefined if none has it. */
+function installedEdition(found: readonly InstalledLibrary[]): Edition | undefined {
   const editions = new Set(found.flatMap((library) => (typeof library === "object" ? library.edition : [])));
   if (editions.size > 1) {
     throw new ConfigurationError([
-      `some primaries have the 11-KEYS edition of the ${LIBRARY_NAME} library and some the 14-KEYS one: ` +
-        "set LIBRARY_EDITION to 11 or 14 to say which one all shall have",
+      `the primaries have different editions of the ${LIBRARY_NAME} library: ` +
+        "set LIBRARY_EDITION to 11 or 14 to load the same one on all of them",
     ]);
   }
   const [edition] = editions;
   return edition;
 }
 
-/** Whether it had to be loaded. */
-async function load(node: ValkeyNode, found: Found, source: string): Promise<boolean> {
+/** Loads the library on a primary. Returns false if the primary already has it. */
+async function load(node: ValkeyNode, found: InstalledLibrary, source: string): Promise<boolean> {
   if (found === undefined) {
     await node.call("function", "LOAD", source);
     return true;
@@ -94,8 +97,11 @@ async function load(node: ValkeyNode, found: Found, source: string): Promise<boo
   return true;
 }
 
-/** Ours is what has no function that ours lacks; the edition is told by the functions that only one of them has. */
-function recognise(code: string, functions: readonly string[]): Found {
+/**
+ * Identifies a library by its functions. A function that neither of our editions has makes it foreign. A function that
+ * only the 14-KEYS edition has makes it that edition.
+ */
+function identifyLibrary(code: string, functions: readonly string[]): InstalledLibrary {
   const [names11, names14] = [namesIn(11), namesIn(14)];
   if (functions.some((name) => !names11.has(name) && !names14.has(name))) return "foreign";
   return { edition: functions.every((name) => names11.has(name)) ? 11 : 14, code };
@@ -105,20 +111,20 @@ function namesIn(edition: Edition): ReadonlySet<string> {
   return new Set(functionNames(librarySource(edition)));
 }
 
-async function libraryOf(node: ValkeyNode): Promise<Found> {
+async function fetchInstalledLibrary(node: ValkeyNode): Promise<InstalledLibrary> {
   const reply = await node.call("function", "LIST", "LIBRARYNAME", LIBRARY_NAME, "WITHCODE");
-  if (!Array.isArray(reply)) throw new ProtocolError("FUNCTION LIST replied no array");
+  if (!Array.isArray(reply)) throw new ProtocolError("the reply of FUNCTION LIST is not an array");
   const listed: readonly unknown[] = reply;
   for (const entry of listed) {
     const library = fieldsOf(entry);
     const code = library.get("library_code");
     const functions = library.get("functions");
-    // LIBRARYNAME is a pattern, and patterns ignore nothing of a plain name; the check costs nothing.
+    // LIBRARYNAME is a pattern: make sure that the name is equal.
     if (library.get("library_name") !== LIBRARY_NAME) continue;
     if (typeof code !== "string" || !Array.isArray(functions)) {
-      throw new ProtocolError("FUNCTION LIST replied a library without code or functions");
+      throw new ProtocolError("FUNCTION LIST returned a library without code or functions");
     }
-    return recognise(
+    return identifyLibrary(
       code,
       functions.map((one: unknown) => String(fieldsOf(one).get("name"))),
     );
@@ -126,7 +132,7 @@ async function libraryOf(node: ValkeyNode): Promise<Found> {
   return undefined;
 }
 
-/** A flat array of names and values, as RESP2 has instead of maps. */
+/** Reads a map in RESP2's form: a flat array of alternating names and values. */
 function fieldsOf(flat: unknown): Map<unknown, unknown> {
   const fields = new Map<unknown, unknown>();
   if (!Array.isArray(flat)) return fields;

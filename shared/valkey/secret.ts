@@ -1,10 +1,10 @@
-/** The password of Valkey from Secrets Manager. */
+/** Reads Valkey's password from Secrets Manager. */
 
 import { SecretsProvider } from "@aws-lambda-powertools/parameters/secrets";
 import { messageOf, ValkeyError } from "#shared/errors.ts";
 import type { Credentials } from "#shared/valkey/connector.ts";
 
-/** Seconds. A rotated password is found sooner, by being refused. */
+/** How long a secret is cached. After a rotation it is read sooner, since the server rejects the old password. */
 const MAX_AGE_SECONDS = 300;
 
 export interface SecretIdentity {
@@ -12,30 +12,30 @@ export interface SecretIdentity {
   readonly user: string;
 }
 
-/** Within the deadline of a command, also where the first of two attempts gets no answer. */
+/** Two attempts must fit into the timeout of a command. */
 const provider = new SecretsProvider({
   clientConfig: { maxAttempts: 2, requestHandler: { connectionTimeout: 1_000, requestTimeout: 2_000 } },
 });
-/** Connections of a cluster are made at the same time: they share one request. */
-const underWay = new Map<string, Promise<Credentials>>();
+/** Requests in flight. Connections to cluster nodes are opened at the same time and share one request. */
+const inFlight = new Map<string, Promise<Credentials>>();
 
 /**
- * What the secret says: a JSON object with `password` and perhaps `username`, as ElastiCache's rotation writes it, or
- * the bare password. Read from the cache, unless it holds what was `refused`. Rejects with a ValkeyError that shows
- * nothing of the secret.
+ * Returns the credentials in a secret. The secret is a JSON object with `password` and optionally `username`, as
+ * ElastiCache's rotation writes it, or the bare password. Uses the cache, unless the cached password is the `rejected`
+ * one. Rejects with a ValkeyError that contains no part of the secret.
  */
-export async function readSecret(identity: SecretIdentity, refused?: Credentials): Promise<Credentials> {
-  const known = await fetchOnce(identity, false);
-  if (refused === undefined || known.password !== refused.password) return known;
+export async function readSecret(identity: SecretIdentity, rejected?: Credentials): Promise<Credentials> {
+  const cached = await fetchOnce(identity, false);
+  if (rejected === undefined || cached.password !== rejected.password) return cached;
   return fetchOnce(identity, true);
 }
 
 function fetchOnce(identity: SecretIdentity, forceFetch: boolean): Promise<Credentials> {
   const key = `${identity.secretId} ${forceFetch}`;
-  let fetching = underWay.get(key);
+  let fetching = inFlight.get(key);
   if (fetching === undefined) {
-    fetching = fetchSecret(identity, forceFetch).finally(() => underWay.delete(key));
-    underWay.set(key, fetching);
+    fetching = fetchSecret(identity, forceFetch).finally(() => inFlight.delete(key));
+    inFlight.set(key, fetching);
   }
   return fetching;
 }
@@ -45,12 +45,12 @@ async function fetchSecret({ secretId, user }: SecretIdentity, forceFetch: boole
   try {
     value = await provider.get(secretId, { maxAge: MAX_AGE_SECONDS, forceFetch });
   } catch (error) {
-    throw new ValkeyError(`the secret ${secretId} (VALKEY_SECRET) cannot be read: ${messageOf(error)}`);
+    throw new ValkeyError(`cannot read the secret ${secretId} (VALKEY_SECRET): ${messageOf(error)}`);
   }
   const credentials = typeof value === "string" ? credentialsIn(value, user) : undefined;
   if (credentials !== undefined) return credentials;
   throw new ValkeyError(
-    `the secret ${secretId} (VALKEY_SECRET) is neither a password nor a JSON object with a password in it`,
+    `the secret ${secretId} (VALKEY_SECRET) is invalid: expected a password or a JSON object with a password`,
   );
 }
 
@@ -63,7 +63,7 @@ function credentialsIn(text: string, user: string): Credentials | undefined {
     : undefined;
 }
 
-/** Undefined where the text is no JSON object: then it is the password itself. */
+/** Returns undefined if the text is not a JSON object: then the text itself is the password. */
 function objectIn(text: string): Record<string, unknown> | undefined {
   try {
     const value: unknown = JSON.parse(text);

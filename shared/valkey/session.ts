@@ -1,84 +1,85 @@
 import type { Valkey } from "#shared/valkey/client.ts";
 
-/** A client, and what was found out about its server before it was first used. */
+/** A client, and the result of its startup checks. */
 export interface Session<StartupInfo> {
   readonly valkey: Valkey;
   readonly startupInfo: StartupInfo;
 }
 
-interface Present<StartupInfo> {
+interface CurrentClient<StartupInfo> {
   readonly valkey: Valkey;
   readonly startupInfo: Promise<StartupInfo>;
   /** Milliseconds since the epoch. */
-  readonly since: number;
+  readonly createdAt: number;
 }
 
 /**
- * For how long a client serves. ElastiCache drops a connection 12 hours after it checked its IAM token; a new client
- * has new connections.
+ * The age at which a client is replaced. ElastiCache closes a connection 12 hours after IAM authentication; a new client
+ * opens new connections before that.
  */
-const CLIENT_LIFE_MS = 11.5 * 3_600_000;
-/** For how long a replaced client stays open for an invocation that still uses it: Lambda's longest time. */
-const AFTERLIFE_MS = 15 * 60_000;
+const MAX_CLIENT_AGE_MS = 11.5 * 3_600_000;
+/** How long a replaced client stays open for invocations that still use it: Lambda's maximum duration. */
+const CLOSE_DELAY_MS = 15 * 60_000;
 
 /**
- * Gives each invocation a sound client: the one of the invocation before, or a new one where that broke. A frozen
- * and thawed execution environment may hold a dead connection, and learns of it only by a command that fails.
+ * Provides each invocation with a working client. Invocations share one client until it fails: then the next invocation
+ * gets a new one. A thawed execution environment may hold a dead connection, and only a failing command reveals it.
  *
- * `connect` makes a client, and gets the cluster nodes that the last one knew, as `host:port`. `start` is run once
- * for each client; where it fails, so does the invocation, and the next one begins anew. A client that has served for
- * `lifeMs` is replaced, and closed a while later.
+ * `connect` creates a client. It receives the cluster nodes that the previous client had discovered, as `host:port`.
+ * `start` runs once per client. If it fails, the invocation fails, and the next one starts with a new client. A client
+ * older than `maxAgeMs` is replaced, and closed 15 minutes later.
  */
 export class SessionProvider<StartupInfo> {
   readonly #connect: (knownNodes: readonly string[]) => Valkey;
   readonly #start: (valkey: Valkey) => Promise<StartupInfo>;
-  readonly #lifeMs: number;
-  #present: Present<StartupInfo> | undefined;
+  readonly #maxAgeMs: number;
+  #current: CurrentClient<StartupInfo> | undefined;
   #knownNodes: readonly string[] = [];
 
   constructor(
     connect: (knownNodes: readonly string[]) => Valkey,
     start: (valkey: Valkey) => Promise<StartupInfo>,
-    lifeMs = CLIENT_LIFE_MS,
+    maxAgeMs = MAX_CLIENT_AGE_MS,
   ) {
     this.#connect = connect;
     this.#start = start;
-    this.#lifeMs = lifeMs;
+    this.#maxAgeMs = maxAgeMs;
   }
 
+  /** Returns the current session. Rejects with the error of `start`. */
   async get(): Promise<Session<StartupInfo>> {
-    const present = this.#sound();
+    const current = this.#getOrConnect();
     try {
-      return { valkey: present.valkey, startupInfo: await present.startupInfo };
+      return { valkey: current.valkey, startupInfo: await current.startupInfo };
     } catch (error) {
-      // Unless another invocation has begun anew already.
-      if (this.#present === present) this.#discard(present);
+      // Unless another invocation has already replaced the client.
+      if (this.#current === current) this.#discard(current);
       throw error;
     }
   }
 
-  #sound(): Present<StartupInfo> {
-    if (this.#present?.valkey.isBroken === true) this.#discard(this.#present);
-    if (this.#present !== undefined && Date.now() - this.#present.since >= this.#lifeMs) {
-      const { valkey } = this.#release(this.#present);
-      setTimeout(() => valkey.close(), AFTERLIFE_MS).unref();
+  #getOrConnect(): CurrentClient<StartupInfo> {
+    if (this.#current?.valkey.isBroken === true) this.#discard(this.#current);
+    if (this.#current !== undefined && Date.now() - this.#current.createdAt >= this.#maxAgeMs) {
+      const { valkey } = this.#detach(this.#current);
+      setTimeout(() => valkey.close(), CLOSE_DELAY_MS).unref();
     }
-    if (this.#present === undefined) {
+    if (this.#current === undefined) {
       const valkey = this.#connect(this.#knownNodes);
-      this.#present = { valkey, startupInfo: this.#start(valkey), since: Date.now() };
+      this.#current = { valkey, startupInfo: this.#start(valkey), createdAt: Date.now() };
     }
-    return this.#present;
+    return this.#current;
   }
 
-  #discard(present: Present<StartupInfo>): void {
-    this.#release(present).valkey.close();
+  #discard(current: CurrentClient<StartupInfo>): void {
+    this.#detach(current).valkey.close();
   }
 
-  #release(present: Present<StartupInfo>): Present<StartupInfo> {
-    // A client that never got through knows nothing, and what was known before still serves.
-    const nodes = present.valkey.knownNodes;
+  #detach(current: CurrentClient<StartupInfo>): CurrentClient<StartupInfo> {
+    // A client that never connected has discovered no nodes: keep the previous ones.
+    const nodes = current.valkey.knownNodes;
     if (nodes.length > 0) this.#knownNodes = nodes;
-    this.#present = undefined;
-    return present;
+    this.#current = undefined;
+    return current;
   }
 }

@@ -1,4 +1,4 @@
-/** What is checked once for a client, before the first message: is this the deployment we are set up for? */
+/** Startup checks of a client: the partition count and the library edition must match the configuration. */
 
 import { type Edition, editionOf } from "#shared/contract/edition.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
@@ -10,8 +10,8 @@ import { recordEdition } from "#shared/valkey/library.ts";
 import { SessionProvider } from "#shared/valkey/session.ts";
 
 /**
- * Throws a ConfigurationError where the recorded partition count is another one: flows would be looked for
- * where they are not (contract, section 2). False where none is recorded: the configured count is as good as any.
+ * Throws a ConfigurationError if the recorded partition count differs from the configured one: keys would be looked up in
+ * the wrong partitions (contract, section 2). Returns false if no count is recorded.
  */
 export async function checkPartitions(
   valkey: Valkey,
@@ -22,18 +22,18 @@ export async function checkPartitions(
   if (recorded === null || recorded === "") return false;
   if (String(recorded) === String(count)) return true;
   throw new ConfigurationError([
-    `FLOW_PARTITIONS is ${count}, and ${PARTITION_CONFIG_KEY} records num_flow_partitions ` +
-      `"${String(recorded)}", which is fixed for the deployment's life: set FLOW_PARTITIONS to it`,
+    `FLOW_PARTITIONS is ${count}, but ${PARTITION_CONFIG_KEY} records num_flow_partitions "${String(recorded)}", ` +
+      "which never changes: set FLOW_PARTITIONS to the recorded count",
   ]);
 }
 
 /**
- * The edition to speak: the configured one, or the one that the loaded library has. `ensureLibrary` is called where a
- * primary lacks the library, and where the configuration asks for an edition.
+ * Returns the edition to use: the configured one, or with `auto` the edition of the loaded library. Calls `ensureLibrary`
+ * if a primary lacks the library, or if an edition is configured.
  *
- * Throws a ConfigurationError where the version is unknown or two primaries speak different editions, and a ValkeyError
- * where no primary has a library. A primary that lacks somebody else's library, or does not answer, is told of:
- * messages for its slots come again, and the others are dispatched.
+ * Throws a ConfigurationError if the version is unknown or the primaries have different editions, and a ValkeyError if no
+ * primary has a library. A primary that still lacks the library or is unreachable is only logged: messages for its slots
+ * are retried, and the others are dispatched.
  */
 export async function detectEdition(
   valkey: Valkey,
@@ -46,7 +46,7 @@ export async function detectEdition(
     return edition;
   }
   let versions = await versionsOf(valkey);
-  if (versions.some(({ state }) => state === "lacking")) {
+  if (versions.some(({ state }) => state === "missing")) {
     await ensureLibrary();
     versions = await versionsOf(valkey);
   }
@@ -56,36 +56,38 @@ export async function detectEdition(
   const [found, ...others] = editions;
   if (others.length > 0) {
     throw new ConfigurationError([
-      "the primaries have different editions of the flowfabric library: load one everywhere, or set LIBRARY_EDITION " +
-        `to 11 or 14 to have ours loaded in that edition: ${versions.map(told).join(", ")}`,
+      `the primaries have different editions of the flowfabric library (${versions.map(describeVersion).join(", ")}): ` +
+        "load the same one on all of them, or set LIBRARY_EDITION to 11 or 14 to load Sluice's in that edition",
     ]);
   }
   if (found === undefined) {
-    throw new ValkeyError(`no primary has a flowfabric library: ${versions.map(told).join(", ")}`);
+    throw new ValkeyError(`no primary has a flowfabric library: ${versions.map(describeVersion).join(", ")}`);
   }
-  const missing = versions.filter(({ state }) => state !== "loaded");
-  if (missing.length > 0) {
-    telemetry.error("messages for some primaries cannot be dispatched", { primaries: missing.map(told) });
+  const unavailable = versions.filter(({ state }) => state !== "loaded");
+  if (unavailable.length > 0) {
+    telemetry.error("some primaries lack the library or are unreachable: their messages will be retried", {
+      primaries: unavailable.map(describeVersion),
+    });
   }
   try {
     await recordEdition(valkey, found);
   } catch (error) {
-    telemetry.warn("the edition could not be recorded: functions that are flushed may come back in another", {
+    telemetry.warn("could not record the library edition: after FUNCTION FLUSH another one may be loaded", {
       reason: messageOf(error),
     });
   }
   return found;
 }
 
-function told({ node, state, version }: NodeVersion): string {
-  return `${node}: ${state === "lacking" ? "none" : String(version)}`;
+function describeVersion({ node, state, version }: NodeVersion): string {
+  return `${node}: ${state === "missing" ? "none" : String(version)}`;
 }
 
 interface NodeVersion {
   /** `host:port`. */
   readonly node: string;
-  readonly state: "loaded" | "lacking" | "unreachable";
-  /** What the primary replied, or why it did not. */
+  readonly state: "loaded" | "missing" | "unreachable";
+  /** The primary's reply, or the error message. */
   readonly version: unknown;
 }
 
@@ -96,39 +98,36 @@ async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
         return { node, state: "loaded", version: await call("fcall", "ff_version", 0) };
       } catch (error) {
         const reason = messageOf(error);
-        const isLacking = reason.startsWith("ERR Function not found");
-        return { node, state: isLacking ? "lacking" : "unreachable", version: reason };
+        const isMissing = reason.startsWith("ERR Function not found");
+        return { node, state: isMissing ? "missing" : "unreachable", version: reason };
       }
     }),
   );
 }
 
 /**
- * Sessions with the configured Valkey. Each new client is checked against the recorded partition count before
- * `start` looks at the server; that none is recorded is told once.
+ * Returns sessions with the configured Valkey. Each new client checks the recorded partition count before it runs
+ * `start`. A missing record is logged once per process.
  */
 export function createSessions<StartupInfo>(
   config: ValkeyConfig,
   telemetry: GaugingTelemetry,
   start: (valkey: Valkey) => Promise<StartupInfo>,
 ): SessionProvider<StartupInfo> {
-  let isAbsenceTold = false;
+  let hasWarned = false;
   return new SessionProvider(
     (knownNodes) =>
       new Valkey(config.valkey, {
         knownNodes,
         onConnectionError: ({ message }) =>
-          telemetry.warn("the connection to Valkey failed", { reason: message }),
+          telemetry.warn("connection to Valkey failed", { reason: message }),
       }),
     async (valkey) => {
-      if (!(await checkPartitions(valkey, config)) && !isAbsenceTold) {
-        isAbsenceTold = true;
-        telemetry.warn(
-          `${PARTITION_CONFIG_KEY} is not recorded: going on with the configured partition count`,
-          {
-            flow_partitions: config.partitions.numFlowPartitions,
-          },
-        );
+      if (!(await checkPartitions(valkey, config)) && !hasWarned) {
+        hasWarned = true;
+        telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: using the configured partition count`, {
+          flow_partitions: config.partitions.numFlowPartitions,
+        });
       }
       return start(valkey);
     },

@@ -4,10 +4,10 @@ interface Commands extends Pipelines {
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
 
-/** A client for one invocation, which keeps how long its slowest round trip took, a failed one included. */
+/** Wraps a client for one invocation, and measures its slowest round trip. Failed round trips count as well. */
 export class TimedValkey implements Commands {
   readonly #valkey: Commands;
-  /** In milliseconds, to the hundredth: it is written to the log. Undefined: there was none yet. */
+  /** In milliseconds, rounded to two decimals for the log. Undefined before the first round trip. */
   slowestMs: number | undefined;
 
   constructor(valkey: Commands) {
@@ -23,11 +23,11 @@ export class TimedValkey implements Commands {
   }
 
   async #time<T>(send: () => Promise<T>): Promise<T> {
-    const begun = performance.now();
+    const startedAt = performance.now();
     try {
       return await send();
     } finally {
-      const ms = Math.round((performance.now() - begun) * 100) / 100;
+      const ms = Math.round((performance.now() - startedAt) * 100) / 100;
       this.slowestMs = Math.max(this.slowestMs ?? 0, ms);
     }
   }

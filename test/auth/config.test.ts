@@ -68,8 +68,8 @@ describe("readValkey", () => {
       VALKEY_USER: "two words",
     });
     for (const start of [
-      "VALKEY_URL has a user or password, and VALKEY_AUTH=iam",
-      "VALKEY_URL is a redis:// URL, and VALKEY_AUTH=iam needs TLS",
+      "VALKEY_URL has a user or password, but VALKEY_AUTH=iam",
+      "VALKEY_URL is a redis:// URL, but VALKEY_AUTH=iam requires TLS",
       'VALKEY_USER is "two words"',
       "VALKEY_REPLICATION_GROUP is not set",
       "AWS_REGION is not set",
@@ -99,6 +99,6 @@ describe("readValkey", () => {
 
   it("finds fault with what only looks like a certificate", () => {
     const { errors } = read({ VALKEY_URL: URLS.tls, VALKEY_CA: join(folder, "broken.pem") });
-    expect(errors).toEqual([expect.stringMatching(/^VALKEY_CA is neither/)]);
+    expect(errors).toEqual([expect.stringMatching(/^VALKEY_CA is invalid/)]);
   });
 });

@@ -65,6 +65,6 @@ describe("iamToken", () => {
   it.each(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])("says so where %s is missing", async (name) => {
     const failure = iamToken(IDENTITY, { ...SESSION, [name]: "" }, NOON);
     await expect(failure).rejects.toMatchObject({ name: "ValkeyError", retryable: true });
-    await expect(failure).rejects.toThrow(/no token can be signed.*AWS_ACCESS_KEY_ID/);
+    await expect(failure).rejects.toThrow(/cannot sign a token.*AWS_ACCESS_KEY_ID/);
   });
 });

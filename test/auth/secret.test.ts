@@ -69,22 +69,18 @@ describe.each(KINDS)("a password in Secrets Manager (%s)", (kind) => {
     secrets.value = JSON.stringify({ username: USER, password: "wr0ng Password" });
     await using fn = start(secrets);
     const failure = await fn.invoke({ Records: [] }).catch(String);
-    expect(failure).toMatch(/refused the user "sluice-dispatch": WRONGPASS/);
+    expect(failure).toMatch(/rejected the user "sluice-dispatch": WRONGPASS/);
     expect(`${failure} ${output.join("")}`).not.toContain("wr0ng");
     secrets.value = JSON.stringify({ username: USER, password: "f1rst Password" });
     await dispatchOne(fn, admin);
   });
 
   it.each([
-    [
-      "cannot be read",
-      undefined,
-      /the secret sluice\/valkey \(VALKEY_SECRET\) cannot be read: .*not for you/,
-    ],
+    ["cannot be read", undefined, /cannot read the secret sluice\/valkey \(VALKEY_SECRET\): .*not for you/],
     [
       "has no password",
       JSON.stringify({ user: "h1dden" }),
-      /neither a password nor a JSON object with a password/,
+      /expected a password or a JSON object with a password/,
     ],
   ])("says so where the secret %s", async (_, value, reason) => {
     await using secrets = await FakeSecretsManager.start(SECRET);

@@ -10,15 +10,15 @@ import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const P = 7 as Partition;
 const GET = command(P, "get", "{fp:7}");
-const LATE_MS = 150;
+const TIMEOUT_MS = 150;
 
-/** Connection errors are what these tests are about: nothing to report. */
-function clientOf(url: URL, commandTimeoutMs = LATE_MS): Valkey {
+/** These tests cause connection errors on purpose, so the client ignores them. */
+function clientOf(url: URL, commandTimeoutMs = TIMEOUT_MS): Valkey {
   return new Valkey({ url, cluster: false }, { commandTimeoutMs, onConnectionError: () => undefined });
 }
 
-describe("a client of Valkey", () => {
-  it("gives up on a server that accepts and never answers, within its deadline", async () => {
+describe("Valkey (client)", () => {
+  it("times out if the server accepts the connection and never replies", async () => {
     await using server = await startValkey();
     await using proxy = await TcpProxy.before(server.url);
     proxy.mode = "silent";
@@ -30,21 +30,21 @@ describe("a client of Valkey", () => {
     };
     expect(results).toMatchObject([failure, failure]);
     expect(valkey.isBroken).toBe(true);
-    // No queue grows behind it: what is asked now fails at once.
+    // Later commands fail at once and are not queued.
     await expect(valkey.call("ping")).rejects.toThrow(/Valkey at 127\.0\.0\.1/);
   });
 
-  it("gives up on a server that falls silent amid its work", async () => {
+  it("times out if the server stops replying", async () => {
     await using server = await startValkey();
     await using proxy = await TcpProxy.before(server.url);
-    const valkey = clientOf(proxy.url);
+    const valkey = clientOf(proxy.url, 1_000);
     expect(await valkey.call("ping")).toBe("PONG");
     proxy.mode = "silent";
     await expect(valkey.call("ping")).rejects.toThrow("no reply within");
     expect(valkey.isBroken).toBe(true);
   });
 
-  it("is broken by a lost connection, and does not come back by itself", async () => {
+  it("is broken after a lost connection, and does not reconnect", async () => {
     await using server = await startValkey();
     await using proxy = await TcpProxy.before(server.url);
     const valkey = clientOf(proxy.url, 5_000);
@@ -57,13 +57,13 @@ describe("a client of Valkey", () => {
     expect(proxy.connections).toBe(1);
   });
 
-  it("fails at once where nobody listens", async () => {
+  it("fails at once if no server listens", async () => {
     const server = await startValkey();
     await server.stop();
     await expect(clientOf(server.url, 60_000).call("ping")).rejects.toThrow(/Valkey at 127\.0\.0\.1:\d+: /);
   });
 
-  it("hands replies over as they are, an error of the server's included, and stays sound", async () => {
+  it("returns error replies as they are, and is not broken by WRONGTYPE or OOM", async () => {
     await using server = await startValkey();
     const valkey = clientOf(server.url, 5_000);
     const [first, second] = await valkey.pipelined([
@@ -80,7 +80,7 @@ describe("a client of Valkey", () => {
     valkey.close();
   });
 
-  it("is broken by a reply that says that this is the wrong server", async () => {
+  it("is broken after a write to a replica", async () => {
     await using primary = await startValkey();
     await using replica = await startValkey({
       extraArgs: ["--replicaof", primary.url.hostname, primary.url.port],
@@ -96,11 +96,11 @@ describe("a client of Valkey", () => {
   });
 });
 
-describe("a client of a cluster", () => {
-  it("lets a command whose keys are in two slots fail alone", async () => {
+describe("Valkey (cluster client)", () => {
+  it("fails only the command whose keys are in two slots", async () => {
     const [cluster] = DEPLOYMENTS.filter(({ name }) => name === "cluster");
     const valkey = cluster?.connect();
-    if (valkey === undefined) throw new Error("no cluster");
+    if (valkey === undefined) throw new Error("no cluster deployment");
     const [good, bad, other] = await valkey.pipelined([
       command(P, "set", "{fp:7}:test:cross-slot", "1"),
       command(P, "mget", "{fp:7}:a", "{fp:8}:a"),
@@ -114,8 +114,8 @@ describe("a client of a cluster", () => {
   });
 });
 
-describe("a client whose library was replaced", () => {
-  it("is broken by a function that raises an error: the library may speak another edition now", async () => {
+describe("Valkey (after a function error)", () => {
+  it("is broken, since the library may have been replaced by another edition", async () => {
     await using server = await startValkey();
     const valkey = clientOf(server.url, 5_000);
     await ensureLibrary(valkey);
@@ -129,11 +129,11 @@ describe("a client whose library was replaced", () => {
 });
 
 describe("SessionProvider", () => {
-  it("keeps a sound client and replaces a broken one, starting each once", async () => {
+  it("reuses a working client, replaces a broken one, and starts each client once", async () => {
     await using server = await startValkey();
     await using proxy = await TcpProxy.before(server.url);
     let starts = 0;
-    const keeper = new SessionProvider(
+    const sessions = new SessionProvider(
       () => clientOf(proxy.url, 2_000),
       async (valkey) => {
         await valkey.call("ping");
@@ -141,38 +141,38 @@ describe("SessionProvider", () => {
         return starts;
       },
     );
-    const first = await keeper.get();
-    expect(await keeper.get()).toEqual(first);
+    const first = await sessions.get();
+    expect(await sessions.get()).toEqual(first);
     expect(first.startupInfo).toBe(1);
 
     proxy.cut();
     await first.valkey.pipelined([GET]);
-    const second = await keeper.get();
+    const second = await sessions.get();
     expect(second.valkey).not.toBe(first.valkey);
     expect(second.startupInfo).toBe(2);
 
     proxy.mode = "refuse";
     proxy.cut();
     await second.valkey.pipelined([GET]);
-    await expect(keeper.get()).rejects.toThrow(/Valkey at/);
-    await expect(keeper.get()).rejects.toThrow(/Valkey at/);
+    await expect(sessions.get()).rejects.toThrow(/Valkey at/);
+    await expect(sessions.get()).rejects.toThrow(/Valkey at/);
     proxy.mode = "pass";
-    const third = await keeper.get();
+    const third = await sessions.get();
     expect(third.startupInfo).toBe(3);
     third.valkey.close();
   });
 
-  it("starts a client once for two invocations at the same time", async () => {
+  it("starts one client for two concurrent invocations", async () => {
     await using server = await startValkey();
     let starts = 0;
-    const keeper = new SessionProvider(
+    const sessions = new SessionProvider(
       () => clientOf(server.url, 5_000),
       async (valkey) => {
         starts += 1;
         return valkey.call("ping");
       },
     );
-    const [one, other] = await Promise.all([keeper.get(), keeper.get()]);
+    const [one, other] = await Promise.all([sessions.get(), sessions.get()]);
     expect(one.valkey).toBe(other.valkey);
     expect(starts).toBe(1);
     one.valkey.close();

@@ -6,18 +6,18 @@ import { DEPLOYMENTS, run } from "#test/support/valkey.ts";
 const P = 7 as Partition;
 const key = (name: string): string => `{fp:7}:test:pipeline:${name}`;
 
-describe.each(DEPLOYMENTS)("a pipeline ($name)", ({ connect }) => {
+describe.each(DEPLOYMENTS)("pipelined ($name)", ({ connect }) => {
   const valkey = connect();
   afterAll(() => valkey.close());
 
   it.each([
     ["ASCII", "text", 4],
-    ["nothing", "", 0],
-    ["a line's end", "a\r\n$1\r\nb", 8],
+    ["an empty string", "", 0],
+    ["a line break", "a\r\n$1\r\nb", 8],
     ["more bytes than characters", "naïve – 執行 😀", 22],
     ["a number", 1_700_000_000_000, 13],
-    ["bytes that are no text", Buffer.from([0, 255, 13, 10]), 4],
-  ])("carries %s, and what stands beside it", async (_, value, bytes) => {
+    ["bytes that are not text", Buffer.from([0, 255, 13, 10]), 4],
+  ])("sends %s unchanged, between other commands", async (_, value, bytes) => {
     const results = await valkey.pipelined([
       command(P, "set", key("before"), "1"),
       command(P, "set", key("value"), value),
@@ -35,7 +35,7 @@ describe.each(DEPLOYMENTS)("a pipeline ($name)", ({ connect }) => {
     ]);
   });
 
-  it("gives each command its own result, in the commands' order, whatever partitions they are for", async () => {
+  it("returns one result per command, in the commands' order, across partitions", async () => {
     const commands = Array.from({ length: 1_000 }, (_, number) =>
       number === 500
         ? command(P, "hget", key("list"), "field")
@@ -52,11 +52,11 @@ describe.each(DEPLOYMENTS)("a pipeline ($name)", ({ connect }) => {
     expect(valkey.isBroken).toBe(false);
   });
 
-  it("is nothing without commands", async () => {
+  it("returns no results without commands", async () => {
     expect(await valkey.pipelined([])).toEqual([]);
   });
 
-  it("may be sent before there is a connection", async () => {
+  it("can be sent before the client is connected, and fails after it is closed", async () => {
     const fresh = connect();
     const all = [fresh.pipelined([command(P, "echo", "1")]), fresh.pipelined([command(P, "echo", "2")])];
     expect((await Promise.all(all)).flat()).toEqual([
