@@ -18,16 +18,20 @@ import { pairResults } from "#shared/contract/results.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
-export interface ClaimDependencies {
+/** A worker and its connection to Valkey. */
+export interface WorkerClient {
   /** Use a `ReconnectingValkey`: with a plain `Valkey` client, retries cannot succeed after a lost connection. */
   readonly valkey: Pipelines;
-  readonly router: PartitionRouter;
   readonly identity: WorkerIdentity;
   /**
-   * Delays before the retries of a Valkey call after the claim, in milliseconds, one per retry. Keep their sum below
-   * the lease. About 26 s in all by default.
+   * Delays before the retries of a Valkey call between claim and completion, in milliseconds, one per retry. Keep their
+   * sum well below the lease. About 26 s in all by default.
    */
   readonly retryDelaysMs?: readonly number[];
+}
+
+export interface ClaimDependencies extends WorkerClient {
+  readonly router: PartitionRouter;
 }
 
 /** Where a worker claims executions: one lane of one partition. */

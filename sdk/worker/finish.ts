@@ -1,6 +1,6 @@
-import type { ClaimedExecution } from "#sdk/worker/claim.ts";
+import type { ClaimedExecution, WorkerClient } from "#sdk/worker/claim.ts";
 import { DEFAULT_RETRY_DELAYS_MS, noReply, retryFailed } from "#sdk/worker/retry.ts";
-import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
+import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type ExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
@@ -38,16 +38,8 @@ export interface WorkedExecution {
   readonly status: FinishStatus;
 }
 
-export interface FinishDependencies {
-  /** Use a `ReconnectingValkey`: with a plain `Valkey` client, retries cannot succeed after a lost connection. */
-  readonly valkey: Pipelines;
+export interface FinishDependencies extends WorkerClient {
   readonly completions: CompletionPublisher;
-  readonly identity: WorkerIdentity;
-  /**
-   * Delays before the retries of a Valkey call, in milliseconds, one per retry. Keep their sum below the lease.
-   * About 26 s in all by default.
-   */
-  readonly retryDelaysMs?: readonly number[];
 }
 
 /** The state of an execution after its outcome was written. */

@@ -12,8 +12,8 @@ const DEFAULT_LIMIT = 100;
  * Makes delayed executions of one lane and partition eligible once their delay is over, the earliest first. Returns
  * how many were promoted. A refusal is not an error: another worker was faster, or this clock is ahead of the server's.
  *
- * @param options `nowMs`: milliseconds since the epoch, the current time by default; `limit`: at most so many
- * executions, 100 by default.
+ * @param options `nowMs`: milliseconds since the epoch, the current time by default; `limit`: the largest number of
+ * executions to promote, 100 by default.
  * @throws ValkeyError if a call fails. A later call continues.
  *
  * @example

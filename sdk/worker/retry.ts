@@ -7,8 +7,8 @@ import { valueOrThrow } from "#shared/valkey/batches.ts";
 type Result = { readonly ok: true } | { readonly ok: false; readonly error: Error };
 
 /**
- * Delays before the retries of a Valkey call, in milliseconds: about 26 s in all. That covers a typical failover and
- * ends well within the default lease of 60 s.
+ * Delays before the retries of a Valkey call, in milliseconds: about 26 s in all. That covers a typical failover, and
+ * is well below the default lease of 60 s.
  */
 export const DEFAULT_RETRY_DELAYS_MS: readonly number[] = [
   100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000, 5_000, 5_000,

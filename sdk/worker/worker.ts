@@ -35,7 +35,7 @@ export type WorkDependencies = ClaimDependencies & FinishDependencies;
  * an empty array if nothing could be claimed. Call it in a loop.
  *
  * @throws ValkeyError if Valkey fails before a claim, or for longer than all retries last. Executions that are claimed
- * by then keep their lease until it ends.
+ * by then stay active: Sluice does not reclaim leases.
  * @throws PublishError if a completion was not accepted. Its outcome is written, and the reconciler sends it later.
  * @throws RefusedError if a Valkey function refuses a call for a reason other than a lost race.
  * @throws ProtocolError if a Valkey function replies in a form that the contract does not have.
