@@ -10,15 +10,15 @@ import { ConfigurationError } from "#shared/errors.ts";
 const GUARD = new URL("function-guard.ts", import.meta.url).href;
 const STAND_IN = new URL("rapid-client-stand-in.ts", import.meta.url).href;
 
-/** AWS's runtime client for Node, where it is installed. */
+/** AWS's Lambda runtime interface client for Node.js (aws-lambda-ric). */
 export interface AwsRuntimeClient {
-  /** Its program. */
+  /** The path of its program. */
   readonly path: string;
-  /** Whether its native HTTP client is built: that takes a compiler and cmake when the package is installed. */
+  /** Whether its native HTTP client was built: the installation of the package needs cmake and a compiler for it. */
   readonly isNative: boolean;
 }
 
-/** Undefined where the package is not installed. */
+/** Undefined if the package is not installed. */
 export function findAwsRuntimeClient(): AwsRuntimeClient | undefined {
   let path: string;
   try {
@@ -32,8 +32,8 @@ export function findAwsRuntimeClient(): AwsRuntimeClient | undefined {
 }
 
 /**
- * Starts a function on AWS's runtime client, with a Runtime API of its own to ask. Throws a ConfigurationError where
- * the client is not installed. `native` asks for its native HTTP client, if there is one.
+ * Starts a function on AWS's runtime client, with a local Runtime API that serves this function only. `native` selects
+ * the client's native HTTP part if it was built. Throws a ConfigurationError if the client is not installed.
  */
 export async function startOnAwsRuntime(
   options: FunctionOptions,

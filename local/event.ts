@@ -1,13 +1,13 @@
 import type { Message, MessageAttributeValue } from "@aws-sdk/client-sqs";
 import type { SQSMessageAttribute, SQSRecord } from "aws-lambda";
 
-/** Where the records say that they come from. */
+/** The queue that the records of an event name as their source. */
 export interface EventSource {
   readonly queueArn: string;
   readonly region: string;
 }
 
-/** A received message as Lambda hands it to a function: the names of its fields begin in lower case. */
+/** Converts a message from ReceiveMessage to the record that Lambda passes to a function. */
 export function recordOf(message: Message, source: EventSource): SQSRecord {
   const system = message.Attributes ?? {};
   return {
@@ -43,17 +43,17 @@ function attributeOf(value: MessageAttributeValue): SQSMessageAttribute {
   };
 }
 
-/** What a function's answer says of its batch. */
-export type Verdict =
+/** The result of a batch, read from the function's response. */
+export type BatchResult =
   | { readonly kind: "partial"; readonly failed: ReadonlySet<string> }
   | { readonly kind: "all_failed"; readonly reason: string };
 
 /**
- * Reads a function's answer as Lambda does with ReportBatchItemFailures: nothing, null or an empty list mean that
- * everything succeeded; an identifier that is empty, missing or of no message of the batch fails the whole batch.
+ * Reads a function's response as Lambda does with ReportBatchItemFailures. No list, null or an empty list mean success.
+ * An identifier that is empty, missing or not in the batch fails the whole batch.
  */
-export function verdictOf(answer: unknown, messageIds: ReadonlySet<string>): Verdict {
-  const failures = isObject(answer) ? answer.batchItemFailures : undefined;
+export function parseBatchResponse(response: unknown, messageIds: ReadonlySet<string>): BatchResult {
+  const failures = isObject(response) ? response.batchItemFailures : undefined;
   if (failures === undefined || failures === null) return { kind: "partial", failed: new Set() };
   if (!Array.isArray(failures)) return allFailed("batchItemFailures is not a list");
   const failed = new Set<string>();
@@ -67,7 +67,7 @@ export function verdictOf(answer: unknown, messageIds: ReadonlySet<string>): Ver
   return { kind: "partial", failed };
 }
 
-function allFailed(reason: string): Verdict {
+function allFailed(reason: string): BatchResult {
   return { kind: "all_failed", reason };
 }
 

@@ -1,6 +1,6 @@
 import type { RemoteError } from "#local/function-messages.ts";
 
-/** An invocation that gave no answer: the function threw, ran too long, could not be loaded, or died. */
+/** An invocation without a response: the function threw, timed out, could not be loaded, or its process died. */
 export class FunctionError extends Error {
   override readonly name = "FunctionError";
   readonly reason: "threw" | "timed_out" | "unusable" | "died";
@@ -10,7 +10,7 @@ export class FunctionError extends Error {
     this.reason = reason;
   }
 
-  /** What the function's process said of an exception. */
+  /** Converts an exception that the function's process reported. */
   static from(reason: "threw" | "unusable", error: RemoteError): FunctionError {
     const failure = new FunctionError(reason, `${error.name}: ${error.message}`);
     if (error.stack !== "") failure.stack = error.stack;

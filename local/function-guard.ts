@@ -1,6 +1,6 @@
-/** Loaded into a function's process before AWS's runtime client, which knows nothing of a parent. */
+/** Preloaded into a function's process: AWS's runtime client does not notice when the parent process ends. */
 
-// Whoever asked is gone: nobody would ever end this process.
+// The parent process has ended, so nothing else would end this one.
 process.on("disconnect", () => process.exit(0));
-// As in Lambda, a function that awaits what can never come ends with its process, and not by its timeout.
+// As in Lambda, a process with an empty event loop exits at once instead of waiting for the function's timeout.
 process.channel?.unref();

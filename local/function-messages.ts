@@ -1,6 +1,6 @@
-/** What passes between an execution environment and the process in which its function runs. */
+/** The messages between an execution environment and the process of its function. */
 
-/** To the function: an event, and what its context says. */
+/** To the function: an event, and the data of its context. */
 export interface InvocationMessage {
   readonly type: "invoke";
   readonly requestId: string;
@@ -9,14 +9,14 @@ export interface InvocationMessage {
   readonly deadlineMs: number;
 }
 
-/** How an exception looks once it has left its process. */
+/** An exception as it is reported to another process. */
 export interface RemoteError {
   readonly name: string;
   readonly message: string;
   readonly stack: string;
 }
 
-/** From the function: that it is loaded, what it answered, or what it threw. */
+/** From the function: it is loaded, could not be loaded, responded, or threw. */
 export type FunctionMessage =
   | { readonly type: "ready" }
   | { readonly type: "unusable"; readonly error: RemoteError }

@@ -5,12 +5,12 @@ import type { InvocationMessage } from "#local/function-messages.ts";
 import type { FunctionOptions, RunningFunction } from "#local/function-settings.ts";
 import { startOnOwnRuntime } from "#local/own-runtime.ts";
 
-/** Lambda's own limit for what a function does before its first event. */
+/** Lambda's limit for the init phase of a function. */
 const LOADING_DEADLINE_MS = 10_000;
 
 /**
- * An execution environment: a process of its own in which a function handles one event at a time. It starts with the
- * first event, is killed when the function runs too long, and is replaced at the next event when it has died.
+ * An execution environment: a process in which a function handles one event at a time. The first event starts the
+ * process. A timeout kills it, and the next event replaces a process that has died.
  */
 export class FunctionProcess implements AsyncDisposable {
   readonly #options: FunctionOptions;
@@ -22,28 +22,28 @@ export class FunctionProcess implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** The process' id, while it lives. */
+  /** The id of the process while it runs. */
   get pid(): number | undefined {
     return this.#instance?.isAlive ? this.#instance.pid : undefined;
   }
 
-  /** The function's answer. Rejects with a FunctionError. A second event waits for the first one's end. */
+  /** The function's response. Rejects with a FunctionError. Concurrent calls run one after the other. */
   invoke(event: unknown): Promise<unknown> {
     const result = this.#turn.then(() => this.#invoke(event));
     this.#turn = result.catch(() => undefined);
     return result;
   }
 
-  /** Ends the process with a signal, as a fault would: an event under way fails, the next starts anew. */
+  /** Kills the process, to simulate a fault. An event in flight fails; the next event starts a new process. */
   async kill(signal: NodeJS.Signals): Promise<void> {
     await this.#instance?.end(signal);
   }
 
-  /** Ends the process for good, also amid an event. */
+  /** Ends the process and rejects later events. An event in flight fails. */
   async stop(): Promise<void> {
     this.#closing.abort();
     await this.#instance?.end("SIGKILL");
-    // An event that was about to start the process ends it again.
+    // An event that was just starting the process ends it again.
     await this.#turn;
   }
 
@@ -62,7 +62,7 @@ export class FunctionProcess implements AsyncDisposable {
     const requestId = randomUUID();
     const deadlineMs = Date.now() + timeoutMs;
     const answer = instance.exchange({ type: "invoke", requestId, event, deadlineMs });
-    return instance.within(timeoutMs, answer, `${functionName} gave no answer`);
+    return instance.within(timeoutMs, answer, `${functionName} did not respond`);
   }
 
   #refuseWhenStopped(): void {
@@ -71,7 +71,7 @@ export class FunctionProcess implements AsyncDisposable {
   }
 }
 
-/** One life of the process. */
+/** One process, from its start to its end. */
 class Instance {
   readonly #function: RunningFunction;
   readonly #died: Promise<never>;
@@ -99,7 +99,7 @@ class Instance {
         reject(new FunctionError("died", `the process died with ${signal ?? `the status ${code}`}`));
       });
     });
-    // It may die between two events, when nobody waits.
+    // The process may die between two events, when nothing awaits this promise.
     this.#died.catch(() => undefined);
     // `close` and not `exit`: the last output has arrived by then.
     this.#closed = new Promise((resolve) => {
@@ -127,7 +127,7 @@ class Instance {
     return this.#function.exchange(invocation);
   }
 
-  /** The promise's value, unless the time is up, which kills the process, or the process dies. */
+  /** The promise's value. Rejects when the process dies, and after `ms`, which kills the process. */
   async within<T>(ms: number, promise: Promise<T>, what: string): Promise<T> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => {

@@ -1,6 +1,6 @@
 /**
- * What runs inside a function's own process: loads the bundle, and hands it one event after the other, as Lambda's
- * runtime does. Started by `FunctionProcess`, with the bundle's path and the function's settings as arguments.
+ * A minimal Lambda runtime: loads a bundle and passes it one event at a time. `FunctionProcess` starts it in a child
+ * process. Arguments: the path of the bundle, the name of the function, its memory in MB.
  */
 
 import { pathToFileURL } from "node:url";
@@ -16,13 +16,13 @@ type Handler = (event: unknown, context: Context) => unknown;
 
 const [bundle = "", functionName = "", memoryLimitInMB = ""] = process.argv.slice(2);
 
-// Whoever asked is gone: nobody would ever end this process.
+// The parent process has ended, so nothing else would end this one.
 process.on("disconnect", () => process.exit(0));
 
 try {
   const handler = await loadHandler(bundle);
   process.on("message", (message: unknown) => {
-    // One event at a time: the other side waits for the answer before it sends the next.
+    // One event at a time: the parent waits for the response before it sends the next event.
     if (isInvocation(message)) void answer(handler, message);
   });
   reply({ type: "ready" });
@@ -42,7 +42,7 @@ async function answer(handler: Handler, invocation: InvocationMessage): Promise<
   const { requestId, event } = invocation;
   try {
     const value = await handler(event, contextOf(invocation));
-    // An answer travels as JSON, as in Lambda: undefined becomes null.
+    // As in Lambda, a response is JSON: undefined becomes null.
     reply({ type: "answer", requestId, json: JSON.stringify(value ?? null) });
   } catch (error) {
     console.error(error);
@@ -68,7 +68,7 @@ function contextOf({ requestId, deadlineMs }: InvocationMessage): Context {
 }
 
 function unsupported(): never {
-  throw new Error("Lambda's callbacks ended with Node 22: return or throw instead");
+  throw new Error("callbacks are not supported since Node.js 24 in Lambda: return or throw instead");
 }
 
 function reply(message: FunctionMessage): void {

@@ -3,37 +3,37 @@ import type { InvocationMessage } from "#local/function-messages.ts";
 
 export interface FunctionOptions {
   readonly functionName: string;
-  /** A built bundle that exports `handler`. */
+  /** The path of a built bundle that exports `handler`. */
   readonly bundle: string;
-  /** What the function finds in process.env, besides Lambda's own variables and PATH. */
+  /** The function's environment variables, in addition to those of Lambda and PATH. */
   readonly environment: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
   readonly memoryLimitMb?: number;
-  /** Gets all that the function writes to its standard output and error. */
+  /** Receives what the function writes to standard output and standard error. */
   readonly onOutput: (text: string) => void;
   /**
-   * What hands the function its events: our own few lines (`own`, when left out), or AWS's runtime client for Node
-   * (`aws`), whose native HTTP client is used where it is built; `aws-without-native` has ours in its place.
+   * The runtime: `own` (the default) is local/function-runtime.ts. `aws` is AWS's Lambda runtime interface client, with
+   * its native HTTP part if that was built. `aws-without-native` replaces that part with JavaScript.
    */
   readonly runtime?: FunctionRuntime;
 }
 
 export type FunctionRuntime = "own" | "aws" | "aws-without-native";
 
-/** A function's process, and how to speak to it. */
+/** A function's process, and the channel to it. */
 export interface RunningFunction {
   readonly child: ChildProcess;
-  /** Settles when the function is loaded; rejects with a FunctionError when it cannot be. */
+  /** Resolves when the function is loaded. Rejects with a FunctionError when it cannot be loaded. */
   readonly ready: Promise<void>;
-  /** The answer. Rejects with a FunctionError when the function threw; never settles when the process dies. */
+  /** The function's response. Rejects with a FunctionError when it threw. Stays pending when the process dies. */
   exchange(invocation: InvocationMessage): Promise<unknown>;
-  /** Frees what there is beside the process, which has ended. */
+  /** Releases other resources after the process has ended. */
   close(): void;
 }
 
 const DEFAULT_MEMORY_MB = 256;
 
-/** The function's memory in MB, as Lambda's variables say it. */
+/** The function's memory in MB, as text for Lambda's environment variables. */
 export function memoryOf(options: FunctionOptions): string {
   return String(options.memoryLimitMb ?? DEFAULT_MEMORY_MB);
 }
@@ -42,13 +42,13 @@ export function arnOf({ functionName }: FunctionOptions): string {
   return `arn:aws:lambda:us-east-1:000000000000:function:${functionName}`;
 }
 
-/** How a function's process is started on any runtime: a clean environment with Lambda's own variables. */
+/** Options to fork a function's process on any runtime: only Lambda's variables and the function's own are set. */
 export function childOptions(
   options: FunctionOptions,
   variables: Readonly<Record<string, string>>,
 ): ForkOptions {
   return {
-    // In a group of its own: Ctrl-C in a terminal is for the stack, which lets an event under way come to its end.
+    // A new process group: Ctrl-C in a terminal reaches only the stack, which lets events in flight finish.
     detached: true,
     stdio: ["ignore", "pipe", "pipe", "ipc"],
     env: {

@@ -1,40 +1,40 @@
 import type { FlowStatus } from "#local/flow-status.ts";
 import { messageOf } from "#shared/errors.ts";
 
-/** A place where the reconcile function runs. */
+/** An execution environment of the reconcile function. */
 export interface ReconcileFunction {
-  /** The function's answer; rejects when it threw, timed out or died. */
+  /** The function's response. Rejects when it threw, timed out or died. */
   invoke(event: unknown): Promise<unknown>;
 }
 
-/** For how long, in seconds, an upstream must have ended before its completion counts as lost. */
+/** RECONCILE_GRACE_SECONDS of the local stack: the age from which an undispatched completion counts as missed. */
 export const GRACE_SECONDS = 1;
-/** Sweeps after which the executions stand where they stood before: the next one would change nothing either. */
-const MOST_IN_VAIN = 3;
-/** Slices of one sweep. */
-const MOST_SLICES = 100;
+/** Sweeps without any change of the flow's status before `run` gives up. */
+const MAX_FRUITLESS_SWEEPS = 3;
+/** Invocations per sweep: one that runs out of time leaves the rest to the next. */
+const MAX_INVOCATIONS = 100;
 
 /**
- * Stands in for the schedule of the reconcile function. It is asked when nothing moves any more, and not by the clock:
- * a completion that waits in a queue with a thousand others is not lost, and here the grace is short.
+ * Runs the reconcile function when a flow is idle. It replaces the deployed schedule, because the local grace period is
+ * so short that a scheduled run would resend completions that still wait in a long queue.
  */
 export class IdleReconciler {
   readonly #function: ReconcileFunction;
-  readonly #onError: (fault: string) => void;
-  #seen = "";
-  #inVain = 0;
+  readonly #onError: (error: string) => void;
+  #lastStatus = "";
+  #fruitless = 0;
 
-  constructor(reconcile: ReconcileFunction, onError: (fault: string) => void) {
+  constructor(reconcile: ReconcileFunction, onError: (error: string) => void) {
     this.#function = reconcile;
     this.#onError = onError;
   }
 
-  /** Has everything swept once. False: there is nothing to be found, so nothing will move again. */
+  /** Sweeps all partitions once. Returns false when another sweep cannot help, so the flow is stuck. */
   async run(status: FlowStatus): Promise<boolean> {
-    const state = JSON.stringify(status);
-    this.#inVain = state === this.#seen ? this.#inVain + 1 : 0;
-    this.#seen = state;
-    if (this.#inVain >= MOST_IN_VAIN) return false;
+    const current = JSON.stringify(status);
+    this.#fruitless = current === this.#lastStatus ? this.#fruitless + 1 : 0;
+    this.#lastStatus = current;
+    if (this.#fruitless >= MAX_FRUITLESS_SWEEPS) return false;
     try {
       return (await this.#sweep()) > 0;
     } catch (error) {
@@ -43,17 +43,17 @@ export class IdleReconciler {
     }
   }
 
-  /** How much was found. */
+  /** The number of completions repaired and executions promoted. */
   async #sweep(): Promise<number> {
     let found = 0;
-    for (let slice = 1; slice <= MOST_SLICES; slice += 1) {
+    for (let invocation = 1; invocation <= MAX_INVOCATIONS; invocation += 1) {
       const answer: unknown = await this.#function.invoke({});
       const { state, repaired, promoted } = isRecord(answer) ? answer : {};
       found += Number(repaired) + Number(promoted);
       if (state === "complete") return found;
       if (state !== "out_of_time") break;
     }
-    throw new Error("its sweep did not come to an end");
+    throw new Error("the sweep did not complete");
   }
 }
 

@@ -1,34 +1,34 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 
-/** What `npm run invoke` was asked to do. */
+/** The parsed arguments of `npm run invoke`. */
 export interface InvokeOptions {
   readonly functionName: string;
-  /** A file with one event in JSON; `-` is standard input. */
+  /** A JSON file with one event; `-` is standard input. */
   readonly eventFile: string;
-  /** `auto`: AWS's runtime client where it is installed, else our own. */
+  /** `auto` is AWS's runtime client if it is installed, else the built-in runtime. */
   readonly runtime: "auto" | "aws" | "own";
   readonly timeoutSeconds: number;
 }
 
 export type ParsedInvocation =
   | { readonly kind: "invoke"; readonly options: InvokeOptions }
-  /** Help was asked for and shown, or the arguments are wrong and that was said. */
+  /** The help text or an error message has been written. */
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
-/** As the functions are deployed (serverless.yml); more than 900 seconds Lambda does not give. */
+/** The timeouts of serverless.yml, in seconds. Lambda's maximum is 900. */
 const TIMEOUTS: Readonly<Record<string, number>> = { reconcile: 50, redrive: 300, provision: 60 };
-const TIMEOUT_SECONDS = { preset: 30, most: 900 };
+const TIMEOUT_SECONDS = { defaultValue: 30, max: 900 };
 const EXAMPLES = `
-Your shell's variables are the function's: VALKEY_URL, COMPLETIONS_QUEUE_URL, … (README.md, "Configuration").
+The function gets the environment variables of your shell: VALKEY_URL, COMPLETIONS_QUEUE_URL and so on.
 
   VALKEY_URL=redis://127.0.0.1:6379 COMPLETIONS_QUEUE_URL=http://127.0.0.1:4566/000000000000/completions \\
     npm run --silent invoke -- dispatch local/events/dispatch.json
   echo '{"all": true, "dry_run": true}' | npm run --silent invoke -- redrive -
 
-Exit status: 0 when the function answered, 1 when it threw, ran too long or died, 2 when the arguments or the event
-are wrong.`;
+Exit status: 0 when the function responded, 1 when it threw, timed out or died, 2 when the arguments or the event are
+invalid, 130 after SIGINT, 143 after SIGTERM.`;
 
-/** Reads the arguments that follow `npm run invoke --`. `write` gets the help, `writeError` what is wrong. */
+/** Parses the arguments that follow `npm run invoke --`. `write` receives the help text, `writeError` error messages. */
 export function parseInvocation(
   args: readonly string[],
   write: (text: string) => void,
@@ -36,16 +36,19 @@ export function parseInvocation(
 ): ParsedInvocation {
   const command = new Command("npm run invoke --")
     .description(
-      "Invokes one built function with one event. Its answer is on standard output, its logs on standard error.",
+      "Invokes a built function with one event. Its response goes to standard output, its logs to standard error.",
     )
     .argument("<function>", "dispatch, reconcile, redrive or provision")
-    .argument("<event>", "a file with the event in JSON, or - for standard input; local/events has examples")
+    .argument("<event>", "a JSON file with the event, or - for standard input; see local/events for examples")
     .addOption(
-      new Option("--runtime <runtime>", "AWS's runtime client for Node, or a few lines of ours")
+      new Option(
+        "--runtime <runtime>",
+        'function runtime: "own" (built-in) or "aws" (AWS Lambda runtime interface client)',
+      )
         .choices(["auto", "aws", "own"])
-        .default("auto", "aws where it is installed"),
+        .default("auto", "aws if it is installed"),
     )
-    .option("--timeout <seconds>", "the function's own unless given", parseTimeout)
+    .option("--timeout <seconds>", "timeout in seconds (default: the one of serverless.yml)", parseTimeout)
     .addHelpText("after", EXAMPLES)
     .allowExcessArguments(false)
     .exitOverride()
@@ -57,7 +60,7 @@ export function parseInvocation(
     return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
   }
   const [functionName = "", eventFile = ""] = command.args;
-  const { runtime, timeout = TIMEOUTS[functionName] ?? TIMEOUT_SECONDS.preset } = command.opts<{
+  const { runtime, timeout = TIMEOUTS[functionName] ?? TIMEOUT_SECONDS.defaultValue } = command.opts<{
     runtime: InvokeOptions["runtime"];
     timeout?: number;
   }>();
@@ -66,6 +69,6 @@ export function parseInvocation(
 
 function parseTimeout(text: string): number {
   const seconds = /^\d{1,3}$/.test(text) ? Number(text) : 0;
-  if (seconds >= 1 && seconds <= TIMEOUT_SECONDS.most) return seconds;
-  throw new InvalidArgumentError(`It takes a whole number from 1 to ${TIMEOUT_SECONDS.most}.`);
+  if (seconds >= 1 && seconds <= TIMEOUT_SECONDS.max) return seconds;
+  throw new InvalidArgumentError(`Expected a whole number from 1 to ${TIMEOUT_SECONDS.max}.`);
 }

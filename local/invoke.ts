@@ -1,8 +1,8 @@
 /**
  * `npm run invoke -- dispatch event.json`: invokes one built function with one event.
  *
- * Exit status: 0 when the function answered, 1 when it gave no answer, 2 when the arguments or the event are wrong, 130
- * and 143 after SIGINT and SIGTERM.
+ * Exit status: 0 when the function responded, 1 when it did not, 2 when the arguments or the event are invalid, 130
+ * after SIGINT and 143 after SIGTERM.
  */
 
 import { existsSync, readdirSync } from "node:fs";
@@ -25,7 +25,7 @@ async function main(): Promise<number> {
   const parsed = parseInvocation(
     process.argv.slice(2),
     (help) => process.stdout.write(help),
-    (fault) => process.stderr.write(fault),
+    (error) => process.stderr.write(error),
   );
   if (parsed.kind === "done") return parsed.exitCode;
   const stop = listenForStop();
@@ -58,18 +58,18 @@ async function invoke(options: InvokeOptions, signal: AbortSignal): Promise<unkn
   try {
     const answer = await environment.invoke(event);
     const seconds = (performance.now() - startedAt) / 1_000;
-    say(`answered after ${seconds.toFixed(2)} s, on ${describe(runtime)}`);
+    say(`response after ${seconds.toFixed(2)} s, on ${describe(runtime)}`);
     return answer;
   } catch (error) {
     if (!(error instanceof FunctionError)) throw error;
-    throw new Error(`the function ${SAID[error.reason]}: ${error.message}`, { cause: error });
+    throw new Error(`the function ${REASONS[error.reason]}: ${error.message}`, { cause: error });
   }
 }
 
-const SAID: Readonly<Record<FunctionError["reason"], string>> = {
+const REASONS: Readonly<Record<FunctionError["reason"], string>> = {
   threw: "threw",
-  timed_out: "ran too long",
-  unusable: "cannot be loaded",
+  timed_out: "timed out",
+  unusable: "could not be loaded",
   died: "died",
 };
 
@@ -80,7 +80,7 @@ function bundleOf(name: string): string {
   throw new ConfigurationError([
     built === ""
       ? "nothing is built: run npm run build"
-      : `there is no function "${name}": there are ${built}`,
+      : `there is no function "${name}": expected ${built}`,
   ]);
 }
 
@@ -89,7 +89,7 @@ async function readEvent(file: string): Promise<unknown> {
     return JSON.parse(file === "-" ? await text(process.stdin) : await readFile(file, "utf8"));
   } catch (error) {
     throw new ConfigurationError([
-      `the event in ${file === "-" ? "standard input" : file} cannot be read: ${messageOf(error)}`,
+      `cannot read the event from ${file === "-" ? "standard input" : file}: ${messageOf(error)}`,
     ]);
   }
 }
@@ -100,11 +100,11 @@ function runtimeOf(choice: InvokeOptions["runtime"]): FunctionRuntime {
 }
 
 function describe(runtime: FunctionRuntime): string {
-  if (runtime === "own") return "our own runtime";
+  if (runtime === "own") return "the built-in runtime";
   return `AWS's runtime client${findAwsRuntimeClient()?.isNative ? "" : ", without its native HTTP client"}`;
 }
 
-/** What the shell has set; what npm has set is not meant for the function. */
+/** The variables of the shell, without those that npm sets for its scripts. */
 function variables(env: NodeJS.ProcessEnv): Record<string, string> {
   return Object.fromEntries(
     Object.entries(env).flatMap(([name, value]) =>

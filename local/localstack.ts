@@ -12,8 +12,8 @@ const POLL_MS = 100;
 const LOG_LINES_KEPT = 30;
 
 /**
- * Starts LocalStack's SQS from its Python package, on a free port of loopback, with all that it writes in a folder
- * that goes with it. Rejects with the end of its log when it does not get ready.
+ * Starts LocalStack's SQS from its Python package on a free loopback port. All its files are in a temporary folder that
+ * is removed with it. Rejects with the end of its log if it does not start in time.
  */
 export async function startLocalStack(say: (line: string) => void): Promise<QueueServer> {
   const python = await localStackPython(say);
@@ -21,7 +21,7 @@ export async function startLocalStack(say: (line: string) => void): Promise<Queu
   const endpoint = `http://${HOST}:${port}`;
   const folder = await mkdtemp(join(tmpdir(), "sluice-localstack-"));
   const child = spawn(python, ["-m", "localstack.runtime.main"], {
-    // In a group of its own: Ctrl-C in a terminal is for us, who stop it when we are done.
+    // A new process group: Ctrl-C in a terminal reaches only this process, which stops LocalStack at its end.
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
     cwd: folder,
@@ -33,13 +33,13 @@ export async function startLocalStack(say: (line: string) => void): Promise<Queu
     child.once("error", () => resolve());
   });
   const stop = async (): Promise<void> => {
-    // It would take seconds to end by itself, and has nothing to save.
+    // A regular shutdown takes seconds, and there is nothing to save.
     child.kill("SIGKILL");
     await exited;
     guard?.kill("SIGKILL");
     await rm(folder, { recursive: true, force: true });
   };
-  const log = keepEnd(child);
+  const log = keepLastLines(child);
   if (!(await isReady(endpoint, exited))) {
     await stop();
     throw new Error(`LocalStack did not start:\n${log.join("\n")}`);
@@ -52,9 +52,9 @@ function settings(listen: string, folder: string): Record<string, string> {
     SERVICES: "sqs",
     EAGER_SERVICE_LOADING: "1",
     GATEWAY_LISTEN: listen,
-    // Its default server listens on every interface, whatever address it is given.
+    // The default server ignores the address of GATEWAY_LISTEN and listens on all interfaces.
     GATEWAY_SERVER: "hypercorn",
-    // Nothing is told to anybody, and nothing is fetched.
+    // No telemetry and no downloads.
     DISABLE_EVENTS: "1",
     SKIP_SSL_CERT_DOWNLOAD: "1",
     SQS_DISABLE_CLOUDWATCH_METRICS: "1",
@@ -87,8 +87,8 @@ async function isSqsRunning(endpoint: string): Promise<boolean> {
   }
 }
 
-/** The last lines of what it writes; read on after the start as well, since a full pipe would stop it. */
-function keepEnd(child: ChildProcess): readonly string[] {
+/** Collects the last lines of the output. It reads until the process ends, since a full pipe would block it. */
+function keepLastLines(child: ChildProcess): readonly string[] {
   const lines: string[] = [];
   child.once("error", (error) => lines.push(error.message));
   for (const stream of [child.stdout, child.stderr]) {

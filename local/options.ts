@@ -1,11 +1,11 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { DEFAULT_QUEUE, isQueueChoice, QUEUE_CHOICES, type QueueChoice } from "#local/queue-choice.ts";
 
-/** What `npm start` was asked to do. */
+/** The parsed arguments of `npm start`. */
 export interface StartOptions {
-  /** Undefined: the project's own example. */
+  /** The path of a workflow file. Undefined: the example. */
   readonly workflow: string | undefined;
-  /** Tasks that are to fail. Undefined: none, or the example's own. */
+  /** Ids of tasks that fail. Undefined: none, or those of the example. */
   readonly fail: readonly string[] | undefined;
   readonly json: boolean;
   readonly sqs: QueueChoice;
@@ -14,10 +14,10 @@ export interface StartOptions {
 
 export type ParsedOptions =
   | { readonly kind: "run"; readonly options: StartOptions }
-  /** Help was asked for and shown, or the arguments are wrong and that was said. */
+  /** The help text or an error message has been written. */
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
-/** Reads the arguments that follow `npm start --`. `write` gets the help, `writeError` what is wrong. */
+/** Parses the arguments that follow `npm start --`. `write` receives the help text, `writeError` error messages. */
 export function parseOptions(
   args: readonly string[],
   write: (text: string) => void,
@@ -25,34 +25,36 @@ export function parseOptions(
 ): ParsedOptions {
   const command = new Command("npm start --")
     .description(
-      "Runs a workflow to its end on this machine: Valkey, a queue, workers and the built functions.",
+      "Runs a workflow on this machine with Valkey, a queue, workers and the built functions, and shows its tasks.",
     )
     .option(
       "--workflow <file>",
-      "a workflow in Sluice's JSON or in WfFormat 1.5; without it, an example runs",
+      "a workflow in Sluice's JSON format or in WfFormat 1.5 (default: an example)",
     )
     .addOption(
-      new Option("--fail <task>", "a task that is to fail; may be given several times").argParser(
+      new Option("--fail <task>", "the id of a task that fails; may be repeated").argParser(
         (task: string, previous: readonly string[] | undefined) => [...(previous ?? []), task],
       ),
     )
-    .option("--json", "end with one line of JSON on standard output; everything else goes to standard error")
+    .option("--json", "print one line of JSON to standard output; everything else goes to standard error")
     .addOption(
-      new Option("--sqs <server>", `which SQS: ${QUEUE_CHOICES.join(", ")}, or the URL of one that runs`)
+      new Option("--sqs <server>", `queue server: ${QUEUE_CHOICES.join(", ")}, or the URL of a running SQS`)
         .argParser(parseQueueChoice)
         .default(DEFAULT_QUEUE),
     )
     .addOption(
       new Option(
         "--runtime <runtime>",
-        "what the functions run on: a few lines of ours, or AWS's runtime client",
+        'function runtime: "own" (built-in) or "aws" (AWS Lambda runtime interface client)',
       )
         .choices(["own", "aws"])
         .default("own"),
     )
     .addHelpText(
       "after",
-      "\n`npm run local:aws` is the same with --sqs auto --runtime aws: docs/rehearsal.md",
+      "\nExit status: 0 when all tasks ended, 1 when some did not or the stack failed, 2 when the arguments or the workflow\n" +
+        "are invalid, 130 after SIGINT, 143 after SIGTERM.\n\n" +
+        "`npm run local:aws` adds --sqs auto --runtime aws: see docs/rehearsal.md",
     )
     .allowExcessArguments(false)
     .exitOverride()
@@ -63,12 +65,12 @@ export function parseOptions(
     if (!(error instanceof CommanderError)) throw error;
     return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
   }
-  const { workflow, fail, json, sqs, runtime } = command.opts<GivenOptions>();
+  const { workflow, fail, json, sqs, runtime } = command.opts<CommanderOptions>();
   return { kind: "run", options: { workflow, fail, json: json ?? false, sqs, runtime } };
 }
 
-/** What commander makes of the arguments. */
-interface GivenOptions {
+/** The options as commander parses them. */
+interface CommanderOptions {
   readonly workflow?: string;
   readonly fail?: string[];
   readonly json?: boolean;
@@ -78,5 +80,5 @@ interface GivenOptions {
 
 function parseQueueChoice(text: string): QueueChoice {
   if (isQueueChoice(text)) return text;
-  throw new InvalidArgumentError(`It takes ${QUEUE_CHOICES.join(", ")}, or an http:// or https:// URL.`);
+  throw new InvalidArgumentError(`Expected ${QUEUE_CHOICES.join(", ")}, or an http:// or https:// URL.`);
 }

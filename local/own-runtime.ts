@@ -7,7 +7,7 @@ import { childOptions, memoryOf } from "#local/function-settings.ts";
 
 const RUNTIME = fileURLToPath(new URL("function-runtime.ts", import.meta.url));
 
-/** Starts a function on our own small runtime. Events and answers travel through the process' IPC channel. */
+/** Starts a function on the built-in runtime. Events and responses go through the IPC channel of its process. */
 export async function startOnOwnRuntime(options: FunctionOptions): Promise<RunningFunction> {
   const child = fork(RUNTIME, [options.bundle, options.functionName, memoryOf(options)], {
     ...childOptions(options, { LAMBDA_TASK_ROOT: process.cwd() }),
@@ -32,7 +32,7 @@ export async function startOnOwnRuntime(options: FunctionOptions): Promise<Runni
         if (message.type === "answer") resolve(JSON.parse(message.json));
         else if (message.type === "error") reject(FunctionError.from("threw", message.error));
       });
-      // A process that dies before it reads this fails the invocation by its death.
+      // If the process dies before it reads the event, its exit fails the invocation.
       child.send(invocation, () => undefined);
       return promise;
     },

@@ -5,52 +5,53 @@ import {
   type SQSClient,
 } from "@aws-sdk/client-sqs";
 import type { SQSEvent } from "aws-lambda";
-import { type EventSource, recordOf, verdictOf } from "#local/event.ts";
+import { type EventSource, parseBatchResponse, recordOf } from "#local/event.ts";
 import { messageOf } from "#shared/errors.ts";
 
-/** A place where a function runs: one event at a time. */
+/** Runs a function for one event at a time. */
 export interface ExecutionEnvironment {
-  /** The function's answer; rejects when it threw, timed out or died. */
+  /** The function's response. Rejects when it threw, timed out or died. */
   invoke(event: SQSEvent): Promise<unknown>;
 }
 
 export interface PollerOptions {
   readonly client: SQSClient;
   readonly queueUrl: string;
-  /** One event is under way in each, so their number is the concurrency. */
+  /** Each handles one event at a time, so their number is the concurrency. */
   readonly environments: readonly ExecutionEnvironment[];
-  /** At most 10, which is also what it is when left out. */
+  /** 1 to 10; the default is 10. */
   readonly batchSize?: number;
-  /** How long a receive waits for a first message; SQS' greatest, 20, when left out. */
+  /** How long a receive waits for a first message, 0 to 20 seconds; the default is 20. */
   readonly longPollSeconds?: number;
-  /** Hears of every batch that failed as a whole, and of errors of the queue. */
-  readonly onError: (fault: string) => void;
+  /** Receives a message for each batch that failed as a whole, and for each error of the queue. */
+  readonly onError: (error: string) => void;
 }
 
 export interface PollerCounts {
-  /** Different messages received. */
+  /** Distinct messages received. */
   readonly messages: number;
-  /** Received messages, each as often as it was delivered. */
+  /** Deliveries; a redelivered message counts each time. */
   readonly deliveries: number;
-  /** Messages that were deleted after the function was done with them. */
+  /** Messages that the function processed and the queue deleted. */
   readonly done: number;
-  /** Deliveries that the function, or its end, handed back to the queue. */
+  /** Deliveries that failed: the queue redelivers them after the visibility timeout. */
   readonly failed: number;
-  /** The greatest `depth` attribute among the received messages. */
+  /** The greatest `depth` attribute of the received messages. */
   readonly maxDepth: number;
 }
 
-const MOST_PER_RECEIVE = 10;
-/** SQS' greatest: an empty queue costs one request in so many seconds. */
+/** SQS' maximum. */
+const MAX_BATCH = 10;
+/** SQS' maximum: an idle queue then costs one request every 20 seconds. */
 const LONG_POLL_SECONDS = 20;
-const PAUSE_AFTER_FAULT_MS = 250;
+const PAUSE_AFTER_ERROR_MS = 250;
 
 /**
- * Stands in for Lambda's event source mapping: receives batches, invokes the function, deletes what succeeded. What
- * failed is left to its visibility timeout, after which the queue delivers it again or gives it up.
+ * A local event source mapping, as Lambda has it for SQS. It receives batches, invokes the function, and deletes the
+ * messages that succeeded. After the visibility timeout, the queue redelivers or dead-letters those that failed.
  *
- * It speaks to SQS itself. sqs-consumer, made for such loops, cannot tell when a stop is complete to better than a
- * second, and its abort ends deletions under way as well, so that finished messages would come again.
+ * It does not use the package sqs-consumer: its stop takes up to a second to be noticed, and its abort also cancels
+ * deletions in flight, so processed messages would be redelivered.
  */
 export class Poller {
   readonly #options: PollerOptions;
@@ -69,12 +70,12 @@ export class Poller {
     this.#source = { queueArn: `arn:aws:sqs:us-east-1:000000000000:${name}`, region: "us-east-1" };
   }
 
-  /** Begins to poll, once for each execution environment. */
+  /** Starts one polling loop per execution environment. */
   start(): void {
     for (const environment of this.#options.environments) this.#loops.push(this.#loop(environment));
   }
 
-  /** Receives nothing more and waits for the batches under way, their deletions included. */
+  /** Stops receiving and waits for the batches in flight, including their deletions. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.all(this.#loops);
@@ -98,18 +99,13 @@ export class Poller {
       } catch (error) {
         if (this.#stopping.signal.aborted) return;
         this.#options.onError(`the queue failed: ${messageOf(error)}`);
-        await pause(PAUSE_AFTER_FAULT_MS, this.#stopping.signal);
+        await pause(PAUSE_AFTER_ERROR_MS, this.#stopping.signal);
       }
     }
   }
 
   async #receive(): Promise<readonly Message[]> {
-    const {
-      client,
-      queueUrl,
-      batchSize = MOST_PER_RECEIVE,
-      longPollSeconds = LONG_POLL_SECONDS,
-    } = this.#options;
+    const { client, queueUrl, batchSize = MAX_BATCH, longPollSeconds = LONG_POLL_SECONDS } = this.#options;
     const response = await client.send(
       new ReceiveMessageCommand({
         QueueUrl: queueUrl,
@@ -135,14 +131,14 @@ export class Poller {
     await this.#delete(messages.filter(({ MessageId: id }) => id !== undefined && !failed.has(id)));
   }
 
-  /** The ids of the messages that failed. */
+  /** Returns the ids of the messages that failed. */
   async #invoke(event: SQSEvent, environment: ExecutionEnvironment): Promise<ReadonlySet<string>> {
     const ids = new Set(event.Records.map((record) => record.messageId));
     let reason: string;
     try {
-      const verdict = verdictOf(await environment.invoke(event), ids);
-      if (verdict.kind === "partial") return verdict.failed;
-      reason = verdict.reason;
+      const result = parseBatchResponse(await environment.invoke(event), ids);
+      if (result.kind === "partial") return result.failed;
+      reason = result.reason;
     } catch (error) {
       reason = messageOf(error);
     }
@@ -163,7 +159,7 @@ export class Poller {
     );
     const refused = response.Failed ?? [];
     this.#done += messages.length - refused.length;
-    // Not lost: it comes again, and the function has to bear that.
+    // Not lost: the queue redelivers the message, and the function is idempotent.
     for (const { Code: code } of refused) this.#options.onError(`a message was not deleted: ${code}`);
   }
 }

@@ -8,7 +8,7 @@ const LINE_MS = 2_000;
 const BAR_WIDTH = 24;
 const DEFAULT_COLUMNS = 80;
 
-/** Shows how far a run is: one line that is drawn anew on a terminal, a line now and then elsewhere. */
+/** Shows the progress of a run: on a terminal one line that is redrawn, elsewhere plain lines every two seconds. */
 export class ProgressLine {
   readonly #output: Output;
   #shownAt = Number.NEGATIVE_INFINITY;
@@ -35,13 +35,13 @@ export class ProgressLine {
     this.#drawnWidth = columns;
   }
 
-  /** A line of its own, that stays. */
+  /** Prints a permanent line. */
   note(text: string): void {
     this.clear();
     this.#output.write(`${text}\n`);
   }
 
-  /** Takes the drawn line away. */
+  /** Erases the progress line. */
   clear(): void {
     if (this.#drawnWidth > 0) this.#output.write("\r\u001b[2K");
     this.#drawnWidth = 0;
@@ -50,8 +50,10 @@ export class ProgressLine {
 
 function textOf({ phase, tasks, done, failed, skipped, messages }: RunProgress): string {
   if (phase === "submitting") return `submitting: ${done} of ${tasks} executions`;
-  const bad = [failed > 0 ? `${failed} failed` : "", skipped > 0 ? `${skipped} skipped` : ""].filter(Boolean);
-  return [`${done} of ${tasks} ended`, ...bad, `${messages} messages`].join(", ");
+  const unsuccessful = [failed > 0 ? `${failed} failed` : "", skipped > 0 ? `${skipped} skipped` : ""].filter(
+    Boolean,
+  );
+  return [`${done} of ${tasks} ended`, ...unsuccessful, `${messages} messages`].join(", ");
 }
 
 function barOf({ phase, tasks, done }: RunProgress): string {

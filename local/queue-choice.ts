@@ -2,7 +2,7 @@ import { startLocalStack } from "#local/localstack.ts";
 import { findPython } from "#local/localstack-package.ts";
 import { type QueueServer, serverAt, startFauxqs, startLocalAwsSqs } from "#local/queue-server.ts";
 
-/** What `--sqs` takes besides a URL. `auto` takes what is there. */
+/** The values of `--sqs`, besides a URL. */
 export const QUEUE_CHOICES = ["fauxqs", "local-aws-sqs", "localstack", "auto"] as const;
 
 export const DEFAULT_QUEUE = QUEUE_CHOICES[0];
@@ -14,8 +14,9 @@ export function isQueueChoice(text: string): text is QueueChoice {
 }
 
 /**
- * The SQS of a choice; `auto` is the endpoint that the AWS SDK's own variables name, else LocalStack where there is a
- * Python for it, else fauxqs. `say` hears what is done and why. Throws a ConfigurationError for what cannot be had.
+ * Starts the chosen queue server, or returns the one at the chosen URL. `auto` is the endpoint of AWS_ENDPOINT_URL_SQS
+ * or AWS_ENDPOINT_URL, else LocalStack if there is a Python for it, else fauxqs. `say` receives progress messages.
+ * Throws a ConfigurationError if the choice is not available.
  */
 export async function queueServerFor(
   choice: QueueChoice,
@@ -40,8 +41,6 @@ async function automatic(say: (line: string) => void, env: NodeJS.ProcessEnv): P
   const named = URL.parse(env.AWS_ENDPOINT_URL_SQS || env.AWS_ENDPOINT_URL || "");
   if (named !== null) return serverAt(named, env);
   if (findPython(env) !== undefined) return startLocalStack(say);
-  say(
-    "AWS_ENDPOINT_URL is not set, and there is no Python 3.13 or later for LocalStack: fauxqs is the queue",
-  );
+  say("using fauxqs: AWS_ENDPOINT_URL is not set, and LocalStack needs Python 3.13 or later");
   return startFauxqs();
 }

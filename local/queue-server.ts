@@ -1,4 +1,4 @@
-/** Servers that speak SQS' protocol: the emulators that run in this process, and one that runs somewhere already. */
+/** Servers with the SQS API: emulators that run in this process, and servers that already run elsewhere. */
 
 import { once } from "node:events";
 import type { Server } from "node:http";
@@ -9,63 +9,63 @@ import { createSqsServer } from "local-aws-sqs";
 const REGION = "us-east-1";
 const HOST = "127.0.0.1";
 const ACCOUNT = "000000000000";
-/** SQS' greatest: an empty queue costs one request in so many seconds. */
+/** SQS' maximum: an idle queue then costs one request every 20 seconds. */
 const LONG_POLL_SECONDS = 20;
-/** Emulators take any credentials; the SDK insists on some. */
+/** Emulators accept any credentials, but the SDK requires some. */
 const CREDENTIALS = { AWS_ACCESS_KEY_ID: "local", AWS_SECRET_ACCESS_KEY: "local" };
 
 export interface QueueServer extends AsyncDisposable {
-  /** For people. */
+  /** A name for output. */
   readonly name: string;
-  /** Without a slash at its end. */
+  /** A URL without a trailing slash. */
   readonly endpoint: string;
-  /** The AWS SDK's own variables: how a process reaches this server. */
+  /** Environment variables with which the AWS SDK of another process reaches this server. */
   readonly environment: Readonly<Record<string, string>>;
-  /** Whether it goes on when we are done, so that what is made in it must be given names of its own and be removed. */
-  readonly outlivesUs: boolean;
+  /** Whether the server keeps running afterwards. Queues in it need unique names and must be deleted. */
+  readonly isExternal: boolean;
   /** How long a receive may wait for a first message. */
   readonly longPollSeconds: number;
 }
 
 export type StartQueueServer = () => Promise<QueueServer>;
 
-/** fauxqs. It is built and not "started", since its own start listens on every interface of the machine. */
+/** Starts fauxqs. Uses `buildApp`, since its own start function listens on all interfaces. */
 export async function startFauxqs(): Promise<QueueServer> {
   const app = buildApp({ logger: false, defaultRegion: REGION });
   const endpoint = await app.listen({ host: HOST, port: 0 });
   return ownServer("fauxqs", endpoint, () => app.close());
 }
 
-/** local-aws-sqs: another implementation, which shares no code with the first. */
+/** Starts local-aws-sqs, an implementation that shares no code with fauxqs. */
 export async function startLocalAwsSqs(): Promise<QueueServer> {
   const server: Server = await createSqsServer({
     port: 0,
     hostname: HOST,
     region: REGION,
     accountId: ACCOUNT,
-    // As SQS does, it would go on listing a removed queue for a minute.
+    // Otherwise it lists a deleted queue for another minute, as SQS does.
     emulateQueueCreationLifecycle: false,
   });
   const { port } = server.address() as AddressInfo;
   const own = ownServer("local-aws-sqs", `http://${HOST}:${port}`, async () => {
     const closed = once(server, "close");
     server.close();
-    // Long polls under way end with it.
+    // Ends long polls in flight.
     server.closeAllConnections();
     await closed;
   });
-  // Unlike SQS, it has a long poll wait until the batch is full, and not for the first message.
+  // Unlike in SQS, its long poll waits for a full batch instead of the first message.
   return { ...own, longPollSeconds: 0 };
 }
 
-/** A server that goes away with its owner; `stop` is called once, however often it is disposed of. */
+/** A server that ends when it is disposed of; `stop` is called at most once. */
 export function ownServer(name: string, endpoint: string, stop: () => Promise<unknown>): QueueServer {
   let stopped: Promise<unknown> | undefined;
   return {
     name,
     endpoint,
     environment: { AWS_ENDPOINT_URL_SQS: endpoint, AWS_REGION: REGION, ...CREDENTIALS },
-    outlivesUs: false,
+    isExternal: false,
     longPollSeconds: LONG_POLL_SECONDS,
     async [Symbol.asyncDispose]() {
       stopped ??= stop();
@@ -74,21 +74,23 @@ export function ownServer(name: string, endpoint: string, stop: () => Promise<un
   };
 }
 
-/** A server that runs already. Region and credentials are the caller's own, where they are set. */
+/** A server that already runs. Region and credentials come from the environment if they are set there. */
 export function serverAt(url: URL, env: NodeJS.ProcessEnv = process.env): QueueServer {
   const endpoint = url.href.replace(/\/$/, "");
   const { AWS_REGION: region = REGION, AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } = env;
-  const isGiven = id !== undefined && secret !== undefined;
+  const hasCredentials = id !== undefined && secret !== undefined;
   return {
     name: "existing SQS endpoint",
     endpoint,
     environment: {
       AWS_ENDPOINT_URL_SQS: endpoint,
       AWS_REGION: region,
-      ...(isGiven ? { AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } : CREDENTIALS),
-      ...(isGiven && env.AWS_SESSION_TOKEN !== undefined ? { AWS_SESSION_TOKEN: env.AWS_SESSION_TOKEN } : {}),
+      ...(hasCredentials ? { AWS_ACCESS_KEY_ID: id, AWS_SECRET_ACCESS_KEY: secret } : CREDENTIALS),
+      ...(hasCredentials && env.AWS_SESSION_TOKEN !== undefined
+        ? { AWS_SESSION_TOKEN: env.AWS_SESSION_TOKEN }
+        : {}),
     },
-    outlivesUs: true,
+    isExternal: true,
     longPollSeconds: LONG_POLL_SECONDS,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };

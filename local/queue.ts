@@ -10,12 +10,12 @@ import {
 import { type QueueServer, type StartQueueServer, startFauxqs } from "#local/queue-server.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 
-/** Deliveries of a message before it goes to the dead-letter queue. */
+/** Deliveries of a message before the queue moves it to the dead-letter queue. */
 const MAX_RECEIVE_COUNT = 5;
 const COMPLETIONS = "completions";
 const DEAD_LETTERS = "completions-dead-letters";
 const RETENTION_SECONDS = 345_600;
-/** A dead-letter queue keeps the time at which a message was first sent, so it keeps messages for longer. */
+/** Longer than the source queue's: retention counts from the time at which the message was first sent. */
 const DEAD_LETTER_RETENTION_SECONDS = 1_209_600;
 const COUNTS = {
   visible: "ApproximateNumberOfMessages",
@@ -23,65 +23,65 @@ const COUNTS = {
   delayed: "ApproximateNumberOfMessagesDelayed",
 } as const satisfies Record<string, QueueAttributeName>;
 
-/** How many messages a queue holds. The emulators count exactly; SQS itself only approximately. */
+/** Numbers of messages in a queue. The emulators count exactly, SQS approximately. */
 export interface QueueCounts {
   readonly visible: number;
   readonly inFlight: number;
   readonly delayed: number;
 }
 
-/** An SQS with the completions queue and its dead-letter queue. */
+/** A queue server with the completions queue and its dead-letter queue. */
 export interface LocalQueue extends AsyncDisposable {
   readonly endpoint: string;
-  /** What it is and where, for people. */
+  /** Name and endpoint of the server, for output. */
   readonly description: string;
   /** How long a receive may wait for a first message. */
   readonly longPollSeconds: number;
   readonly queueUrl: string;
   readonly deadLetterQueueUrl: string;
-  /** What the AWS SDK of another process needs to reach this queue. */
+  /** Environment variables with which the AWS SDK of another process reaches this server. */
   readonly environment: Readonly<Record<string, string>>;
-  /** A new client; the caller destroys it. */
+  /** Creates a client, which the caller must destroy. */
   client(): SQSClient;
   counts(queueUrl: string): Promise<QueueCounts>;
-  /** Ends the server, or removes the queues from one that goes on; long polls under way end with it. */
+  /** Ends the server, or deletes the queues from an external one. Long polls in flight end. */
   stop(): Promise<void>;
 }
 
 export interface QueueOptions {
   /** Seconds for which a received message is hidden from others. */
   readonly visibilityTimeoutSeconds: number;
-  /** Which SQS; fauxqs in this process when left out. */
+  /** Starts the server; the default is fauxqs in this process. */
   readonly server?: StartQueueServer | undefined;
 }
 
 /**
- * Starts an SQS, and makes both queues in it as they are deployed. Rejects with a ConfigurationError when one that runs
- * already does not answer, or refuses.
+ * Starts a queue server and creates both queues with the settings of a deployment. Rejects with a ConfigurationError if
+ * an external server does not answer or refuses.
  */
 export async function startQueue(options: QueueOptions): Promise<LocalQueue> {
   const { server: start = startFauxqs, visibilityTimeoutSeconds } = options;
   await using parts = new AsyncDisposableStack();
   const server = parts.use(await start());
   try {
-    return await makeQueues(server, visibilityTimeoutSeconds, parts);
+    return await createQueues(server, visibilityTimeoutSeconds, parts);
   } catch (error) {
-    if (!server.outlivesUs) throw error;
+    if (!server.isExternal) throw error;
     throw new ConfigurationError([`cannot create the queues at ${server.endpoint}: ${reasonOf(error)}`]);
   }
 }
 
-/** Moves the parts to the queue that it makes. */
-async function makeQueues(
+/** Takes over the resources in `parts`. */
+async function createQueues(
   server: QueueServer,
   visibilityTimeoutSeconds: number,
   parts: AsyncDisposableStack,
 ): Promise<LocalQueue> {
   const admin = parts.adopt(clientFor(server), (client) => client.destroy());
-  const prefix = server.outlivesUs ? `sluice-${randomUUID().slice(0, 8)}-` : "";
+  const prefix = server.isExternal ? `sluice-${randomUUID().slice(0, 8)}-` : "";
   const make = async (name: string, attributes: Attributes): Promise<string> => {
     const url = await createQueue(admin, server, `${prefix}${name}`, attributes);
-    if (server.outlivesUs) parts.defer(() => deleteQueue(admin, url));
+    if (server.isExternal) parts.defer(() => deleteQueue(admin, url));
     return url;
   };
   const deadLetterQueueUrl = await make(DEAD_LETTERS, {
@@ -112,7 +112,7 @@ async function makeQueues(
   };
 }
 
-/** A refused connection's error has no message of its own, since it may stand for several. */
+/** A refused connection is an AggregateError without a message. */
 function reasonOf(error: unknown): string {
   const [first]: unknown[] = error instanceof AggregateError ? error.errors : [error];
   return messageOf(first);
@@ -134,7 +134,7 @@ function clientFor({ endpoint, environment }: QueueServer): SQSClient {
   });
 }
 
-/** Its URL. Emulators name hosts in theirs that need not resolve, so only the path is taken from it. */
+/** Returns the URL of the queue. Emulators may return a host that does not resolve, so only its path is used. */
 async function createQueue(
   client: SQSClient,
   { endpoint }: QueueServer,

@@ -1,8 +1,8 @@
 /**
- * STANDS IN for the native HTTP client of AWS's runtime client (aws-lambda-ric's `rapid-client.node`), which is there
- * only where a compiler was when the package was installed. All the rest of the runtime client stays AWS's own.
+ * Replaces the native HTTP part of AWS's runtime client (`rapid-client.node` of aws-lambda-ric), which exists only if
+ * the installation of the package had a compiler. The rest of the runtime client is AWS's code.
  *
- * Loaded with --import: from then on this module is what the runtime client gets for its native part.
+ * Preload it with --import: the runtime client then gets this module in place of its native part.
  */
 
 import { Agent, type IncomingHttpHeaders, request } from "node:http";
@@ -20,21 +20,21 @@ registerHooks({
 });
 
 const agent = new Agent({ keepAlive: true, maxSockets: 1 });
-/** The result under way. The native client blocks until it is posted; this one has the next event wait for it. */
+/** The result in flight. The native client blocks until it is posted; here `next` waits for it. */
 let posted: Promise<unknown> = Promise.resolve();
 
-/** The next event, and the headers that came with it. */
+/** Requests the next event and its headers. */
 export async function next(): Promise<{ bodyJson: string; headers: IncomingHttpHeaders }> {
   await posted;
   return call("GET", `${INVOCATION}/next`);
 }
 
-/** Posts an answer, which is JSON. */
+/** Posts a response in JSON. */
 export function done(requestId: string, answer: string): void {
   posted = call("POST", `${INVOCATION}/${requestId}/response`, answer);
 }
 
-/** Posts an error, which is JSON, and what X-Ray is to know of it. */
+/** Posts an error in JSON, and its cause for X-Ray. */
 export function error(requestId: string, body: string, xrayCause: string): void {
   posted = call("POST", `${INVOCATION}/${requestId}/error`, body, {
     "Lambda-Runtime-Function-XRay-Error-Cause": xrayCause,

@@ -15,14 +15,14 @@ interface Pending {
 }
 
 /**
- * Lambda's Runtime API for one process with one event at a time: the process asks for its next event, waits for the
- * answer to that, and posts the result (AWS Lambda Developer Guide, "Using the Lambda runtime API").
+ * Lambda's Runtime API for one process that handles one event at a time: the process requests the next event and then
+ * posts its result (AWS Lambda Developer Guide, "Using the Lambda runtime API").
  */
 export class RuntimeApi {
   readonly #server: Server;
   readonly #functionArn: string;
   readonly #ready = Promise.withResolvers<void>();
-  /** The request for the next event, while there is none. */
+  /** The pending request for the next event. */
   #waiting: ServerResponse | undefined;
   #unsent: InvocationMessage | undefined;
   #pending: Pending | undefined;
@@ -32,11 +32,11 @@ export class RuntimeApi {
     this.#server = createServer((request, response) => {
       this.#handle(request, response).catch(() => response.destroy());
     });
-    // Between two requests lies the handler's work, which may take long.
+    // The handler runs between two requests and may take long.
     this.#server.keepAliveTimeout = 0;
   }
 
-  /** Listens on a free port of loopback. */
+  /** Listens on a free loopback port. */
   static async listen(functionArn: string): Promise<RuntimeApi> {
     const api = new RuntimeApi(functionArn);
     await new Promise<void>((resolve, reject) => {
@@ -51,12 +51,12 @@ export class RuntimeApi {
     return `${HOST}:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Fulfilled when the process asks for its first event; rejects when it says that the function is unusable. */
+  /** Resolves on the request for the first event. Rejects when the process reports an init error. */
   get ready(): Promise<void> {
     return this.#ready.promise;
   }
 
-  /** Rejects with a FunctionError when the function threw. Call it again only after it has settled. */
+  /** The function's response. Rejects with a FunctionError when it threw. One call at a time. */
   exchange(invocation: InvocationMessage): Promise<unknown> {
     return new Promise((resolve, reject) => {
       this.#pending = { requestId: invocation.requestId, resolve, reject };
@@ -130,7 +130,7 @@ function hexSeconds(): string {
   return Math.floor(Date.now() / 1_000).toString(16);
 }
 
-/** An error as the runtime client writes it: its type, its message, and the lines of its stack. */
+/** Parses an error from the runtime client: its type, its message, and the lines of its stack. */
 function remoteErrorIn(body: string): RemoteError {
   const parsed: unknown = JSON.parse(body);
   const { errorType, errorMessage, trace, stackTrace } = isRecord(parsed) ? parsed : {};

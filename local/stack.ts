@@ -24,23 +24,24 @@ const BUNDLES = {
   dispatch: fileURLToPath(new URL("../dist/dispatch/index.mjs", import.meta.url)),
   reconcile: fileURLToPath(new URL("../dist/reconcile/index.mjs", import.meta.url)),
 };
-/** As many events of the dispatch function as are under way at once. */
+/** Concurrent invocations of the dispatch function. */
 const CONCURRENCY = 2;
 const FUNCTION_TIMEOUT_MS = 10_000;
-/** In AWS six times the function's timeout; here nothing is throttled, and nobody waits that long. */
+/** Shorter than the six function timeouts that AWS recommends: nothing is throttled here. */
 const VISIBILITY_TIMEOUT_SECONDS = 12;
 
 export interface StackOptions {
   readonly router: PartitionRouter;
   readonly maxCascadeDepth: number;
-  readonly onError: (fault: string) => void;
+  readonly onError: (error: string) => void;
   readonly visibilityTimeoutSeconds?: number;
-  /** Which SQS, and what the functions run on; as `startQueue` and `FunctionProcess` have it when left out. */
+  /** Starts the queue server; the default is fauxqs. */
   readonly queueServer?: StartQueueServer;
+  /** The runtime of the functions; the default is `own`. */
   readonly runtime?: FunctionRuntime;
 }
 
-/** Everything that runs a workflow, but for its workers: a Valkey, a queue, and the functions on them. */
+/** What runs a workflow, except for its workers: a Valkey server, a queue, and the functions. */
 export interface Stack extends AsyncDisposable {
   readonly server: ValkeyServer;
   readonly valkey: Valkey;
@@ -48,17 +49,17 @@ export interface Stack extends AsyncDisposable {
   readonly completions: CompletionPublisher;
   readonly poller: Poller;
   readonly functions: readonly FunctionProcess[];
-  /** Swept when somebody asks: here it has no schedule. */
+  /** Has no schedule here: call it to sweep. */
   readonly reconcile: ReconcileFunction;
-  /** Holds all that the function has written. */
+  /** The path of a file with the output of the functions. */
   readonly logFile: string;
-  /** Keeps the log's folder when the stack is taken down. */
+  /** Keeps the log file when the stack is disposed of. */
   keepLog(): void;
 }
 
 /**
- * Starts the stack. When it is disposed of, and also when it does not come up, nothing of it is left, but for a log
- * that is to be kept. Throws a ConfigurationError when a function has not been built or there is no Valkey.
+ * Starts the stack. Disposing of it, or a failed start, removes all its processes and files, except for a kept log.
+ * Throws a ConfigurationError if a function has not been built or no valkey-server is found.
  */
 export async function startStack(options: StackOptions): Promise<Stack> {
   for (const [name, bundle] of Object.entries(BUNDLES)) {
@@ -144,7 +145,7 @@ function environmentFor(
   };
 }
 
-/** Whoever boots a deployment first writes down its partition counts (contract, section 2). */
+/** The first start of a deployment records its partition counts (contract, section 2). */
 async function recordPartitions(valkey: Valkey, { config }: PartitionRouter): Promise<void> {
   await valkey.call(
     "hset",

@@ -6,7 +6,7 @@ const SLOTS = 16_384;
 const FORMATION_DEADLINE_MS = 30_000;
 const POLL_MS = 50;
 
-/** Joins empty nodes into a cluster of primaries and waits until each of them knows all and serves. */
+/** Joins empty nodes into a cluster of primaries. Waits until each node knows all others and serves its slots. */
 export async function formCluster(ports: readonly number[]): Promise<void> {
   const clients = ports.map((port) => new Redis({ host: HOST, port, lazyConnect: true }));
   try {
@@ -15,7 +15,7 @@ export async function formCluster(ports: readonly number[]): Promise<void> {
         const from = Math.floor((SLOTS * index) / clients.length);
         const to = Math.floor((SLOTS * (index + 1)) / clients.length) - 1;
         await client.call("CLUSTER", ["ADDSLOTSRANGE", from, to]);
-        // Distinct epochs from the start: nodes that share one would first have to settle whose is higher.
+        // Distinct config epochs avoid the conflict resolution between nodes that share one.
         await client.call("CLUSTER", ["SET-CONFIG-EPOCH", index + 1]);
       }),
     );
@@ -31,8 +31,8 @@ export async function formCluster(ports: readonly number[]): Promise<void> {
 }
 
 /**
- * Joins empty nodes as replicas, the first one of the first primary and so on, round and round. Waits until every
- * node knows all and each replica has its primary's data and follows it.
+ * Joins empty nodes as replicas, assigned to the primaries in turn. Waits until every node knows all others and each
+ * replica is in sync with its primary.
  */
 export async function attachReplicas(
   primaryPorts: readonly number[],

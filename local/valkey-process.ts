@@ -10,26 +10,26 @@ const START_DEADLINE_MS = 20_000;
 const STOP_DEADLINE_MS = 5_000;
 const LOG_LINES_KEPT = 30;
 const READY = "Ready to accept connections";
-/** Waits for the end of its input, then ends the server $1 and removes the folder $2. */
+/** Waits for the end of standard input, then kills the process $1 and removes the folder $2. */
 const GUARD = 'trap "" INT TERM HUP; cat >/dev/null; kill -9 "$1" 2>/dev/null; rm -rf "$2"';
 
-/** A server's process, which accepted connections when this was made. */
+/** The process of a server that accepts connections. */
 export interface ValkeyProcess {
   readonly pid: number;
-  /** Ends the server and removes its folder; a second call does nothing more. */
+  /** Ends the server and removes its folder. A second call has no effect. */
   stop(): Promise<void>;
 }
 
-/** What became of a start: the process, or the end of the log of one that did not get ready. */
+/** The result of a start: the process, or the last log lines of a server that did not get ready. */
 export type Launch =
   | { readonly ok: true; readonly server: ValkeyProcess }
   | { readonly ok: false; readonly log: string };
 
 /**
- * Starts a server in a folder of its own and waits until it is ready.
+ * Starts a server in a temporary folder and waits until it is ready.
  *
- * It gets a guard: a shell that waits for this process to close its end of a pipe, and the kernel does that
- * however this process dies. So no server lingers, not even after SIGKILL.
+ * A guard process kills the server when this process ends: it waits for the end of a pipe, which the kernel closes even
+ * after SIGKILL.
  */
 export async function launch(
   executable: string,
@@ -38,7 +38,7 @@ export async function launch(
 ): Promise<Launch> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-valkey-"));
   const args = ["--port", String(port), "--bind", HOST, "--dir", folder, "--save", "", "--appendonly", "no"];
-  // In a process group of its own: Ctrl-C in a terminal is for us, who stop the server when we are done.
+  // A new process group: Ctrl-C in a terminal reaches only this process, which stops the server at its end.
   const child = spawn(executable, [...args, ...extraArgs], {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
@@ -66,14 +66,14 @@ export async function launch(
   return { ok: true, server: { pid: child.pid, stop } };
 }
 
-/** Sees to it that a server ends, and its folder goes, however this process ends. */
+/** Starts a process that kills a server and removes its folder when this process ends in any way. */
 export function guardOf(child: ChildProcess, folder: string): ChildProcess | undefined {
   if (child.pid === undefined) return undefined;
   const guard = spawn("sh", ["-c", GUARD, "guard", String(child.pid), folder], {
     detached: true,
     stdio: ["pipe", "ignore", "ignore"],
   });
-  // Once the server is gone its id may be another process's.
+  // After the server's exit, its process id may be reused.
   child.once("exit", () => guard.kill("SIGKILL"));
   guard.stdin?.on("error", () => guard.kill("SIGKILL"));
   guard.unref();
@@ -90,7 +90,7 @@ async function untilReady(
   const lines: string[] = [];
   const ready = new Promise<boolean>((resolve) => {
     child.once("error", (error) => lines.push(error.message));
-    // Read on after the start as well: a full pipe would stop the server.
+    // Reads until the server ends, since a full pipe would block it.
     for (const stream of [child.stdout, child.stderr]) {
       stream?.setEncoding("utf8").on("data", (text: string) => {
         lines.push(...text.split("\n").filter((line) => line !== ""));
@@ -114,7 +114,7 @@ async function end(child: ChildProcess, exited: Promise<void>): Promise<void> {
   clearTimeout(timer);
 }
 
-/** Ports that were free a moment ago. */
+/** Returns ports that are free now. Another process may take one before it is used. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(Array.from({ length: count }, listening));
   const ports = servers.map(portOf);

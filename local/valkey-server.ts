@@ -1,6 +1,6 @@
 /**
- * Private Valkey servers for the embedded stack and the tests: on loopback, on free ports, in a folder of
- * their own, without persistence. They end with the process that started them.
+ * Starts Valkey servers for the local stack and the tests: on free loopback ports, in temporary folders, without
+ * persistence. They end with the process that started them.
  */
 
 import { accessSync, constants, readFileSync, statSync } from "node:fs";
@@ -17,16 +17,16 @@ const RECORDED_BY_SETUP = fileURLToPath(new URL("../.sluice/valkey-server", impo
 export interface ValkeyServer extends AsyncDisposable {
   readonly port: number;
   readonly url: URL;
-  /** Where it listens with TLS, if it was asked to. */
+  /** The TLS endpoint. Undefined without the option `tls`. */
   readonly tlsUrl: URL | undefined;
   readonly pid: number;
-  /** Ends the server and removes its folder; a second call does nothing more. */
+  /** Ends the server and removes its folder. A second call has no effect. */
   stop(): Promise<void>;
 }
 
-/** Servers that form a cluster; what is one server's is the first one's. */
+/** The servers of a cluster. The inherited properties are those of the first primary. */
 export interface ValkeyCluster extends ValkeyServer {
-  /** The primaries, then the replicas: as many rounds of one for each primary as were asked for. */
+  /** The primaries, then the replicas: one per primary, in the order of the primaries, and so on. */
   readonly nodes: readonly ValkeyServer[];
 }
 
@@ -38,7 +38,7 @@ export interface TlsFiles {
 
 export interface ClusterShape {
   readonly primaries: number;
-  /** Of each primary; none unless given. */
+  /** Replicas per primary; the default is 0. */
   readonly replicas?: number;
   /** Appended to every node's arguments. */
   readonly extraArgs?: readonly string[];
@@ -48,14 +48,14 @@ export interface ClusterShape {
 export interface ValkeyOptions {
   /** Appended to the server's arguments, e.g. `["--requirepass", "secret"]`. */
   readonly extraArgs?: readonly string[];
-  /** Has it listen on a second port, with TLS. Certificates of clients are not asked for. */
+  /** Listens on a second port with TLS, without client certificates. */
   readonly tls?: TlsFiles;
 }
 
 /**
- * The server's executable: the variable `VALKEY_SERVER`, else the path that the set-up recorded, else
- * `valkey-server` on the path. Throws a ConfigurationError when there is none, or when the variable names
- * something that cannot be run.
+ * Finds the server's executable: the variable `VALKEY_SERVER`, else the path recorded by `npm run setup`, else
+ * `valkey-server` on the PATH. Throws a ConfigurationError if there is none, or if the variable names a file that is not
+ * executable.
  */
 export function findValkeyServer(environment: NodeJS.ProcessEnv = process.env): string {
   const { VALKEY_SERVER: named = "", PATH: path = "" } = environment;
@@ -70,7 +70,7 @@ export function findValkeyServer(environment: NodeJS.ProcessEnv = process.env): 
     if (folder !== "" && isExecutable(candidate)) return candidate;
   }
   throw new ConfigurationError([
-    "no valkey-server was found: run `npm run setup`, or name the executable in VALKEY_SERVER",
+    "valkey-server not found: run `npm run setup`, or set VALKEY_SERVER to its path",
   ]);
 }
 
@@ -80,7 +80,7 @@ export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeySe
   const executable = findValkeyServer();
   for (let attempt = 1; ; attempt += 1) {
     const [port = 0, busPort, tlsPort] = await freePorts(3);
-    // The bus port of a cluster's node would else be the port plus 10,000, free or not.
+    // By default the bus port of a cluster node is its port plus 10,000, which may be taken.
     const cluster = extraArgs.includes("--cluster-enabled") ? ["--cluster-port", String(busPort)] : [];
     const secured = tls === undefined ? [] : tlsArguments(tls, tlsPort);
     const started = await launch(executable, port, [...extraArgs, ...cluster, ...secured]);
@@ -97,9 +97,8 @@ export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeySe
 }
 
 /**
- * Starts a cluster, the slots shared out evenly among its primaries, and waits until every node sees all of them
- * and serves. A number is that of primaries without replicas. Rejects, leaving nothing running, when it does not
- * form in time.
+ * Starts a cluster with evenly distributed slots and waits until every node serves. `shape` is the number of primaries
+ * without replicas, or a ClusterShape. Rejects if the cluster does not form in time, and then stops all its servers.
  */
 export async function startValkeyCluster(shape: number | ClusterShape = 3): Promise<ValkeyCluster> {
   const {

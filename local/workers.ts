@@ -13,18 +13,18 @@ export interface WorkersOptions {
   readonly router: PartitionRouter;
   readonly partition: Partition;
   readonly lanes: readonly LaneId[];
-  /** How many workers there are; each looks into every lane. */
+  /** Number of workers; each polls every lane. */
   readonly count: number;
   readonly run: ExecutionHandler;
-  readonly onError: (fault: string) => void;
+  readonly onError: (error: string) => void;
 }
 
-/** Executions that one worker takes at once. */
+/** Executions that a worker claims at once. */
 const BATCH = 25;
 const IDLE_MS = 10;
-const PAUSE_AFTER_FAULT_MS = 250;
+const PAUSE_AFTER_ERROR_MS = 250;
 
-/** Workers that take what is eligible in one partition until they are stopped. */
+/** Workers that claim and run the eligible executions of one partition. */
 export class Workers {
   readonly #options: WorkersOptions;
   readonly #stopping = new AbortController();
@@ -35,7 +35,7 @@ export class Workers {
     this.#options = options;
   }
 
-  /** Whether any of them has work at hand, up to and with the sending of its completion. */
+  /** Whether a worker has claimed work whose completion is not sent yet, or is polling. */
   get isBusy(): boolean {
     return this.#busy > 0;
   }
@@ -44,7 +44,7 @@ export class Workers {
     for (let number = 1; number <= this.#options.count; number += 1) this.#loops.push(this.#loop(number));
   }
 
-  /** Takes nothing more and waits until what was taken is finished. */
+  /** Stops claiming and waits until claimed executions have ended. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await Promise.all(this.#loops);
@@ -60,7 +60,7 @@ export class Workers {
         for (const lane of this.#options.lanes) worked += await this.#workOn(lane, identity);
       } catch (error) {
         this.#options.onError(`a worker failed: ${messageOf(error)}`);
-        idle = PAUSE_AFTER_FAULT_MS;
+        idle = PAUSE_AFTER_ERROR_MS;
       } finally {
         this.#busy -= 1;
       }

@@ -2,8 +2,8 @@ import { SQSClient } from "@aws-sdk/client-sqs";
 import type { Environment } from "#shared/runtime/environment.ts";
 
 /**
- * The process' AWS credentials under the names that Lambda gives them. A container finds its own at an address and
- * not in its environment; the SDK knows where, and asks again before they run out.
+ * The AWS credentials of the process, under the names of Lambda's environment variables. A container gets them from an
+ * HTTP endpoint: the SDK finds it, and refreshes the credentials before they expire.
  */
 export function awsCredentials(): () => Promise<Environment> {
   const { credentials } = new SQSClient().config;

@@ -4,15 +4,15 @@ import { type Environment, readQueueUrl } from "#shared/runtime/environment.ts";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 
-/** What the relay needs to know, from its environment. */
+/** The relay's configuration, from environment variables. */
 export interface RelayConfig {
   readonly valkey: ValkeyAddress;
   readonly completionsQueueUrl: string;
-  /** A file that is written every few seconds while a node is heard. Undefined: nobody looks. */
+  /** The path of a file that is written every 5 seconds while a node is subscribed. Undefined: no health file. */
   readonly healthFile: string | undefined;
 }
 
-/** Reads the configuration; throws one ConfigurationError that names every fault. */
+/** Reads the configuration. Throws a ConfigurationError that lists every error. */
 export function readRelayConfig(env: Environment): RelayConfig {
   const errors: string[] = [];
   const valkey = readValkey(env, errors);

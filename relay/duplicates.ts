@@ -1,19 +1,20 @@
-/** How long copies of one event may be apart, in milliseconds. A later one is forwarded again, which does no harm. */
+/** Copies of an event within this time are recognized. A later one is forwarded again, which is harmless. */
 const WINDOW_MS = 10_000;
-/** Events that are remembered in a window: some tens of megabytes. */
-const MOST_REMEMBERED = 50_000;
+/** Maximum events per generation: some tens of megabytes. */
+const MAX_REMEMBERED = 50_000;
 
 interface Seen {
-  /** Who delivered it, once for each copy. */
+  /** The node of each copy. */
   readonly nodes: string[];
-  /** How often it was published, as far as is known: the most copies that one node delivered. */
+  /** Known publications of the event: the greatest number of copies from one node. */
   publications: number;
 }
 
 /**
- * Tells the copies of one event apart. A cluster sends what is published on one node to all, and each node delivers it
- * once to each of its subscribers: so the second copy from one node is a second publication (an execution that was
- * replayed and ended again), and what comes from another node up to that number is not.
+ * Recognizes copies of an event that several cluster nodes deliver.
+ *
+ * A cluster broadcasts each publication to all nodes, and each node delivers it once to each subscriber. So a second copy
+ * from the same node is a second publication: the execution was replayed and has ended again.
  */
 export class Duplicates {
   readonly #now: () => number;
@@ -21,13 +22,13 @@ export class Duplicates {
   #older = new Map<string, Seen>();
   #begunMs: number;
 
-  /** `now` gives milliseconds. */
+  /** `now` returns milliseconds. */
   constructor(now: () => number = () => performance.now()) {
     this.#now = now;
     this.#begunMs = now();
   }
 
-  /** Notes a copy that a node delivered; whether it is of a publication that no copy has told of yet. */
+  /** Records a copy that a node delivered. Returns whether it is the first copy of its publication. */
   isNew(node: string, event: string): boolean {
     this.#forget();
     const seen = this.#recent.get(event) ?? this.#older.get(event);
@@ -42,10 +43,10 @@ export class Duplicates {
     return true;
   }
 
-  /** Two generations: an event is remembered for one window at least and for two at most. */
+  /** Two generations: an event is remembered for one to two windows. */
   #forget(): void {
     const nowMs = this.#now();
-    if (nowMs - this.#begunMs < WINDOW_MS && this.#recent.size < MOST_REMEMBERED) return;
+    if (nowMs - this.#begunMs < WINDOW_MS && this.#recent.size < MAX_REMEMBERED) return;
     this.#older = this.#recent;
     this.#recent = new Map();
     this.#begunMs = nowMs;

@@ -1,34 +1,36 @@
-import { growingPause, pause } from "#relay/pause.ts";
+import { backoffMs, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 
-/** Entries of one SendMessageBatch: with fewer it is worth waiting a moment for more. */
+/** The maximum of SendMessageBatch. With fewer completions, the forwarder waits `LINGER_MS` for more. */
 const BATCH = 10;
 const LINGER_MS = 10;
-/** Handed to the publisher together: some batches, which it sends at the same time. */
-const AT_ONCE = 400;
-/** Completions that wait while the queue is away: some 50 MB. */
+/** Completions per call of the publisher, which sends the batches concurrently. */
+const MAX_PER_SEND = 400;
+/** Maximum completions to hold while the queue is unavailable: about 50 MB. */
 const CAPACITY = 100_000;
-/** What the queue has not accepted by then is sent once more, in milliseconds. */
+/** The deadline of one send. Completions not accepted by then are sent again. */
 const SEND_MS = 10_000;
 const FIRST_PAUSE_MS = 200;
-const LONGEST_PAUSE_MS = 10_000;
+const MAX_PAUSE_MS = 10_000;
 
 export interface ForwarderPorts {
   readonly publisher: CompletionPublisher;
   readonly tally: Tally;
   readonly log: Log;
-  /** Completions that may wait; 100,000 unless given. */
+  /** Maximum completions to hold; the default is 100,000. */
   readonly capacity?: number;
 }
 
 /**
- * Sends completions on, in batches, one set of batches after the other: what arrives meanwhile makes the next ones
- * full. What the queue does not accept is sent until it does. Where there is no room for more, the oldest are given
- * up: the reconciler looks for completions that are older than its grace, and finds those first.
+ * Forwards completions to the queue in batches. Batches of one send are concurrent, sends are sequential: completions
+ * that arrive meanwhile fill the next batches. Completions that the queue refuses are retried without limit.
+ *
+ * At capacity, the oldest completions are dropped. The reconciler recovers them first, because it looks for completions
+ * that are older than its grace period.
  */
 export class Forwarder {
   readonly #ports: ForwarderPorts;
@@ -46,7 +48,7 @@ export class Forwarder {
     this.#done = this.#run();
   }
 
-  /** Completions that are not under way. */
+  /** Completions that are not in flight. */
   get waiting(): number {
     return this.#waiting.length;
   }
@@ -57,7 +59,7 @@ export class Forwarder {
     this.#arrival.resolve();
   }
 
-  /** Sends what waits, until `deadlineMs` (milliseconds since the epoch); the number of those that remain unsent. */
+  /** Drains until `deadlineMs` (milliseconds since the epoch). Returns the number of unsent completions. */
   async close(deadlineMs: number): Promise<number> {
     this.#deadlineMs = deadlineMs;
     this.#closing.abort();
@@ -71,18 +73,18 @@ export class Forwarder {
     for (;;) {
       await this.#untilDue();
       if (this.#waiting.length === 0 || Date.now() >= this.#deadlineMs) return;
-      const sent = this.#waiting.splice(0, AT_ONCE);
+      const sent = this.#waiting.splice(0, MAX_PER_SEND);
       const results = await this.#ports.publisher.send(
         sent,
         Math.min(Date.now() + SEND_MS, this.#deadlineMs),
       );
-      const refused = this.#takeBack(sent, results);
+      const refused = this.#requeueRefused(sent, results);
       failures = refused ? failures + 1 : 0;
       if (refused) await this.#pauseAfter(failures);
     }
   }
 
-  /** Until something waits, and a moment longer where that would not fill a batch. Nothing waits: it is closing. */
+  /** Waits for a completion, then briefly for a full batch. When nothing is waiting afterwards, the relay is closing. */
   async #untilDue(): Promise<void> {
     if (this.#waiting.length === 0 && !this.#closing.signal.aborted) {
       this.#arrival = Promise.withResolvers();
@@ -91,8 +93,8 @@ export class Forwarder {
     if (this.#waiting.length < BATCH) await pause(LINGER_MS, this.#closing.signal);
   }
 
-  /** Puts back what the queue did not accept, in front; whether there was any. */
-  #takeBack(sent: readonly Completion[], results: readonly SendResult[]): boolean {
+  /** Requeues refused completions at the front. Returns whether there were any. */
+  #requeueRefused(sent: readonly Completion[], results: readonly SendResult[]): boolean {
     const refused: Completion[] = [];
     let reason = "the completion was not sent";
     for (const [position, completion] of sent.entries()) {
@@ -104,7 +106,7 @@ export class Forwarder {
     this.#ports.tally.forwarded += sent.length - refused.length;
     if (refused.length === 0) return false;
     this.#waiting.unshift(...refused);
-    this.#ports.log.warn("the queue did not accept completions: they are sent again", {
+    this.#ports.log.warn("queue refused completions, will retry", {
       refused: refused.length,
       waiting: this.#waiting.length,
       reason,
@@ -113,22 +115,22 @@ export class Forwarder {
     return true;
   }
 
-  /** A hundredth of the room at a time: taking from the front of a long list is not for every event. */
+  /** Drops at least 1 % at a time, since removing from the front of a long array is slow. */
   #makeRoom(): void {
     const excess = this.#waiting.length - this.#capacity;
     if (excess <= 0) return;
     const dropped = this.#waiting.splice(0, Math.max(excess, Math.ceil(this.#capacity / 100))).length;
     this.#ports.tally.dropped += dropped;
-    this.#ports.log.error("completions are given up for want of room: the reconciler finds them", {
+    this.#ports.log.error("buffer full, completions dropped: the reconciler recovers them", {
       dropped,
     });
   }
 
-  /** Closing ends a pause, and makes those that follow short. */
+  /** Closing ends the current pause and shortens later ones. */
   #pauseAfter(failures: number): Promise<void> {
     const { signal } = this.#closing;
     return signal.aborted
       ? pause(FIRST_PAUSE_MS)
-      : pause(growingPause(failures, FIRST_PAUSE_MS, LONGEST_PAUSE_MS), signal);
+      : pause(backoffMs(failures, FIRST_PAUSE_MS, MAX_PAUSE_MS), signal);
   }
 }

@@ -1,8 +1,9 @@
 /**
- * `npm run relay`: passes completions that an engine publishes on to the completions queue, until it is told to stop.
+ * `npm run relay`: forwards the completions that an engine publishes in Valkey to the completions queue, until SIGTERM
+ * or SIGINT.
  *
- * Exit status: 0 when it was told to stop and the queue has all that was heard, 1 when some of it is unsent or
- * something broke, 2 when the arguments or the environment are wrong.
+ * Exit status: 0 when everything was sent before the end, 1 when completions remain unsent or the relay failed, 2 when the
+ * arguments or the environment are invalid.
  */
 
 import { writeFile } from "node:fs/promises";
@@ -19,20 +20,23 @@ import type { Log } from "#shared/runtime/telemetry.ts";
 
 const HELP = `Usage: npm run relay
 
-Subscribes to the completions that an engine publishes in Valkey, on every node, and sends them to the completions
-queue. Ends on SIGTERM or SIGINT, when the queue has all that was heard. What it misses is the reconciler's.
+Subscribes to the completions channel on every Valkey node and forwards each completion to the completions queue. On
+SIGTERM or SIGINT it unsubscribes, sends what is left within 20 seconds, and ends. The reconciler recovers missed events.
 
 Environment:
   VALKEY_URL, VALKEY_CLUSTER_MODE, VALKEY_AUTH, …  as for the functions
   COMPLETIONS_QUEUE_URL                            the queue that triggers the dispatch function
-  RELAY_HEALTH_FILE                                written every 5 seconds while a node is heard; unset: none
-  POWERTOOLS_LOG_LEVEL                             INFO unless set; counts are logged every minute, and at the end
-Region, credentials and endpoint of the queue are the AWS SDK's own variables.
+  RELAY_HEALTH_FILE                                a file to write every 5 seconds while a node is subscribed (default: none)
+  POWERTOOLS_LOG_LEVEL                             the log level (default: INFO); counts are logged every minute
+  AWS_REGION, AWS_ENDPOINT_URL_SQS, …              region, credentials and endpoint of the queue, as for any AWS SDK
+
+Exit status: 0 when everything was sent, 1 when completions remain unsent or the relay failed, 2 when the arguments or
+the environment are invalid.
 `;
 
-const LOOK_EVERY_MS = 5_000;
-const LOOKS_PER_REPORT = 12;
-/** Within the 30 seconds that Fargate leaves between SIGTERM and SIGKILL unless told otherwise. */
+const CHECK_INTERVAL_MS = 5_000;
+const CHECKS_PER_REPORT = 12;
+/** Shorter than Fargate's default of 30 seconds between SIGTERM and SIGKILL. */
 const DRAIN_MS = 20_000;
 
 async function main(): Promise<number> {
@@ -52,7 +56,7 @@ async function main(): Promise<number> {
   return run(config);
 }
 
-/** What `parseArgs` throws. */
+/** Whether `parseArgs` has thrown it. */
 function isUsage(error: unknown): boolean {
   return error instanceof TypeError && "code" in error && String(error.code).startsWith("ERR_PARSE_ARGS_");
 }
@@ -67,26 +71,26 @@ async function run({ valkey, completionsQueueUrl, healthFile }: RelayConfig): Pr
     log: logger,
   });
   const counts = () => ({ ...relay.tally, waiting: relay.waiting, nodes: relay.live });
-  for (let look = 1; !stop.signal.aborted; look += 1) {
-    await pause(LOOK_EVERY_MS, stop.signal);
-    if (relay.live > 0) await tellHealth(healthFile, logger);
-    if (look % LOOKS_PER_REPORT === 0) logger.info("the relay's counts so far", counts());
+  for (let check = 1; !stop.signal.aborted; check += 1) {
+    await pause(CHECK_INTERVAL_MS, stop.signal);
+    if (relay.live > 0) await writeHealthFile(healthFile, logger);
+    if (check % CHECKS_PER_REPORT === 0) logger.info("relay counts", counts());
   }
   const unsent = await relay.stop(Date.now() + DRAIN_MS);
   client.destroy();
-  const said = { ...counts(), unsent };
-  if (unsent === 0) logger.info("the relay ended", said);
-  else logger.error("the relay ended with completions unsent: the reconciler finds them", said);
+  const finalCounts = { ...counts(), unsent };
+  if (unsent === 0) logger.info("relay stopped", finalCounts);
+  else logger.error("relay stopped with unsent completions: the reconciler recovers them", finalCounts);
   return unsent === 0 ? 0 : 1;
 }
 
-/** Whoever looks at the file's time sees whether a node was heard of late; a relay without one goes on listening. */
-async function tellHealth(file: string | undefined, log: Log): Promise<void> {
+/** A health check compares the modification time of the file. A relay without a subscribed node keeps reconnecting. */
+async function writeHealthFile(file: string | undefined, log: Log): Promise<void> {
   if (file === undefined) return;
   try {
     await writeFile(file, new Date().toISOString());
   } catch (error) {
-    log.error("RELAY_HEALTH_FILE cannot be written", { reason: messageOf(error) });
+    log.error("cannot write RELAY_HEALTH_FILE", { reason: messageOf(error) });
   }
 }
 

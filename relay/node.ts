@@ -1,4 +1,4 @@
-/** One server of the deployment, and a connection to it. */
+/** A Valkey node, and a connection to it. */
 
 import { Redis, type RedisOptions } from "iovalkey";
 import { messageOf } from "#shared/errors.ts";
@@ -15,7 +15,7 @@ export function nameOf({ host, port }: NodeAddress): string {
   return `${host}:${port}`;
 }
 
-/** The node that the configuration names. */
+/** The node of VALKEY_URL. */
 export function seedOf({ url }: ValkeyAddress): NodeAddress {
   return { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
 }
@@ -24,49 +24,49 @@ const REPLY_MS = 5_000;
 
 const CONNECTION: RedisOptions = {
   lazyConnect: true,
-  // Who loses a connection makes a new one, with the credentials of that moment.
+  // The subscription replaces a lost connection, with credentials that are valid then.
   retryStrategy: () => null,
   maxRetriesPerRequest: 0,
   autoResubscribe: false,
-  // A server that is loading tells its subscribers of what others publish.
+  // A server that is still loading delivers publications of other nodes to its subscribers.
   enableReadyCheck: false,
 };
 
-/** A connection to one node, for one life: it does not come back by itself. */
+/** A connection to one node. It does not reconnect. */
 export class NodeConnection {
   readonly client: Redis;
-  /** Who waits now. Races with one promise for the connection's whole life would each leave something behind. */
+  /** Pending waits. A race against one promise for the connection's whole life would leak a reaction per race. */
   readonly #waiters = new Set<(reason: Error) => void>();
   #ended: Error | undefined;
-  #fault: Error | undefined;
+  #lastError: Error | undefined;
 
-  /** Does not connect: the first command does. */
+  /** Connects with the first command. */
   constructor(address: ValkeyAddress, node: NodeAddress) {
     this.client = new Redis({ ...CONNECTION, ...connectionOptions(address), ...node });
     this.client.on("error", (error) => {
-      // Its text alone: the error carries the command, and with it a password.
-      this.#fault = new Error(messageOf(error));
+      // Only the message: the error object holds the command, which may contain a password.
+      this.#lastError = new Error(messageOf(error));
     });
     this.client.once("end", () => {
-      this.#ended = this.#fault ?? new Error("the connection ended");
+      this.#ended = this.#lastError ?? new Error("the connection ended");
       for (const reject of this.#waiters) reject(this.#ended);
     });
   }
 
-  /** The command's reply. Rejects where it does not come in time, or the connection ends. */
+  /** The reply of a command. Rejects after 5 seconds without a reply, and when the connection ends. */
   async ask<T>(command: () => Promise<T>): Promise<T> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(new Error(`no reply within ${REPLY_MS} ms`)), REPLY_MS);
     try {
       return await this.#orLost(Promise.race([command(), late]));
     } catch (error) {
-      throw this.#fault ?? error;
+      throw this.#lastError ?? error;
     } finally {
       clearTimeout(timer);
     }
   }
 
-  /** Waits for a pause. Rejects when the connection ends before it. */
+  /** Waits for a pause. Rejects when the connection ends earlier. */
   async idle(pause: Promise<void>): Promise<void> {
     await this.#orLost(pause);
   }

@@ -2,18 +2,18 @@ import type { Completion } from "#shared/contract/message.ts";
 import { parseCompletionEvent, parseJsonObject } from "#shared/contract/message.ts";
 
 const SKIPPED = "skipped";
-/** A hint for people. SQS refuses some characters and sizes: what is no word must not be sent for ever. */
-const WORD = /^[a-z_]{1,32}$/;
+/** An outcome is only informative. Other text is omitted: SQS may refuse it, and the relay retries without limit. */
+const OUTCOME = /^[a-z_]{1,32}$/;
 
-/** What a message on the completions channel is. */
+/** A parsed message of the completions channel. */
 export type Published =
   | { readonly kind: "completion"; readonly completion: Completion }
-  /** The dispatcher, which skipped the execution, sends its completion itself, with the cascade's depth and root. */
+  /** The dispatcher sends the completion of a skipped execution itself, with the cascade's depth and root. */
   | { readonly kind: "skipped" }
   | { readonly kind: "without_flow" }
   | { readonly kind: "malformed"; readonly reason: string };
 
-/** Reads an event as it is published (contract, section 8): the body of a queue message, without attributes. */
+/** Parses a published event: the body of a queue message without attributes (contract, section 8). */
 export function readPublished(text: string): Published {
   const event = parseCompletionEvent({ body: text, messageAttributes: {} });
   if (!event.ok) return { kind: "malformed", reason: event.error.message };
@@ -26,7 +26,7 @@ export function readPublished(text: string): Published {
     completion: {
       executionId,
       flowId,
-      outcome: typeof outcome === "string" && WORD.test(outcome) ? outcome : "",
+      outcome: typeof outcome === "string" && OUTCOME.test(outcome) ? outcome : "",
       depth,
       root,
     },

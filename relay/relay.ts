@@ -11,17 +11,17 @@ export interface RelayPorts {
   readonly address: ValkeyAddress;
   readonly publisher: CompletionPublisher;
   readonly log: Log;
-  /** Completions that may wait for the queue; 100,000 unless given. */
+  /** Maximum completions to hold while the queue is unavailable; the default is 100,000. */
   readonly capacity?: number;
 }
 
-/** Hears completions as they are published, and hands each to the queue once. */
+/** Forwards each published completion to the queue once. */
 export class Relay {
   readonly tally: Tally = newTally();
   readonly #log: Log;
   readonly #forwarder: Forwarder;
   readonly #subscriptions: Subscriptions;
-  /** One server delivers an event once. */
+  /** Undefined for a standalone server, which delivers each event once. */
   readonly #duplicates: Duplicates | undefined;
 
   constructor({ address, publisher, log, ...settings }: RelayPorts) {
@@ -37,19 +37,19 @@ export class Relay {
     });
   }
 
-  /** Nodes that are heard now; none: the relay is deaf. */
+  /** Number of nodes with a live subscription. At 0 the relay receives nothing. */
   get live(): number {
     return this.#subscriptions.live;
   }
 
-  /** Completions that are not under way to the queue yet. */
+  /** Completions that are not in flight yet. */
   get waiting(): number {
     return this.#forwarder.waiting;
   }
 
   /**
-   * Ends the subscriptions, then sends what waits until `deadlineMs` (milliseconds since the epoch). The number of
-   * completions that the queue has not accepted by then.
+   * Unsubscribes, then drains until `deadlineMs` (milliseconds since the epoch). Returns the number of completions that
+   * the queue has not accepted by then.
    */
   async stop(deadlineMs: number): Promise<number> {
     await this.#subscriptions.stop();
@@ -67,7 +67,7 @@ export class Relay {
     if (published.kind === "completion") this.#forwarder.offer(published.completion);
     else tally[published.kind] += 1;
     if (published.kind === "malformed") {
-      this.#log.warn("what was published is left out", { node, reason: published.reason });
+      this.#log.warn("malformed event skipped", { node, reason: published.reason });
     }
   }
 }

@@ -1,30 +1,30 @@
 import { type NodeAddress, NodeConnection, nameOf } from "#relay/node.ts";
-import { growingPause, pause } from "#relay/pause.ts";
+import { backoffMs, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
 import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
-/** A connection that died without a word is found after this, and the wait for a reply. */
-const PING_EVERY_MS = 5_000;
+/** Together with the reply timeout, this bounds the time to detect a dead connection. */
+const PING_INTERVAL_MS = 5_000;
 /**
- * ElastiCache drops a connection 12 hours after it checked its IAM token: it is replaced sooner, after eight to eleven
- * hours, so that not all nodes are missed at the same moment.
+ * ElastiCache closes a connection 12 hours after its IAM authentication. The relay replaces each one earlier, after a
+ * random time of 8 to 11 hours, so that the nodes do not reconnect at the same moment.
  */
-const IAM_LIFE_MS = 11 * 3_600_000;
+const IAM_MAX_AGE_MS = 11 * 3_600_000;
 const FIRST_PAUSE_MS = 100;
-const LONGEST_PAUSE_MS = 10_000;
+const MAX_PAUSE_MS = 10_000;
 
 export interface SubscriptionPorts {
   readonly address: ValkeyAddress;
   readonly tally: Tally;
   readonly log: Log;
-  /** Hears of every event, with the name of the node that delivered it. */
+  /** Receives every event and the name of the node that delivered it. */
   readonly onEvent: (node: string, event: string) => void;
 }
 
-/** The completions channel of one node, for as long as it is wanted: a connection that is lost is replaced. */
+/** A subscription to the completions channel of one node. It replaces a lost connection until it is stopped. */
 export class Subscription {
   readonly #ports: SubscriptionPorts;
   readonly #node: NodeAddress;
@@ -41,12 +41,12 @@ export class Subscription {
     this.#ended = this.#run();
   }
 
-  /** Whether the node has confirmed the subscription, and has answered since. */
+  /** Whether the node has confirmed the subscription and answers. */
   get isLive(): boolean {
     return this.#isLive;
   }
 
-  /** Ends the subscription. All that the node delivers before it confirms that is heard. */
+  /** Unsubscribes. Events that the node delivers before its confirmation are still received. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#ended;
@@ -62,14 +62,18 @@ export class Subscription {
       } catch (error) {
         failures = this.#isLive ? 1 : failures + 1;
         this.#isLive = false;
-        this.#ports.log.warn("a node is not heard", { node: this.#name, failures, reason: messageOf(error) });
-        await pause(growingPause(failures, FIRST_PAUSE_MS, LONGEST_PAUSE_MS), signal);
+        this.#ports.log.warn("node not subscribed, will retry", {
+          node: this.#name,
+          failures,
+          reason: messageOf(error),
+        });
+        await pause(backoffMs(failures, FIRST_PAUSE_MS, MAX_PAUSE_MS), signal);
       }
     }
     this.#isLive = false;
   }
 
-  /** One connection's life. Resolves when it has served or is told to stop; rejects when it is lost. */
+  /** Uses one connection. Resolves when it reaches its maximum age or on stop; rejects when it is lost. */
   async #listen(): Promise<void> {
     const { signal } = this.#stopping;
     const connection = new NodeConnection(this.#ports.address, this.#node);
@@ -78,9 +82,9 @@ export class Subscription {
     try {
       await connection.ask(() => client.subscribe(COMPLETIONS_CHANNEL));
       this.#noteLive();
-      const endMs = performance.now() + this.#lifeMs();
+      const endMs = performance.now() + this.#maxAgeMs();
       while (!signal.aborted && performance.now() < endMs) {
-        await connection.idle(pause(PING_EVERY_MS, signal));
+        await connection.idle(pause(PING_INTERVAL_MS, signal));
         if (!signal.aborted) await connection.ask(() => client.ping());
       }
       await connection.ask(() => client.unsubscribe(COMPLETIONS_CHANNEL));
@@ -89,15 +93,15 @@ export class Subscription {
     }
   }
 
-  #lifeMs(): number {
+  #maxAgeMs(): number {
     const { auth } = this.#ports.address;
-    return auth?.kind === "iam" ? IAM_LIFE_MS * (1 - Math.random() / 4) : Number.POSITIVE_INFINITY;
+    return auth?.kind === "iam" ? IAM_MAX_AGE_MS * (1 - Math.random() / 4) : Number.POSITIVE_INFINITY;
   }
 
   #noteLive(): void {
     if (this.#wasLive) this.#ports.tally.reconnects += 1;
     this.#isLive = true;
     this.#wasLive = true;
-    this.#ports.log.info("a node is heard", { node: this.#name });
+    this.#ports.log.info("node subscribed", { node: this.#name });
   }
 }

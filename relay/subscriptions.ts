@@ -1,18 +1,19 @@
 import { type NodeAddress, nameOf, seedOf } from "#relay/node.ts";
-import { growingPause, pause } from "#relay/pause.ts";
+import { backoffMs, pause } from "#relay/pause.ts";
 import { Subscription, type SubscriptionPorts } from "#relay/subscription.ts";
 import { findNodes } from "#relay/topology.ts";
 import { messageOf } from "#shared/errors.ts";
 
-/** How soon a node that joined is heard. What is published there is also told by the others, as long as they can. */
-const LOOK_EVERY_MS = 5_000;
-/** After a look that failed. */
+/** How often the cluster's nodes are listed. Until then, other nodes deliver the events of a new one. */
+const DISCOVERY_INTERVAL_MS = 5_000;
+/** The first pause after a failed discovery. */
 const FIRST_PAUSE_MS = 100;
 
 /**
- * Subscriptions to every node there is: the one server, or all of a cluster, replicas included. A cluster passes on
- * what is published on one node to all, so that one subscription would do; but while that one's node is away, or cut
- * off from others, it would be deaf, and pub/sub keeps nothing for those who come back.
+ * Subscribes to the standalone server, or to every node of a cluster, replicas included.
+ *
+ * A cluster broadcasts publications to all nodes, so one subscription would receive everything. It would lose events while
+ * its node is down or partitioned, since pub/sub keeps nothing for subscribers that reconnect.
  */
 export class Subscriptions {
   readonly #ports: SubscriptionPorts;
@@ -20,7 +21,7 @@ export class Subscriptions {
   readonly #stopping = new AbortController();
   readonly #watching: Promise<void>;
   #nodes: readonly NodeAddress[];
-  #looks = 0;
+  #discoveries = 0;
 
   constructor(ports: SubscriptionPorts) {
     this.#ports = ports;
@@ -30,12 +31,12 @@ export class Subscriptions {
     this.#watching = ports.address.cluster ? this.#watch(seed) : Promise.resolve();
   }
 
-  /** Nodes that are heard now. */
+  /** Number of nodes with a live subscription. */
   get live(): number {
     return [...this.#subscriptions.values()].filter(({ isLive }) => isLive).length;
   }
 
-  /** Ends all subscriptions; what the nodes deliver until they confirm that is heard. */
+  /** Unsubscribes from all nodes. Events that they deliver before their confirmations are still received. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     await this.#watching;
@@ -46,20 +47,20 @@ export class Subscriptions {
     const { signal } = this.#stopping;
     for (let failures = 0; !signal.aborted; ) {
       try {
-        // Another node each time: one that is cut off from the others must not have the last word.
-        const first = this.#looks % this.#nodes.length;
-        this.#looks += 1;
+        // Starts with another node each time, since a partitioned one returns an outdated list.
+        const first = this.#discoveries % this.#nodes.length;
+        this.#discoveries += 1;
         const inTurn = [...this.#nodes.slice(first), ...this.#nodes.slice(0, first)];
         this.#listenTo(await findNodes(this.#ports.address, [...inTurn, seed], signal));
         failures = 0;
       } catch (error) {
         failures += 1;
-        this.#ports.log.warn("the cluster's nodes are not known: going on with those that were", {
+        this.#ports.log.warn("cannot list the cluster's nodes, keeping the known ones", {
           reason: messageOf(error),
         });
       }
       await pause(
-        failures === 0 ? LOOK_EVERY_MS : growingPause(failures, FIRST_PAUSE_MS, LOOK_EVERY_MS),
+        failures === 0 ? DISCOVERY_INTERVAL_MS : backoffMs(failures, FIRST_PAUSE_MS, DISCOVERY_INTERVAL_MS),
         signal,
       );
     }
@@ -71,7 +72,7 @@ export class Subscriptions {
     for (const [name, subscription] of this.#subscriptions) {
       if (wanted.has(name)) continue;
       this.#subscriptions.delete(name);
-      this.#ports.log.info("a node has left the cluster", { node: name });
+      this.#ports.log.info("node left the cluster", { node: name });
       void subscription.stop();
     }
     for (const [name, node] of wanted) {

@@ -1,20 +1,20 @@
-/** What a relay has done since it started. Events are counted as they arrive; all but `reconnects` are events. */
+/** Counters since the start of the relay. All but `reconnects` count events, at their arrival. */
 export interface Tally {
-  /** From Valkey, each node's copy by itself: the sum of the others but `reconnects`, of what is still waiting, and of what is being sent. */
+  /** Events from Valkey, each node's copy separately. Equals the other event counters plus those waiting and in flight. */
   received: number;
-  /** Copies of an event that another node of the cluster had delivered before. */
+  /** Copies of an event that another node had delivered before. */
   duplicate: number;
   /** Not completion events. */
   malformed: number;
-  /** Of executions in no flow, which have no children. */
+  /** Events of executions without a flow, which have no children. */
   without_flow: number;
-  /** With the outcome `skipped`: the dispatcher sends those itself. */
+  /** Events with the outcome `skipped`: the dispatcher sends those completions itself. */
   skipped: number;
-  /** Accepted by the queue. */
+  /** Completions that the queue accepted. */
   forwarded: number;
-  /** Given up for want of room while the queue did not accept any: left to the reconciler. */
+  /** Completions dropped because the buffer was full. The reconciler recovers them. */
   dropped: number;
-  /** Subscriptions that came about on a node after one had been lost there. */
+  /** Subscriptions that replaced a lost one. */
   reconnects: number;
 }
 

@@ -2,7 +2,7 @@
  * `npm run deploy:local`: builds the functions and deploys the stage `local` of serverless.yml to the LocalStack of
  * compose.yaml, or to the one that AWS_ENDPOINT_URL names.
  *
- * Exit status: 0, 1 when a step failed, 2 when the arguments are wrong or there is no LocalStack.
+ * Exit status: 0, 1 when a step failed, 2 when the arguments are invalid or LocalStack does not run.
  */
 
 import { Command, CommanderError } from "commander";
@@ -13,13 +13,13 @@ import { ConfigurationError, messageOf } from "#shared/errors.ts";
 const STAGE = "local";
 const DEFAULT_ENDPOINT = "http://127.0.0.1:4566";
 const HEALTH_DEADLINE_MS = 5_000;
-/** What the stage's template needs; the others of SERVICES help it along. */
+/** Services that the template of the stage needs. LocalStack needs the others of SERVICES in compose.yaml. */
 const NEEDED = ["cloudformation", "iam", "lambda", "logs", "s3", "sqs"];
 
 async function deploy(options: readonly string[]): Promise<void> {
   const endpoint = process.env.AWS_ENDPOINT_URL || DEFAULT_ENDPOINT;
   await requireLocalStack(endpoint);
-  // For osls. Real credentials have no business in an emulator, and LocalStack's account follows from these.
+  // For osls. Never send real credentials to an emulator; LocalStack derives its account from these.
   Object.assign(process.env, {
     AWS_ENDPOINT_URL: endpoint,
     AWS_REGION: "us-east-1",
@@ -33,21 +33,21 @@ async function deploy(options: readonly string[]): Promise<void> {
   await deployStage(STAGE, packaged.folder, options);
 }
 
-/** Before anything is built. Rejects with a ConfigurationError. */
+/** Called before the build, to fail early. Rejects with a ConfigurationError. */
 async function requireLocalStack(endpoint: string): Promise<void> {
   const services = await servicesOf(endpoint);
   const missing = NEEDED.filter((name) => !["available", "running"].includes(String(services[name])));
   if (missing.length > 0) {
     throw new ConfigurationError([
-      `the LocalStack at ${endpoint} does not have ${missing.join(", ")}: start the one of local/compose.yaml`,
+      `LocalStack at ${endpoint} does not provide ${missing.join(", ")}: start the one of local/compose.yaml`,
     ]);
   }
 }
 
 async function servicesOf(endpoint: string): Promise<Readonly<Record<string, unknown>>> {
   const advice =
-    `start LocalStack ${LOCALSTACK_VERSION} with "docker compose up --wait" in local/, or name one in ` +
-    'AWS_ENDPOINT_URL. Without a container engine, "npm run local:aws" rehearses the rest';
+    `start LocalStack ${LOCALSTACK_VERSION} with "docker compose up --wait" in local/, or set ` +
+    'AWS_ENDPOINT_URL. Without a container engine, use "npm run local:aws"';
   let health: unknown;
   try {
     const response = await fetch(new URL("/_localstack/health", endpoint), {
@@ -56,11 +56,13 @@ async function servicesOf(endpoint: string): Promise<Readonly<Record<string, unk
     health = await response.json();
   } catch (error) {
     const reason = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-    throw new ConfigurationError([`no LocalStack answers at ${endpoint} (${messageOf(reason)}): ${advice}`]);
+    throw new ConfigurationError([
+      `LocalStack does not answer at ${endpoint} (${messageOf(reason)}): ${advice}`,
+    ]);
   }
   const services: unknown = isRecord(health) ? health.services : undefined;
   if (isRecord(services)) return services;
-  throw new ConfigurationError([`what answers at ${endpoint} is not LocalStack: ${advice}`]);
+  throw new ConfigurationError([`the server at ${endpoint} is not LocalStack: ${advice}`]);
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {
@@ -69,11 +71,12 @@ function isRecord(value: unknown): value is Record<string, unknown> {
 
 const command = new Command("npm run deploy:local --")
   .description(
-    "Builds the functions, and deploys the stage local of serverless.yml to the LocalStack of local/compose.yaml, or to " +
-      "the one that AWS_ENDPOINT_URL names.",
+    "Builds the functions and deploys the stage local of serverless.yml to LocalStack, at AWS_ENDPOINT_URL or " +
+      "http://127.0.0.1:4566 (local/compose.yaml). Exit status: 0, 1 when a step failed, 2 when the arguments are " +
+      "invalid or LocalStack does not run.",
   )
   .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
-  .option("--verbose", "show what CloudFormation does")
+  .option("--verbose", "show CloudFormation events")
   .allowExcessArguments(false)
   .exitOverride();
 

@@ -4,7 +4,7 @@
  */
 
 import type { SQSRecord } from "aws-lambda";
-import { verdictOf } from "#local/event.ts";
+import { parseBatchResponse } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
@@ -165,7 +165,7 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
   async invoke(records: readonly SQSRecord[], fn = this.fn): Promise<Delivery> {
     const ids = new Set(records.map(({ messageId }) => messageId));
     try {
-      const verdict = verdictOf(await fn.invoke({ Records: records }), ids);
+      const verdict = parseBatchResponse(await fn.invoke({ Records: records }), ids);
       if (verdict.kind === "partial") return { failed: verdict.failed, reason: undefined };
       return { failed: ids, reason: verdict.reason };
     } catch (error) {

@@ -1,4 +1,4 @@
-/** Every built function on AWS's runtime client, on a real Valkey and a real queue protocol. */
+/** Every built function on AWS's runtime client, with a real Valkey and a queue emulator. */
 
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
@@ -26,16 +26,16 @@ const SERVERS = [
 ];
 const CASES = SERVERS.flatMap((server) => AWS_RUNTIMES.map((runtime) => ({ ...server, runtime })));
 
-/** Stands for CloudFormation's pre-signed URL: takes the answer of a custom resource. */
-async function startAnswers(): Promise<{ server: Server; url: string; answers: unknown[] }> {
-  const answers: unknown[] = [];
+/** Stands in for CloudFormation's pre-signed URL: receives the response of a custom resource. */
+async function startResponseUrl(): Promise<{ server: Server; url: string; responses: unknown[] }> {
+  const responses: unknown[] = [];
   const server = createServer(async (request, response) => {
-    answers.push(JSON.parse(await text(request)));
+    responses.push(JSON.parse(await text(request)));
     response.end();
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/answer`, answers };
+  return { server, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/answer`, responses };
 }
 
 describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) => {
@@ -47,9 +47,9 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     server = await startServer();
     valkey = connectTo({ url: server.url, cluster });
     queue = await startQueue({ visibilityTimeoutSeconds: 60 });
-    // The first one: it loads the library, and records the partitions.
+    // provision runs first: it loads the library and records the partitions.
     await using provision = start("provision");
-    const { server: listener, url, answers } = await startAnswers();
+    const { server: listener, url, responses } = await startResponseUrl();
     await provision.invoke({
       RequestType: "Create",
       ResponseURL: url,
@@ -59,7 +59,9 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
       ResourceProperties: {},
     });
     listener.close();
-    expect(answers).toMatchObject([{ Status: "SUCCESS", StackId: "stack", LogicalResourceId: "Provision" }]);
+    expect(responses).toMatchObject([
+      { Status: "SUCCESS", StackId: "stack", LogicalResourceId: "Provision" },
+    ]);
   });
   afterAll(async () => {
     await queue.stop();
@@ -93,7 +95,7 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
   const record = (body: string): SQSRecord =>
     recordOf({ MessageId: body, Body: body }, { queueArn: "arn", region: "us-east-1" });
 
-  it("dispatch answers several events in a row, and writes its logs and metrics as they are", async () => {
+  it("dispatch handles several events in a row, and its logs and metrics are not rewritten", async () => {
     await using dispatch = start("dispatch");
     const pids = new Set<number | undefined>();
     for (const outcome of ["success", "failed"] as const) {
@@ -117,7 +119,7 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
       batchItemFailures: [{ itemIdentifier: missing }],
     });
     await dispatch.stop();
-    // The runtime client rewrites what goes through the console: nothing of ours may.
+    // The runtime client reformats console output: the functions must not use the console.
     const lines = output
       .trimEnd()
       .split("\n")
@@ -136,12 +138,12 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     );
   });
 
-  it("reconcile answers with its report", async () => {
+  it("reconcile returns its report", async () => {
     await using reconcile = start("reconcile");
     for (const _ of [1, 2]) expect(await reconcile.invoke({})).toMatchObject({ state: "complete" });
   });
 
-  it("what redrive throws reaches its caller and the log, with the lines of the sources", async () => {
+  it("an error of redrive reaches its caller and the log, with source lines in its stack", async () => {
     await using redrive = start("redrive");
     const failure = await redrive.invoke({}).catch((error: FunctionError) => error);
     expect(failure).toMatchObject({
@@ -163,7 +165,7 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
     });
   });
 
-  it("with the log format JSON, what is thrown is logged as an object", async () => {
+  it("with the log format JSON, an error is logged as an object with the name of its class", async () => {
     await using redrive = start("redrive", { AWS_LAMBDA_LOG_FORMAT: "JSON" });
     await expect(redrive.invoke({})).rejects.toMatchObject({ reason: "threw" });
     await redrive.stop();
@@ -182,10 +184,10 @@ describe.each(CASES)("$name, on $runtime", ({ cluster, startServer, runtime }) =
   });
 
   it.each(["dispatch", "reconcile"])(
-    "%s does not load with a faulty environment, and names the errors",
+    "%s does not load with an invalid environment, and lists the errors",
     async (name) => {
-      await using faulty = start(name, { VALKEY_URL: "", FLOW_PARTITIONS: "many" });
-      const failure = faulty.invoke({ Records: [] });
+      await using misconfigured = start(name, { VALKEY_URL: "", FLOW_PARTITIONS: "many" });
+      const failure = misconfigured.invoke({ Records: [] });
       await expect(failure).rejects.toMatchObject({ reason: "unusable" });
       await expect(failure).rejects.toThrow(
         /ConfigurationError.*VALKEY_URL is not set.*FLOW_PARTITIONS is "many"/s,

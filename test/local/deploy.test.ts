@@ -20,21 +20,21 @@ async function deployTo(endpoint: string): Promise<{ code: number | null; stderr
   return { code: child.exitCode, stderr };
 }
 
-test("without a LocalStack it says how to get one, before anything is built", async () => {
+test("without LocalStack it explains how to start one, before the build", async () => {
   const { code, stderr } = await deployTo("http://127.0.0.1:1");
   expect(stderr).toMatch(
-    /^deploy:local: no LocalStack answers at http:\/\/127\.0\.0\.1:1 \(.*\): start LocalStack 4\.14\.0 with/,
+    /^deploy:local: LocalStack does not answer at http:\/\/127\.0\.0\.1:1 \(.*\): start LocalStack 4\.14\.0 with/,
   );
   expect(stderr).toContain("npm run local:aws");
   expect(code).toBe(2);
 });
 
 test.each([
-  ["something else", "{}", /what answers at .* is not LocalStack/],
+  ["something else", "{}", /the server at .* is not LocalStack/],
   [
-    "one without what the stage needs",
+    "LocalStack without a service that the stage needs",
     JSON.stringify({ services: { sqs: "running", s3: "available", lambda: "disabled" } }),
-    /does not have cloudformation, iam, lambda, logs: start the one of local\/compose\.yaml/,
+    /does not provide cloudformation, iam, lambda, logs: start the one of local\/compose\.yaml/,
   ],
 ])("%s is refused", async (_, health, reason) => {
   const server = createServer((_request, response) => response.end(health)).listen(0, "127.0.0.1");

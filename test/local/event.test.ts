@@ -1,10 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { recordOf, verdictOf } from "#local/event.ts";
+import { parseBatchResponse, recordOf } from "#local/event.ts";
 
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 const IDS = new Set(["a", "b"]);
 
-test("a record has Lambda's names", () => {
+test("a record has the field names of Lambda", () => {
   const record = recordOf(
     {
       MessageId: "m",
@@ -35,7 +35,7 @@ test("a record has Lambda's names", () => {
   });
 });
 
-describe("a function's answer", () => {
+describe("a function's response", () => {
   test.each([
     ["nothing", undefined],
     ["null", null],
@@ -44,12 +44,12 @@ describe("a function's answer", () => {
     ["a null list", { batchItemFailures: null }],
     ["an empty list", { batchItemFailures: [] }],
   ])("%s: everything succeeded", (_, answer) => {
-    expect(verdictOf(answer, IDS)).toEqual({ kind: "partial", failed: new Set() });
+    expect(parseBatchResponse(answer, IDS)).toEqual({ kind: "partial", failed: new Set() });
   });
 
-  test("a list: those failed, and the others did not", () => {
+  test("a list: the named messages failed, the others succeeded", () => {
     const answer = { batchItemFailures: [{ itemIdentifier: "b" }, { itemIdentifier: "b" }] };
-    expect(verdictOf(answer, IDS)).toEqual({ kind: "partial", failed: new Set(["b"]) });
+    expect(parseBatchResponse(answer, IDS)).toEqual({ kind: "partial", failed: new Set(["b"]) });
   });
 
   test.each([
@@ -60,6 +60,6 @@ describe("a function's answer", () => {
     ["something else than an object", ["a"]],
     ["something else than a list", "a"],
   ])("%s: the whole batch failed", (_, batchItemFailures) => {
-    expect(verdictOf({ batchItemFailures }, IDS).kind).toBe("all_failed");
+    expect(parseBatchResponse({ batchItemFailures }, IDS).kind).toBe("all_failed");
   });
 });

@@ -3,8 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 /**
- * A fake of a built function, for the tests of what runs one: it does what the first word of its first
- * message, or of an event that is a text, asks for.
+ * A fake function bundle. The first word of its first message, or of an event that is a string, selects what it does.
  */
 const SOURCE = `
 let events = 0;
@@ -24,7 +23,7 @@ export async function handler(event, context) {
     case "missing": return { batchItemFailures: [{}] };
     case "throw": throw new RangeError("thrown on purpose");
     case "exit": return process.exit(Number(detail));
-    case "reject": Promise.reject(new Error("nobody awaits this")); return new Promise(() => {});
+    case "reject": Promise.reject(new Error("unhandled")); return new Promise(() => {});
     case "hang": return new Promise(() => {});
     case "wait": return new Promise((resolve) => setTimeout(resolve, 3_600_000));
     case "spin": for (;;);
@@ -35,12 +34,12 @@ export async function handler(event, context) {
       pid: process.pid, events, remaining: context.getRemainingTimeInMillis(), awsRequestId: context.awsRequestId,
       functionName: context.functionName, memoryLimitInMB: context.memoryLimitInMB,
     };
-    default: throw new Error("the fake does not know " + word);
+    default: throw new Error("unknown command " + word);
   }
 }
 `;
 
-/** Writes a bundle, the fake unless another source is given, to a folder that goes with it. */
+/** Writes a bundle to a temporary folder, which is removed when it is disposed of. `source` defaults to the fake. */
 export async function writeBundle(source = SOURCE): Promise<AsyncDisposable & { readonly path: string }> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-fake-function-"));
   const path = join(folder, "index.mjs");

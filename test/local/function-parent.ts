@@ -1,4 +1,4 @@
-/** A program for the test of orphans: starts a function's process, prints its id, and waits for its own end. */
+/** Starts a function's process, prints its id, and waits. A test kills this program and expects the process to end. */
 
 import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionRuntime } from "#local/function-settings.ts";

@@ -29,7 +29,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     });
   }
 
-  test("the context is like Lambda's, and one process handles one event after the other", async () => {
+  test("the context is like Lambda's, and one process handles one event at a time", async () => {
     await using environment = functionProcess({ memoryLimitMb: 512 });
     const contexts = await Promise.all([1, 2, 3].map(() => environment.invoke("context")));
     const { pid } = environment;
@@ -48,7 +48,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     }
   });
 
-  test("it has its own environment, not ours", async () => {
+  test("the environment has the given variables and none of this process", async () => {
     vi.stubEnv("SLUICE_TEST_SECRET", "ours");
     await using environment = functionProcess({ environment: { VALKEY_URL: "redis://x" } });
     expect(await environment.invoke("env VALKEY_URL")).toBe("redis://x");
@@ -57,7 +57,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     vi.unstubAllEnvs();
   });
 
-  test("its output goes to the callback", async () => {
+  test("the output goes to the callback", async () => {
     let output = "";
     await using environment = functionProcess({
       onOutput: (text) => {
@@ -69,15 +69,15 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     await vi.waitFor(() => expect(output).toMatch(/(^|ERROR\t)error hello$/m));
   });
 
-  test("any event and any answer get through", async () => {
+  test("events and responses of any JSON type pass unchanged", async () => {
     await using environment = functionProcess();
     const large = { Records: [{ body: "echo", text: "żółw 語 🐢 \u0000 \n".repeat(20_000) }] };
     expect(await environment.invoke(large)).toEqual(large);
     expect(await environment.invoke("nothing")).toBeNull();
   });
 
-  describe("an event that gets no answer", () => {
-    test("throwing fails the event and keeps the process", async () => {
+  describe("an event without a response", () => {
+    test("an exception fails the event and keeps the process", async () => {
       await using environment = functionProcess();
       await expect(environment.invoke("throw")).rejects.toMatchObject({
         name: "FunctionError",
@@ -108,7 +108,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
       expect(await environment.invoke("context")).toMatchObject({ events: 1 });
     });
 
-    test("a signal from outside fails the event under way", async () => {
+    test("a signal to the process fails the event in flight", async () => {
       await using environment = functionProcess();
       await environment.invoke("context");
       const failure = expect(environment.invoke("wait")).rejects.toMatchObject({
@@ -133,7 +133,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     });
   });
 
-  test("stop ends the process amid an event, and nothing starts after it", async () => {
+  test("stop ends the process during an event, and no new process starts", async () => {
     const environment = functionProcess();
     await environment.invoke("context");
     const pid = environment.pid ?? 0;
@@ -144,7 +144,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     await expect(environment.invoke("context")).rejects.toMatchObject({ reason: "died" });
   });
 
-  test("stop also ends a process that is only just starting", async () => {
+  test("stop ends a process that is still starting", async () => {
     const environment = functionProcess();
     const failure = expect(environment.invoke("context")).rejects.toMatchObject({ reason: "died" });
     await environment.stop();
@@ -152,7 +152,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
     expect(environment.pid).toBeUndefined();
   });
 
-  test("the process does not outlive its parent, even when that is killed", async () => {
+  test("the process ends with its parent, even when the parent is killed", async () => {
     const parent = spawn(
       process.execPath,
       [fileURLToPath(new URL("function-parent.ts", import.meta.url)), fake.path, runtime],
@@ -166,7 +166,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
   });
 });
 
-test("on our own runtime, what awaits what can never come runs into the timeout", async () => {
+test("on the built-in runtime, a promise that never settles runs into the timeout", async () => {
   await using environment = new FunctionProcess({
     functionName: "fake",
     bundle: fake.path,
@@ -177,17 +177,20 @@ test("on our own runtime, what awaits what can never come runs into the timeout"
   await expect(environment.invoke("hang")).rejects.toMatchObject({ reason: "timed_out" });
 });
 
-test.each(AWS_RUNTIMES)("on the runtime %s it ends with the process, as in Lambda", async (runtime) => {
-  await using environment = new FunctionProcess({
-    functionName: "fake",
-    bundle: fake.path,
-    environment: {},
-    timeoutMs: 10_000,
-    onOutput: () => undefined,
-    runtime,
-  });
-  await expect(environment.invoke("hang")).rejects.toMatchObject({
-    reason: "died",
-    message: "the process died with the status 0",
-  });
-});
+test.each(AWS_RUNTIMES)(
+  "on the runtime %s, a promise that never settles ends the process, as in Lambda",
+  async (runtime) => {
+    await using environment = new FunctionProcess({
+      functionName: "fake",
+      bundle: fake.path,
+      environment: {},
+      timeoutMs: 10_000,
+      onOutput: () => undefined,
+      runtime,
+    });
+    await expect(environment.invoke("hang")).rejects.toMatchObject({
+      reason: "died",
+      message: "the process died with the status 0",
+    });
+  },
+);

@@ -10,35 +10,35 @@ const status = (blocked: number): FlowStatus => ({
   blocked,
 });
 
-/** What a function answers, one after the other; an error is thrown. */
-function answering(...answers: readonly unknown[]): { errors: string[]; resort: IdleReconciler } {
+/** A reconciler whose function returns these responses in turn; an error is thrown. */
+function answering(...answers: readonly unknown[]): { errors: string[]; reconciler: IdleReconciler } {
   const errors: string[] = [];
   const left = answers.values();
   const invoke = async (): Promise<unknown> => {
     const { value, done } = left.next();
-    if (done) throw new Error("asked too often");
+    if (done) throw new Error("invoked too often");
     if (value instanceof Error) throw value;
     return value;
   };
-  return { errors, resort: new IdleReconciler({ invoke }, (fault) => errors.push(fault)) };
+  return { errors, reconciler: new IdleReconciler({ invoke }, (error) => errors.push(error)) };
 }
 
 const sweepOf = (repaired: number, promoted: number, state = "complete") => ({ state, repaired, promoted });
 
-describe("the last resort of a run in which nothing moves", () => {
-  test("a sweep that finds nothing ends it", async () => {
-    const { resort, errors } = answering(sweepOf(0, 0));
-    expect(await resort.run(status(3))).toBe(false);
+describe("the reconciler of an idle flow", () => {
+  test("gives up after a sweep that finds nothing", async () => {
+    const { reconciler, errors } = answering(sweepOf(0, 0));
+    expect(await reconciler.run(status(3))).toBe(false);
     expect(errors).toEqual([]);
   });
 
   test.each([
-    ["repaired", [sweepOf(2, 0)]],
-    ["promoted", [sweepOf(0, 1)]],
-    ["found in an earlier slice", [sweepOf(1, 0, "out_of_time"), sweepOf(0, 0)]],
-  ])("one that finds something does not: %s", async (_, answers) => {
-    const { resort } = answering(...answers);
-    expect(await resort.run(status(3))).toBe(true);
+    ["repairs", [sweepOf(2, 0)]],
+    ["promotes", [sweepOf(0, 1)]],
+    ["finds something in an earlier invocation", [sweepOf(1, 0, "out_of_time"), sweepOf(0, 0)]],
+  ])("continues after a sweep that %s", async (_, answers) => {
+    const { reconciler } = answering(...answers);
+    expect(await reconciler.run(status(3))).toBe(true);
   });
 
   test.each([
@@ -47,15 +47,15 @@ describe("the last resort of a run in which nothing moves", () => {
     ["was busy", sweepOf(0, 0, "busy")],
     ["makes no sense", null],
   ])("one that %s is no proof that there is nothing", async (_, answer) => {
-    const { resort, errors } = answering(answer, sweepOf(0, 0));
-    expect(await resort.run(status(3))).toBe(true);
+    const { reconciler, errors } = answering(answer, sweepOf(0, 0));
+    expect(await reconciler.run(status(3))).toBe(true);
     expect(errors).toHaveLength(1);
-    expect(await resort.run(status(3))).toBe(false);
+    expect(await reconciler.run(status(3))).toBe(false);
   });
 
-  test("finding the same again and again without effect ends it, and an effect gives it new patience", async () => {
-    const { resort } = answering(...Array.from({ length: 6 }, () => sweepOf(1, 0)));
-    for (const blocked of [3, 3, 2, 2, 2]) expect(await resort.run(status(blocked))).toBe(true);
-    expect(await resort.run(status(2))).toBe(false);
+  test("gives up after three sweeps without a change of the status, and starts over after a change", async () => {
+    const { reconciler } = answering(...Array.from({ length: 6 }, () => sweepOf(1, 0)));
+    for (const blocked of [3, 3, 2, 2, 2]) expect(await reconciler.run(status(blocked))).toBe(true);
+    expect(await reconciler.run(status(2))).toBe(false);
   });
 });

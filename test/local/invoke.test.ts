@@ -46,7 +46,7 @@ function start(args: readonly string[], stdin = "") {
 
 const run = (...args: readonly string[]) => start(args).ended;
 
-describe("an example of an event for each function", () => {
+describe("the example events", () => {
   test.each([
     ["dispatch", "aws", { batchItemFailures: [{ itemIdentifier: expect.any(String) }] }],
     ["dispatch", "own", { batchItemFailures: [{ itemIdentifier: expect.any(String) }] }],
@@ -56,12 +56,12 @@ describe("an example of an event for each function", () => {
     const { code, stdout, stderr } = await run(name, `${EVENTS}/${name}.json`, "--runtime", runtime);
     expect(stdout.trimEnd().split("\n")).toHaveLength(1);
     expect(JSON.parse(stdout)).toMatchObject(answer);
-    expect(stderr).toContain(runtime === "own" ? "on our own runtime" : "on AWS's runtime client");
+    expect(stderr).toContain(runtime === "own" ? "on the built-in runtime" : "on AWS's runtime client");
     expect(stderr).toContain(`"service":"sluice-${name}"`);
     expect(code).toBe(0);
   });
 
-  test("provision, from standard input: nobody takes the answer of the example, so it throws", async () => {
+  test("provision, from standard input: throws, since the response URL of the example does not answer", async () => {
     const event = await readFile(`${EVENTS}/provision.json`, "utf8");
     const { code, stdout, stderr } = await start(["provision", "-", "--timeout", "4"], event).ended;
     expect(stderr).toContain("the request is fulfilled");
@@ -71,37 +71,45 @@ describe("an example of an event for each function", () => {
   });
 });
 
-describe("what is wrong", () => {
+describe("errors", () => {
   test.each([
-    ["no function of that name", ["nothing", "x.json"], /no function "nothing": there are .*dispatch/],
-    ["a path for a name", ["../dist/dispatch", "x.json"], /no function/],
-    ["no such file", ["redrive", "/nowhere/event.json"], /\/nowhere\/event\.json cannot be read/],
-    ["no JSON", ["redrive", INVOKE], /invoke\.ts cannot be read: [\s\S]*not valid JSON/],
+    ["an unknown function", ["nothing", "x.json"], /no function "nothing": expected .*dispatch/],
+    ["a path instead of a name", ["../dist/dispatch", "x.json"], /no function/],
+    [
+      "a file that does not exist",
+      ["redrive", "/nowhere/event.json"],
+      /cannot read the event from \/nowhere\/event\.json/,
+    ],
+    [
+      "a file that is not JSON",
+      ["redrive", INVOKE],
+      /cannot read the event from .*invoke\.ts: [\s\S]*not valid JSON/,
+    ],
     ["no event", ["redrive"], /missing required argument 'event'/],
-    ["a timeout that Lambda has not", ["redrive", "x.json", "--timeout", "901"], /from 1 to 900/],
-  ])("%s: status 2", async (_, args, reason) => {
+    ["a timeout above Lambda's maximum", ["redrive", "x.json", "--timeout", "901"], /from 1 to 900/],
+  ])("%s: exit status 2", async (_, args, reason) => {
     const { code, stdout, stderr } = await run(...args);
     expect(stderr).toMatch(reason);
     expect(stdout).toBe("");
     expect(code).toBe(2);
   });
 
-  test("an event that the function refuses: status 1, and its error is in the log", async () => {
+  test("an event that the function rejects: exit status 1, and the error in the log", async () => {
     const { code, stdout, stderr } = await start(["redrive", "-"], "{}").ended;
     expect(stderr).toMatch(/sluice: the function threw: InvalidRequestError: nothing says which messages/);
     expect(stdout).toBe("");
     expect(code).toBe(1);
   });
 
-  test("--help has an example, and the exit statuses", async () => {
+  test("--help shows an example and the exit statuses", async () => {
     const { code, stdout } = await run("--help");
     expect(stdout).toMatch(/local\/events\/dispatch\.json[\s\S]*Exit status: 0/);
     expect(code).toBe(0);
   });
 });
 
-test("SIGTERM amid an event ends the function as well", async () => {
-  // It tries to give its answer, which nobody takes, for as long as it has time.
+test("SIGTERM during an event ends the function", async () => {
+  // The function retries its response, which the URL does not accept, until its deadline.
   const { child, ended, said } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
   await expect.poll(said, { timeout: 20_000 }).toContain("the request is fulfilled");
   const below = descendantsOf(child.pid ?? 0);

@@ -18,14 +18,14 @@ function parse(...args: string[]): { parsed: ParsedOptions; out: string; err: st
 
 const DEFAULTS = { workflow: undefined, fail: undefined, json: false, sqs: "fauxqs", runtime: "own" };
 
-test("everything has a meaning when it is left out", () => {
+test("the defaults", () => {
   expect(parse().parsed).toEqual({
     kind: "run",
     options: DEFAULTS,
   });
 });
 
-test("--fail may be given several times", () => {
+test("--fail may be repeated", () => {
   expect(parse("--workflow", "a.json", "--fail", "x", "--fail=y", "--json").parsed).toEqual({
     kind: "run",
     options: { ...DEFAULTS, workflow: "a.json", fail: ["x", "y"], json: true },
@@ -39,7 +39,7 @@ test.each(["fauxqs", "local-aws-sqs", "localstack", "auto", "http://127.0.0.1:45
   });
 });
 
-test("--help tells of every option", () => {
+test("--help shows every option", () => {
   const { parsed, out } = parse("--help");
   expect(parsed).toEqual({ kind: "done", exitCode: 0 });
   for (const option of ["--workflow", "--fail", "--json", "--sqs", "--runtime"])

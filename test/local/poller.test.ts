@@ -34,7 +34,7 @@ async function send(queue: LocalQueue, bodies: readonly string[], depth = 0): Pr
   client.destroy();
 }
 
-/** A queue with messages, and a poller on it that is stopped in the end. */
+/** A queue with messages, and a poller, both of which are stopped at the end. */
 async function polling(
   bodies: readonly string[],
   environments: readonly ExecutionEnvironment[],
@@ -51,7 +51,7 @@ async function polling(
       client,
       queueUrl: queue.queueUrl,
       environments,
-      onError: (fault) => errors.push(fault),
+      onError: (error) => errors.push(error),
     }),
     (made) => made.stop(),
   );
@@ -71,7 +71,7 @@ function fakeFunction(timeoutMs = 10_000): FunctionProcess {
 }
 
 describe("a batch", () => {
-  test.each(["none", "nothing", "null"])("%s fails: all of it is deleted", async (word) => {
+  test.each(["none", "nothing", "null"])('the response "%s": all messages are deleted', async (word) => {
     await using environment = fakeFunction();
     await using setting = await polling([word, "second"], [environment], { depth: 4 });
     await vi.waitFor(() => expect(setting.poller.counts.done).toBe(2), WAIT);
@@ -80,7 +80,7 @@ describe("a batch", () => {
     expect(setting.errors).toEqual([]);
   });
 
-  test("the first fails: the others are deleted, and it is left alone", async () => {
+  test("one failure: the other messages are deleted", async () => {
     await using environment = fakeFunction();
     await using setting = await polling(["first", "second", "third"], [environment]);
     await vi.waitFor(() => expect(setting.poller.counts.done).toBe(2), WAIT);
@@ -94,7 +94,7 @@ describe("a batch", () => {
     ["missing", /which is not in the batch/],
     ["throw", /RangeError: thrown on purpose/],
     ["exit 1", /died with the status 1/],
-    ["hang", /gave no answer within 700 ms/],
+    ["hang", /did not respond within 700 ms/],
   ])("%s: the whole batch fails", async (word, reason) => {
     await using environment = fakeFunction(700);
     await using setting = await polling([word, "second", "third"], [environment]);
@@ -106,7 +106,7 @@ describe("a batch", () => {
   });
 });
 
-test("what failed comes again when its visibility runs out, and goes to the dead-letter queue in the end", async () => {
+test("a failed message is redelivered after its visibility timeout, and finally dead-lettered", async () => {
   await using environment = fakeFunction();
   await using setting = await polling(["throw"], [environment], { visibilityTimeoutSeconds: 1 });
   const deadLetters = () => setting.queue.counts(setting.queue.deadLetterQueueUrl);
@@ -114,7 +114,7 @@ test("what failed comes again when its visibility runs out, and goes to the dead
   expect(setting.poller.counts).toEqual({ messages: 1, deliveries: 5, done: 0, failed: 5, maxDepth: 0 });
 });
 
-/** An environment that is under the test's control: each event waits to be let go. */
+/** An environment that holds each event until the test releases it. */
 class Held implements ExecutionEnvironment {
   readonly events: SQSEvent[] = [];
   readonly #gate = Promise.withResolvers<void>();
@@ -130,7 +130,7 @@ class Held implements ExecutionEnvironment {
   }
 }
 
-test("each environment has one batch of at most ten at a time, and all have one at once", async () => {
+test("each environment handles one batch of at most ten at a time, concurrently with the others", async () => {
   const environments = [new Held(), new Held(), new Held()];
   const bodies = Array.from({ length: 45 }, (_, index) => String(index));
   await using setting = await polling(bodies, environments);
@@ -145,7 +145,7 @@ test("each environment has one batch of at most ten at a time, and all have one 
   expect(seen.toSorted()).toEqual(bodies.toSorted());
 });
 
-test("a stop waits for the batch under way and its deletion, and takes nothing more", async () => {
+test("stop waits for the batch in flight and its deletion, and receives nothing more", async () => {
   const environment = new Held();
   const bodies = Array.from({ length: 11 }, (_, index) => String(index));
   await using setting = await polling(bodies, [environment]);

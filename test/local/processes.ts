@@ -7,7 +7,7 @@ export interface Process {
   readonly command: string;
 }
 
-/** All processes of the machine but the dead ones that nobody has collected. */
+/** All processes of the machine except zombies. */
 function allProcesses(): Process[] {
   return existsSync("/proc/self/stat") ? fromProc() : fromPs();
 }
@@ -16,7 +16,7 @@ export function isRunning(pid: number): boolean {
   return allProcesses().some((one) => one.pid === pid);
 }
 
-/** The processes below one, however deep. */
+/** All descendants of a process. */
 export function descendantsOf(pid: number): Process[] {
   const all = allProcesses();
   const found: Process[] = [];
@@ -29,12 +29,12 @@ export function descendantsOf(pid: number): Process[] {
   return found;
 }
 
-/** A small Linux has no `ps`. */
+/** Reads /proc, since minimal Linux images have no `ps`. */
 function fromProc(): Process[] {
   return readdirSync("/proc").flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
     const stat = read(`/proc/${name}/stat`);
-    // The name in parentheses may itself hold spaces and parentheses.
+    // The name in parentheses may contain spaces and parentheses.
     const [state, parent] = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
     if (parent === undefined || state === "Z" || state === "X") return [];
     const command = read(`/proc/${name}/cmdline`).replaceAll("\0", " ").trim();

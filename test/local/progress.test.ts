@@ -10,7 +10,7 @@ function output(terminal: { isTTY?: boolean; columns?: number } = {}) {
   return { ...terminal, written, write };
 }
 
-test("without a terminal: whole lines, and not one for every step", () => {
+test("without a terminal: plain lines, at most one every two seconds", () => {
   const out = output();
   const progress = new ProgressLine(out);
   progress.show({ ...RUNNING, phase: "submitting" });
@@ -23,9 +23,9 @@ test("without a terminal: whole lines, and not one for every step", () => {
   ]);
 });
 
-// A terminal that does not know its width says 0.
+// A terminal of unknown width reports 0 columns.
 test.each([0, 120])(
-  "on a terminal of %i columns: one line, drawn anew, and gone before anything else",
+  "on a terminal of %i columns: one line, redrawn, and erased before other output",
   (columns) => {
     const out = output({ isTTY: true, columns });
     const progress = new ProgressLine(out);
@@ -38,7 +38,7 @@ test.each([0, 120])(
   },
 );
 
-test("a narrow terminal: the line does not wrap, or it could not be drawn over", () => {
+test("a narrow terminal: the line is cut, since a wrapped line could not be redrawn", () => {
   const out = output({ isTTY: true, columns: 20 });
   new ProgressLine(out).show(RUNNING);
   expect(out.written.join("").replace("\r\u001b[2K", "").length).toBeLessThan(20);

@@ -16,7 +16,7 @@ const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
 const NOBODY = () => undefined;
 
 describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
-  test("what the stack needs of SQS: batches, groups on a standard queue, Number attributes, counts", async () => {
+  test("supports batches, message groups on a standard queue, Number attributes and counts", async () => {
     await using queue = await startQueue({ visibilityTimeoutSeconds: 30, server });
     const client = queue.client();
     const sent = await client.send(
@@ -52,7 +52,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
     client.destroy();
   });
 
-  test("both queues are made as they are deployed", async () => {
+  test("creates both queues with the settings of a deployment", async () => {
     await using queue = await startQueue({ visibilityTimeoutSeconds: 7, server });
     const client = queue.client();
     const attributesOf = async (url: string) => {
@@ -89,7 +89,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
     client.destroy();
   });
 
-  test("on one that goes on without us, the queues have names of their own and are removed in the end", async () => {
+  test("on an external server, the queues have unique names and are deleted at the end", async () => {
     await using running = await server();
     const there = async () => serverAt(new URL(running.endpoint), {});
     const first = await startQueue({ visibilityTimeoutSeconds: 30, server: there });
@@ -105,7 +105,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
     client.destroy();
   });
 
-  test("it listens on loopback only, and stops with a long poll under way", async () => {
+  test("listens on loopback only, and stops during a long poll", async () => {
     const queue = await startQueue({ visibilityTimeoutSeconds: 30, server });
     expect(new URL(queue.endpoint).hostname).toBe("127.0.0.1");
     const client = queue.client();
@@ -122,7 +122,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
   });
 });
 
-test("fauxqs: a message that is delivered five times and never deleted goes to the dead-letter queue", async () => {
+test("fauxqs: a message goes to the dead-letter queue after five deliveries", async () => {
   await using queue = await startQueue({ visibilityTimeoutSeconds: 0 });
   const client = queue.client();
   const entry = { Id: "0", MessageBody: "poison" };
@@ -138,29 +138,29 @@ test("fauxqs: a message that is delivered five times and never deleted goes to t
   client.destroy();
 });
 
-describe("which SQS is taken", () => {
+describe("the choice of a queue server", () => {
   const NO_PYTHON = { PYTHON: "/nowhere/python" };
 
-  test("auto: the endpoint that the SDK's variables name, before anything else", async () => {
+  test("auto: first the endpoint of the AWS SDK's variables", async () => {
     const env = { ...NO_PYTHON, AWS_ENDPOINT_URL: "http://127.0.0.1:1/", AWS_REGION: "eu-central-1" };
     const server = await queueServerFor("auto", NOBODY, env);
     expect(server).toMatchObject({
       endpoint: "http://127.0.0.1:1",
-      outlivesUs: true,
+      isExternal: true,
       environment: { AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:1", AWS_REGION: "eu-central-1" },
     });
     const nearer = { ...env, AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:2" };
     expect((await queueServerFor("auto", NOBODY, nearer)).endpoint).toBe("http://127.0.0.1:2");
   });
 
-  test("auto: without an endpoint and without Python, fauxqs, and that is said", async () => {
+  test("auto: fauxqs, with a message, if there is neither an endpoint nor Python", async () => {
     const said: string[] = [];
     await using server = await queueServerFor("auto", (line) => said.push(line), NO_PYTHON);
     expect(server.name).toBe("fauxqs");
-    expect(said).toEqual([expect.stringMatching(/no Python 3\.13 .*fauxqs is the queue/)]);
+    expect(said).toEqual([expect.stringMatching(/using fauxqs: .*Python 3\.13/)]);
   });
 
-  test("one that runs gets the caller's credentials, and made-up ones only where there are none", () => {
+  test("an external server gets the caller's credentials, or placeholders if there are none", () => {
     const env = { AWS_ACCESS_KEY_ID: "id", AWS_SECRET_ACCESS_KEY: "secret", AWS_SESSION_TOKEN: "token" };
     expect(serverAt(new URL("https://sqs.example"), env).environment).toMatchObject(env);
     const { environment } = serverAt(new URL("https://sqs.example"), { AWS_SESSION_TOKEN: "token" });
@@ -168,7 +168,7 @@ describe("which SQS is taken", () => {
     expect(environment).not.toHaveProperty("AWS_SESSION_TOKEN");
   });
 
-  test("one that does not answer is named", async () => {
+  test("an error names a server that does not answer", async () => {
     const gone = startQueue({
       visibilityTimeoutSeconds: 30,
       server: async () => serverAt(new URL("http://127.0.0.1:1"), {}),

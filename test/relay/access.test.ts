@@ -13,16 +13,18 @@ const RULES: string[] = JSON.parse(
 ).map(String);
 const DOCUMENT = new URL("../../docs/relay.md", import.meta.url);
 
-describe.each(KINDS)("a relay behind TLS, as a user that may only listen (%s)", (kind) => {
-  it("needs no more than the documented access, and makes use of all of it", async () => {
+describe.each(KINDS)("a relay with TLS and the documented ACL user (%s)", (kind) => {
+  it("runs exactly the commands that the documented rules allow", async () => {
     await using servers = new AsyncDisposableStack();
     const probe = servers.use(await QueueProbe.start());
     const valkey = servers.use(await SecuredValkey.start(kind));
-    await valkey.setUser("relay", "only-listens", RULES);
+    await valkey.setUser("relay", "subscriber-password", RULES);
     await valkey.onEveryNode("config", "RESETSTAT");
-    const { VALKEY_URL = "", ...environment } = valkey.as("relay", "only-listens");
+    const { VALKEY_URL = "", ...environment } = valkey.as("relay", "subscriber-password");
     const address = { url: new URL(VALKEY_URL), cluster: kind === "cluster" };
-    const relay = servers.use(await RelayProcess.hearing(address, probe, valkey.nodes.length, environment));
+    const relay = servers.use(
+      await RelayProcess.subscribed(address, probe, valkey.nodes.length, environment),
+    );
     const { id, text } = newEvent();
     await valkey.onEveryNode("publish", "ff:dag:completions", text);
     await vi.waitFor(async () => {
@@ -39,8 +41,8 @@ describe.each(KINDS)("a relay behind TLS, as a user that may only listen (%s)", 
 });
 
 describe("the relay's AWS credentials", () => {
-  it("are found where a container has them, and not only in the environment", async () => {
-    /** A stand-in for the address at which ECS hands a task its role's credentials. */
+  it("come from the container credentials endpoint when the environment has none", async () => {
+    /** Stands in for the endpoint that provides the credentials of an ECS task role. */
     const issuer = createServer((_request, response) => {
       response.end(
         JSON.stringify({

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Duplicates } from "#relay/duplicates.ts";
 
-/** Copies of one event, by the nodes that deliver them; how many are taken for publications. */
+/** The number of publications recognized in copies of one event, each named by the node that delivers it. */
 function publications(copies: string): number {
   const duplicates = new Duplicates(() => 0);
   return [...copies].filter((node) => duplicates.isNew(node, "event")).length;
@@ -13,14 +13,14 @@ describe("Duplicates", () => {
     ["abc", 1, "each node once"],
     ["aabbcc", 2, "published twice, in each node's order"],
     ["abcabc", 2, "published twice, one after the other"],
-    ["aabc", 2, "two nodes have yet to deliver the second"],
+    ["aabc", 2, "two nodes have not delivered the second yet"],
     ["abbcc", 2, "one node missed the second"],
     ["bbbca", 3, "one node is ahead"],
   ])("%s is %d: %s", (copies, expected) => {
     expect(publications(copies)).toBe(expected);
   });
 
-  it("tells events apart", () => {
+  it("counts the copies of each event separately", () => {
     const duplicates = new Duplicates(() => 0);
     expect(["x", "y", "x"].map((event) => duplicates.isNew("a", event))).toEqual([true, true, true]);
     expect(["x", "y", "x", "y"].map((event) => duplicates.isNew("b", event))).toEqual([
@@ -31,7 +31,7 @@ describe("Duplicates", () => {
     ]);
   });
 
-  it("remembers an event for ten seconds at least, and for twenty at most", () => {
+  it("remembers an event for at least 10 and at most 20 seconds", () => {
     let nowMs = 0;
     const duplicates = new Duplicates(() => nowMs);
     expect(duplicates.isNew("a", "event")).toBe(true);

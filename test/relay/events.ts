@@ -3,7 +3,7 @@ import { Redis } from "iovalkey";
 import { expect, vi } from "vitest";
 import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 
-/** An event as an engine publishes it, of an execution that nobody else has. */
+/** An event as an engine publishes it, for a new execution. */
 export function newEvent(outcome = "success", flowId: string = randomUUID()): { id: string; text: string } {
   const id = `{fp:7}:${randomUUID()}`;
   return { id, text: JSON.stringify({ execution_id: id, flow_id: flowId, outcome }) };
@@ -17,7 +17,7 @@ export class Publisher implements Disposable {
     this.#clients = ports.map(connect);
   }
 
-  /** To how many subscribers of that node itself it went. */
+  /** Resolves with the number of subscribers on that node. */
   publish(node: number, text: string): Promise<number> {
     const client = this.#clients[node];
     if (client === undefined) throw new RangeError(`no node ${node}`);
@@ -30,17 +30,17 @@ export class Publisher implements Disposable {
 }
 
 /**
- * Hears what every node delivers. A node delivers an event to all of its subscribers at once: whoever ends another
- * subscription after this one heard it has been sent it, too.
+ * Subscribes to every node. A node delivers an event to all its subscribers at once: an event received here has also been
+ * sent to every other subscriber of that node.
  */
 export class Listener implements Disposable {
   readonly #clients: readonly Redis[];
-  /** What each node delivered. */
-  readonly heard: readonly string[][];
+  /** The texts that each node delivered. */
+  readonly received: readonly string[][];
 
   private constructor(clients: readonly Redis[]) {
     this.#clients = clients;
-    this.heard = clients.map((client) => {
+    this.received = clients.map((client) => {
       const texts: string[] = [];
       client.on("message", (_channel: string, text: string) => texts.push(text));
       return texts;
@@ -59,10 +59,10 @@ export class Listener implements Disposable {
 }
 
 /**
- * Publishes on each node until all have delivered it. A cluster says that it is formed while some nodes have no link to
- * others yet, and what is published then does not get there.
+ * Publishes on each node until all nodes deliver the event. A newly formed cluster may still lack links between nodes,
+ * and publications do not cross a missing link.
  */
-export async function untilPassedOn(ports: readonly number[]): Promise<void> {
+export async function untilBroadcasting(ports: readonly number[]): Promise<void> {
   using publisher = new Publisher(ports);
   using listener = await Listener.on(ports);
   for (const node of ports.keys()) {
@@ -70,7 +70,7 @@ export async function untilPassedOn(ports: readonly number[]): Promise<void> {
       async () => {
         const { text } = newEvent();
         await publisher.publish(node, text);
-        await vi.waitFor(() => expect(listener.heard.every((heard) => heard.includes(text))).toBe(true), {
+        await vi.waitFor(() => expect(listener.received.every((texts) => texts.includes(text))).toBe(true), {
           timeout: 200,
           interval: 5,
         });
@@ -82,7 +82,7 @@ export async function untilPassedOn(ports: readonly number[]): Promise<void> {
 
 function connect(port: number): Redis {
   const client = new Redis({ host: "127.0.0.1", port, retryStrategy: () => null });
-  // A node that is killed on purpose: who publishes there is told.
+  // Tests kill nodes; the promises of the commands reject then.
   client.on("error", () => undefined);
   return client;
 }

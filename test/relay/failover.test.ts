@@ -12,7 +12,7 @@ import { QueueProbe } from "#test/support/dispatch.ts";
 const NODE_ARGS = ["--cluster-node-timeout", "1000", "--repl-ping-replica-period", "1"];
 const PRIMARIES = 3;
 
-it("hears nodes that join, misses nothing of those that live while one dies, and lets go of the dead one", {
+it("subscribes to new nodes, loses no event of live nodes while another dies, and drops the dead node", {
   timeout: 60_000,
 }, async () => {
   await using servers = new AsyncDisposableStack();
@@ -20,9 +20,9 @@ it("hears nodes that join, misses nothing of those that live while one dies, and
   const cluster = servers.use(await startValkeyCluster({ primaries: PRIMARIES, extraArgs: NODE_ARGS }));
   const folder = await mkdtemp(join(tmpdir(), "sluice-relay-test-"));
   servers.defer(() => rm(folder, { recursive: true }));
-  const healthFile = join(folder, "hears");
+  const healthFile = join(folder, "healthy");
   const relay = servers.use(
-    await RelayProcess.hearing({ url: cluster.url, cluster: true }, probe, PRIMARIES, {
+    await RelayProcess.subscribed({ url: cluster.url, cluster: true }, probe, PRIMARIES, {
       RELAY_HEALTH_FILE: healthFile,
     }),
   );
@@ -34,29 +34,29 @@ it("hears nodes that join, misses nothing of those that live while one dies, and
   }
   const ports = [...cluster.nodes, ...replicas].map(({ port }) => port);
   await attachReplicas(ports.slice(0, PRIMARIES), ports.slice(PRIMARIES));
-  await relay.heard(ports.length);
+  await relay.untilSubscribed(ports.length);
 
   using publisher = new Publisher(ports);
   const [dead] = cluster.nodes;
   const living = ports.map((_, node) => node).slice(1);
   const delivered: string[] = [];
   const nameOfDead = `127.0.0.1:${dead?.port}`;
-  const hasLetGo = () => relay.said("a node has left the cluster").some(({ node }) => node === nameOfDead);
+  const hasDropped = () => relay.logged("node left the cluster").some(({ node }) => node === nameOfDead);
   let isOver = false;
   const publishing = living.map(async (node) => {
     while (!isOver) {
       const { id, text } = newEvent();
       if ((await publisher.publish(node, text)) > 0) delivered.push(id);
-      // Not as many as the queue emulator would take a minute to give back.
+      // Limits the number of events, which the queue emulator returns slowly.
       await sleep(10);
     }
   });
   await publisher.publish(0, newEvent().text);
   process.kill(dead?.pid ?? 0, "SIGKILL");
-  await vi.waitFor(() => expect(hasLetGo()).toBe(true), { timeout: 20_000 });
+  await vi.waitFor(() => expect(hasDropped()).toBe(true), { timeout: 20_000 });
   isOver = true;
   await Promise.all(publishing);
-  expect(relay.said("a node is not heard").map(({ node }) => node)).toContain(nameOfDead);
+  expect(relay.logged("node not subscribed, will retry").map(({ node }) => node)).toContain(nameOfDead);
   await vi.waitFor(async () => expect(Date.parse(await readFile(healthFile, "utf8"))).toBeGreaterThan(0), {
     timeout: 10_000,
   });

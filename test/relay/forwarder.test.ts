@@ -30,7 +30,7 @@ describe("a forwarder", () => {
   });
   afterAll(() => stack.disposeAsync());
 
-  /** Its queue is behind the proxy. */
+  /** A forwarder whose queue is behind the proxy. */
   function start(capacity?: number) {
     proxy.mode = "pass";
     const tally = newTally();
@@ -47,7 +47,7 @@ describe("a forwarder", () => {
   }
   const soon = () => Date.now() + 10_000;
 
-  it("sends what there is without being asked, and all of it when it closes", async () => {
+  it("sends a single completion at once, and all waiting ones when it closes", async () => {
     const { forwarder, tally } = start();
     const [first = [], rest = []] = [completions(1), completions(1_234)];
     for (const one of first) forwarder.offer(one);
@@ -74,14 +74,14 @@ describe("a forwarder", () => {
     await probe.drain();
   });
 
-  it("keeps what the queue does not accept, gives up the oldest for want of room, and says how many", async () => {
+  it("retries refused completions, and at capacity drops the oldest and counts them", async () => {
     const { forwarder, tally, telemetry } = start(500);
     const all = completions(1_000);
     proxy.mode = "refuse";
     proxy.cut();
     for (const one of all) forwarder.offer(one);
     await vi.waitFor(() =>
-      expect(telemetry.warnings.some(({ message }) => /not accept/.test(message))).toBe(true),
+      expect(telemetry.warnings.some(({ message }) => /queue refused completions/.test(message))).toBe(true),
     );
     proxy.mode = "pass";
     expect(await forwarder.close(soon())).toBe(0);
@@ -91,7 +91,7 @@ describe("a forwarder", () => {
     expect(idsOf(await probe.drainEvents())).toEqual(idsOf(all.slice(-tally.forwarded)));
   });
 
-  it("ends at its deadline with what is unsent", async () => {
+  it("returns the number of unsent completions at its deadline", async () => {
     const { forwarder, tally } = start();
     proxy.mode = "refuse";
     proxy.cut();

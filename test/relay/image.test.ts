@@ -9,7 +9,7 @@ import { expect, it, onTestFinished } from "vitest";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const run = promisify(execFile);
 
-/** The words of each line of the Dockerfile that begins with the instruction. */
+/** The arguments of each use of an instruction in the Dockerfile. */
 async function instructions(name: string): Promise<string[][]> {
   const text = (await readFile(join(ROOT, "relay/Dockerfile"), "utf8")).replaceAll("\\\n", " ");
   return text.split("\n").flatMap((line) => {
@@ -18,8 +18,8 @@ async function instructions(name: string): Promise<string[][]> {
   });
 }
 
-/** A folder with what the image has, and with the packages of this project that are no development dependencies. */
-async function unpacked(): Promise<string> {
+/** A folder with the files of the image and links to this project's production dependencies. */
+async function imageFolder(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-relay-image-"));
   onTestFinished(() => rm(folder, { recursive: true }));
   for (const words of await instructions("COPY")) {
@@ -41,15 +41,15 @@ async function unpacked(): Promise<string> {
   return folder;
 }
 
-it("the image has all that the relay needs, and its command starts it", async () => {
-  const folder = await unpacked();
+it("the image contains every module that the relay loads, and its command starts the relay", async () => {
+  const folder = await imageFolder();
   const command: unknown = JSON.parse((await instructions("CMD")).at(-1)?.join(" ") ?? "");
   const [program, ...args] = Array.isArray(command) ? command.map(String) : [];
   expect(program).toBe("node");
   const env = { PATH: process.env.PATH };
   const { stdout } = await run(process.execPath, [...args, "--help"], { cwd: folder, env });
   expect(stdout).toContain("Usage:");
-  // What is loaded when it is needed first is there as well.
+  // Modules that are loaded on demand.
   for (const path of ["shared/valkey/iam-token.ts", "shared/valkey/secret.ts", "shared/queue/sdk.ts"]) {
     await run(process.execPath, ["--input-type=module", "-e", `await import("./${path}")`], {
       cwd: folder,
@@ -58,11 +58,11 @@ it("the image has all that the relay needs, and its command starts it", async ()
   }
 });
 
-it("the health check tells a file that was written within the last minute from an old one, or none", async () => {
+it("the health check passes with a file of the last minute, and fails with an older one or none", async () => {
   const folder = await mkdtemp(join(tmpdir(), "sluice-relay-health-"));
   onTestFinished(() => rm(folder, { recursive: true }));
   const [, check = ""] = /CMD (test .*)$/m.exec(await readFile(join(ROOT, "relay/Dockerfile"), "utf8")) ?? [];
-  const file = join(folder, "hears");
+  const file = join(folder, "healthy");
   const isHealthy = async () => {
     const env = { PATH: process.env.PATH, RELAY_HEALTH_FILE: file };
     return run("sh", ["-c", check], { env }).then(
@@ -75,7 +75,7 @@ it("the health check tells a file that was written within the last minute from a
   expect(await isHealthy()).toBe(true);
   await run("touch", ["-d", "2 minutes ago", file]);
   expect(await isHealthy()).toBe(false);
-  // ECS runs the same check, from its own setting.
+  // ECS ignores HEALTHCHECK, so its task definition repeats the command.
   const documented = await readFile(join(ROOT, "docs/relay.md"), "utf8");
   expect(documented).toContain(JSON.stringify(check).slice(1, -1));
 });

@@ -18,11 +18,11 @@ const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.met
 describe.each(DEPLOYMENTS_OF_BOTH)(
   "from the worker to the child ($name, edition of $edition KEYS)",
   (deployment) => {
-    it("what the library publishes goes through relay and queue to dispatch; the skipped are sent once", async () => {
+    it("relays published completions to dispatch, and leaves skipped ones to the dispatcher", async () => {
       const { address } = deployment;
       await using parts = new AsyncDisposableStack();
       const probe = parts.use(await QueueProbe.start());
-      const relay = parts.use(await RelayProcess.hearing(address, probe, address.cluster ? 3 : 1));
+      const relay = parts.use(await RelayProcess.subscribed(address, probe, address.cluster ? 3 : 1));
       const fn = parts.use(
         new FunctionProcess({
           functionName: "dispatch",
@@ -61,8 +61,8 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
             },
           },
         ],
-        onError: (fault) => {
-          throw new Error(fault);
+        onError: (error) => {
+          throw new Error(error);
         },
       });
       poller.start();
@@ -95,7 +95,7 @@ describe("a relay whose connection is lost", () => {
         proxy.mode = "silent";
       },
     ],
-  ])("notices (%s), comes back with growing pauses, and counts it", async (_, lose) => {
+  ])("detects it (%s), reconnects with backoff, and counts the reconnect", async (_, lose) => {
     await using parts = new AsyncDisposableStack();
     const probe = parts.use(await QueueProbe.start());
     const server = parts.use(await startValkey());

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
-import { Listener, newEvent, Publisher, untilPassedOn } from "#test/relay/events.ts";
+import { Listener, newEvent, Publisher, untilBroadcasting } from "#test/relay/events.ts";
 import { RelayProcess } from "#test/relay/relay-process.ts";
 import { QueueProbe } from "#test/support/dispatch.ts";
 
@@ -11,7 +11,7 @@ describe.each([
   { name: "cluster", cluster: true },
 ])("npm run relay ($name)", ({ cluster }) => {
   let probe: QueueProbe;
-  /** Servers of this file's own: what others publish would be counted. */
+  /** Used by this file only: events of other tests would be counted. */
   const servers = new AsyncDisposableStack();
   let url: URL;
   let ports: number[];
@@ -22,7 +22,7 @@ describe.each([
       const started = servers.use(await startValkeyCluster(CLUSTER_NODES));
       ({ url } = started);
       ports = started.nodes.map(({ port }) => port);
-      await untilPassedOn(ports);
+      await untilBroadcasting(ports);
     } else {
       const started = servers.use(await startValkey());
       ({ url } = started);
@@ -32,10 +32,10 @@ describe.each([
   afterAll(() => servers.disposeAsync());
 
   const start = (environment: Record<string, string> = {}) =>
-    RelayProcess.hearing({ url, cluster }, probe, ports.length, environment);
+    RelayProcess.subscribed({ url, cluster }, probe, ports.length, environment);
   const queued = async () => (await probe.drainEvents()).map(({ executionId }) => executionId as string);
 
-  it("forwards each event once, but for those that are not the queue's, and counts all of them", async () => {
+  it("forwards each completion once, skips other events, and counts all of them", async () => {
     await using relay = await start();
     using publisher = new Publisher(ports);
     using listener = await Listener.on(ports);
@@ -50,18 +50,18 @@ describe.each([
       "{not json",
       '{"execution_id":"x","flow_id":null}',
     ];
-    // One node after the other: who publishes where is not to matter.
+    // On each node in turn: the publishing node must not matter.
     for (const [index, text] of texts.entries()) await publisher.publish(index % ports.length, text);
-    // A cluster passes each on to every node, once.
+    // A cluster broadcasts each event to every node once.
     const inAnyOrder = [...texts].sort();
     await vi.waitFor(() => {
-      expect(listener.heard.map((heard) => [...heard].sort())).toEqual(ports.map(() => inAnyOrder));
+      expect(listener.received.map((received) => [...received].sort())).toEqual(ports.map(() => inAnyOrder));
     });
     const { code, last } = await relay.end();
     expect(code, relay.errors).toBe(0);
     const copies = texts.length * ports.length;
     expect(last).toMatchObject({
-      message: "the relay ended",
+      message: "relay stopped",
       received: copies,
       duplicate: copies - texts.length,
       malformed: 2,
@@ -76,7 +76,7 @@ describe.each([
     expect((await queued()).sort()).toEqual([plain.id, again.id, again.id, failed.id].sort());
   });
 
-  it("sends the contract's message: depth 0, the execution itself the root, the outcome as it was published", async () => {
+  it("sends depth 0, the execution as its own root, and the published outcome", async () => {
     await using relay = await start();
     using publisher = new Publisher(ports);
     const event = newEvent("of_another_kind");
@@ -92,7 +92,7 @@ describe.each([
   });
 
   it.each(["SIGTERM", "SIGINT"] as const)(
-    "%s while events arrive: the queue has every one that Valkey says was delivered",
+    "%s while events arrive: every event that Valkey delivered reaches the queue",
     async (signal) => {
       await using relay = await start();
       using publisher = new Publisher(ports);
@@ -101,10 +101,10 @@ describe.each([
       const publishing = ports.map(async (_, node) => {
         while (!isOver) {
           const { id, text } = newEvent();
-          // Nobody subscribed any more: this one is the reconciler's.
+          // 0 subscribers: the relay has unsubscribed, and the reconciler would recover this event.
           if ((await publisher.publish(node, text)) > 0) delivered.push(id);
           else isOver = true;
-          // In a cluster a node may have let go already while another still delivers.
+          // In a cluster, the relay may be unsubscribed from one node while another still delivers.
           if (delivered.length === 300) relay.stop(signal);
         }
       });
@@ -121,12 +121,12 @@ describe.each([
 });
 
 describe("npm run relay", () => {
-  it("does not start with a faulty environment, and names every fault", async () => {
+  it("does not start with an invalid environment, and lists every error", async () => {
     await using probe = await QueueProbe.start();
-    const faulty = RelayProcess.hearing({ url: new URL("http://x"), cluster: false }, probe, 1, {
+    const invalid = RelayProcess.subscribed({ url: new URL("http://x"), cluster: false }, probe, 1, {
       COMPLETIONS_QUEUE_URL: "",
     });
-    await expect(faulty).rejects.toThrow(
+    await expect(invalid).rejects.toThrow(
       /VALKEY_URL is not a redis:\/\/[\s\S]*COMPLETIONS_QUEUE_URL is not set/,
     );
   });

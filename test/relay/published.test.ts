@@ -5,7 +5,7 @@ import { newEvent } from "#test/relay/events.ts";
 const FLOW = "550e8400-e29b-41d4-a716-446655440000";
 
 describe("readPublished", () => {
-  it("reads the contract's event as a completion that begins a cascade", () => {
+  it("parses an event of the contract as a completion with depth 0", () => {
     const { id, text } = newEvent("failed", FLOW);
     expect(readPublished(text)).toEqual({
       kind: "completion",
@@ -30,14 +30,17 @@ describe("readPublished", () => {
     [null, ""],
     [7, ""],
     ["no word", ""],
-    ["which SQS refuses: \uffff", ""],
+    ["refused by SQS: \uffff", ""],
     ["x".repeat(2 ** 20), ""],
-  ])("takes an outcome for a hint, and passes on words alone: case %#", (outcome, passedOn) => {
-    const { id } = newEvent();
-    const published = readPublished(JSON.stringify({ execution_id: id, flow_id: FLOW, outcome }));
-    expect(published).toMatchObject({
-      kind: "completion",
-      completion: { executionId: id, outcome: passedOn },
-    });
-  });
+  ])(
+    "keeps an outcome of lowercase letters and underscores, and omits any other: case %#",
+    (outcome, kept) => {
+      const { id } = newEvent();
+      const published = readPublished(JSON.stringify({ execution_id: id, flow_id: FLOW, outcome }));
+      expect(published).toMatchObject({
+        kind: "completion",
+        completion: { executionId: id, outcome: kept },
+      });
+    },
+  );
 });

@@ -8,11 +8,11 @@ import type { QueueProbe } from "#test/support/dispatch.ts";
 
 const MAIN = fileURLToPath(new URL("../../relay/main.ts", import.meta.url));
 
-/** The relay as a process of its own, and the lines of JSON that it has written. */
+/** The relay in a child process, and its log lines. */
 export class RelayProcess implements AsyncDisposable {
   readonly child: ChildProcess;
   readonly lines: Record<string, unknown>[] = [];
-  /** What it has written besides. */
+  /** Output that is not a JSON log line. */
   errors = "";
   readonly #closed: Promise<unknown>;
 
@@ -28,19 +28,19 @@ export class RelayProcess implements AsyncDisposable {
       stream?.setEncoding("utf8").on("data", (text: string) => {
         const parts = (rest + text).split("\n");
         rest = parts.pop() ?? "";
-        for (const part of parts) this.#hear(part);
+        for (const part of parts) this.#addLine(part);
       });
     }
   }
 
-  #hear(text: string): void {
+  #addLine(text: string): void {
     const line = parseJsonObject(text);
     if (line === undefined) this.errors += `${text}\n`;
     else this.lines.push(line);
   }
 
-  /** Starts it, and waits until it hears so many nodes. */
-  static async hearing(
+  /** Starts the relay and waits until it has subscribed to a number of nodes. */
+  static async subscribed(
     { url, cluster }: Pick<ValkeyAddress, "url" | "cluster">,
     probe: QueueProbe,
     nodes: number,
@@ -54,7 +54,7 @@ export class RelayProcess implements AsyncDisposable {
       ...environment,
     });
     try {
-      await relay.heard(nodes);
+      await relay.untilSubscribed(nodes);
       return relay;
     } catch (error) {
       await relay[Symbol.asyncDispose]();
@@ -62,29 +62,29 @@ export class RelayProcess implements AsyncDisposable {
     }
   }
 
-  /** The lines with this message. */
-  said(message: string): Record<string, unknown>[] {
+  /** The log lines with a message. */
+  logged(message: string): Record<string, unknown>[] {
     return this.lines.filter((line) => line.message === message);
   }
 
-  /** Waits until it has begun to hear a node so many times. */
-  async heard(times: number): Promise<void> {
-    const isHeard = vi.waitFor(
-      () => expect(this.said("a node is heard").length).toBeGreaterThanOrEqual(times),
+  /** Waits until the relay has logged a number of subscriptions. */
+  async untilSubscribed(times: number): Promise<void> {
+    const subscribed = vi.waitFor(
+      () => expect(this.logged("node subscribed").length).toBeGreaterThanOrEqual(times),
       { timeout: 20_000, interval: 20 },
     );
     const ended = this.#closed.then(() => {
       throw new Error(`the relay ended: ${this.errors}`);
     });
-    await Promise.race([isHeard, ended]);
+    await Promise.race([subscribed, ended]);
   }
 
-  /** Tells it to stop. */
+  /** Sends a signal. */
   stop(signal: NodeJS.Signals): void {
     this.child.kill(signal);
   }
 
-  /** Waits for its end; the exit status and the last line, which has the counts. */
+  /** Waits for the end of the process. Resolves with its exit status and its last log line, which has the counts. */
   async ended(): Promise<{ code: number | null; last: Record<string, unknown> }> {
     await this.#closed;
     return { code: this.child.exitCode, last: this.lines.at(-1) ?? {} };
