@@ -1,4 +1,4 @@
-import type { Kind } from "#test/faults/case.ts";
+import type { FaultKind } from "#test/faults/case.ts";
 import { duplicates } from "#test/faults/kinds/duplicates.ts";
 import { failover } from "#test/faults/kinds/failover.ts";
 import { flush } from "#test/faults/kinds/flush.ts";
@@ -16,8 +16,8 @@ import { unsent } from "#test/faults/kinds/unsent.ts";
 import { visibility } from "#test/faults/kinds/visibility.ts";
 import { wide } from "#test/faults/kinds/wide.ts";
 
-/** Every way of breaking things. Those that take longest come first, so that nobody waits for them in the end. */
-export const KINDS: readonly Kind[] = [
+/** Every kind of fault. The slowest kinds come first, so that they do not run alone at the end. */
+export const KINDS: readonly FaultKind[] = [
   wide,
   pause,
   kill,

@@ -12,7 +12,7 @@ function harness(...args: string[]): Promise<{ status: number; out: string; err:
   });
 }
 
-it("runs a case and ends with one line of JSON", async () => {
+it("runs two cases and prints one line of JSON", async () => {
   const { status, out, err } = await harness("--only", "flush", "--cases", "2", "--seed", "7");
   expect(JSON.parse(out)).toEqual({
     cases: 2,
@@ -26,7 +26,7 @@ it("runs a case and ends with one line of JSON", async () => {
   expect(status).toBe(0);
 });
 
-it("says what is wrong with its arguments", async () => {
+it("names an unknown kind and exits with status 2", async () => {
   const { status, out, err } = await harness("--only", "weather");
   expect(status).toBe(2);
   expect(out).toBe("");

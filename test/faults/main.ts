@@ -1,15 +1,16 @@
 /**
- * `npm run test:faults`: breaks things, and shows that nothing is lost, wrongly skipped or duplicated.
+ * `npm run test:faults`: injects faults, and checks that nothing is lost, wrongly skipped or duplicated.
  *
  * The last line of standard output is JSON: `cases`, `lost`, `wrongly_skipped`, `duplicated`, `seconds`. Exit status:
- * 0 when the three counts are 0 and every case was run, 1 when not, 2 when the arguments are wrong, 130 and 143 after
- * SIGINT and SIGTERM.
+ * 0 if the three counts are 0, every case was run and, without `--only` and `--cases`, every injection point was
+ * reached; 1 if not; 2 if the arguments are wrong; 130 and 143 after SIGINT and SIGTERM.
  */
 
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { KINDS } from "#test/faults/kinds.ts";
 import { parseOptions } from "#test/faults/options.ts";
 import { runCases } from "#test/faults/runner.ts";
+import { missedPoints } from "#test/faults/steps.ts";
 
 const SEEDS = 900_000_000;
 
@@ -22,24 +23,27 @@ async function main(): Promise<number> {
   );
   if (parsed.kind === "done") return parsed.exitCode;
   const { scale, seed, only, cases } = parsed.options;
-  const say = (line: string) => process.stderr.write(`${line}\n`);
+  const log = (line: string) => process.stderr.write(`${line}\n`);
   const stop = listenForStop();
-  const begunAt = performance.now();
-  say(`seed ${seed}`);
+  const startedAt = performance.now();
+  log(`seed ${seed}`);
   const totals = await runCases({
     kinds: KINDS.filter(({ name }) => only.includes(name)),
     casesOf: (kind) => cases ?? kind.cases[scale],
     seed,
     signal: stop.signal,
-    say,
+    log,
   });
-  const seconds = Math.round((performance.now() - begunAt) / 100) / 10;
-  const { lost, wronglySkipped, duplicated, broken } = totals;
-  if (broken > 0) say(`${broken} cases could not be run`);
+  const seconds = Math.round((performance.now() - startedAt) / 100) / 10;
+  const { lost, wronglySkipped, duplicated, notRun } = totals;
+  if (notRun > 0) log(`${notRun} cases could not be run`);
+  const isComplete = only.length === KINDS.length && cases === undefined && !stop.signal.aborted;
+  const missed = isComplete ? missedPoints(totals.reached) : [];
+  if (missed.length > 0) log(`no case reached: ${missed.join(", ")}`);
   const summary = { cases: totals.cases, lost, wrongly_skipped: wronglySkipped, duplicated, seconds };
   process.stdout.write(`${JSON.stringify(summary)}\n`);
   if (stop.signal.aborted) return stop.exitCode;
-  return lost + wronglySkipped + duplicated + broken === 0 ? 0 : 1;
+  return lost + wronglySkipped + duplicated + notRun + missed.length === 0 ? 0 : 1;
 }
 
 process.exitCode = await main();

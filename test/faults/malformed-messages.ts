@@ -1,4 +1,4 @@
-/** Messages that are no completion events, in many ways. */
+/** Generates messages that are not completion events. */
 
 import type { Random } from "#test/faults/random.ts";
 
@@ -9,14 +9,14 @@ export interface MalformedMessage {
   readonly root?: string;
 }
 
-/** A sound message's parts, to be spoilt. */
-interface Sound {
+/** The parts of a valid message. */
+interface ValidMessage {
   readonly execution: string;
   readonly flow: string;
   readonly uuid: string;
 }
 
-type Spoil = (sound: Sound, random: Random) => Omit<MalformedMessage, "kind">;
+type Malform = (valid: ValidMessage, random: Random) => Omit<MalformedMessage, "kind">;
 
 const HUGE_BYTES = 200_000;
 const NESTING = 20_000;
@@ -25,22 +25,22 @@ function bodyOf(fields: Readonly<Record<string, unknown>>): Omit<MalformedMessag
   return { body: JSON.stringify(fields) };
 }
 
-function withDepth(type: string, value: string): Spoil {
+function withDepth(type: string, value: string): Malform {
   return ({ execution, flow }) => ({
     ...bodyOf({ execution_id: execution, flow_id: flow }),
     depth: { type, value },
   });
 }
 
-function withExecution(make: (sound: Sound, random: Random) => unknown): Spoil {
-  return (sound, random) => bodyOf({ execution_id: make(sound, random), flow_id: sound.flow });
+function withExecution(make: (valid: ValidMessage, random: Random) => unknown): Malform {
+  return (valid, random) => bodyOf({ execution_id: make(valid, random), flow_id: valid.flow });
 }
 
-function withFlow(make: (sound: Sound) => unknown): Spoil {
-  return (sound) => bodyOf({ execution_id: sound.execution, flow_id: make(sound) });
+function withFlow(make: (valid: ValidMessage) => unknown): Malform {
+  return (valid) => bodyOf({ execution_id: valid.execution, flow_id: make(valid) });
 }
 
-const KINDS: Readonly<Record<string, Spoil>> = {
+const KINDS: Readonly<Record<string, Malform>> = {
   "no JSON": (_, random) => ({ body: random.pick(["hello", "{", "execution_id=1", "<xml/>", "NaN", " "]) }),
   "cut off": ({ execution }) => ({ body: JSON.stringify({ execution_id: execution }).slice(0, -3) }),
   "no object": (_, random) => ({ body: random.pick(["null", "true", "17", '"text"', "[]", "[{}]"]) }),
@@ -82,12 +82,12 @@ const KINDS: Readonly<Record<string, Spoil>> = {
   }),
 };
 
-/** So many messages, of all kinds in turn. */
+/** Generates `count` messages, of all kinds in turn. */
 export function malformedMessages(random: Random, count: number): MalformedMessage[] {
-  const spoils = Object.entries(KINDS);
+  const variants = Object.entries(KINDS);
   return Array.from({ length: count }, (_, index) => {
-    const [kind, spoil] = spoils[index % spoils.length] ?? random.pick(spoils);
+    const [kind, malform] = variants[index % variants.length] ?? random.pick(variants);
     const uuid = random.uuid();
-    return { kind, ...spoil({ uuid, execution: `{fp:7}:${uuid}`, flow: random.uuid() }, random) };
+    return { kind, ...malform({ uuid, execution: `{fp:7}:${uuid}`, flow: random.uuid() }, random) };
   });
 }

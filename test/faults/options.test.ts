@@ -18,14 +18,14 @@ function parsed(...args: string[]) {
 }
 
 describe("the options of the fault harness", () => {
-  it("run everything with any seed where nothing is asked for", () => {
+  it("default to all kinds, the full scale and a random seed", () => {
     expect(parsed().result).toEqual({
       kind: "run",
       options: { scale: "full", seed: 17, only: KINDS, cases: undefined },
     });
   });
 
-  it("take a kind, a seed and a number of cases, which repeats one", () => {
+  it("select one case by its kind, its seed and one case", () => {
     expect(parsed("--only", "kill", "--seed", "4711", "--cases", "1", "--quick").result).toEqual({
       kind: "run",
       options: { scale: "quick", seed: 4711, only: ["kill"], cases: 1 },
@@ -39,13 +39,13 @@ describe("the options of the fault harness", () => {
     [["--only", "sleep"]],
     [["now"]],
     [["--fast"]],
-  ])("refuse %j and say why", (args) => {
+  ])("reject %j with an error message", (args) => {
     const { result, err } = parsed(...args);
     expect(result).toEqual({ kind: "done", exitCode: 2 });
     expect(err).toMatch(/^error: /);
   });
 
-  it("show a help that names every option and kind", () => {
+  it("print a help text with every option and kind", () => {
     const { result, out } = parsed("--help");
     expect(result).toEqual({ kind: "done", exitCode: 0 });
     for (const word of ["--quick", "--only", "--seed", "--cases", ...KINDS]) expect(out).toContain(word);

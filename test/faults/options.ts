@@ -1,25 +1,25 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Scale } from "#test/faults/case.ts";
 
-/** What `npm run test:faults` was asked to do. */
+/** The options of `npm run test:faults`. */
 export interface FaultOptions {
   readonly scale: Scale;
-  /** The first case's seed; the others follow it. */
+  /** The seed of the first case; each further case adds 1. */
   readonly seed: number;
-  /** Names of kinds. */
+  /** The names of the kinds to run. */
   readonly only: readonly string[];
-  /** Cases of each kind; undefined: as many as the scale says. */
+  /** Cases of each kind; undefined for the number that the scale sets. */
   readonly cases: number | undefined;
 }
 
 export type ParsedOptions =
   | { readonly kind: "run"; readonly options: FaultOptions }
-  /** Help was asked for and shown, or the arguments are wrong and that was said. */
+  /** The help was printed, or an error about the arguments. */
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
-const MOST_SEED = 999_999_999;
+const MAX_SEED = 999_999_999;
 
-/** Reads the arguments. `anySeed` gives the seed where none is asked for. */
+/** Parses the arguments. `anySeed` supplies the seed if none is given. */
 export function parseOptions(
   args: readonly string[],
   kinds: readonly string[],
@@ -28,22 +28,16 @@ export function parseOptions(
 ): ParsedOptions {
   const command = new Command("npm run test:faults --")
     .description(
-      "Breaks the built functions, Valkey and the queue at named points, and compares what comes of it with a model.\n" +
-        "The last line of standard output is JSON; the exit status is 1 when anything was lost, wrongly skipped or\n" +
-        "duplicated, or when a case could not be run.",
+      "Injects faults into the built functions, Valkey and the queue, and compares the result with a model.\n" +
+        "The last line of standard output is JSON. The exit status is 1 if anything was lost, wrongly skipped or\n" +
+        "duplicated, if a case could not be run, or if a run of all cases missed an injection point.",
     )
-    .option("--quick", "fewer cases, of every kind")
+    .option("--quick", "run fewer cases of every kind")
     .addOption(
-      new Option("--only <kind...>", "only cases of these kinds")
-        .choices([...kinds])
-        .default([...kinds], "all"),
+      new Option("--only <kind...>", "run only these kinds").choices([...kinds]).default([...kinds], "all"),
     )
-    .option(
-      "--seed <number>",
-      "the first case's seed; the case after it has the next number",
-      wholeUpTo(MOST_SEED),
-    )
-    .option("--cases <number>", "how many cases of each kind", wholeUpTo(MOST_SEED))
+    .option("--seed <number>", "seed of the first case; each further case adds 1", integerUpTo(MAX_SEED))
+    .option("--cases <number>", "number of cases of each kind", integerUpTo(MAX_SEED))
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ writeOut: write.out, writeErr: write.err });
@@ -63,10 +57,10 @@ export function parseOptions(
   return { kind: "run", options: { scale, seed: seed ?? anySeed(), only, cases } };
 }
 
-function wholeUpTo(most: number): (text: string) => number {
+function integerUpTo(max: number): (text: string) => number {
   return (text) => {
     const value = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
-    if (value >= 1 && value <= most) return value;
-    throw new InvalidArgumentError(`It takes a whole number from 1 to ${most}.`);
+    if (value >= 1 && value <= max) return value;
+    throw new InvalidArgumentError(`Expected an integer from 1 to ${max}.`);
   };
 }

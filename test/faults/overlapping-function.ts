@@ -1,4 +1,4 @@
-/** A function's process that is handed an event while it still works on another, as a Lambda runtime may do. */
+/** A function process that accepts an event while it still handles another one. */
 
 import { type ChildProcess, fork } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -31,11 +31,11 @@ export class OverlappingFunction implements AsyncDisposable {
       }
     });
     this.#child.once("exit", () => this.#fail(new Error("the process died")));
-    // Whoever invokes hears of it; nobody may have.
+    // `invoke` reports the failure; without an invocation it must not be an unhandled rejection.
     this.#ready.promise.catch(() => undefined);
   }
 
-  /** The function's answer. Does not wait for the end of what is under way. */
+  /** Invokes the function, without waiting for invocations in flight. Returns its answer. */
   async invoke(event: unknown): Promise<unknown> {
     await this.#ready.promise;
     const requestId = randomUUID();

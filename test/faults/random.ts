@@ -2,31 +2,32 @@ import { createHash } from "node:crypto";
 
 const UINT32 = 4;
 
-/** Numbers that only a seed decides: the same seed makes the same case on every machine. */
+/** A pseudo-random generator: the same seed and draw give the same case on every machine. */
 export class Random {
-  readonly seed: number;
+  readonly #stream: string;
   #drawn = 0;
 
-  constructor(seed: number) {
-    this.seed = seed;
+  /** `draw` counts the attempts to draw a case from one seed, from 0. */
+  constructor(seed: number, draw = 0) {
+    this.#stream = draw === 0 ? String(seed) : `${seed}/${draw}`;
   }
 
-  /** A whole number from 0 to below `limit`. */
+  /** An integer from 0 to `limit` − 1. */
   below(limit: number): number {
     return this.#bytes().readUInt32LE(0) % Math.max(1, limit);
   }
 
-  /** A whole number from `least` to `most`, both included. */
-  between(least: number, most: number): number {
-    return least + this.below(most - least + 1);
+  /** An integer from `min` to `max`, both included. */
+  between(min: number, max: number): number {
+    return min + this.below(max - min + 1);
   }
 
-  /** True in so many of a hundred draws. */
+  /** True with a probability in percent. */
   chance(percent: number): boolean {
     return this.below(100) < percent;
   }
 
-  /** One of the items, of which there must be at least one. */
+  /** One of the items. Throws a RangeError if there is none. */
   pick<T>(items: readonly T[]): T {
     const item = items[this.below(items.length)];
     if (item === undefined) throw new RangeError("nothing to pick from");
@@ -48,6 +49,6 @@ export class Random {
 
   #bytes(): Buffer {
     this.#drawn += 1;
-    return createHash("sha256").update(`${this.seed}:${this.#drawn}`).digest();
+    return createHash("sha256").update(`${this.#stream}:${this.#drawn}`).digest();
   }
 }

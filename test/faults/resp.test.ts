@@ -21,7 +21,7 @@ function valuesOf(stream: RespStream): string[] {
   return values;
 }
 
-it("cuts a stream into its values, wherever it was cut before", () => {
+it("splits a stream into its values, wherever the chunks are cut", () => {
   const bytes = Buffer.from(VALUES.join(""));
   for (let cut = 0; cut <= bytes.length; cut += 1) {
     const stream = new RespStream();
@@ -33,7 +33,7 @@ it("cuts a stream into its values, wherever it was cut before", () => {
   }
 });
 
-it("reads a command's words, and keeps what has not come whole", () => {
+it("reads the words of a command and keeps an incomplete one", () => {
   const stream = new RespStream();
   stream.push(Buffer.from("*2\r\n$4\r\nHGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPI"));
   expect(stream.next()?.words).toEqual(["HGET", "k"]);
@@ -55,6 +55,6 @@ it.each([
   [["fcall", "ff_claim_execution", "14"], undefined],
   [["info"], undefined],
   [[], undefined],
-])("knows what %j is for", (words, step) => {
+])("assigns %j to the step %s", (words, step) => {
   expect(stepOf(words)).toBe(step);
 });

@@ -1,4 +1,4 @@
-/** Just enough of RESP 2, the protocol that Valkey speaks, to see where one command or reply ends. */
+/** A parser for RESP 2, the protocol of Valkey, that finds the end of each command and reply. */
 
 const CR = 0x0d;
 const ARRAY = 0x2a;
@@ -7,11 +7,11 @@ const LINE_END = 2;
 
 export interface Frame {
   readonly bytes: Buffer;
-  /** A command's name and arguments; of a reply, its strings, if it is a flat array. */
+  /** The name and arguments of a command, or the strings of a reply that is a flat array. */
   readonly words: readonly string[];
 }
 
-/** Cuts a stream into whole values. */
+/** Splits a stream into complete values. */
 export class RespStream {
   #buffer: Buffer = Buffer.alloc(0);
 
@@ -19,7 +19,7 @@ export class RespStream {
     this.#buffer = this.#buffer.length === 0 ? chunk : Buffer.concat([this.#buffer, chunk]);
   }
 
-  /** Takes the next value off, if it has come whole. */
+  /** Removes and returns the next value; undefined if it is incomplete. */
   next(): Frame | undefined {
     const end = endOf(this.#buffer, 0);
     if (end === undefined) return undefined;
@@ -28,7 +28,7 @@ export class RespStream {
     return { bytes, words: wordsOf(bytes) };
   }
 
-  /** Takes all off that has come, whole or not. */
+  /** Removes and returns all bytes received so far. */
   rest(): Buffer {
     const bytes = this.#buffer;
     this.#buffer = Buffer.alloc(0);
@@ -36,7 +36,7 @@ export class RespStream {
   }
 }
 
-/** Where the value that begins at `start` ends; undefined: it has not come whole. */
+/** The end of the value that begins at `start`; undefined if it is incomplete. */
 function endOf(buffer: Buffer, start: number): number | undefined {
   const line = buffer.indexOf(CR, start);
   if (line < 0 || line + LINE_END > buffer.length) return undefined;

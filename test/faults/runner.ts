@@ -1,10 +1,10 @@
-/** Runs the cases, several at a time, and adds up what they found. */
+/** Runs the cases, several at a time, and adds up their findings. */
 
 import { messageOf } from "#shared/errors.ts";
-import type { Kind } from "#test/faults/case.ts";
-import { type Findings, isClean } from "#test/faults/judge.ts";
+import { type FaultKind, UnsuitableCaseError } from "#test/faults/case.ts";
+import { type Findings, isClean } from "#test/faults/findings.ts";
 import { Random } from "#test/faults/random.ts";
-import type { Rig } from "#test/faults/rig.ts";
+import type { TestBed } from "#test/faults/test-bed.ts";
 
 export interface Totals {
   cases: number;
@@ -12,41 +12,52 @@ export interface Totals {
   wronglySkipped: number;
   duplicated: number;
   /** Cases that could not be run. */
-  broken: number;
+  notRun: number;
+  /** The injection points at which at least one case injected its fault. */
+  readonly reached: Set<string>;
 }
 
-/** Some cases of one kind, which share a rig. */
+/** Some cases of one kind, which share a test bed. */
 interface Job {
-  readonly kind: Kind;
+  readonly kind: FaultKind;
   readonly seeds: readonly number[];
 }
 
 export interface RunOptions {
-  readonly kinds: readonly Kind[];
-  readonly casesOf: (kind: Kind) => number;
-  /** The first case's seed, of each kind. */
+  readonly kinds: readonly FaultKind[];
+  readonly casesOf: (kind: FaultKind) => number;
+  /** The seed of the first case of each kind. */
   readonly seed: number;
-  /** Begins no case any more once it aborts. */
+  /** Once it aborts, no further case is started. */
   readonly signal: AbortSignal;
-  readonly say: (line: string) => void;
+  readonly log: (line: string) => void;
 }
 
-/** As many as a small machine has processors: most cases wait for their own processes. */
-const LANES = 2;
+/** As many as a small machine has cores: most cases wait for their own processes. */
+const CONCURRENT_JOBS = 2;
 const CASES_PER_JOB = 10;
-const CASE_DEADLINE_MS = 300_000;
+/** How often a case is drawn from its seed before it counts as not run. */
+const MAX_DRAWS = 5;
+const CASE_TIMEOUT_MS = 300_000;
 const LOG_LINES_SHOWN = 15;
 
 export async function runCases(options: RunOptions): Promise<Totals> {
-  const totals: Totals = { cases: 0, lost: 0, wronglySkipped: 0, duplicated: 0, broken: 0 };
+  const totals: Totals = {
+    cases: 0,
+    lost: 0,
+    wronglySkipped: 0,
+    duplicated: 0,
+    notRun: 0,
+    reached: new Set(),
+  };
   const jobs = jobsOf(options).values();
-  const lanes = Array.from({ length: LANES }, async () => {
+  const runners = Array.from({ length: CONCURRENT_JOBS }, async () => {
     for (const job of jobs) {
       if (options.signal.aborted) return;
       await runJob(job, options, totals);
     }
   });
-  await Promise.all(lanes);
+  await Promise.all(runners);
   return totals;
 }
 
@@ -61,10 +72,10 @@ function jobsOf({ kinds, casesOf, seed }: RunOptions): Job[] {
   });
 }
 
-async function runJob({ kind, seeds }: Job, { signal, say }: RunOptions, totals: Totals): Promise<void> {
-  const begunAt = performance.now();
-  let rig: Rig | undefined;
-  let faulty = 0;
+async function runJob({ kind, seeds }: Job, { signal, log }: RunOptions, totals: Totals): Promise<void> {
+  const startedAt = performance.now();
+  let bed: TestBed | undefined;
+  let failed = 0;
   let run = 0;
   try {
     for (const seed of seeds) {
@@ -73,36 +84,59 @@ async function runJob({ kind, seeds }: Job, { signal, say }: RunOptions, totals:
       totals.cases += 1;
       let report: string[];
       try {
-        rig ??= await kind.rig();
-        rig.log.length = 0;
-        report = add(totals, await runCase(kind, rig, seed));
+        bed ??= await kind.startTestBed();
+        bed.log.length = 0;
+        report = add(totals, await runCase(kind, bed, seed, totals, log));
       } catch (error) {
-        totals.broken += 1;
+        totals.notRun += 1;
         report = [`could not be run: ${messageOf(error)}`];
       }
       if (report.length > 0) {
-        faulty += 1;
-        tell(say, kind, seed, [...report, ...(rig?.log.slice(-LOG_LINES_SHOWN) ?? [])]);
+        failed += 1;
+        logFailure(log, kind, seed, [...report, ...(bed?.log.slice(-LOG_LINES_SHOWN) ?? [])]);
       }
-      // Whatever a case has left behind must not be taken for the next one's.
-      if (report.length > 0 || kind.isRigPerCase) {
-        await rig?.[Symbol.asyncDispose]();
-        rig = undefined;
+      // A failed case may leave messages behind that the next case would receive.
+      if (report.length > 0 || kind.isTestBedPerCase) {
+        await bed?.[Symbol.asyncDispose]();
+        bed = undefined;
       }
     }
   } finally {
-    await rig?.[Symbol.asyncDispose]();
+    await bed?.[Symbol.asyncDispose]();
   }
-  const seconds = ((performance.now() - begunAt) / 1_000).toFixed(1);
-  const count = faulty === 0 ? "" : `, ${faulty} of them went wrong`;
-  say(`${faulty === 0 ? "ok  " : "FAIL"} ${kind.name.padEnd(11)} ${run} cases in ${seconds} s${count}`);
+  const seconds = ((performance.now() - startedAt) / 1_000).toFixed(1);
+  const count = failed === 0 ? "" : `, ${failed} failed`;
+  log(`${failed === 0 ? "ok  " : "FAIL"} ${kind.name.padEnd(11)} ${run} cases in ${seconds} s${count}`);
 }
 
-async function runCase(kind: Kind, rig: Rig, seed: number): Promise<Findings> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error("the case did not come to its end")), CASE_DEADLINE_MS);
+/** Runs a case. Draws it again from the same seed while the drawn case is unsuitable. */
+async function runCase(
+  kind: FaultKind,
+  bed: TestBed,
+  seed: number,
+  { reached }: Pick<Totals, "reached">,
+  log: RunOptions["log"],
+): Promise<Findings> {
+  for (let draw = 0; ; draw += 1) {
+    const random = new Random(seed, draw);
+    const run = kind.run({ bed, random, number: seed, onReached: (point) => reached.add(point) });
+    try {
+      return await withTimeout(run);
+    } catch (error) {
+      if (!(error instanceof UnsuitableCaseError) || draw + 1 === MAX_DRAWS) throw error;
+      log(`     ${kind.name}, seed ${seed}: ${error.message}; drawing the case again`);
+    }
+  }
+}
+
+async function withTimeout<T>(run: Promise<T>): Promise<T> {
+  const { promise: timeout, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => reject(new Error(`the case did not end within ${CASE_TIMEOUT_MS / 1_000} s`)),
+    CASE_TIMEOUT_MS,
+  );
   try {
-    return await Promise.race([kind.run({ rig, random: new Random(seed), number: seed }), late]);
+    return await Promise.race([run, timeout]);
   } finally {
     clearTimeout(timer);
   }
@@ -120,8 +154,8 @@ function add(totals: Totals, findings: Findings): string[] {
   ];
 }
 
-function tell(say: (line: string) => void, kind: Kind, seed: number, lines: readonly string[]): void {
-  say(`FAIL ${kind.name}, seed ${seed}; to repeat it:`);
-  say(`       npm run test:faults -- --only ${kind.name} --seed ${seed} --cases 1`);
-  for (const line of lines) say(`       ${line}`);
+function logFailure(log: RunOptions["log"], kind: FaultKind, seed: number, lines: readonly string[]): void {
+  log(`FAIL ${kind.name}, seed ${seed}; to reproduce:`);
+  log(`       npm run test:faults -- --only ${kind.name} --seed ${seed} --cases 1`);
+  for (const line of lines) log(`       ${line}`);
 }

@@ -2,7 +2,7 @@ import { Redis } from "iovalkey";
 import { expect, it } from "vitest";
 import { ClusterServers, Standalone, until } from "#test/faults/servers.ts";
 
-it("a server comes back after SIGKILL on its port, with all that it acknowledged", async () => {
+it("a server restarts on its port after SIGKILL, with every acknowledged write", async () => {
   await using servers = await Standalone.persistent();
   const write = new Redis({
     host: servers.url.hostname,
@@ -18,7 +18,7 @@ it("a server comes back after SIGKILL on its port, with all that it acknowledged
   read.disconnect();
 });
 
-it("in a cluster with replicas each primary has one, and all announce the ports that they are told", async () => {
+it("in a cluster with replicas each primary has one, all announce the given ports, and a replica takes over", async () => {
   await using servers = await ClusterServers.start(1);
   expect(servers.ports).toHaveLength(6);
   const roles = await Promise.all(
@@ -36,7 +36,7 @@ it("in a cluster with replicas each primary has one, and all announce the ports 
 
   // A replica takes over when its primary dies.
   await servers.kill(0);
-  await until("the take-over", async () =>
+  await until("the replica to become primary", async () =>
     String(await servers.ask(3, "INFO", "replication")).includes("role:master"),
   );
 });

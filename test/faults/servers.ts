@@ -1,4 +1,4 @@
-/** The Valkey servers of a rig, and what may be done to them. */
+/** The Valkey servers of a test bed, and how to break them. */
 
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -14,30 +14,30 @@ import {
   type ValkeyServer,
 } from "#local/valkey-server.ts";
 
-/** What a rig needs to know of its servers. */
+/** The servers of a test bed. */
 export interface Servers extends AsyncDisposable {
   readonly isCluster: boolean;
   readonly url: URL;
   readonly ports: readonly number[];
   /** As `host:port`. */
   readonly nodes: readonly string[];
-  /** Lets every server tell its clients that it is to be found at these ports: the proxies', in the same order. */
+  /** Makes every server announce the port of its proxy, in the same order. */
   announce(ports: readonly number[]): Promise<void>;
 }
 
 const POLL_MS = 20;
 const DEADLINE_MS = 30_000;
 
-/** Asks again and again until it holds; a cluster tells nobody when it has agreed on something. */
+/** Polls until a condition holds: a cluster has no event for it. Throws after 30 s. */
 export async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
   const deadline = Date.now() + DEADLINE_MS;
   while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`${what} did not come about within ${DEADLINE_MS} ms`);
+    if (Date.now() > deadline) throw new Error(`timed out after ${DEADLINE_MS} ms waiting for ${what}`);
     await sleep(POLL_MS);
   }
 }
 
-/** One server, which can be killed and started again on its port with what it has written to its append-only file. */
+/** One server. If persistent, it can be killed and restarted on its port with its append-only file. */
 export class Standalone implements Servers {
   readonly isCluster = false;
   readonly url: URL;
@@ -57,7 +57,7 @@ export class Standalone implements Servers {
     return new Standalone(await startValkey(), undefined);
   }
 
-  /** Every write is on the disk before it is answered. */
+  /** Starts a server that syncs every write to disk before it replies. */
   static async persistent(): Promise<Standalone> {
     const folder = await mkdtemp(join(tmpdir(), "sluice-faults-"));
     try {
@@ -68,14 +68,14 @@ export class Standalone implements Servers {
     }
   }
 
-  /** SIGKILL, and the same server again. */
+  /** Kills the server with SIGKILL and starts it again. */
   async restart(): Promise<void> {
-    if (this.#folder === undefined) throw new Error("a server without persistence would come back empty");
+    if (this.#folder === undefined) throw new Error("a server without persistence would lose its data");
     process.kill(this.#server.pid, "SIGKILL");
     await this.#server.stop();
     const [port = 0] = this.ports;
     const started = await launch(findValkeyServer(), port, persistence(this.#folder));
-    if (!started.ok) throw new Error(`the server did not come back:\n${started.log}`);
+    if (!started.ok) throw new Error(`the server did not restart:\n${started.log}`);
     this.#server = started.server;
   }
 
@@ -93,7 +93,7 @@ function persistence(folder: string): string[] {
   return ["--dir", folder, "--appendonly", "yes", "--appendfsync", "always"];
 }
 
-/** A cluster, with a connection to each node of its own. */
+/** A cluster, with one connection to each node. */
 export class ClusterServers implements Servers {
   readonly isCluster = true;
   readonly url: URL;
@@ -109,7 +109,7 @@ export class ClusterServers implements Servers {
     this.nodes = this.ports.map((port) => `${HOST}:${port}`);
     this.clients = this.ports.map((port) => {
       const client = new Redis({ host: HOST, port, lazyConnect: true, retryStrategy: () => null });
-      // A node is killed on purpose; who asks it then gets an error of his own.
+      // Nodes are killed on purpose; a command to a dead node rejects.
       client.on("error", () => undefined);
       return client;
     });
@@ -120,7 +120,7 @@ export class ClusterServers implements Servers {
     return new ClusterServers(await startValkeyCluster({ primaries: 3, replicas, extraArgs }));
   }
 
-  /** SIGKILL for one node. */
+  /** Kills one node with SIGKILL. */
   async kill(node: number): Promise<void> {
     const server = this.#cluster.nodes[node];
     if (server === undefined) throw new RangeError(`the cluster has no node ${node}`);
@@ -128,7 +128,7 @@ export class ClusterServers implements Servers {
     await server.stop();
   }
 
-  /** A command to one node. */
+  /** Sends a command to one node. */
   ask(node: number, name: string, ...args: (string | number)[]): Promise<unknown> {
     const client = this.clients[node];
     if (client === undefined) throw new RangeError(`the cluster has no node ${node}`);

@@ -1,48 +1,56 @@
-/** The steps of a dispatch as they can be told from outside: by what the function sends. */
+/** The steps of a dispatch, recognized by what the function sends to Valkey and to the queue. */
 
-/** The steps whose traffic is with Valkey, in their order. */
+/** The steps that talk to Valkey, in order. */
 const VALKEY_STEPS = ["start", "records", "edges", "children", "resolve", "mark"] as const;
 export type ValkeyStep = (typeof VALKEY_STEPS)[number];
-/** `send` and `dead_letter` go to the queue. */
+/** `send` and `dead_letter` talk to the queue. */
 export type Step = ValkeyStep | "send" | "dead_letter";
 
-/** `amid`: after the first command of a step that has several was answered. `after`: done, the answer withheld. */
-export type Moment = "before" | "amid" | "after";
+/**
+ * `before`: before the first command of the step is sent. `during`: after the first of several commands was answered.
+ * `after`: after the last command was executed, before its reply is passed on.
+ */
+export type Timing = "before" | "during" | "after";
 
-export interface Point {
+export interface InjectionPoint {
   readonly step: Step;
-  readonly moment: Moment;
+  readonly timing: Timing;
 }
 
-export function nameOf({ step, moment }: Point): string {
-  return `${moment} ${step}`;
+export function nameOf({ step, timing }: InjectionPoint): string {
+  return `${timing} ${step}`;
 }
 
-/** Where a dispatch can be broken while it works, in the order in which it comes there. */
-export const POINTS: readonly Point[] = [
-  { step: "start", moment: "before" },
-  { step: "start", moment: "after" },
-  { step: "records", moment: "before" },
-  { step: "records", moment: "after" },
-  { step: "edges", moment: "before" },
-  { step: "edges", moment: "after" },
-  { step: "children", moment: "before" },
-  { step: "children", moment: "after" },
-  { step: "resolve", moment: "before" },
-  { step: "resolve", moment: "amid" },
-  { step: "resolve", moment: "after" },
-  { step: "send", moment: "before" },
-  { step: "send", moment: "after" },
-  { step: "mark", moment: "before" },
-  { step: "mark", moment: "amid" },
-  { step: "mark", moment: "after" },
+/** Every point of a dispatch at which a fault can be injected, in order. */
+export const POINTS: readonly InjectionPoint[] = [
+  { step: "start", timing: "before" },
+  { step: "start", timing: "after" },
+  { step: "records", timing: "before" },
+  { step: "records", timing: "after" },
+  { step: "edges", timing: "before" },
+  { step: "edges", timing: "after" },
+  { step: "children", timing: "before" },
+  { step: "children", timing: "after" },
+  { step: "resolve", timing: "before" },
+  { step: "resolve", timing: "during" },
+  { step: "resolve", timing: "after" },
+  { step: "send", timing: "before" },
+  { step: "send", timing: "after" },
+  { step: "mark", timing: "before" },
+  { step: "mark", timing: "during" },
+  { step: "mark", timing: "after" },
 ];
 
-/** Those of a process that is up: its client has started. */
-export const WORKING_POINTS: readonly Point[] = POINTS.filter(({ step }) => step !== "start");
-export const VALKEY_POINTS: readonly Point[] = WORKING_POINTS.filter(({ step }) => step !== "send");
+/** The points of a process whose Valkey client has started. */
+export const WORKING_POINTS: readonly InjectionPoint[] = POINTS.filter(({ step }) => step !== "start");
+export const VALKEY_POINTS: readonly InjectionPoint[] = WORKING_POINTS.filter(({ step }) => step !== "send");
 
-/** The step that a command belongs to; undefined: none of a dispatch. */
+/** The names of the points that are not among the reached ones. */
+export function missedPoints(reached: ReadonlySet<string>): string[] {
+  return POINTS.map(nameOf).filter((name) => !reached.has(name));
+}
+
+/** The step to which a command belongs; undefined if it is not part of a dispatch. */
 export function stepOf([name = "", first = "", ...rest]: readonly string[]): ValkeyStep | undefined {
   switch (name.toLowerCase()) {
     case "hget":

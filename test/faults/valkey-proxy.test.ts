@@ -1,28 +1,28 @@
 import { Redis } from "iovalkey";
 import { describe, expect, it } from "vitest";
 import { startValkey } from "#local/valkey-server.ts";
-import type { Moment, ValkeyStep } from "#test/faults/steps.ts";
-import { Trap } from "#test/faults/trap.ts";
+import { Breakpoint } from "#test/faults/breakpoint.ts";
+import type { Timing, ValkeyStep } from "#test/faults/steps.ts";
 import { type Gate, ValkeyProxy } from "#test/faults/valkey-proxy.ts";
 
-/** Two marks in one pipeline: commands that belong to a step. */
+/** Two commands of one step in one pipeline. */
 const MARKS = [
   ["set", "1:cascade", "x"],
   ["set", "2:cascade", "x"],
 ];
 
-async function markThrough(moment: Moment, decision: "pass" | "drop") {
+async function markThrough(timing: Timing, decision: "pass" | "drop") {
   await using server = await startValkey();
   const seen: string[] = [];
-  const trap = new Trap([{ step: "mark", moment }], async () => {
+  const breakpoint = new Breakpoint([{ step: "mark", timing }], async () => {
     const direct = new Redis({ host: server.url.hostname, port: server.port });
     seen.push(...(await direct.keys("*")).sort());
     direct.disconnect();
     return decision;
   });
   const gate: Gate = {
-    guards: (step: ValkeyStep, at: Moment) => trap.guards(step, at),
-    pass: () => trap.spring(),
+    stopsAt: (step: ValkeyStep, at: Timing) => breakpoint.stopsAt(step, at),
+    pass: () => breakpoint.hit(),
   };
   await using proxy = await ValkeyProxy.before(server.port, gate);
   const client = new Redis({
@@ -37,25 +37,28 @@ async function markThrough(moment: Moment, decision: "pass" | "drop") {
   const direct = new Redis({ host: server.url.hostname, port: server.port });
   const kept = (await direct.keys("*")).sort();
   direct.disconnect();
-  return { seen, kept, errors: results.filter(([error]) => error !== null).length, sprung: trap.sprung };
+  return { seen, kept, errors: results.filter(([error]) => error !== null).length, hitAt: breakpoint.hitAt };
 }
 
-describe("the proxy before Valkey", () => {
-  it.each<[Moment, string[]]>([
+describe("the Valkey proxy", () => {
+  it.each<[Timing, string[]]>([
     ["before", []],
-    ["amid", ["1:cascade"]],
+    ["during", ["1:cascade"]],
     ["after", ["1:cascade", "2:cascade"]],
-  ])("stops %s a step, when the server has done just what came before", async (moment, done) => {
-    const { seen, kept, errors, sprung } = await markThrough(moment, "drop");
-    expect(sprung).toEqual({ step: "mark", moment });
-    expect(seen).toEqual(done);
-    expect(kept).toEqual(done);
-    expect(errors).toBeGreaterThanOrEqual(1);
-  });
+  ])(
+    "drops the connection %s a step, after the server executed exactly the commands before",
+    async (timing, done) => {
+      const { seen, kept, errors, hitAt } = await markThrough(timing, "drop");
+      expect(hitAt).toEqual({ step: "mark", timing });
+      expect(seen).toEqual(done);
+      expect(kept).toEqual(done);
+      expect(errors).toBeGreaterThanOrEqual(1);
+    },
+  );
 
-  it.each<Moment>(["before", "amid", "after"])("goes on after it stopped %s a step", async (moment) => {
-    const { kept, errors, sprung } = await markThrough(moment, "pass");
-    expect(sprung).toEqual({ step: "mark", moment });
+  it.each<Timing>(["before", "during", "after"])("continues after a stop %s a step", async (timing) => {
+    const { kept, errors, hitAt } = await markThrough(timing, "pass");
+    expect(hitAt).toEqual({ step: "mark", timing });
     expect(kept).toEqual(["1:cascade", "2:cascade"]);
     expect(errors).toBe(0);
   });

@@ -1,25 +1,25 @@
-/** A TCP proxy before a Valkey server that knows which step of a dispatch passes through it, and can stop it there. */
+/** A TCP proxy for a Valkey server that recognizes the steps of a dispatch and can stop the traffic at each. */
 
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { RespStream } from "#test/faults/resp.ts";
-import { type Moment, stepOf, type ValkeyStep } from "#test/faults/steps.ts";
+import { stepOf, type Timing, type ValkeyStep } from "#test/faults/steps.ts";
 
-/** What may stop the traffic. */
+/** Decides where the traffic stops. */
 export interface Gate {
-  /** Whether it is shut at this point. */
-  guards(step: ValkeyStep, moment: Moment): boolean;
-  /** Does what it is there for; `drop` ends the connection, and what was under way is gone. */
+  /** Whether the traffic stops at this point. */
+  stopsAt(step: ValkeyStep, timing: Timing): boolean;
+  /** Called at such a point. `pass` lets the traffic continue; `drop` closes the connection. */
   pass(): Promise<"pass" | "drop">;
 }
 
-/** From here on a connection is no longer a reply for each command. */
+/** After these commands a connection no longer has one reply per command. */
 const STREAMING = new Set(["psync", "sync", "subscribe", "ssubscribe", "psubscribe", "monitor"]);
 
 export class ValkeyProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  /** Accepts, and neither passes on nor answers anything. */
+  /** Accepts connections, but forwards and answers nothing. */
   isSilent = false;
 
   private constructor(port: number, gate: Gate) {
@@ -39,14 +39,14 @@ export class ValkeyProxy implements AsyncDisposable {
 
   get port(): number {
     const address = this.#server.address();
-    return isPlace(address) ? address.port : Number.NaN;
+    return isAddressInfo(address) ? address.port : Number.NaN;
   }
 
   get url(): URL {
     return new URL(`redis://127.0.0.1:${this.port}`);
   }
 
-  /** Ends all connections that are open now. */
+  /** Closes all open connections. */
   cut(): void {
     for (const socket of this.#sockets) socket.destroy();
   }
@@ -61,13 +61,12 @@ export class ValkeyProxy implements AsyncDisposable {
     socket.setNoDelay(true);
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
-    // The other side learns of it by the close that follows.
     socket.on("error", () => socket.destroy());
     return socket;
   }
 }
 
-function isPlace(address: AddressInfo | string | null): address is AddressInfo {
+function isAddressInfo(address: AddressInfo | string | null): address is AddressInfo {
   return typeof address === "object" && address !== null;
 }
 
@@ -79,7 +78,7 @@ class Link {
   readonly #isSilent: () => boolean;
   readonly #commands = new RespStream();
   readonly #replies = new RespStream();
-  /** The steps of the commands that have not been answered. */
+  /** The steps of the unanswered commands. */
   readonly #open: (ValkeyStep | undefined)[] = [];
   #last: ValkeyStep | undefined;
   #isStreaming = false;
@@ -112,10 +111,10 @@ class Link {
       const frame = this.#isStreaming || this.#isSilent() ? undefined : this.#commands.next();
       if (frame === undefined) break;
       const step = stepOf(frame.words);
-      const moment = step === this.#last ? "amid" : "before";
-      if (step !== undefined && this.#gate.guards(step, moment)) {
-        // What was sent before has been done before anything is broken: that is what `amid` means.
-        if (moment === "amid") await this.#idle();
+      const timing = step === this.#last ? "during" : "before";
+      if (step !== undefined && this.#gate.stopsAt(step, timing)) {
+        // `during` means that the commands before were executed: wait for their replies.
+        if (timing === "during") await this.#idle();
         if ((await this.#gate.pass()) === "drop") return this.#drop();
       }
       this.#last = step;
@@ -132,7 +131,7 @@ class Link {
       if (frame === undefined) break;
       const step = this.#open.shift();
       const isLast = this.#open[0] !== step;
-      if (step !== undefined && isLast && this.#gate.guards(step, "after")) {
+      if (step !== undefined && isLast && this.#gate.stopsAt(step, "after")) {
         if ((await this.#gate.pass()) === "drop") return this.#drop();
       }
       this.#client.write(frame.bytes);

@@ -1,6 +1,6 @@
 import { DeleteMessageCommand, ReceiveMessageCommand, SendMessageCommand } from "@aws-sdk/client-sqs";
 import type { DeadLetterBench } from "#test/support/dead-letters.ts";
-import type { MadeUpAnswer } from "#test/support/faulty-queue.ts";
+import type { ProxyAnswer } from "#test/support/faulty-queue.ts";
 
 const HANDLE = "the-handle";
 
@@ -21,7 +21,7 @@ export class FakeMoveTasks {
     bench.proxy.intercept = (operation, body) => this.#answer(operation, body);
   }
 
-  async #answer(operation: string, body: string): Promise<MadeUpAnswer | undefined> {
+  async #answer(operation: string, body: string): Promise<ProxyAnswer | undefined> {
     switch (operation) {
       case "StartMessageMoveTask":
         this.starts.push(JSON.parse(body));

@@ -1,23 +1,23 @@
-/** An HTTP proxy before the queue emulator that makes requests go wrong, as SQS itself may. */
+/** An HTTP proxy for the queue emulator that makes requests fail as SQS may. */
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { text } from "node:stream/consumers";
 import { SQSClient } from "@aws-sdk/client-sqs";
 
-/** What becomes of one SendMessageBatch. */
+/** What happens to one SendMessageBatch. */
 export type SendFault =
-  /** Passed on. */
+  /** Forwarded. */
   | { readonly kind: "none" }
-  /** Those entries are answered as `Failed` and not passed on. */
+  /** The selected entries are answered as `Failed` and not forwarded. */
   | {
       readonly kind: "failed_entries";
       readonly ids: (id: string, index: number) => boolean;
       readonly senderError?: boolean;
     }
-  /** Answered with an HTTP error; the SDK retries a 5xx and what it knows as throttling on its own. */
+  /** Answered with an HTTP error. The SDK retries 5xx and throttling errors. */
   | { readonly kind: "http_error"; readonly status: number; readonly type?: string }
-  /** Passed on, and the connection is cut before the answer. */
+  /** Forwarded, and the connection is closed before the answer. */
   | { readonly kind: "reply_lost" };
 
 interface Entry {
@@ -25,18 +25,18 @@ interface Entry {
   readonly MessageAttributes?: Readonly<Record<string, { readonly StringValue?: string } | undefined>>;
 }
 
-/** What may stop a SendMessageBatch: before it is passed on, or when the queue has answered it. */
+/** Stops a SendMessageBatch: before it is forwarded, or after the queue answered. */
 export interface SendGate {
-  /** Whether it is shut for this queue at this moment. */
-  guards(queueUrl: string, moment: "before" | "after"): boolean;
-  /** Does what it is there for; `drop` cuts the connection. */
+  /** Whether the request stops at this point. */
+  stopsAt(queueUrl: string, timing: "before" | "after"): boolean;
+  /** Called at such a point. `pass` lets the request continue; `drop` closes the connection. */
   pass(): Promise<"pass" | "drop">;
 }
 
-const OPEN: SendGate = { guards: () => false, pass: () => Promise.resolve("pass") };
+const OPEN: SendGate = { stopsAt: () => false, pass: () => Promise.resolve("pass") };
 
-/** An answer that the emulator is not asked for. */
-export interface MadeUpAnswer {
+/** An answer of the proxy itself. */
+export interface ProxyAnswer {
   readonly status: number;
   readonly body: unknown;
 }
@@ -45,15 +45,15 @@ export class FaultyQueue implements AsyncDisposable {
   readonly #server: Server;
   readonly #target: string;
   readonly #clients: SQSClient[] = [];
-  /** Decides about the n-th SendMessageBatch, counted from 1. */
+  /** Selects the fault of the n-th SendMessageBatch, counted from 1. */
   decide: (call: number) => SendFault = () => ({ kind: "none" });
-  /** How many SendMessageBatch have come. */
+  /** The number of SendMessageBatch requests received. */
   calls = 0;
   gate: SendGate = OPEN;
-  /** Hears of every entry that the queue has accepted. */
+  /** Called with every entry that the queue accepted. */
   onAccepted: (queueUrl: string, entry: Entry) => void = () => undefined;
-  /** Hears of every request, and may answer it in the emulator's place. */
-  intercept: (operation: string, body: string) => Promise<MadeUpAnswer | undefined> = async () => undefined;
+  /** Called with every request. If it returns an answer, the request is not forwarded. */
+  intercept: (operation: string, body: string) => Promise<ProxyAnswer | undefined> = async () => undefined;
 
   private constructor(target: string) {
     this.#target = target;
@@ -72,7 +72,7 @@ export class FaultyQueue implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** A client that goes through the proxy; it makes each request once. */
+  /** A client that connects through the proxy and does not retry. */
   client(): SQSClient {
     const client = new SQSClient({
       endpoint: this.endpoint,
@@ -87,9 +87,9 @@ export class FaultyQueue implements AsyncDisposable {
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const body = await text(request);
     const operation = String(request.headers["x-amz-target"]).replace("AmazonSQS.", "");
-    const madeUp = await this.intercept(operation, body);
-    if (madeUp !== undefined) {
-      this.#answer(response, madeUp.status, JSON.stringify(madeUp.body));
+    const ownAnswer = await this.intercept(operation, body);
+    if (ownAnswer !== undefined) {
+      this.#answer(response, ownAnswer.status, JSON.stringify(ownAnswer.body));
       return;
     }
     const isSend = operation === "SendMessageBatch";
@@ -112,7 +112,7 @@ export class FaultyQueue implements AsyncDisposable {
     }
     if (fault.kind !== "failed_entries") {
       const answer = await this.#forward(request, body);
-      this.#tell(batch.QueueUrl, batch.Entries, answer.body);
+      this.#reportAccepted(batch.QueueUrl, batch.Entries, answer.body);
       if (fault.kind === "reply_lost" || !(await this.#passes(batch.QueueUrl, "after"))) response.destroy();
       else this.#answer(response, answer.status, answer.body);
       return;
@@ -122,7 +122,7 @@ export class FaultyQueue implements AsyncDisposable {
     let answer: Record<string, unknown> = {};
     if (passed.length > 0) {
       const forwarded = await this.#forward(request, JSON.stringify({ ...batch, Entries: passed }));
-      this.#tell(batch.QueueUrl, passed, forwarded.body);
+      this.#reportAccepted(batch.QueueUrl, passed, forwarded.body);
       answer = JSON.parse(forwarded.body) as Record<string, unknown>;
     }
     const Failed = refused.map(({ Id }) => ({
@@ -134,12 +134,12 @@ export class FaultyQueue implements AsyncDisposable {
     this.#answer(response, 200, JSON.stringify({ ...answer, Failed }));
   }
 
-  async #passes(queueUrl: string, moment: "before" | "after"): Promise<boolean> {
+  async #passes(queueUrl: string, timing: "before" | "after"): Promise<boolean> {
     const { gate } = this;
-    return !gate.guards(queueUrl, moment) || (await gate.pass()) === "pass";
+    return !gate.stopsAt(queueUrl, timing) || (await gate.pass()) === "pass";
   }
 
-  #tell(queueUrl: string, entries: readonly Entry[], answer: string): void {
+  #reportAccepted(queueUrl: string, entries: readonly Entry[], answer: string): void {
     const { Successful: successful = [] } = JSON.parse(answer) as { Successful?: { Id: string }[] };
     const accepted = new Set(successful.map(({ Id: id }) => id));
     for (const entry of entries) if (accepted.has(entry.Id)) this.onAccepted(queueUrl, entry);

@@ -1,52 +1,52 @@
 /**
- * A replica takes over its primary's slots at a step of a dispatch: because it is told to, or because the primary
- * dies. A primary may lose writes that it acknowledged and had not replicated; that is Valkey's bargain and nothing
- * that a dispatcher can mend, so the replica has all of them before the primary is killed.
+ * A replica takes over the slots of its primary during a dispatch: by command, or because the primary dies. A dying
+ * primary may lose acknowledged writes that are not replicated, and no dispatcher can recover them. So the case waits
+ * for the replica to catch up before it kills the primary.
  */
 
-import { driveThrough, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEndWithFault } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { ClusterServers, until } from "#test/faults/servers.ts";
 import { VALKEY_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-export const failover: Kind = {
+export const failover: FaultKind = {
   name: "failover",
   cases: { full: 10, quick: 2 },
-  // A cluster of its own for each case: a killed primary does not come back.
-  rig: async () => Rig.start(await ClusterServers.start(1)),
-  isRigPerCase: true,
+  // Each case needs a new cluster: a killed primary stays down.
+  startTestBed: async () => TestBed.start(await ClusterServers.start(1)),
+  isTestBedPerCase: true,
   run: async (context) => {
-    const { rig, random } = context;
-    const { servers } = rig;
+    const { bed, random } = context;
+    const { servers } = bed;
     if (!(servers instanceof ClusterServers)) throw new TypeError("this kind needs a cluster");
     const isKilled = context.number % 2 === 1;
-    rig.note(isKilled ? "the primary is killed" : "the replica is told to take over");
-    const world = await World.build(rig, random, randomGraph(random));
-    const { primary, replica } = await shardOf(servers, world.flow.core);
-    await driveThrough(context, world, {
+    bed.note(isKilled ? "the primary is killed" : "CLUSTER FAILOVER on the replica");
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    const { primary, replica } = await shardOf(servers, flow.flowKeys.core);
+    await runToEndWithFault(context, flow, {
       points: VALKEY_POINTS,
       times: 1,
-      strike: async () => {
-        await until("the replica's being in sync", () => isInSync(servers, primary, replica));
+      inject: async () => {
+        await until("the replica to catch up", () => isInSync(servers, primary, replica));
         if (isKilled) await servers.kill(primary);
         else await servers.ask(replica, "CLUSTER", "FAILOVER");
-        await until("the take-over", () => isPrimary(servers, replica));
+        await until("the replica to become primary", () => isPrimary(servers, replica));
         return isKilled ? "drop" : "pass";
       },
       afterwards: async () => {
-        await until("the cluster's agreement", () =>
+        await until("the nodes to agree on the owner of the slots", () =>
           agreeOn(servers, replica, isKilled ? primary : undefined),
         );
-        rig.reconnect();
+        bed.reconnect();
       },
     });
-    return world.judge();
+    return flow.compareWithModel();
   },
 };
 
-/** The nodes that serve a key: their positions. */
+/** The positions of the nodes that serve a key. */
 async function shardOf(servers: ClusterServers, key: string): Promise<{ primary: number; replica: number }> {
   const slot = Number(await servers.ask(0, "CLUSTER", "KEYSLOT", key));
   const primaries = servers.ports.length / 2;
@@ -76,7 +76,7 @@ async function isPrimary(servers: ClusterServers, node: number): Promise<boolean
   return String(await servers.ask(node, "INFO", "replication")).includes("role:master");
 }
 
-/** Whether every node but a dead one knows who serves the slots now, and that all are served. */
+/** Whether every live node knows the new owner of the slots and reports the cluster as ok. */
 async function agreeOn(servers: ClusterServers, owner: number, dead: number | undefined): Promise<boolean> {
   const id = String(await servers.ask(owner, "CLUSTER", "MYID"));
   const living = [...servers.ports.keys()].filter((node) => node !== dead);
@@ -90,7 +90,7 @@ async function agreeOn(servers: ClusterServers, owner: number, dead: number | un
         String(nodes)
           .split("\n")
           .find((text) => text.startsWith(id)) ?? "";
-      // Slots stand at the end of a primary's line, as ranges.
+      // The line of a primary ends with its slot ranges.
       const isOwner = / (?:myself,)?master /.test(line) && /\d+-\d+\s*$/.test(line);
       return isOwner && String(info).includes("cluster_state:ok");
     }),

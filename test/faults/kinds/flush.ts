@@ -1,29 +1,29 @@
-/** FUNCTION FLUSH at a step of a dispatch: the library is gone, and the function has to bring it back. */
+/** FUNCTION FLUSH during a dispatch removes the library; the function must load it again. */
 
-import { driveThrough, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEndWithFault } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { WORKING_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-export const flush: Kind = {
+export const flush: FaultKind = {
   name: "flush",
   cases: { full: 60, quick: 6 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
-    const world = await World.build(rig, random, randomGraph(random));
-    await driveThrough(context, world, {
+    const { bed, random } = context;
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    await runToEndWithFault(context, flow, {
       points: WORKING_POINTS,
       times: 4,
-      strike: async () => {
-        await rig.valkey.call("function", "FLUSH", "SYNC");
+      inject: async () => {
+        await bed.valkey.call("function", "FLUSH", "SYNC");
         return "pass";
       },
-      // The worker is not what is tested here, and needs it too.
-      afterwards: () => rig.loadLibrary(),
+      // The worker of the harness needs the library too.
+      afterwards: () => bed.loadLibrary(),
     });
-    return world.judge();
+    return flow.compareWithModel();
   },
 };

@@ -1,80 +1,96 @@
-/** The dispatch process dies at every step between receiving and acknowledging. */
+/** The dispatch process is killed at every point between the receipt and the acknowledgement of a message. */
 
 import type { SQSRecord } from "aws-lambda";
-import { type CaseContext, drive, type Kind } from "#test/faults/case.ts";
+import { Breakpoint } from "#test/faults/breakpoint.ts";
+import { type CaseContext, type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
+import { type Findings, isClean, join } from "#test/faults/findings.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { type Findings, isClean, join } from "#test/faults/judge.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { nameOf, POINTS, type Point } from "#test/faults/steps.ts";
-import { Trap } from "#test/faults/trap.ts";
-import { World } from "#test/faults/world.ts";
+import { type InjectionPoint, nameOf, POINTS } from "#test/faults/steps.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-/** Received and not handed to a process that lives; and answered, and not acknowledged. */
-type KillPoint = Point | "received" | "answered";
+/** `received`: before the batch reaches a process. `answered`: after the answer, before the acknowledgement. */
+type KillPoint = InjectionPoint | "received" | "answered";
 
 const KILL_POINTS: readonly KillPoint[] = ["received", ...POINTS, "answered"];
-/** Copies of a graph, each with as many deaths as it has messages, before the steps count as out of reach. */
-const MOST_COPIES = 20;
+const MAX_COPIES = 20;
+/** Copies in which only a random half of the points is armed. In later copies a delivery dies at its first open point. */
+const RANDOM_COPIES = 10;
 
-export const kill: Kind = {
+export const kill: FaultKind = {
   name: "kill",
   cases: { full: 200, quick: 5 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
     const graph = randomGraph(context.random);
     const open = new Set(context.random.shuffled(KILL_POINTS));
-    const findings: Findings[] = [];
-    for (let copy = 0; open.size > 0; copy += 1) {
-      const names = [...open].map((point) => (typeof point === "string" ? point : nameOf(point)));
-      if (copy === MOST_COPIES) throw new Error(`no delivery came to: ${names.join(", ")}`);
-      const world = await World.build(context.rig, context.random, graph);
-      await killThroughout(context, world, open);
-      const found = await world.judge();
-      if (!isClean(found)) context.rig.log.push(`killed: all but ${names.join(", ")}\n`);
-      findings.push(found);
+    const all: Findings[] = [];
+    for (let copy = 0; open.size > 0 && copy < MAX_COPIES; copy += 1) {
+      const flow = await FlowUnderTest.build(context.bed, context.random, graph);
+      await killInEachDelivery(context, flow, open, copy < RANDOM_COPIES ? 50 : 100);
+      const found = await flow.compareWithModel();
+      if (!isClean(found)) context.bed.note(`points without a kill so far: ${namesOf(open)}`);
+      all.push(found);
     }
-    return join(findings);
+    const findings = join(all);
+    if (open.size > 0 && isClean(findings)) {
+      throw new UnsuitableCaseError(`no delivery reached: ${namesOf(open)}`);
+    }
+    return findings;
   },
 };
 
-/** Each message is killed once, so that it is published once more at most. */
-async function killThroughout(context: CaseContext, world: World, open: Set<KillPoint>): Promise<void> {
-  const { rig, random } = context;
-  const wounded = new Set<string>();
-  await drive(context, world, async (records) => {
-    if (records.some(({ messageId }) => wounded.has(messageId))) {
-      await rig.deliver(records);
+function killPointName(point: KillPoint): string {
+  return typeof point === "string" ? point : nameOf(point);
+}
+
+function namesOf(points: ReadonlySet<KillPoint>): string {
+  return [...points].map(killPointName).join(", ");
+}
+
+/** Kills the process once for each message, so that a message is published at most twice. */
+async function killInEachDelivery(
+  context: CaseContext,
+  flow: FlowUnderTest,
+  open: Set<KillPoint>,
+  armedPercent: number,
+): Promise<void> {
+  const { bed, random } = context;
+  const killed = new Set<string>();
+  await runToEnd(context, flow, async (records) => {
+    if (records.some(({ messageId }) => killed.has(messageId))) {
+      await bed.deliver(records);
       return;
     }
-    // Half of what is open: else every message would die early.
-    const points = [...open].filter(() => random.chance(50));
-    const point = await killAtOneOf(rig, records, points);
+    const points = [...open].filter(() => random.chance(armedPercent));
+    const point = await killAtOneOf(bed, records, points);
     if (point === undefined) return;
     open.delete(point);
-    for (const { messageId } of records) wounded.add(messageId);
+    context.onReached(killPointName(point));
+    for (const { messageId } of records) killed.add(messageId);
   });
 }
 
-/** Where the process was killed; undefined: the delivery came to none of the points, and is done. */
+/** Returns where the process was killed; undefined if the delivery reached none of the points and was completed. */
 async function killAtOneOf(
-  rig: Rig,
+  bed: TestBed,
   records: readonly SQSRecord[],
   points: readonly KillPoint[],
 ): Promise<KillPoint | undefined> {
   const [first] = points;
   if (first === "received" || first === "answered") {
-    if (first === "answered") await rig.invoke(records);
-    await rig.fn.kill("SIGKILL");
-    await rig.release(records);
+    if (first === "answered") await bed.invoke(records);
+    await bed.fn.kill("SIGKILL");
+    await bed.release(records);
     return first;
   }
-  const amid = points.filter((point) => typeof point === "object");
-  // Only a process that starts comes to the steps of a start.
-  if (amid.some(({ step }) => step === "start")) await rig.fn.kill("SIGKILL");
-  const trap = new Trap(amid, async () => {
-    await rig.fn.kill("SIGKILL");
+  const inDispatch = points.filter((point) => typeof point === "object");
+  // Only a new process reaches the points of the start step.
+  if (inDispatch.some(({ step }) => step === "start")) await bed.fn.kill("SIGKILL");
+  const breakpoint = new Breakpoint(inDispatch, async () => {
+    await bed.fn.kill("SIGKILL");
     return "drop";
   });
-  return (await rig.deliverInto(trap, records)).sprung;
+  return (await bed.deliverWithBreakpoint(breakpoint, records)).hitAt;
 }

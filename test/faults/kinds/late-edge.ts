@@ -1,51 +1,54 @@
 /**
- * An edge that is staged and applied only after its upstream finished. While the upstream's message is there,
- * redelivery heals it; after that, the reconciler.
+ * An edge is staged and applied only after its upstream finished. Redelivery resolves it while the message of the
+ * upstream is in the queue; after that, the reconciler does.
  */
 
 import { parseEdgeId, unwrap } from "#shared/contract/ids.ts";
 import { applyDependencyToChild, stageDependencyEdge } from "#shared/contract/submission.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
-import { type CaseContext, drive, type Kind } from "#test/faults/case.ts";
+import { type CaseContext, type FaultKind, runToEnd } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import type { Random } from "#test/faults/random.ts";
 import { RECONCILED, reconciler, sweepOnce } from "#test/faults/reconcile.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-/** Task 0 is the late edge's upstream, task 2 its downstream, which waits for task 1 as well; more tasks follow. */
+/** The late edge. Its downstream, task 2, depends on task 1 too; more tasks follow. */
 const LATE: readonly [number, number] = [0, 2];
 
-export const lateEdge: Kind = {
+export const lateEdge: FaultKind = {
   name: "late-edge",
   cases: { full: 60, quick: 6 },
-  rig: async () => Rig.start(await Standalone.start(), RECONCILED),
+  startTestBed: async () => TestBed.start(await Standalone.start(), RECONCILED),
   run: async (context) => {
-    const { rig, random } = context;
-    const world = await World.build(rig, random, graphOf(random), { late: [LATE], isInOrder: true });
-    if ((await world.work(1)) !== 1) throw new Error("the upstream did not run");
+    const { bed, random } = context;
+    const flow = await FlowUnderTest.build(bed, random, graphOf(random), { late: [LATE], isInOrder: true });
+    if ((await flow.work(1)) !== 1) throw new Error("the upstream did not run");
     const isTooLate = context.number % 3 === 2;
     if (isTooLate) {
-      rig.note("the edge comes after the message");
-      await rig.deliver(await rig.receive(1));
-      const edge = await stage(world, random);
+      bed.note("the edge is applied after the message was processed");
+      await bed.deliver(await bed.receive(1));
+      const edge = await stage(flow, random);
       await edge.apply();
-      await drive(context, world);
-      await using fn = reconciler(rig);
-      await sweepOnce(rig, world, fn);
-    } else await arriveInPieces(context, world);
-    await drive(context, world);
-    return world.judge();
+      await runToEnd(context, flow);
+      await using fn = reconciler(bed);
+      await sweepOnce(bed, flow, fn);
+    } else await applyBeforeRedelivery(context, flow);
+    await runToEnd(context, flow);
+    return flow.compareWithModel();
   },
 };
 
-/** The message finds the edge staged and not applied, and must come again; or finds it whole. */
-async function arriveInPieces({ rig, random, number }: CaseContext, world: World): Promise<void> {
-  const edge = await stage(world, random);
+/** The message is delivered before the edge is applied, so it must fail and be retried; or after. */
+async function applyBeforeRedelivery(
+  { bed, random, number }: CaseContext,
+  flow: FlowUnderTest,
+): Promise<void> {
+  const edge = await stage(flow, random);
   if (number % 3 === 0) {
-    rig.note("the message comes between staging and applying");
-    const { failed } = await rig.deliver(await rig.receive(1));
-    if (failed.size !== 1) throw new Error("the message was taken for done while its edge was not applied");
+    bed.note("the message is delivered between staging and applying");
+    const { failed } = await bed.deliver(await bed.receive(1));
+    if (failed.size !== 1) throw new Error("the message was acknowledged although its edge was not applied");
   }
   await edge.apply();
 }
@@ -59,8 +62,8 @@ function graphOf(random: Random): ModelGraph {
   return { outcomes, edges };
 }
 
-async function stage(world: World, random: Random): Promise<{ apply(): Promise<void> }> {
-  const [up, down] = LATE.map((task) => world.keysOf(task));
+async function stage(flow: FlowUnderTest, random: Random): Promise<{ apply(): Promise<void> }> {
+  const [up, down] = LATE.map((task) => flow.keysOf(task));
   if (up === undefined || down === undefined) throw new Error("an edge has two ends");
   const edge = {
     id: unwrap(parseEdgeId(random.uuid())),
@@ -69,12 +72,12 @@ async function stage(world: World, random: Random): Promise<{ apply(): Promise<v
     dataPassingRef: "",
   };
   const now = Date.now();
-  const revision = Number(await world.read("hget", world.flow.core, "graph_revision"));
-  await world.call(stageDependencyEdge(world.flow, edge, revision, now));
+  const revision = Number(await flow.read("hget", flow.flowKeys.core, "graph_revision"));
+  await flow.call(stageDependencyEdge(flow.flowKeys, edge, revision, now));
   return {
     apply: async () => {
-      await world.call(
-        applyDependencyToChild(11, world.flow, down, world.index, world.lane, edge, revision + 1, now),
+      await flow.call(
+        applyDependencyToChild(11, flow.flowKeys, down, flow.index, flow.lane, edge, revision + 1, now),
       );
     },
   };

@@ -1,59 +1,64 @@
-/** 500 messages that are no completion events, among sound ones: each ends in the dead-letter queue with its reason. */
+/** 500 malformed messages among valid ones: each must be dead-lettered once, with its reason. */
 
 import { type MessageAttributeValue, SendMessageBatchCommand } from "@aws-sdk/client-sqs";
 import type { SQSRecord } from "aws-lambda";
-import { type CaseContext, drive, type Kind } from "#test/faults/case.ts";
+import { type CaseContext, type FaultKind, runToEnd } from "#test/faults/case.ts";
+import { join } from "#test/faults/findings.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { join } from "#test/faults/judge.ts";
 import { type MalformedMessage, malformedMessages } from "#test/faults/malformed-messages.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
 const COUNT = 500;
-/** Bodies of 200 KB: few enough for a batch's 1 MiB. */
+/** A batch holds 1 MiB, and a body up to 200 KB. */
 const SENT_AT_ONCE = 4;
-const MOST_IN_BATCH = 10;
+const MAX_IN_BATCH = 10;
 const REASON = "malformed_message";
 
-export const malformed: Kind = {
+export const malformed: FaultKind = {
   name: "malformed",
   cases: { full: 3, quick: 1 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
+    const { bed, random } = context;
     const sent = random.shuffled(malformedMessages(random, COUNT));
-    await sendAll(rig, sent);
+    await sendAll(bed, sent);
     const bad: SQSRecord[] = [];
     for (
-      let some = await rig.receive(MOST_IN_BATCH);
+      let some = await bed.receive(MAX_IN_BATCH);
       some.length > 0;
-      some = await rig.receive(MOST_IN_BATCH)
+      some = await bed.receive(MAX_IN_BATCH)
     ) {
       bad.push(...some);
     }
-    if (bad.length !== COUNT) throw new Error(`the queue took ${bad.length} of ${COUNT} messages`);
-    const world = await World.build(rig, random, randomGraph(random));
-    const harmed: string[] = [];
-    await drive(context, world, async (records) => {
-      const company = bad.splice(0, MOST_IN_BATCH - records.length);
-      const { failed } = await rig.deliver(random.shuffled([...records, ...company]));
-      const ill = records.filter(({ messageId }) => failed.has(messageId));
-      for (const { body } of ill) harmed.push(`a sound message failed in bad company: ${body}`);
+    if (bad.length !== COUNT) throw new Error(`the queue accepted ${bad.length} of ${COUNT} messages`);
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    const wronglyFailed: string[] = [];
+    await runToEnd(context, flow, async (records) => {
+      const malformedOnes = bad.splice(0, MAX_IN_BATCH - records.length);
+      const { failed } = await bed.deliver(random.shuffled([...records, ...malformedOnes]));
+      const failedValid = records.filter(({ messageId }) => failed.has(messageId));
+      for (const { body } of failedValid)
+        wronglyFailed.push(`a valid message failed in a batch with malformed ones: ${body}`);
     });
-    while (bad.length > 0) await rig.deliver(bad.splice(0, MOST_IN_BATCH));
-    await drive(context, world);
+    while (bad.length > 0) await bed.deliver(bad.splice(0, MAX_IN_BATCH));
+    await runToEnd(context, flow);
     const letters = await inspect(context, sent);
-    return join([await world.judge(), { lost: harmed, wronglySkipped: [], duplicated: [] }, letters]);
+    return join([
+      await flow.compareWithModel(),
+      { lost: wronglyFailed, wronglySkipped: [], duplicated: [] },
+      letters,
+    ]);
   },
 };
 
-async function sendAll(rig: Rig, messages: readonly MalformedMessage[]): Promise<void> {
+async function sendAll(bed: TestBed, messages: readonly MalformedMessage[]): Promise<void> {
   for (let start = 0; start < messages.length; start += SENT_AT_ONCE) {
     const batch = messages.slice(start, start + SENT_AT_ONCE);
-    const { Failed: failed = [] } = await rig.sqs.send(
+    const { Failed: failed = [] } = await bed.sqs.send(
       new SendMessageBatchCommand({
-        QueueUrl: rig.queue.queueUrl,
+        QueueUrl: bed.queue.queueUrl,
         Entries: batch.map((message, index) => ({
           Id: String(index),
           MessageBody: message.body,
@@ -62,7 +67,7 @@ async function sendAll(rig: Rig, messages: readonly MalformedMessage[]): Promise
       }),
     );
     for (const { Id: id, Message: reason } of failed) {
-      throw new Error(`the queue does not take "${batch[Number(id)]?.kind}": ${reason}`);
+      throw new Error(`the queue refused "${batch[Number(id)]?.kind}": ${reason}`);
     }
   }
 }
@@ -78,27 +83,29 @@ function attributesOf(
   };
 }
 
-/** What the dead-letter queue has, against what it should have: every message once, unchanged, with its reason. */
-async function inspect({ rig }: CaseContext, sent: readonly MalformedMessage[]) {
+/** Checks that the dead-letter queue has every message once, unchanged, with its reason. */
+async function inspect({ bed }: CaseContext, sent: readonly MalformedMessage[]) {
   const lost: string[] = [];
   const duplicated: string[] = [];
   const found = new Map<string, number>();
-  const url = rig.queue.deadLetterQueueUrl;
+  const url = bed.queue.deadLetterQueueUrl;
   for (
-    let some = await rig.receive(MOST_IN_BATCH, url);
+    let some = await bed.receive(MAX_IN_BATCH, url);
     some.length > 0;
-    some = await rig.receive(MOST_IN_BATCH, url)
+    some = await bed.receive(MAX_IN_BATCH, url)
   ) {
     for (const { body, messageAttributes: attributes } of some) {
       const number = attributes.number?.stringValue ?? "";
       const message = sent[Number(number)];
-      if (message?.body !== body) lost.push(`a dead letter that nobody sent so: ${body.slice(0, 80)}`);
+      if (message?.body !== body)
+        lost.push(`a dead letter has another body than was sent: ${body.slice(0, 80)}`);
       const { depth, error_code: code, error_message: text, failed_at: at } = attributes;
-      const isWhole =
+      const hasReason =
         code?.stringValue === REASON && (text?.stringValue ?? "") !== "" && isTime(at?.stringValue);
-      if (!isWhole) lost.push(`"${message?.kind}" came without its reason: ${JSON.stringify(attributes)}`);
+      if (!hasReason)
+        lost.push(`"${message?.kind}" is dead-lettered without its reason: ${JSON.stringify(attributes)}`);
       if (depth?.stringValue !== message?.depth?.value)
-        lost.push(`"${message?.kind}" came with another depth`);
+        lost.push(`"${message?.kind}" is dead-lettered with another depth`);
       found.set(number, (found.get(number) ?? 0) + 1);
     }
   }

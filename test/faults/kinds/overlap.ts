@@ -1,83 +1,86 @@
-/** Two invocations in one process at the same time, each with its own flow's messages and one that must fail. */
+/** Two overlapping invocations in one process, each with the messages of one flow and one message that must fail. */
 
 import type { SQSRecord } from "aws-lambda";
-import type { CaseContext, Kind } from "#test/faults/case.ts";
+import { Breakpoint } from "#test/faults/breakpoint.ts";
+import { type CaseContext, type FaultKind, UnsuitableCaseError } from "#test/faults/case.ts";
+import { type Findings, join } from "#test/faults/findings.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { type Findings, join } from "#test/faults/judge.ts";
 import { OverlappingFunction } from "#test/faults/overlapping-function.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { WORKING_POINTS } from "#test/faults/steps.ts";
-import { Trap } from "#test/faults/trap.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-const MOST_ROUNDS = 200;
-/** More than two flows have to deliver at once. */
-const MOST_RECEIVED = 10;
+const MAX_ROUNDS = 200;
+/** More than two flows publish at once. */
+const MAX_RECEIVED = 10;
 
-export const overlap: Kind = {
+export const overlap: FaultKind = {
   name: "overlap",
   cases: { full: 60, quick: 6 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
-    const worlds: [World, World] = [
-      await World.build(rig, random, randomGraph(random)),
-      await World.build(rig, random, randomGraph(random)),
+    const { bed, random } = context;
+    const flows: [FlowUnderTest, FlowUnderTest] = [
+      await FlowUnderTest.build(bed, random, randomGraph(random)),
+      await FlowUnderTest.build(bed, random, randomGraph(random)),
     ];
-    await using fn = new OverlappingFunction(rig.environmentOf());
-    const mixed: string[] = [];
+    await using fn = new OverlappingFunction(bed.environmentOf());
+    const wrongAnswers: string[] = [];
     let overlaps = 0;
-    for (let round = 0; round < MOST_ROUNDS; round += 1) {
-      for (const world of worlds) await world.work(random.between(1, 3));
-      const records = await rig.receive(MOST_RECEIVED);
-      if (records.length === 0 && (await worlds[0].work(1)) + (await worlds[1].work(1)) === 0) break;
-      const [mine, theirs] = worlds.map(({ flow }) => records.filter(({ body }) => body.includes(flow.id)));
-      if (mine === undefined || theirs === undefined) throw new Error("there are two flows");
-      if (mine.length > 0 && theirs.length > 0) overlaps += 1;
-      mixed.push(...(await deliverBoth(context, fn, [mine, theirs], worlds)));
+    for (let round = 0; round < MAX_ROUNDS; round += 1) {
+      for (const flow of flows) await flow.work(random.between(1, 3));
+      const records = await bed.receive(MAX_RECEIVED);
+      if (records.length === 0 && (await flows[0].work(1)) + (await flows[1].work(1)) === 0) break;
+      const [first, second] = flows.map(({ flowKeys }) =>
+        records.filter(({ body }) => body.includes(flowKeys.id)),
+      );
+      if (first === undefined || second === undefined) throw new Error("there are two flows");
+      if (first.length > 0 && second.length > 0) overlaps += 1;
+      wrongAnswers.push(...(await deliverBoth(context, fn, [first, second], flows)));
     }
-    if (overlaps === 0) throw new Error("no two invocations overlapped");
+    if (overlaps === 0) throw new UnsuitableCaseError("no two invocations overlapped");
     const found: Findings[] = await Promise.all(
-      worlds.map((world) => world.judge({ mostCascades: Infinity })),
+      flows.map((flow) => flow.compareWithModel({ maxCascades: Infinity })),
     );
-    return join([...found, { lost: mixed, wronglySkipped: [], duplicated: [] }]);
+    return join([...found, { lost: wrongAnswers, wronglySkipped: [], duplicated: [] }]);
   },
 };
 
-/** Begins the second invocation while the first is at a step of its work; what either says of the other's records. */
+/** Starts the second invocation while the first is at an injection point. Returns every answer that names a wrong message. */
 async function deliverBoth(
-  { rig, random }: CaseContext,
+  { bed, random }: CaseContext,
   fn: OverlappingFunction,
   batches: readonly [readonly SQSRecord[], readonly SQSRecord[]],
-  worlds: readonly [World, World],
+  flows: readonly [FlowUnderTest, FlowUnderTest],
 ): Promise<string[]> {
-  const [mine, theirs] = batches.map((records, index) => [
+  const [first, second] = batches.map((records, index) => [
     ...records,
-    badRecord(worlds[index], random.uuid()),
+    badRecord(flows[index], random.uuid()),
   ]);
-  if (mine === undefined || theirs === undefined) return [];
-  const second = Promise.withResolvers<unknown>();
-  rig.trap = new Trap([random.pick(WORKING_POINTS)], () => {
-    fn.invoke({ Records: theirs }).then(second.resolve, second.reject);
+  if (first === undefined || second === undefined) return [];
+  const answered = Promise.withResolvers<unknown>();
+  bed.breakpoint = new Breakpoint([random.pick(WORKING_POINTS)], () => {
+    fn.invoke({ Records: second }).then(answered.resolve, answered.reject);
     return Promise.resolve("pass");
   });
-  const answer = await fn.invoke({ Records: mine });
-  if (rig.trap.sprung === undefined) fn.invoke({ Records: theirs }).then(second.resolve, second.reject);
-  rig.trap = undefined;
-  const other = await second.promise;
-  await rig.acknowledge([...mine.slice(0, -1), ...theirs.slice(0, -1)]);
-  return [[answer, mine] as const, [other, theirs] as const].flatMap(([answered, records]) => {
+  const answer = await fn.invoke({ Records: first });
+  if (bed.breakpoint.hitAt === undefined)
+    fn.invoke({ Records: second }).then(answered.resolve, answered.reject);
+  bed.breakpoint = undefined;
+  const other = await answered.promise;
+  await bed.acknowledge([...first.slice(0, -1), ...second.slice(0, -1)]);
+  return [[answer, first] as const, [other, second] as const].flatMap(([given, records]) => {
     const expected = JSON.stringify({ batchItemFailures: [{ itemIdentifier: records.at(-1)?.messageId }] });
-    const found = JSON.stringify(answered);
-    return found === expected ? [] : [`an invocation answered ${found} and should have answered ${expected}`];
+    const found = JSON.stringify(given);
+    return found === expected ? [] : [`an invocation answered ${found}, expected ${expected}`];
   });
 }
 
-/** A message for an execution that has no record: it must come again, and no other. */
-function badRecord(world: World | undefined, uuid: string): SQSRecord {
-  if (world === undefined) throw new Error("there are two flows");
-  const body = { execution_id: `{fp:${world.flow.partition}}:${uuid}`, flow_id: world.flow.id };
+/** A message for an execution without a record: it must be retried, and no other. */
+function badRecord(flow: FlowUnderTest | undefined, uuid: string): SQSRecord {
+  if (flow === undefined) throw new Error("there are two flows");
+  const body = { execution_id: `{fp:${flow.flowKeys.partition}}:${uuid}`, flow_id: flow.flowKeys.id };
   return {
     messageId: uuid,
     receiptHandle: "",

@@ -1,52 +1,58 @@
-/** A client, or the server for all its clients, stands still for ten seconds in the middle of a dispatch. */
+/** The function process, or the server for all its clients, pauses for ten seconds during a dispatch. */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import { type CaseContext, drive, driveThrough, type Kind } from "#test/faults/case.ts";
+import {
+  type CaseContext,
+  type FaultKind,
+  runToEnd,
+  runToEndWithFault,
+  UnsuitableCaseError,
+} from "#test/faults/case.ts";
+import { redeliverWhileHeld } from "#test/faults/concurrent-delivery.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { overtake } from "#test/faults/overtake.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { VALKEY_POINTS, WORKING_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
 const PAUSE_MS = 10_000;
 
-export const pause: Kind = {
+export const pause: FaultKind = {
   name: "pause",
   cases: { full: 9, quick: 3 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
-    const world = await World.build(rig, random, randomGraph(random));
+    const { bed, random } = context;
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
     const modes = ["process", "WRITE", "ALL"] as const;
     const mode = modes[context.number % modes.length] ?? "process";
-    if (mode === "process") await stopProcess(context, world);
+    if (mode === "process") await stopProcess(context, flow);
     else {
-      await driveThrough(context, world, {
+      await runToEndWithFault(context, flow, {
         points: VALKEY_POINTS,
         times: 1,
-        strike: async () => {
-          await rig.valkey.call("client", "PAUSE", PAUSE_MS, mode);
+        inject: async () => {
+          await bed.valkey.call("client", "PAUSE", PAUSE_MS, mode);
           return "pass";
         },
       });
     }
-    return world.judge();
+    return flow.compareWithModel();
   },
 };
 
-/** SIGSTOP for one process of the function, while another one brings the flow to its end. */
-async function stopProcess(context: CaseContext, world: World): Promise<void> {
-  const { rig } = context;
-  await using second = rig.another();
+/** Stops one function process with SIGSTOP, while another one runs the flow to its end. */
+async function stopProcess(context: CaseContext, flow: FlowUnderTest): Promise<void> {
+  const { bed } = context;
+  await using second = bed.startFunction();
   let isStopped = false;
-  await drive(context, world, async (records) => {
+  await runToEnd(context, flow, async (records) => {
     if (isStopped) {
-      await rig.deliver(records);
+      await bed.deliver(records);
       return;
     }
-    const first = await overtake(context, records, WORKING_POINTS, second, () => {
-      const { pid } = rig.fn;
+    const first = await redeliverWhileHeld(context, records, WORKING_POINTS, second, () => {
+      const { pid } = bed.fn;
       if (pid === undefined) throw new Error("the function has no process");
       process.kill(pid, "SIGSTOP");
       isStopped = true;
@@ -54,11 +60,11 @@ async function stopProcess(context: CaseContext, world: World): Promise<void> {
     });
     if (first === undefined) return;
     const paused = sleep(PAUSE_MS);
-    await drive(context, world, (others) => rig.deliver(others, second));
+    await runToEnd(context, flow, (others) => bed.deliver(others, second));
     await paused;
-    const { pid } = rig.fn;
+    const { pid } = bed.fn;
     if (pid !== undefined) process.kill(pid, "SIGCONT");
-    await rig.settle(records, await first.end);
+    await bed.settle(records, await first.end);
   });
-  if (!isStopped) throw new Error("no delivery came to where its process was to stop");
+  if (!isStopped) throw new UnsuitableCaseError("no delivery reached an injection point");
 }

@@ -1,16 +1,16 @@
-/** The queue refuses sends, takes some entries of a batch, throttles, or answers nobody any more. */
+/** The queue refuses sends, accepts only some entries of a batch, throttles, or loses an answer. */
 
-import { drive, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
 import type { Random } from "#test/faults/random.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 import type { SendFault } from "#test/support/faulty-queue.ts";
 
 interface Variant {
   readonly name: string;
-  /** Requests that go wrong, from the first one on. */
+  /** The number of requests that fail, from the first one on. */
   readonly times: number;
   fault(random: Random): SendFault;
 }
@@ -43,31 +43,31 @@ const VARIANTS: readonly Variant[] = [
     times: 3,
     fault: (random) => ({ kind: "failed_entries", ids: () => random.chance(60), senderError: true }),
   },
-  // Once: the SDK sends again what was taken, and a message is published twice at most.
+  // Once: the SDK retries an accepted request, and a message may be published at most twice.
   { name: "answer lost", times: 1, fault: () => ({ kind: "reply_lost" }) },
 ];
 
-export const queue: Kind = {
+export const queue: FaultKind = {
   name: "queue",
   cases: { full: 80, quick: VARIANTS.length },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
+    const { bed, random } = context;
     const variant = VARIANTS[context.number % VARIANTS.length];
     if (variant === undefined) throw new RangeError("no such variant");
-    rig.note(`the queue: ${variant.name}`);
-    const world = await World.build(rig, random, randomGraph(random));
+    bed.note(`the queue: ${variant.name}`);
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
     let requests = 0;
-    rig.sends.decide = () => {
+    bed.queueProxy.decide = () => {
       requests += 1;
       return requests <= variant.times ? variant.fault(random) : { kind: "none" };
     };
     try {
-      await drive(context, world);
+      await runToEnd(context, flow);
     } finally {
-      rig.sends.decide = () => ({ kind: "none" });
+      bed.queueProxy.decide = () => ({ kind: "none" });
     }
-    if (requests === 0) throw new Error("nothing was sent, so nothing could go wrong");
-    return world.judge();
+    if (requests === 0) throw new UnsuitableCaseError("nothing was sent to the queue");
+    return flow.compareWithModel();
   },
 };

@@ -1,51 +1,51 @@
-/** The flow's slot moves to another primary while a dispatch works on it: at once, or half of it first. */
+/** The slot of the flow moves to another primary during a dispatch: at once, or half of its keys first. */
 
-import { drive, driveThrough, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEnd, runToEndWithFault } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { ClusterServers } from "#test/faults/servers.ts";
 import { VALKEY_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
 const MIGRATE_TIMEOUT_MS = 5_000;
 
-export const resharding: Kind = {
+export const resharding: FaultKind = {
   name: "resharding",
   cases: { full: 40, quick: 6 },
-  rig: async () => Rig.start(await ClusterServers.start(0)),
+  startTestBed: async () => TestBed.start(await ClusterServers.start(0)),
   run: async (context) => {
-    const { rig, random } = context;
-    const { servers } = rig;
+    const { bed, random } = context;
+    const { servers } = bed;
     if (!(servers instanceof ClusterServers)) throw new TypeError("this kind needs a cluster");
-    const world = await World.build(rig, random, randomGraph(random));
-    const move = await Move.of(servers, world.flow.core);
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    const move = await Move.of(servers, flow.flowKeys.core);
     const isInHalves = context.number % 2 === 1;
-    rig.note(isInHalves ? "half of the slot moves first" : "the whole slot moves");
-    await driveThrough(context, world, {
+    bed.note(isInHalves ? "half of the slot moves first" : "the whole slot moves");
+    await runToEndWithFault(context, flow, {
       points: VALKEY_POINTS,
       times: 1,
-      strike: async () => {
+      inject: async () => {
         await move.begin();
         if (isInHalves) await move.migrate((keys) => random.shuffled(keys).slice(0, keys.length / 2));
         else await move.finish();
         return "pass";
       },
       afterwards: async () => {
-        // The slot is in two places: whatever is delivered now must not do harm, and may fail.
+        // The keys are on two nodes: a delivery may fail now, but must not change anything wrongly.
         for (let left = isInHalves ? random.between(1, 3) : 0; left > 0; left -= 1) {
-          const records = await rig.receive(random.between(1, 4));
-          if (records.length > 0) await rig.deliver(records);
+          const records = await bed.receive(random.between(1, 4));
+          if (records.length > 0) await bed.deliver(records);
         }
         if (isInHalves) await move.finish();
-        rig.reconnect();
+        bed.reconnect();
       },
     });
-    await drive(context, world);
-    return world.judge();
+    await runToEnd(context, flow);
+    return flow.compareWithModel();
   },
 };
 
-/** A slot on its way from one primary to the next. */
+/** The move of a slot from one primary to the next. */
 class Move {
   readonly #servers: ClusterServers;
   readonly #slot: number;
@@ -84,7 +84,7 @@ class Move {
     await this.#servers.ask(this.#from, "MIGRATE", ...destination, "KEYS", ...keys);
   }
 
-  /** Moves what is left and gives the slot to its new owner. */
+  /** Moves the remaining keys and assigns the slot to its new owner. */
   async finish(): Promise<void> {
     await this.migrate();
     const owner = await this.#idOf(this.#to);

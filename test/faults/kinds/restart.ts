@@ -1,29 +1,29 @@
-/** Valkey dies at a step of a dispatch, and comes back with what it had written. */
+/** Valkey is killed during a dispatch and restarts with its append-only file. */
 
-import { driveThrough, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEndWithFault } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { VALKEY_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-export const restart: Kind = {
+export const restart: FaultKind = {
   name: "restart",
   cases: { full: 40, quick: 4 },
-  rig: async () => Rig.start(await Standalone.persistent()),
+  startTestBed: async () => TestBed.start(await Standalone.persistent()),
   run: async (context) => {
-    const { rig, random } = context;
-    const { servers } = rig;
+    const { bed, random } = context;
+    const { servers } = bed;
     if (!(servers instanceof Standalone)) throw new TypeError("this kind restarts a single server");
-    const world = await World.build(rig, random, randomGraph(random));
-    await driveThrough(context, world, {
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    await runToEndWithFault(context, flow, {
       points: VALKEY_POINTS,
       times: 3,
-      strike: async () => {
+      inject: async () => {
         await servers.restart();
         return "drop";
       },
     });
-    return world.judge();
+    return flow.compareWithModel();
   },
 };

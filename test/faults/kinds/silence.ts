@@ -1,33 +1,33 @@
-/** From a step of a dispatch on, Valkey accepts connections and answers nothing. */
+/** During a dispatch Valkey stops answering, but accepts connections. */
 
-import { driveThrough, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEndWithFault } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { VALKEY_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-export const silence: Kind = {
+export const silence: FaultKind = {
   name: "silence",
   cases: { full: 10, quick: 2 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
-    const world = await World.build(rig, random, randomGraph(random));
-    await driveThrough(context, world, {
+    const { bed, random } = context;
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    await runToEndWithFault(context, flow, {
       points: VALKEY_POINTS,
       times: 1,
-      strike: () => {
-        for (const proxy of rig.proxies) proxy.isSilent = true;
+      inject: () => {
+        for (const proxy of bed.proxies) proxy.isSilent = true;
         return Promise.resolve("pass");
       },
       afterwards: () => {
-        for (const proxy of rig.proxies) {
+        for (const proxy of bed.proxies) {
           proxy.isSilent = false;
           proxy.cut();
         }
       },
     });
-    return world.judge();
+    return flow.compareWithModel();
   },
 };

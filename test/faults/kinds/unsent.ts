@@ -1,43 +1,43 @@
-/** A completion whose message was never sent: the reconciler finds it in one sweep after the grace. */
+/** The message of a completion is never sent: the reconciler finds it in one sweep after the grace period. */
 
-import { drive, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { expectationsOf, randomGraph } from "#test/faults/graph.ts";
 import { RECONCILED, reconciler, sweepOnce } from "#test/faults/reconcile.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
-export const unsent: Kind = {
+export const unsent: FaultKind = {
   name: "unsent",
   cases: { full: 30, quick: 3 },
-  rig: async () => Rig.start(await Standalone.start(), RECONCILED),
+  startTestBed: async () => TestBed.start(await Standalone.start(), RECONCILED),
   run: async (context) => {
-    const { rig, random } = context;
+    const { bed, random } = context;
     const graph = randomGraph(random);
     const expected = expectationsOf(graph);
-    // A skipped task's completion is the function's to send, not a worker's.
+    // The function publishes the completions of skipped tasks, not a worker.
     const parents = graph.edges.flatMap(([up]) => (expected[up]?.state === "skipped" ? [] : [up]));
     let unsentId = "";
     let hasDropped = false;
-    const world = await World.build(rig, random, graph, {
+    const flow = await FlowUnderTest.build(bed, random, graph, {
       completions: {
-        // One completion is taken and not sent, as by a worker that dies right after its work's end.
+        // Drops one completion, like a worker that dies right after it ended the task.
         send: async (completions) => {
           const sent = completions.filter(({ executionId }) => executionId !== unsentId);
           hasDropped ||= sent.length < completions.length;
-          const results = (await rig.completions.send(sent)).values();
+          const results = (await bed.completions.send(sent)).values();
           return completions.map((one) =>
             sent.includes(one) ? (results.next().value ?? { ok: true }) : { ok: true },
           );
         },
       },
     });
-    unsentId = world.keysOf(random.pick(parents)).id;
-    await drive(context, world);
-    if (!hasDropped) throw new Error("no completion was dropped");
-    await using fn = reconciler(rig);
-    await sweepOnce(rig, world, fn);
-    await drive(context, world);
-    return world.judge({ mayLeaveEdges: true });
+    unsentId = flow.keysOf(random.pick(parents)).id;
+    await runToEnd(context, flow);
+    if (!hasDropped) throw new UnsuitableCaseError("no completion was dropped");
+    await using fn = reconciler(bed);
+    await sweepOnce(bed, flow, fn);
+    await runToEnd(context, flow);
+    return flow.compareWithModel({ mayLeaveEdges: true });
   },
 };

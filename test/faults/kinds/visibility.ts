@@ -1,37 +1,38 @@
-/** Visibility runs out while the first delivery still works: two processes deal with the same messages. */
+/** The visibility timeout expires during the first delivery: two processes handle the same messages. */
 
-import { drive, type Kind } from "#test/faults/case.ts";
+import { type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
+import { redeliverWhileHeld } from "#test/faults/concurrent-delivery.ts";
+import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { randomGraph } from "#test/faults/graph.ts";
-import { overtake } from "#test/faults/overtake.ts";
-import { Rig } from "#test/faults/rig.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { WORKING_POINTS } from "#test/faults/steps.ts";
-import { World } from "#test/faults/world.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
 const TIMES = 3;
 
-export const visibility: Kind = {
+export const visibility: FaultKind = {
   name: "visibility",
   cases: { full: 60, quick: 6 },
-  rig: async () => Rig.start(await Standalone.start()),
+  startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
-    const { rig, random } = context;
-    const world = await World.build(rig, random, randomGraph(random));
-    await using second = rig.another();
-    let overtaken = 0;
-    await drive(context, world, async (records) => {
-      if (overtaken === TIMES) {
-        await rig.deliver(records);
+    const { bed, random } = context;
+    const flow = await FlowUnderTest.build(bed, random, randomGraph(random));
+    await using second = bed.startFunction();
+    let redelivered = 0;
+    await runToEnd(context, flow, async (records) => {
+      if (redelivered === TIMES) {
+        await bed.deliver(records);
         return;
       }
       const points = WORKING_POINTS.filter(() => random.chance(40));
-      const first = await overtake(context, records, points, second, (secondDone) => secondDone);
+      const first = await redeliverWhileHeld(context, records, points, second, (secondDone) => secondDone);
       if (first === undefined) return;
-      overtaken += 1;
-      // Its receipts are of an earlier delivery; what the queue makes of them is the queue's business.
-      await rig.settle(records, await first.end);
+      redelivered += 1;
+      // Its receipt handles are stale by now; the queue may accept or reject them.
+      await bed.settle(records, await first.end);
     });
-    if (overtaken === 0) throw new Error("no delivery was overtaken");
-    return world.judge();
+    if (redelivered === 0)
+      throw new UnsuitableCaseError("no message was redelivered while its first delivery was held");
+    return flow.compareWithModel();
   },
 };

@@ -1,4 +1,4 @@
-/** A record with 100,000 edges finishes, over several deliveries: none of them has the time for all. */
+/** An execution with 100,000 edges is dispatched over several deliveries: one has too little time for all. */
 
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { workBatch } from "#sdk/worker/worker.ts";
@@ -6,36 +6,36 @@ import { command } from "#shared/contract/command.ts";
 import { type FlowId, type Partition, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 
 import { valueOrThrow } from "#shared/valkey/batches.ts";
-import type { Kind } from "#test/faults/case.ts";
-import type { Findings } from "#test/faults/judge.ts";
-import { Rig } from "#test/faults/rig.ts";
+import type { FaultKind } from "#test/faults/case.ts";
+import type { Findings } from "#test/faults/findings.ts";
 import { Standalone } from "#test/faults/servers.ts";
+import { TestBed } from "#test/faults/test-bed.ts";
 
 const EDGES = 100_000;
-/** A second of it is kept for the answer. */
+/** The function reserves a second of it for its answer. */
 const FUNCTION_TIMEOUT_MS = 4_000;
 const MEMORY_MB = 256;
-const MOST_DELIVERIES = 60;
+const MAX_DELIVERIES = 60;
 const LANE = unwrap(parseLaneId("default"));
 
-export const wide: Kind = {
+export const wide: FaultKind = {
   name: "wide",
   cases: { full: 1, quick: 1 },
-  rig: async () =>
-    Rig.start(await Standalone.start(), {
+  startTestBed: async () =>
+    TestBed.start(await Standalone.start(), {
       isDirect: true,
       functionTimeoutMs: FUNCTION_TIMEOUT_MS,
       environment: { NODE_OPTIONS: `--max-old-space-size=${MEMORY_MB}` },
     }),
-  run: async ({ rig, random }) => {
+  run: async ({ bed, random }) => {
     const flowId = unwrap(parseFlowId(random.uuid()));
-    const { partition } = rig.router.flowKeys(flowId);
-    await submitStar(rig, flowId);
+    const { partition } = bed.router.flowKeys(flowId);
+    await submitStar(bed, flowId);
     const taken = await workBatch(
       {
-        valkey: rig.valkey,
-        router: rig.router,
-        completions: rig.completions,
+        valkey: bed.valkey,
+        router: bed.router,
+        completions: bed.completions,
         identity: { workerId: "w", instanceId: "w-1" },
       },
       { partition, lane: LANE },
@@ -43,14 +43,14 @@ export const wide: Kind = {
       { limit: 1 },
     );
     if (taken.length !== 1) throw new Error("the upstream did not run");
-    const deliveries = await deliverToTheEnd(rig);
-    rig.note(`${deliveries} deliveries`);
-    if (deliveries === 1) throw new Error("one delivery did it all: nothing was shown");
-    return findings(rig, partition);
+    const deliveries = await deliverToTheEnd(bed);
+    bed.note(`${deliveries} deliveries`);
+    if (deliveries === 1) throw new Error("one delivery was enough, so the case shows nothing");
+    return findings(bed, partition);
   },
 };
 
-async function submitStar(rig: Rig, flowId: FlowId): Promise<void> {
+async function submitStar(bed: TestBed, flowId: FlowId): Promise<void> {
   const task = (id: string) => ({ id, lane: LANE, priority: 0, payload: "" });
   const children = Array.from({ length: EDGES }, (_, child) => `c${child}`);
   const workflow = {
@@ -58,31 +58,33 @@ async function submitStar(rig: Rig, flowId: FlowId): Promise<void> {
     tasks: [task("root"), ...children.map(task)],
     edges: children.map((to) => ({ from: "root", to, dataPassing: false })),
   };
-  await submitFlow({ valkey: rig.valkey, router: rig.router, completions: rig.completions }, workflow, {
+  await submitFlow({ valkey: bed.valkey, router: bed.router, completions: bed.completions }, workflow, {
     flowId,
   });
 }
 
-/** Delivers the one message until it is done; how often. */
-async function deliverToTheEnd(rig: Rig): Promise<number> {
-  for (let deliveries = 1; deliveries <= MOST_DELIVERIES; deliveries += 1) {
-    const records = await rig.receive(1);
+/** Delivers the message until it is acknowledged. Returns the number of deliveries. */
+async function deliverToTheEnd(bed: TestBed): Promise<number> {
+  for (let deliveries = 1; deliveries <= MAX_DELIVERIES; deliveries += 1) {
+    const records = await bed.receive(1);
     if (records.length === 0) return deliveries - 1;
-    const { reason } = await rig.deliver(records);
-    // Running out of time is the function's own decision; being ended for it, or for memory, is a fault.
-    if (reason !== undefined) rig.note(`delivery ${deliveries}: ${reason}`);
+    const { reason } = await bed.deliver(records);
+    // The function stops before its timeout by itself. A timeout or running out of memory is noted.
+    if (reason !== undefined) bed.note(`delivery ${deliveries}: ${reason}`);
   }
-  return MOST_DELIVERIES;
+  return MAX_DELIVERIES;
 }
 
-async function findings(rig: Rig, partition: Partition): Promise<Findings> {
-  const { eligible, blockedDependencies, terminal } = rig.router.indexKeys(partition).lane(LANE);
-  const counts = await rig.valkey.pipelined(
+async function findings(bed: TestBed, partition: Partition): Promise<Findings> {
+  const { eligible, blockedDependencies, terminal } = bed.router.indexKeys(partition).lane(LANE);
+  const counts = await bed.valkey.pipelined(
     [eligible, blockedDependencies, terminal].map((key) => command(partition, "zcard", key)),
   );
   const [ready, blocked, ended] = counts.map((count) => Number(valueOrThrow(count)));
-  const lost = ready === EDGES && blocked === 0 ? [] : [`${ready} of ${EDGES} are eligible, ${blocked} wait`];
-  const wronglySkipped =
-    ended === 1 ? [] : [`${ended} executions have ended, and only the upstream should have`];
+  const lost =
+    ready === EDGES && blocked === 0
+      ? []
+      : [`${ready} of ${EDGES} children are eligible, ${blocked} are blocked`];
+  const wronglySkipped = ended === 1 ? [] : [`${ended} executions have ended, expected only the upstream`];
   return { lost, wronglySkipped, duplicated: [] };
 }

@@ -1,4 +1,4 @@
-/** One case's flow: a graph in Valkey, the worker that takes what is eligible, and how it all stands. */
+/** The flow of one case: its graph in Valkey, a worker for it, and its observed state. */
 
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { workBatch } from "#sdk/worker/worker.ts";
@@ -18,72 +18,72 @@ import { fieldText } from "#shared/contract/record.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
+import { compareWithModel, type Findings, type Observed } from "#test/faults/findings.ts";
 import { expectationsOf } from "#test/faults/graph.ts";
-import { type Findings, judge, type Observed } from "#test/faults/judge.ts";
 import type { Random } from "#test/faults/random.ts";
-import type { Rig } from "#test/faults/rig.ts";
+import type { TestBed } from "#test/faults/test-bed.ts";
 
 const LANE: LaneId = unwrap(parseLaneId("default"));
 const IDENTITY = { workerId: "faults", instanceId: "faults-1" };
 const FIRST_ATTEMPT = unwrap(parseAttemptIndex("0"));
 
-export interface WorldOptions {
-  /** Where a worker sends its completions; the queue unless given. */
+export interface FlowOptions {
+  /** The publisher of the worker; the queue by default. */
   readonly completions?: CompletionPublisher;
-  /** Edges of the graph that are not submitted with it. */
+  /** Edges of the graph that are not submitted with the flow. */
   readonly late?: ModelGraph["edges"];
-  /** The worker takes what it may in the tasks' order. */
+  /** The worker claims eligible tasks in the order of the graph. */
   readonly isInOrder?: boolean;
 }
 
 export interface Allowances {
-  /** More than so many cascade messages are too many. */
-  readonly mostCascades?: number;
-  /** Runs that a task has besides the model's. */
+  /** The allowed number of cascade messages. */
+  readonly maxCascades?: number;
+  /** Additional runs by task. */
   readonly moreRuns?: ReadonlyMap<number, number>;
-  /** Whether an execution that has ended may have edges that nobody resolved: a message of theirs never came. */
+  /** Whether an ended execution may have unresolved edges, because a message was never sent. */
   readonly mayLeaveEdges?: boolean;
 }
 
-export class World {
+export class FlowUnderTest {
   readonly graph: ModelGraph;
-  readonly flow: FlowKeys;
+  readonly flowKeys: FlowKeys;
   readonly index: IndexKeys;
   readonly lane = LANE;
-  /** In the order of the graph's tasks. */
+  /** In the order of the tasks of the graph. */
   readonly tasks: readonly ExecKeys[];
-  /** How each task ends if it runs; a case may change it before it does. */
+  /** How each task ends if it runs. A case may change it before the task runs. */
   readonly outcomes: ModelGraph["outcomes"][number][];
-  readonly #rig: Rig;
+  readonly #bed: TestBed;
   readonly #completions: CompletionPublisher;
   readonly #numberOf: ReadonlyMap<ExecutionId, number>;
   readonly #cascadesBefore: number;
 
   private constructor(
-    rig: Rig,
+    bed: TestBed,
     graph: ModelGraph,
-    flow: FlowKeys,
+    flowKeys: FlowKeys,
     tasks: readonly ExecKeys[],
     publisher: CompletionPublisher,
   ) {
-    this.#rig = rig;
+    this.#bed = bed;
     this.graph = graph;
-    this.flow = flow;
-    this.index = rig.router.indexKeys(flow.partition);
+    this.flowKeys = flowKeys;
+    this.index = bed.router.indexKeys(flowKeys.partition);
     this.tasks = tasks;
     this.outcomes = [...graph.outcomes];
     this.#completions = publisher;
     this.#numberOf = new Map(tasks.map(({ id }, task) => [id, task]));
-    this.#cascadesBefore = rig.cascades;
+    this.#cascadesBefore = bed.cascades;
   }
 
-  /** Submits the graph as a flow of its own. */
+  /** Submits the graph as a new flow. */
   static async build(
-    rig: Rig,
+    bed: TestBed,
     random: Random,
     graph: ModelGraph,
-    options: WorldOptions = {},
-  ): Promise<World> {
+    options: FlowOptions = {},
+  ): Promise<FlowUnderTest> {
     const flowId = unwrap(parseFlowId(random.uuid()));
     const workflow = {
       name: "faults",
@@ -97,13 +97,19 @@ export class World {
         .filter((edge) => options.late?.includes(edge) !== true)
         .map(([from, to]) => ({ from: String(from), to: String(to), dataPassing: false })),
     };
-    const deps = { valkey: rig.valkey, router: rig.router, completions: rig.completions };
+    const deps = { valkey: bed.valkey, router: bed.router, completions: bed.completions };
     const { executions } = await submitFlow(deps, workflow, { flowId });
-    const tasks = [...executions.values()].map((id) => rig.router.execKeys(id));
-    return new World(rig, graph, rig.router.flowKeys(flowId), tasks, options.completions ?? rig.completions);
+    const tasks = [...executions.values()].map((id) => bed.router.execKeys(id));
+    return new FlowUnderTest(
+      bed,
+      graph,
+      bed.router.flowKeys(flowId),
+      tasks,
+      options.completions ?? bed.completions,
+    );
   }
 
-  /** Takes up to `limit` eligible executions and ends them; how many there were to take. */
+  /** Claims and ends up to `limit` eligible executions. Returns their number. */
   async work(limit: number): Promise<number> {
     const eligible = await this.#eligible();
     for (const task of eligible) {
@@ -114,41 +120,41 @@ export class World {
     if (eligible.length === 0) return 0;
     const worked = await workBatch(
       {
-        valkey: this.#rig.valkey,
-        router: this.#rig.router,
+        valkey: this.#bed.valkey,
+        router: this.#bed.router,
         completions: this.#completions,
         identity: IDENTITY,
       },
-      { partition: this.flow.partition, lane: LANE },
+      { partition: this.flowKeys.partition, lane: LANE },
       ({ id }) =>
         Promise.resolve(
           this.outcomes[this.#numberOf.get(id) ?? -1] === "success"
             ? { outcome: "success", result: "done" }
-            : { outcome: "failed", reason: "it was to fail" },
+            : { outcome: "failed", reason: "the model says so" },
         ),
       { limit },
     );
     return worked.length;
   }
 
-  /** The completion of a task, as whoever ended it sends it. */
+  /** The completion of a task. */
   completionOf(task: number, outcome: Completion["outcome"]): Completion {
     const { id } = this.keysOf(task);
-    return { executionId: id, flowId: this.flow.id, outcome, depth: 0, root: id };
+    return { executionId: id, flowId: this.flowKeys.id, outcome, depth: 0, root: id };
   }
 
-  /** Calls one of the contract's functions; throws on a refusal. */
+  /** Calls a library function. Throws on a refusal. */
   async call(call: ValkeyCommand): Promise<readonly string[]> {
-    const [result] = await this.#rig.valkey.pipelined([call]);
+    const [result] = await this.#bed.valkey.pipelined([call]);
     return doneOrThrow(String(call.args[0]), valueOrThrow(result)).fields;
   }
 
   async read(name: string, ...args: (string | number)[]): Promise<unknown> {
-    const [result] = await this.#rig.valkey.pipelined([command(this.flow.partition, name, ...args)]);
+    const [result] = await this.#bed.valkey.pipelined([command(this.flowKeys.partition, name, ...args)]);
     return valueOrThrow(result);
   }
 
-  /** How every execution stands now. */
+  /** The current state of every execution. */
   async observe(): Promise<Observed[]> {
     const lanes = Object.entries(this.index.lane(LANE));
     const commands = this.tasks.flatMap(({ partition, core, depsMeta, depsUnresolved, id }) => [
@@ -157,7 +163,7 @@ export class World {
       command(partition, "scard", depsUnresolved),
       ...lanes.map(([, key]) => command(partition, "zscore", String(key), id)),
     ]);
-    const values = (await this.#rig.valkey.pipelined(commands)).map(valueOrThrow).values();
+    const values = (await this.#bed.valkey.pipelined(commands)).map(valueOrThrow).values();
     return this.tasks.map(() => {
       const [state = "", attempts, epoch] = textsOf(values.next().value);
       const [unsatisfied, impossible] = textsOf(values.next().value);
@@ -175,16 +181,20 @@ export class World {
     });
   }
 
-  /** What has gone wrong, when everything that was to come has come. */
-  async judge({ mostCascades, moreRuns, mayLeaveEdges = false }: Allowances = {}): Promise<Findings> {
+  /** Compares the state with the model, once no message and no eligible task is left. */
+  async compareWithModel({
+    maxCascades,
+    moreRuns,
+    mayLeaveEdges = false,
+  }: Allowances = {}): Promise<Findings> {
     const expected = expectationsOf({ ...this.graph, outcomes: this.outcomes });
-    return judge(
+    return compareWithModel(
       expected.map((one, task) => ({ ...one, runs: one.runs + (moreRuns?.get(task) ?? 0) })),
       {
         tasks: await this.observe(),
-        cascades: this.#rig.cascades - this.#cascadesBefore,
+        cascades: this.#bed.cascades - this.#cascadesBefore,
         mayLeaveEdges,
-        ...(mostCascades === undefined ? {} : { mostCascades }),
+        ...(maxCascades === undefined ? {} : { maxCascades }),
       },
     );
   }

@@ -1,6 +1,6 @@
 /**
- * The queue as a poller sees it, one call at a time: nothing is left to timers. Putting a message back at once stands
- * for the end of its visibility timeout.
+ * A queue that the harness polls by hand, without timers. Returning a message at once stands for the end of its
+ * visibility timeout.
  */
 
 import {
@@ -17,17 +17,17 @@ import type { LocalQueue } from "#local/queue.ts";
 
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
-/** What became of one delivery. */
+/** The result of one delivery. */
 export interface Delivery {
   readonly failed: ReadonlySet<string>;
-  /** Why the whole batch failed; undefined: it did not. */
+  /** Why the whole batch failed; undefined if it did not. */
   readonly reason: string | undefined;
 }
 
-export class SteppedQueue {
+export class ManualQueue {
   readonly queue: LocalQueue;
   readonly sqs: SQSClient;
-  /** Messages that were taken off the queue because they were done. */
+  /** The number of acknowledged messages. */
   acknowledged = 0;
 
   constructor(queue: LocalQueue) {
@@ -35,27 +35,27 @@ export class SteppedQueue {
     this.sqs = queue.client();
   }
 
-  /** Deliveries before the queue gives a message up. */
-  async allowReceives(most: number): Promise<void> {
+  /** Sets `maxReceiveCount` of the queue. */
+  async setMaxReceives(max: number): Promise<void> {
     await this.sqs.send(
       new SetQueueAttributesCommand({
         QueueUrl: this.queue.queueUrl,
         Attributes: {
           RedrivePolicy: JSON.stringify({
             deadLetterTargetArn: "arn:aws:sqs:us-east-1:000000000000:completions-dead-letters",
-            maxReceiveCount: most,
+            maxReceiveCount: max,
           }),
         },
       }),
     );
   }
 
-  /** Takes up to `most` messages, or nothing where there is none to be had now. */
-  async receive(most: number, queueUrl = this.queue.queueUrl): Promise<SQSRecord[]> {
+  /** Receives up to `max` messages, without waiting for any. */
+  async receive(max: number, queueUrl = this.queue.queueUrl): Promise<SQSRecord[]> {
     const { Messages: messages = [] } = await this.sqs.send(
       new ReceiveMessageCommand({
         QueueUrl: queueUrl,
-        MaxNumberOfMessages: most,
+        MaxNumberOfMessages: max,
         MessageAttributeNames: ["All"],
         MessageSystemAttributeNames: ["All"],
       }),
@@ -63,13 +63,13 @@ export class SteppedQueue {
     return messages.map((message) => recordOf(message, SOURCE));
   }
 
-  /** Takes done messages off the queue and puts the others back, to be delivered again at once. */
+  /** Deletes the processed messages and returns the failed ones, which are redelivered at once. */
   async settle(records: readonly SQSRecord[], { failed }: Pick<Delivery, "failed">): Promise<void> {
     await this.release(records.filter(({ messageId }) => failed.has(messageId)));
     await this.acknowledge(records.filter(({ messageId }) => !failed.has(messageId)));
   }
 
-  /** Sends a message once more that was delivered before. */
+  /** Sends a delivered message again. */
   async resend({ body, messageAttributes }: SQSRecord): Promise<void> {
     const attributes = Object.entries(messageAttributes).map(([name, { dataType, stringValue }]) => [
       name,

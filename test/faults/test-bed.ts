@@ -1,6 +1,6 @@
 /**
- * What a case runs on: a real Valkey, the queue emulator, the built function in a process of its own. The function
- * reaches the first two through proxies that a trap can stop; the harness reaches them directly.
+ * The test bed of a case: a real Valkey, the queue emulator, and the built function in a process. The function
+ * reaches Valkey and the queue through proxies that can stop at a breakpoint; the harness reaches them directly.
  */
 
 import type { SQSRecord } from "aws-lambda";
@@ -13,47 +13,47 @@ import { messageOf } from "#shared/errors.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import type { Breakpoint } from "#test/faults/breakpoint.ts";
 import { bundleOf } from "#test/faults/bundles.ts";
+import { type Delivery, ManualQueue } from "#test/faults/manual-queue.ts";
 import type { Servers } from "#test/faults/servers.ts";
-import { type Delivery, SteppedQueue } from "#test/faults/stepped-queue.ts";
-import type { Trap } from "#test/faults/trap.ts";
 import { type Gate, ValkeyProxy } from "#test/faults/valkey-proxy.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
 
-/** So many that hardly two flows of a run share a partition. */
+/** Enough that two flows of a run rarely share a partition. */
 const MANY_PARTITIONS = 65_536;
-/** Longer than any case: what is to come again is put back by hand. */
+/** Longer than any case: the harness itself returns messages to the queue. */
 const VISIBILITY_SECONDS = 600;
-/** A case may break a message's delivery more often than an operator would stand. */
-const MOST_RECEIVES = 1_000;
+/** More than any case needs: no message moves to the dead-letter queue by its receive count. */
+const MAX_RECEIVES = 1_000;
 const FUNCTION_TIMEOUT_MS = 20_000;
 /** Longer than any pause of a server. */
-const PATIENCE_MS = 60_000;
+const COMMAND_TIMEOUT_MS = 60_000;
 const LINES_KEPT = 60;
 
-export interface RigOptions {
+export interface TestBedOptions {
   readonly functionTimeoutMs?: number;
-  /** Goes over what the function finds in its environment. */
+  /** Overrides environment variables of the function. */
   readonly environment?: Readonly<Record<string, string>>;
-  /** The function speaks to Valkey itself: no trap can stop it there. */
+  /** The function connects to Valkey without a proxy, so breakpoints do not work there. */
   readonly isDirect?: boolean;
-  /** Flow partitions: fewer where all of them are swept. */
+  /** The number of flow partitions. */
   readonly partitions?: number;
 }
 
-export class Rig extends SteppedQueue implements AsyncDisposable {
+export class TestBed extends ManualQueue implements AsyncDisposable {
   readonly servers: Servers;
   readonly router: PartitionRouter;
   readonly completions: SqsCompletionPublisher;
-  readonly sends: FaultyQueue;
+  readonly queueProxy: FaultyQueue;
   readonly proxies: ValkeyProxy[] = [];
-  /** Cascade messages that the queue has accepted. */
+  /** The number of cascade messages that the queue accepted. */
   cascades = 0;
-  trap: Trap | undefined;
-  /** The last that the function wrote, for the report of a case that went wrong. */
+  breakpoint: Breakpoint | undefined;
+  /** The last lines of the function log and of the harness, for the report of a failed case. */
   readonly log: string[] = [];
   readonly #parts: AsyncDisposableStack;
-  readonly #options: RigOptions;
+  readonly #options: TestBedOptions;
   readonly #environment: Record<string, string>;
   #valkey: Valkey | undefined;
   #fn: FunctionProcess | undefined;
@@ -62,8 +62,8 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     parts: AsyncDisposableStack,
     servers: Servers,
     queue: LocalQueue,
-    sends: FaultyQueue,
-    options: RigOptions,
+    queueProxy: FaultyQueue,
+    options: TestBedOptions,
   ) {
     super(queue);
     this.#parts = parts;
@@ -71,15 +71,15 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     const numFlowPartitions = options.partitions ?? MANY_PARTITIONS;
     this.router = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions });
     this.completions = new SqsCompletionPublisher(this.sqs, queue.queueUrl);
-    this.sends = sends;
+    this.queueProxy = queueProxy;
     this.#options = options;
     this.#environment = {
       ...queue.environment,
-      AWS_ENDPOINT_URL_SQS: sends.endpoint,
+      AWS_ENDPOINT_URL_SQS: queueProxy.endpoint,
       VALKEY_CLUSTER_MODE: String(servers.isCluster),
-      // The SDK goes where the queue's URL points to, whatever its endpoint is.
-      COMPLETIONS_QUEUE_URL: proxied(queue.queueUrl, sends.endpoint),
-      DEAD_LETTER_QUEUE_URL: proxied(queue.deadLetterQueueUrl, sends.endpoint),
+      // The SDK connects to the host of the queue URL, whatever its endpoint is.
+      COMPLETIONS_QUEUE_URL: proxied(queue.queueUrl, queueProxy.endpoint),
+      DEAD_LETTER_QUEUE_URL: proxied(queue.deadLetterQueueUrl, queueProxy.endpoint),
       FLOW_PARTITIONS: String(numFlowPartitions),
       POWERTOOLS_LOG_LEVEL: "WARN",
       POWERTOOLS_METRICS_DISABLED: "true",
@@ -87,50 +87,50 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     parts.defer(() => this.#close());
   }
 
-  static async start(servers: Servers, options: RigOptions = {}): Promise<Rig> {
+  static async start(servers: Servers, options: TestBedOptions = {}): Promise<TestBed> {
     const parts = new AsyncDisposableStack();
     try {
       parts.use(servers);
       const queue = parts.use(await startQueue({ visibilityTimeoutSeconds: VISIBILITY_SECONDS }));
-      const sends = parts.use(await FaultyQueue.before(queue.endpoint));
-      const rig = new Rig(parts, servers, queue, sends, options);
-      await rig.#prepare();
-      return rig;
+      const queueProxy = parts.use(await FaultyQueue.before(queue.endpoint));
+      const bed = new TestBed(parts, servers, queue, queueProxy, options);
+      await bed.#prepare();
+      return bed;
     } catch (error) {
       await parts.disposeAsync();
       throw error;
     }
   }
 
-  /** The function's process. */
+  /** The function process. It is started on first use. */
   get fn(): FunctionProcess {
-    this.#fn ??= this.another();
+    this.#fn ??= this.startFunction();
     return this.#fn;
   }
 
-  /** The harness' own connection; a new one where the last is broken. */
+  /** The connection of the harness. A broken connection is replaced. */
   get valkey(): Valkey {
     if (this.#valkey === undefined || this.#valkey.isBroken) {
       this.#valkey?.close();
       this.#valkey = new Valkey(
         { url: this.servers.url, cluster: this.servers.isCluster },
         {
-          commandTimeoutMs: PATIENCE_MS,
+          commandTimeoutMs: COMMAND_TIMEOUT_MS,
           knownNodes: this.servers.nodes,
-          onConnectionError: (error) => this.note(`the harness' connection: ${error.message}`),
+          onConnectionError: (error) => this.note(`connection of the harness: ${error.message}`),
         },
       );
     }
     return this.#valkey;
   }
 
-  /** Drops the harness' own connection: the next one asks anew which server serves what. */
+  /** Closes the connection of the harness, so that the next use reads the cluster topology again. */
   reconnect(): void {
     this.#valkey?.close();
   }
 
-  /** One more process of the function, the environment of `fn`. The rig ends it. */
-  another(bundle = "dispatch", environment: Readonly<Record<string, string>> = {}): FunctionProcess {
+  /** Starts one more function process with the environment of `fn`. The test bed stops it. */
+  startFunction(bundle = "dispatch", environment: Readonly<Record<string, string>> = {}): FunctionProcess {
     return this.#parts.use(
       new FunctionProcess({
         functionName: `sluice-${bundle}`,
@@ -142,26 +142,26 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     );
   }
 
-  /** What a function finds in its environment, with `more` over it. */
+  /** The environment of a function. `more` overrides it. */
   environmentOf(more: Readonly<Record<string, string>> = {}): Record<string, string> {
     const [proxy] = this.proxies;
     const url = this.#options.isDirect || proxy === undefined ? this.servers.url : proxy.url;
     return { ...this.#environment, VALKEY_URL: url.href, ...this.#options.environment, ...more };
   }
 
-  /** As `deliver`, with a trap set; the trap, which knows whether the function came to it. */
-  async deliverInto(trap: Trap, records: readonly SQSRecord[]): Promise<Trap> {
-    this.trap = trap;
+  /** As `deliver`, with a breakpoint set. Returns the breakpoint. */
+  async deliverWithBreakpoint(breakpoint: Breakpoint, records: readonly SQSRecord[]): Promise<Breakpoint> {
+    this.breakpoint = breakpoint;
     try {
       await this.deliver(records);
-      await trap.settled();
+      await breakpoint.settled();
     } finally {
-      this.trap = undefined;
+      this.breakpoint = undefined;
     }
-    return trap;
+    return breakpoint;
   }
 
-  /** Hands a batch to a function and reads its answer as Lambda would. Acknowledges nothing. */
+  /** Invokes a function with a batch and interprets its answer as Lambda does. Acknowledges nothing. */
   async invoke(records: readonly SQSRecord[], fn = this.fn): Promise<Delivery> {
     const ids = new Set(records.map(({ messageId }) => messageId));
     try {
@@ -173,14 +173,14 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     }
   }
 
-  /** As an event source mapping does it: invoke, then delete what succeeded. */
+  /** Invokes and then deletes the messages that succeeded, as an event source mapping does. */
   async deliver(records: readonly SQSRecord[], fn = this.fn): Promise<Delivery> {
     const delivery = await this.invoke(records, fn);
     await this.settle(records, delivery);
     return delivery;
   }
 
-  /** Loads the library where it is missing, as whoever works on the server needs it. */
+  /** Loads the library if it is missing. The workers of the harness need it too. */
   async loadLibrary(): Promise<void> {
     await ensureLibrary(this.valkey);
   }
@@ -190,22 +190,22 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
   }
 
   async #prepare(): Promise<void> {
-    this.sends.onAccepted = (queueUrl, { MessageAttributes: attributes }) => {
+    this.queueProxy.onAccepted = (queueUrl, { MessageAttributes: attributes }) => {
       const isCascade = Number(attributes?.depth?.StringValue ?? 0) > 0;
       if (isCascade && this.#stepOf(queueUrl) === "send") this.cascades += 1;
     };
-    this.sends.gate = {
-      guards: (queueUrl, moment) => this.trap?.guards(this.#stepOf(queueUrl), moment) ?? false,
-      pass: () => this.trap?.spring() ?? Promise.resolve("pass"),
+    this.queueProxy.gate = {
+      stopsAt: (queueUrl, timing) => this.breakpoint?.stopsAt(this.#stepOf(queueUrl), timing) ?? false,
+      pass: () => this.breakpoint?.hit() ?? Promise.resolve("pass"),
     };
-    await this.allowReceives(MOST_RECEIVES);
+    await this.setMaxReceives(MAX_RECEIVES);
     const { numFlowPartitions } = this.router;
     await this.valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", numFlowPartitions);
     await this.loadLibrary();
     if (this.#options.isDirect) return;
     const gate: Gate = {
-      guards: (step, moment) => this.trap?.guards(step, moment) ?? false,
-      pass: () => this.trap?.spring() ?? Promise.resolve("pass"),
+      stopsAt: (step, timing) => this.breakpoint?.stopsAt(step, timing) ?? false,
+      pass: () => this.breakpoint?.hit() ?? Promise.resolve("pass"),
     };
     for (const port of this.servers.ports) {
       this.proxies.push(this.#parts.use(await ValkeyProxy.before(port, gate)));
@@ -224,7 +224,7 @@ export class Rig extends SteppedQueue implements AsyncDisposable {
     this.sqs.destroy();
   }
 
-  /** Keeps a line for the report of a case that goes wrong. */
+  /** Adds a line to the log. */
   note(text: string): void {
     this.log.push(text.trimEnd());
     if (this.log.length > LINES_KEPT) this.log.shift();
