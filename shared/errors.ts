@@ -66,11 +66,20 @@ export class ValkeyError extends SluiceError {
   override readonly retryable = true;
 }
 
-/** The queue did not accept a message. */
+/** A message is not known to be accepted by the queue. */
 export class PublishError extends SluiceError {
   override readonly name = "PublishError";
   override readonly code = "publish_failed";
   override readonly retryable = true;
+  /**
+   * `refused`: the queue did not accept the message. `unknown`: no answer arrived, and the queue may have accepted it.
+   */
+  readonly outcome: "refused" | "unknown";
+
+  constructor(message: string, outcome: "refused" | "unknown" = "unknown") {
+    super(message);
+    this.outcome = outcome;
+  }
 }
 
 /** A queue request other than publishing failed. */

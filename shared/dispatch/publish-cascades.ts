@@ -42,8 +42,11 @@ type ChildGroup = readonly [SkippedChild, ...SkippedChild[]];
  * Publishes the completion of every skipped child, then marks the child: one result per skipped child, in order.
  *
  * The mark is written after the queue accepted the message. Dying in between publishes the child twice, which changes
- * nothing; marking first would lose the cascade. A child that was not accepted fails its edge: the redelivery finds it
- * without a mark and publishes it.
+ * nothing; marking first would lose the cascade. A child that is not known to be accepted fails its edge: the redelivery
+ * finds it without a mark and publishes it.
+ *
+ * Where a share p of the queue's answers is lost, a child is published about 1 / (1 - p) times, at any depth: deliveries
+ * publish one after the other until one of them gets an answer, and the mark stops the rest.
  */
 export async function publishCascades(
   ports: PublishPorts,
@@ -176,10 +179,14 @@ function groupByChild(skipped: readonly SkippedChild[]): ChildGroup[] {
   return [...groups.values()];
 }
 
-/** Marks what is published, and deletes the claims of what is not, since its message may be redelivered at once. */
+/**
+ * Marks the published children. Deletes the claims of those that the queue refused, so that a redelivery may publish
+ * them at once. A claim whose send has an unknown outcome stays until it expires: the queue may have accepted the
+ * message, and every copy of a message would be multiplied at each level of the cascade.
+ */
 async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupResult[]): Promise<void> {
   const published = sent.filter(({ result }) => result.kind === "done").map(({ item }) => item);
-  const refused = sent.filter(({ result }) => result.kind !== "done").map(({ item }) => item);
+  const refused = sent.filter(({ result }) => isRefused(result)).map(({ item }) => item);
   const replies = await valkey.pipelined([
     ...published.map(([{ cause, completedAt }]) =>
       command(cause.child.partition, "set", cause.child.cascade, completedAt, "EX", MARK_TTL_SECONDS),
@@ -196,4 +203,10 @@ async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupRes
       reason: failure.result.error.message,
     });
   }
+}
+
+function isRefused(result: EdgeResult): boolean {
+  return (
+    result.kind === "failed" && result.error instanceof PublishError && result.error.outcome === "refused"
+  );
 }

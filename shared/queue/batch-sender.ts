@@ -2,29 +2,41 @@ import type { SendMessageBatchRequestEntry } from "@aws-sdk/client-sqs";
 import { messageOf, PublishError } from "#shared/errors.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 
-/** SQS takes no more entries in one SendMessageBatch, … */
-const BATCH_SIZE = 10;
-/** … and no more bytes: bodies, attributes with their names and types, of all entries together. */
-const BATCH_BYTES = 1_048_576;
-/** Batches on their way at once. */
+/** SQS accepts at most 10 entries in one SendMessageBatch. */
+const MAX_ENTRIES = 10;
+/** SQS accepts at most 1 MiB in one SendMessageBatch: bodies, attribute names, types and values of all entries. */
+const MAX_BYTES = 1_048_576;
+/** Batches in flight at once. */
 const CONCURRENCY = 8;
-/** Sends of one entry, the first included, before it counts as refused. */
-const ATTEMPTS = 4;
+/** Sends of one entry that the queue refuses, the first one included. */
+const MAX_ATTEMPTS = 4;
 const FIRST_PAUSE_MS = 50;
 /** A timer cannot be set for longer. */
-const LONGEST_TIMER_MS = 2 ** 31;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
+/** What became of one message. */
 export type SendResult = { readonly ok: true } | { readonly ok: false; readonly error: PublishError };
 
-/** A message to send; its place in the batch is the sender's business. */
+/** A message to send. The sender assigns the id within the batch. */
 export type QueueEntry = Omit<SendMessageBatchRequestEntry, "Id">;
 
 type Pending = { readonly position: number; readonly entry: QueueEntry };
-type Refusal = { readonly reason: string; readonly final: boolean };
+
+/** Why one attempt did not deliver an entry. */
+interface Failure {
+  readonly reason: string;
+  readonly outcome: PublishError["outcome"];
+  /** Whether another attempt at once may succeed, and cannot duplicate the message. */
+  readonly retry: boolean;
+}
 
 /**
- * Sends messages to an SQS queue. SQS answers 200 with a list of entries that it did not take: those are
- * sent again, with growing pauses. ErrorList of a whole request are the SDK's to retry.
+ * Sends messages to an SQS queue.
+ *
+ * The sender tells *refused* from *unknown*. Refused: SQS answered that it did not accept the entry, or was never
+ * reached; such an entry is retried with backoff. Unknown: no answer arrived (timeout, reset, 5xx), so SQS may have
+ * accepted the entry; it is not sent again here, since a blind retry duplicates it. The caller decides, and must not
+ * acknowledge what it sent on behalf of. The client makes each request once (`queueClient`).
  */
 export class BatchSender {
   readonly #client: QueueClient;
@@ -36,85 +48,148 @@ export class BatchSender {
   }
 
   /**
-   * Sends all of them; results are in the entries' order. Never rejects. What is not accepted by `deadlineMs`
-   * (milliseconds since the epoch; none unless given) is given up.
+   * Sends all entries: one result per entry, in the entries' order. Never rejects. An entry that is not accepted by
+   * `deadlineMs` (milliseconds since the epoch; none unless given) fails.
    */
   async send(entries: readonly QueueEntry[], deadlineMs = Number.POSITIVE_INFINITY): Promise<SendResult[]> {
-    const leftMs = deadlineMs - Date.now();
+    const leftMs = Math.ceil(deadlineMs - Date.now());
     const signal = leftMs < LONGEST_TIMER_MS ? AbortSignal.timeout(Math.max(0, leftMs)) : undefined;
-    const results = new Array<SendResult>(entries.length);
+    const results = new Map<number, SendResult>();
     const batches = inBatches(entries);
     const queue = batches.values();
     const senders = Array.from({ length: Math.min(CONCURRENCY, batches.length) }, async () => {
-      for (const batch of queue) await this.#sendBatch(batch, results, signal);
+      for (const batch of queue) {
+        for (const [position, result] of await this.#sendBatch(batch, deadlineMs, signal)) {
+          results.set(position, result);
+        }
+      }
     });
     await Promise.all(senders);
-    return results;
+    return entries.map(
+      (_, position) =>
+        results.get(position) ??
+        failure({ reason: "the message was not sent", outcome: "refused", retry: false }),
+    );
   }
 
+  /** Sends one batch until each of its entries is accepted, unknown, or refused for good. */
   async #sendBatch(
     batch: readonly Pending[],
-    results: SendResult[],
+    deadlineMs: number,
     signal: AbortSignal | undefined,
-  ): Promise<void> {
+  ): Promise<Map<number, SendResult>> {
+    const results = new Map<number, SendResult>();
     let pending = batch;
     for (let attempt = 1; pending.length > 0; attempt += 1) {
-      const refusals = await this.#attempt(pending, signal);
+      if (Date.now() >= deadlineMs) {
+        for (const { position } of pending) {
+          results.set(
+            position,
+            failure({ reason: "the deadline passed before the send", outcome: "refused", retry: false }),
+          );
+        }
+        return results;
+      }
+      const failures = await this.#attempt(pending, signal);
       const again: Pending[] = [];
-      for (const entry of pending) {
-        const refusal = refusals.get(entry.position);
-        if (refusal === undefined) results[entry.position] = { ok: true };
-        else if (refusal.final || attempt === ATTEMPTS || signal?.aborted === true) {
-          results[entry.position] = { ok: false, error: new PublishError(refusal.reason) };
-        } else again.push(entry);
+      for (const one of pending) {
+        const failed = failures.get(one.position);
+        if (failed === undefined) results.set(one.position, { ok: true });
+        else if (failed.retry && attempt < MAX_ATTEMPTS) again.push(one);
+        else results.set(one.position, failure(failed));
       }
       pending = again;
       if (pending.length > 0) await pause(FIRST_PAUSE_MS * 2 ** (attempt - 1));
     }
+    return results;
   }
 
-  /** Sends the entries once; maps the position of each that SQS did not accept to its reason. */
+  /** Sends the entries once. Maps the position of each entry that SQS did not confirm to the failure. */
   async #attempt(
     pending: readonly Pending[],
     signal: AbortSignal | undefined,
-  ): Promise<Map<number, Refusal>> {
-    const refusals = new Map<number, Refusal>();
+  ): Promise<Map<number, Failure>> {
     try {
-      // As the client, loaded with the first request.
+      // Loaded with the first request, like the client.
       const { SendMessageBatchCommand } = await import("#shared/queue/sdk.ts");
       const command = new SendMessageBatchCommand({
         QueueUrl: this.#queueUrl,
         Entries: pending.map(({ entry, position }) => ({ ...entry, Id: String(position) })),
       });
-      const response = await this.#client.send(command, signal === undefined ? {} : { abortSignal: signal });
+      const response = await this.#client.send(command, {
+        once: true,
+        ...(signal === undefined ? {} : { abortSignal: signal }),
+      });
       const accepted = new Set(response.Successful?.map(({ Id: id }) => id));
-      const failed = new Map(response.Failed?.map((refused) => [refused.Id, refused]));
-      for (const { position } of pending) {
-        if (accepted.has(String(position))) continue;
-        const refused = failed.get(String(position));
-        refusals.set(position, {
-          reason: refused
-            ? `the queue refused the message: ${refused.Code}: ${refused.Message ?? "no reason given"}`
-            : "the queue's answer does not mention the message",
-          final: false,
-        });
-      }
+      const refused = new Map(response.Failed?.map((entry) => [entry.Id, entry]));
+      return new Map(
+        pending
+          .filter(({ position }) => !accepted.has(String(position)))
+          .map(({ position }) => {
+            const entry = refused.get(String(position));
+            return [position, entry === undefined ? NOT_MENTIONED : refusalOf(entry)];
+          }),
+      );
     } catch (error) {
-      for (const { position } of pending) {
-        refusals.set(position, { reason: `sending to the queue failed: ${messageOf(error)}`, final: true });
-      }
+      const failed = failureOf(error);
+      return new Map(pending.map(({ position }) => [position, failed]));
     }
-    return refusals;
   }
+}
+
+const NOT_MENTIONED: Failure = {
+  reason: "the queue's answer does not mention the message",
+  outcome: "unknown",
+  retry: false,
+};
+
+function refusalOf(entry: {
+  readonly Code?: string | undefined;
+  readonly Message?: string | undefined;
+  readonly SenderFault?: boolean | undefined;
+}): Failure {
+  return {
+    reason: `the queue refused the message: ${entry.Code}: ${entry.Message ?? "no reason given"}`,
+    outcome: "refused",
+    // The sender's fault stays one however often the entry is sent.
+    retry: entry.SenderFault !== true,
+  };
+}
+
+/** Errors raised before a request left this process: name resolution, connection, credentials. */
+const NEVER_SENT = /^(?:ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|CERT_\w+|ERR_TLS_\w+)$/;
+const NO_CREDENTIALS = "CredentialsProviderError";
+const THROTTLED = /Throttl|TooManyRequests|RequestLimitExceeded|SlowDown/i;
+const TOO_MANY_REQUESTS = 429;
+
+/** Classifies the error of a whole request. When in doubt the outcome is unknown, which loses nothing. */
+function failureOf(error: unknown): Failure {
+  const reason = `sending to the queue failed: ${messageOf(error)}`;
+  const { name, code, $metadata: metadata } = Object(error);
+  if (name === NO_CREDENTIALS) return { reason, outcome: "refused", retry: false };
+  if (NEVER_SENT.test(String(code))) return { reason, outcome: "refused", retry: true };
+  const status = Number(metadata?.httpStatusCode);
+  if (status >= 400 && status < 500) {
+    return {
+      reason,
+      outcome: "refused",
+      retry: status === TOO_MANY_REQUESTS || THROTTLED.test(String(name)),
+    };
+  }
+  return { reason, outcome: "unknown", retry: false };
+}
+
+function failure({ reason, outcome }: Failure): SendResult {
+  return { ok: false, error: new PublishError(reason, outcome) };
 }
 
 function inBatches(entries: readonly QueueEntry[]): Pending[][] {
   const batches: Pending[][] = [];
   let bytes = 0;
   for (const [position, entry] of entries.entries()) {
-    const size = bytesOf(entry);
+    const size = sizeOf(entry);
     const last = batches.at(-1);
-    if (last === undefined || last.length === BATCH_SIZE || bytes + size > BATCH_BYTES) {
+    if (last === undefined || last.length === MAX_ENTRIES || bytes + size > MAX_BYTES) {
       batches.push([{ position, entry }]);
       bytes = size;
     } else {
@@ -125,7 +200,8 @@ function inBatches(entries: readonly QueueEntry[]): Pending[][] {
   return batches;
 }
 
-function bytesOf({ MessageBody: body, MessageAttributes: attributes = {} }: QueueEntry): number {
+/** The bytes of an entry, as SQS counts them. */
+function sizeOf({ MessageBody: body, MessageAttributes: attributes = {} }: QueueEntry): number {
   let bytes = Buffer.byteLength(body ?? "");
   for (const [name, { DataType: type, StringValue: text, BinaryValue: binary }] of Object.entries(
     attributes,
@@ -136,6 +212,7 @@ function bytesOf({ MessageBody: body, MessageAttributes: attributes = {} }: Queu
   return bytes;
 }
 
+/** Waits, with jitter: half as long to one and a half times as long. */
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms * (0.5 + Math.random())));
 }

@@ -1,50 +1,68 @@
 import type { ServiceInputTypes, ServiceOutputTypes, SQSClient } from "@aws-sdk/client-sqs";
 
 const CONNECTION_TIMEOUT_MS = 2_000;
+const REQUEST_TIMEOUT_MS = 5_000;
 
 type Command<Input extends ServiceInputTypes, Output extends ServiceOutputTypes> = Parameters<
   typeof SQSClient.prototype.send<Input, Output>
 >[0];
 
-/** What is asked of a client of SQS. An `SQSClient` of the AWS SDK is one. */
+export interface SendOptions {
+  readonly abortSignal?: AbortSignal;
+  /**
+   * Makes the request once. By default the SDK repeats a request without an answer, which is right for a read and
+   * duplicates the messages of a send.
+   */
+  readonly once?: boolean;
+}
+
+/** A client of SQS. An `SQSClient` of the AWS SDK is one; it ignores `once`, which its `maxAttempts` decides. */
 export interface QueueClient {
   send<Input extends ServiceInputTypes, Output extends ServiceOutputTypes>(
     command: Command<Input, Output>,
-    options?: { readonly abortSignal?: AbortSignal },
+    options?: SendOptions,
   ): Promise<Output>;
 }
 
-/** A client that somebody made, and can close: what it has under way fails. */
+/** A client that its creator must close. */
 export interface OwnQueueClient extends QueueClient {
+  /** Closes the connections; requests in flight fail. */
   destroy(): void;
 }
 
 /**
- * A client of SQS: region, credentials and endpoint come from the AWS SDK's own variables. A request that is not
- * answered in time fails, and is the SDK's to retry; by default it would wait for ever.
+ * Creates a client of SQS. Region, credentials and endpoint come from the AWS SDK's own variables. A request that is not
+ * answered within 5 s fails; the SDK alone would wait without a limit.
  *
- * The SDK is loaded with the first request: it is a great part of a cold start, and most invocations send nothing.
+ * The SDK is loaded with the first request: it is a large part of a cold start, and most invocations send nothing.
  */
-export function queueClient(requestTimeoutMs = 5_000): OwnQueueClient {
-  let client: Promise<SQSClient> | undefined;
+export function queueClient(): OwnQueueClient {
+  const clients = new Map<boolean, Promise<SQSClient>>();
   return {
-    send: async (command, options) => {
-      client ??= connect(requestTimeoutMs);
+    send: async (command, { once = false, ...options } = {}) => {
+      let client = clients.get(once);
+      if (client === undefined) {
+        client = connect(once);
+        clients.set(once, client);
+      }
       return (await client).send(command, options);
     },
     destroy: () => {
-      // Where it could not be made, whoever sent something heard of it.
-      void client?.then((made) => made.destroy()).catch(() => undefined);
+      for (const client of clients.values()) {
+        // A client that could not be created has failed its request already.
+        void client.then((created) => created.destroy()).catch(() => undefined);
+      }
     },
   };
 }
 
-async function connect(requestTimeoutMs: number): Promise<SQSClient> {
+async function connect(once: boolean): Promise<SQSClient> {
   const { SQSClient } = await import("#shared/queue/sdk.ts");
   return new SQSClient({
+    ...(once ? { maxAttempts: 1 } : {}),
     requestHandler: {
       connectionTimeout: CONNECTION_TIMEOUT_MS,
-      requestTimeout: requestTimeoutMs,
+      requestTimeout: REQUEST_TIMEOUT_MS,
       throwOnRequestTimeout: true,
     },
   });

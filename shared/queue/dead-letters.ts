@@ -1,13 +1,12 @@
-/** Messages that no retry can help: on to the dead-letter queue, with the reason. */
-
 import type { MessageAttributeValue } from "@aws-sdk/client-sqs";
 import type { SQSMessageAttributes, SQSRecord } from "aws-lambda";
+import { pairResults } from "#shared/contract/results.ts";
 import { describeError, PublishError, type SluiceError } from "#shared/errors.ts";
 import {
   type Attributes,
   type ERROR_ATTRIBUTES,
+  forwardedEntry,
   MAX_ATTRIBUTES,
-  sentOn,
   stringAttribute,
 } from "#shared/queue/attributes.ts";
 import type { BatchSender, QueueEntry, SendResult } from "#shared/queue/batch-sender.ts";
@@ -16,7 +15,7 @@ const MAX_MESSAGE_BYTES = 1_024;
 const MAX_CODE_BYTES = 128;
 const UNKNOWN = "unknown";
 
-/** What of an SQS record goes to the dead-letter queue. */
+/** The parts of an SQS record that a dead letter keeps. */
 export type DeadRecord = Pick<SQSRecord, "body" | "messageAttributes" | "attributes">;
 
 export interface DeadLetter {
@@ -26,46 +25,58 @@ export interface DeadLetter {
 }
 
 /**
- * Sends messages to the dead-letter queue: body, attributes and message group as they came, and three String
- * attributes added, `error_code`, `error_message` (at most 1 KB of UTF-8) and `failed_at` (ISO 8601). A message
- * that came back with reasons of an earlier failure gets this one's in their place.
+ * Sends messages to the dead-letter queue: one result per letter, in order. Never rejects.
  *
- * Results are in the letters' order; never rejects. What is not `ok` must not be acknowledged: the redrive policy
- * keeps it. That includes a message which has no room for three attributes more, SQS allowing ten.
+ * Body, attributes and message group stay as they are. Three String attributes are added: `error_code`, `error_message`
+ * (at most 1 KB of UTF-8) and `failed_at` (ISO 8601). They replace the reason of an earlier failure.
+ *
+ * A message whose result is not `ok` must not be acknowledged: the queue's redrive policy keeps it. That includes a
+ * message with more than seven attributes of its own, since SQS accepts ten.
  */
 export async function sendToDeadLetterQueue(
   sender: Pick<BatchSender, "send">,
   letters: readonly DeadLetter[],
   deadlineMs?: number,
 ): Promise<SendResult[]> {
-  const results: SendResult[] = [];
-  const entries: QueueEntry[] = [];
-  const positions: number[] = [];
-  for (const [position, letter] of letters.entries()) {
-    const attributes = { ...attributesOf(letter.record.messageAttributes), ...reasonOf(letter) };
-    const count = Object.keys(attributes).length;
-    if (count > MAX_ATTRIBUTES) {
-      const error = `with the reason the message would have ${count} attributes, and SQS takes ${MAX_ATTRIBUTES}`;
-      results[position] = { ok: false, error: new PublishError(error) };
-    } else {
-      const { body, attributes: system } = letter.record;
-      const { MessageGroupId: group, AWSTraceHeader: trace } = system;
-      entries.push(sentOn({ body, group, trace }, attributes));
-      positions.push(position);
-    }
+  const prepared = letters.map((letter) => ({ letter, entry: entryFor(letter) }));
+  const sendable = prepared.filter(({ entry }) => !(entry instanceof PublishError));
+  const sent = await sender.send(
+    sendable.flatMap(({ entry }) => (entry instanceof PublishError ? [] : [entry])),
+    deadlineMs,
+  );
+  const results = new Map(
+    pairResults(sendable, sent, (): SendResult => ({ ok: false, error: NO_RESULT })).map(
+      ({ item, result }) => [item, result],
+    ),
+  );
+  return prepared.map((one): SendResult => {
+    if (one.entry instanceof PublishError) return { ok: false, error: one.entry };
+    return results.get(one) ?? { ok: false, error: NO_RESULT };
+  });
+}
+
+const NO_RESULT = new PublishError("the dead-letter queue returned no result for the message");
+
+/** The entry of a letter, or why it cannot be sent. */
+function entryFor(letter: DeadLetter): QueueEntry | PublishError {
+  const attributes = { ...attributesOf(letter.record.messageAttributes), ...reasonOf(letter) };
+  const count = Object.keys(attributes).length;
+  if (count > MAX_ATTRIBUTES) {
+    return new PublishError(
+      `the message has ${count} attributes with the reason of its failure, and SQS accepts ${MAX_ATTRIBUTES}`,
+      "refused",
+    );
   }
-  const sent = await sender.send(entries, deadlineMs);
-  for (const [index, position] of positions.entries()) {
-    results[position] = sent[index] ?? { ok: false, error: new PublishError("the message was not sent") };
-  }
-  return results;
+  const { body, attributes: system } = letter.record;
+  const { MessageGroupId: group, AWSTraceHeader: trace } = system;
+  return forwardedEntry({ body, group, trace }, attributes);
 }
 
 function reasonOf({
   error,
   failedAt,
 }: DeadLetter): Record<(typeof ERROR_ATTRIBUTES)[number], MessageAttributeValue> {
-  // What stands behind a colon in a refusal's code is its detail, and would keep a filter from finding it.
+  // A refusal's code may carry a detail after a colon, which a filter by code would not match.
   const code = error.code.split(":", 1)[0] ?? "";
   return {
     error_code: stringAttribute(code === "" ? UNKNOWN : code, MAX_CODE_BYTES),
@@ -74,7 +85,7 @@ function reasonOf({
   };
 }
 
-/** Lambda hands binary values over in base64. */
+/** Lambda encodes binary values as base64. */
 function attributesOf(attributes: SQSMessageAttributes): Attributes {
   return Object.fromEntries(
     Object.entries(attributes).map(([name, { dataType, stringValue, binaryValue }]) => [

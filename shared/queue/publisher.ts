@@ -2,16 +2,16 @@ import { type Completion, toBatchEntry } from "#shared/contract/message.ts";
 import { BatchSender, type SendResult } from "#shared/queue/batch-sender.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 
-/** Where completions are sent. */
+/** Sends completions to dispatch. */
 export interface CompletionPublisher {
   /**
-   * Sends all of them; results are in the completions' order. Never rejects. What is not accepted by `deadlineMs`
-   * (milliseconds since the epoch; none unless given) is given up.
+   * Sends all completions: one result per completion, in order. Never rejects. A completion that is not accepted by
+   * `deadlineMs` (milliseconds since the epoch; none unless given) fails.
    */
   send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]>;
 }
 
-/** Sends completions to an SQS queue, in batches, with the retries of a `BatchSender`. */
+/** Publishes completions to an SQS queue through a `BatchSender`. */
 export class SqsCompletionPublisher implements CompletionPublisher {
   readonly #sender: BatchSender;
 

@@ -5,14 +5,14 @@ import { parseJsonObject } from "#shared/contract/message.ts";
 import {
   type Attributes,
   ERROR_ATTRIBUTES,
+  type ForwardedMessage,
+  forwardedEntry,
   MAX_ATTRIBUTES,
   REPLAYS_ATTRIBUTE,
-  type SentOn,
-  sentOn,
 } from "#shared/queue/attributes.ts";
 import type { QueueEntry } from "#shared/queue/batch-sender.ts";
 
-export interface DeadMessage extends SentOn {
+export interface DeadMessage extends ForwardedMessage {
   readonly id: string;
   /** Names this delivery of the message, for deleting it or making it visible again. */
   readonly handle: string;
@@ -72,7 +72,7 @@ export function replayOf(message: DeadMessage): QueueEntry {
   if (REPLAYS_ATTRIBUTE in attributes || Object.keys(attributes).length < MAX_ATTRIBUTES) {
     attributes[REPLAYS_ATTRIBUTE] = { DataType: "Number", StringValue: String(message.replays + 1) };
   }
-  return sentOn(message, attributes);
+  return forwardedEntry(message, attributes);
 }
 
 /** SQS gives list values, always empty, and refuses them in what is sent. */

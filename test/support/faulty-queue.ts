@@ -159,9 +159,14 @@ export class FaultyQueue implements AsyncDisposable {
     return { status: answer.status, body: await answer.text() };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const client of this.#clients) client.destroy();
+  /** Stops listening: clients are refused from now on. */
+  async close(): Promise<void> {
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) client.destroy();
+    await this.close();
   }
 }
