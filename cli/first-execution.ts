@@ -1,8 +1,8 @@
 /**
- * `node cli/first-execution.ts`: shows that a deployment works. It submits a flow of two executions to the Valkey and
- * the queue that the environment names, plays the worker that the first one fails with, and waits until dispatch has
- * skipped the second. Exit status: 0, 1 when it was not skipped in time or something failed, 2 when the environment is
- * wrong.
+ * `node cli/first-execution.ts`: a smoke test of a deployment. It submits a flow of two executions to the Valkey and the
+ * queue in the environment, fails the first one as its worker, and waits until dispatch has skipped the second.
+ *
+ * Exit status: 0 on success, 1 if the second was not skipped in time or something failed, 2 if the environment is invalid.
  */
 
 import { randomUUID } from "node:crypto";
@@ -21,7 +21,7 @@ import { createPowertools } from "#shared/runtime/powertools.ts";
 import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
 import { createSessions, detectEdition } from "#shared/valkey/start-up.ts";
 
-/** A lane of its own: the worker must not take, and fail, what is not this program's. */
+/** A unique lane, so that the worker claims and fails only the execution of this program. */
 const LANE = `first-execution-${randomUUID()}`;
 const WORKFLOW = {
   name: "first-execution",
@@ -30,8 +30,8 @@ const WORKFLOW = {
     { id: "second", lane: LANE, dependsOn: ["first"] },
   ],
 };
-const PATIENCE_MS = 60_000;
-const LOOK_EVERY_MS = 500;
+const SKIP_TIMEOUT_MS = 60_000;
+const POLL_INTERVAL_MS = 500;
 
 async function main(): Promise<void> {
   const errors: string[] = [];
@@ -52,7 +52,7 @@ async function main(): Promise<void> {
     const workflow = parseWorkflow(JSON.stringify(WORKFLOW), "first-execution");
     if (!workflow.ok) throw new ConfigurationError(workflow.errors);
     const flow = await submitFlow({ valkey, router, completions }, workflow.value, { flowId, edition });
-    console.log(`submitted the flow ${flowId}: ${[...flow.executions.values()].join(", then ")}`);
+    console.log(`submitted flow ${flowId}: ${[...flow.executions.values()].join(", then ")}`);
 
     const [task] = workflow.value.tasks;
     const identity = { workerId: "first-execution", instanceId: randomUUID() };
@@ -60,23 +60,25 @@ async function main(): Promise<void> {
     const worked = await workBatch(
       { valkey, router, completions, identity },
       { partition: flow.partition, lane: task.lane },
-      () => Promise.reject(new Error("this execution is to fail")),
+      () => Promise.reject(new Error("failed by the smoke test")),
       { limit: 1 },
     );
-    console.log(`failed ${worked.map(({ id }) => id).join()}, and sent its completion`);
+    console.log(`failed ${worked.map(({ id }) => id).join()} and sent its completion`);
 
     const second = flow.executions.get("second");
     if (second === undefined) throw new ConfigurationError(["the flow has no second execution"]);
     const { core } = router.execKeys(second);
-    const deadline = Date.now() + PATIENCE_MS;
+    const deadline = Date.now() + SKIP_TIMEOUT_MS;
     for (;;) {
       const [state] = await valkey.pipelined([command(flow.partition, "hget", core, "public_state")]);
       if (state?.ok && String(state.value) === "skipped") break;
       if (Date.now() > deadline)
-        throw new Error(`dispatch did not skip ${second} within a minute: look at its log`);
-      await sleep(LOOK_EVERY_MS);
+        throw new Error(
+          `dispatch did not skip ${second} within a minute: check the log of the dispatch function`,
+        );
+      await sleep(POLL_INTERVAL_MS);
     }
-    console.log(`dispatch has skipped ${second}: the deployment works`);
+    console.log(`dispatch skipped ${second}: the deployment works`);
   } finally {
     valkey.close();
   }

@@ -1,8 +1,8 @@
 /**
- * `npm run sluice --`: the operator's command line.
+ * The command line for operators: `npm run sluice --`.
  *
- * Exit status: 0 when what was asked for is done, 1 when it is not or not all of it, 2 when the arguments or the
- * environment are wrong.
+ * Exit status: 0 on success, 1 if the command failed or was not completed, 2 if the arguments or the environment are
+ * invalid.
  */
 
 import { Command, CommanderError } from "commander";

@@ -19,12 +19,12 @@ export interface RedriveOptions {
   readonly json?: true;
 }
 
-/** The redrive function's event, checked. */
+/** A valid event of the redrive function. */
 export type RequestEvent = Readonly<Record<string, unknown>>;
 
 const SECONDS = { s: 1, m: 60, h: 3_600, d: 86_400 } as const;
 const DURATION = /^(\d{1,9})([smhd]?)$/;
-/** What the event's properties are called here, for errors. */
+/** Maps properties of the event to options, for error messages. */
 const FLAGS: Readonly<Record<string, string>> = {
   all: "--all",
   error_code: "--error-code",
@@ -38,34 +38,37 @@ const FLAGS: Readonly<Record<string, string>> = {
 
 export function redriveOptions(command: Command): Command {
   return command
-    .description("Replays dead letters: they go back to the completions queue. Ctrl-C stops it cleanly.")
-    .option("--all", "the whole dead-letter queue")
+    .description("Replay dead letters: send them back to the completions queue. Ctrl-C stops cleanly.")
+    .option("--all", "replay the whole dead-letter queue")
     .addOption(
-      new Option("--error-code <code>", 'only this code; "none" for messages without one; may be repeated')
-        // commander hands over what came before.
-        .argParser((code: string, before: readonly string[] | undefined) => [...(before ?? []), code]),
+      new Option(
+        "--error-code <code>",
+        'only messages with this error code, or "none" for messages without one; repeatable',
+      )
+        // commander passes the earlier values.
+        .argParser((code: string, previous: readonly string[] | undefined) => [...(previous ?? []), code]),
     )
     .option("--flow <id>", "only messages of this flow")
-    .option("--older-than <age>", "only messages older than this: 90s, 15m, 2h, 3d", parseDuration)
+    .option("--older-than <age>", "only messages older than this, e.g. 90s, 15m, 2h, 3d", parseDuration)
     .option("--younger-than <age>", "only messages younger than this", parseDuration)
     .option(
       "--rate <n>",
-      `messages per second, ${RATE.least} to ${RATE.most} (default ${RATE.preset})`,
+      `messages per second, ${RATE.min} to ${RATE.max} (default: ${RATE.defaultValue})`,
       Number,
     )
-    .option("--dry-run", "only count")
-    .addOption(new Option("--method <method>", "how messages are moved (default auto)").choices(METHODS))
-    .option("--function <name>", "let the deployed redrive function do it, slice by slice")
+    .option("--dry-run", "count the messages without replaying them")
+    .addOption(new Option("--method <method>", "how to move messages (default: auto)").choices(METHODS))
+    .option("--function <name>", "run in the deployed redrive function, slice by slice")
     .option("--from <url>", "the dead-letter queue (default: DEAD_LETTER_QUEUE_URL)")
-    .option("--to <url>", "the queue that they go back to (default: COMPLETIONS_QUEUE_URL)")
-    .option("--max-replays <n>", "replays after which a message stays (default: MAX_REPLAYS, or 5)")
-    .option("--json", "one line of JSON on standard output")
+    .option("--to <url>", "the completions queue (default: COMPLETIONS_QUEUE_URL)")
+    .option("--max-replays <n>", "leave messages that were replayed this often (default: MAX_REPLAYS, or 5)")
+    .option("--json", "print the report as one line of JSON")
     .allowExcessArguments(false);
 }
 
-/** The event that the options ask for. Throws an InvalidRequestError whose errors name the options. */
+/** Converts the options to the event. Throws an InvalidRequestError whose errors name the options. */
 export function requestOf(options: RedriveOptions): RequestEvent {
-  const given: RequestEvent = {
+  const properties: RequestEvent = {
     all: options.all,
     error_code: options.errorCode,
     flow: options.flow,
@@ -75,37 +78,38 @@ export function requestOf(options: RedriveOptions): RequestEvent {
     dry_run: options.dryRun,
     method: options.method,
   };
-  const event = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
-  const errors = [...faultsOf(event), ...localErrors(options)];
+  const event = Object.fromEntries(Object.entries(properties).filter(([, value]) => value !== undefined));
+  const errors = [...errorsOf(event), ...functionConflicts(options)];
   if (errors.length > 0) throw new InvalidRequestError(errors);
   return event;
 }
 
-/** The function has queues and a limit of its own. */
-function localErrors(options: RedriveOptions): string[] {
+/** The deployed function has its own queues and its own limit. */
+function functionConflicts(options: RedriveOptions): string[] {
   if (options.function === undefined) return [];
   return (["from", "to", "maxReplays"] as const)
     .filter((name) => options[name] !== undefined)
     .map((name) => {
       const flag = name === "maxReplays" ? "--max-replays" : `--${name}`;
-      return `${flag} does not go with --function, which has its own: leave it out`;
+      return `${flag} cannot be combined with --function, which has its own setting: omit it`;
     });
 }
 
-function faultsOf(event: RequestEvent): string[] {
+function errorsOf(event: RequestEvent): string[] {
   try {
     parseRequest(event);
     return [];
   } catch (error) {
     if (!(error instanceof InvalidRequestError)) throw error;
-    return error.errors.map((fault) =>
-      fault.replace(/"(\w+)"(?:: true)?/g, (text, name: string) => FLAGS[name] ?? text),
+    return error.errors.map((message) =>
+      message.replace(/"(\w+)"(?:: true)?/g, (text, name: string) => FLAGS[name] ?? text),
     );
   }
 }
 
 function parseDuration(text: string): number {
   const [, count, unit] = DURATION.exec(text) ?? [];
-  if (count === undefined) throw new InvalidArgumentError("Give a whole number and s, m, h or d, like 15m.");
+  if (count === undefined)
+    throw new InvalidArgumentError("Expected a whole number and a unit (s, m, h or d), e.g. 15m.");
   return Number(count) * (unit === "m" || unit === "h" || unit === "d" ? SECONDS[unit] : SECONDS.s);
 }

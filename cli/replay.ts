@@ -1,11 +1,11 @@
-/** Runs a replay slice by slice, in this process or by the deployed function, until it is done. */
+/** Runs a replay slice by slice, in this process or in the deployed function. */
 
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
 import { SluiceError } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
 import { readRedriveConfig } from "#shared/redrive/config.ts";
-import { READING, redriveSlice } from "#shared/redrive/redrive.ts";
+import { RECEIVE_OPTIONS, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
@@ -16,14 +16,14 @@ export type Progress = (replayed: number, seen: number) => void;
 
 export type SliceRunner = (event: RequestEvent) => Promise<RedriveReport>;
 
-/** Below what SQS lets be in flight at once, 120,000, so that the dead-letter queue can still be read by others. */
-const MAX_HELD = 100_000;
-/** Short, since a stop takes effect between two slices. */
+/** Below the SQS limit of 120,000 messages in flight, so that others can still receive from the queue. */
+const MAX_HIDDEN = 100_000;
+/** Short, because Ctrl-C takes effect between two slices. */
 const INVOKED_SLICE_SECONDS = 10;
 
 /**
- * Runs slices until one is done. When the signal aborts, a slice that knows of it ends by itself, and what another
- * one left is put back. Ids and notes of all slices are in the report, which otherwise is the last one's.
+ * Runs slices until the replay is done. When the signal aborts, a local slice ends by itself; after a slice in the
+ * function, one more call with `stop` ends the replay. Returns the last report, with the ids and notes of all slices.
  */
 export async function replay(
   run: SliceRunner,
@@ -42,17 +42,28 @@ export async function replay(
   }
 }
 
-/** With this machine's access to the queues. Throws a ConfigurationError where the environment does not name them. */
-export function inProcess(environment: Environment, signal: AbortSignal, onProgress: Progress): SliceRunner {
+/** Runs slices in this process. Throws a ConfigurationError if the environment is invalid. */
+export function localRunner(
+  environment: Environment,
+  signal: AbortSignal,
+  onProgress: Progress,
+): SliceRunner {
   const config = readRedriveConfig(environment);
   const client = queueClient();
-  const ports = { client, config, clock: SYSTEM_CLOCK, reading: READING, maxHeld: MAX_HELD, onProgress };
+  const ports = {
+    client,
+    config,
+    clock: SYSTEM_CLOCK,
+    receiveOptions: RECEIVE_OPTIONS,
+    maxHidden: MAX_HIDDEN,
+    onProgress,
+  };
   const limits = { deadlineMs: Number.POSITIVE_INFINITY, signal };
   return (event) => redriveSlice(ports, parseRequest(event), limits);
 }
 
-/** By the deployed function, which has its own queues, its own role and its own MAX_REPLAYS. */
-export function byInvoking(functionName: string, onProgress: Progress): SliceRunner {
+/** Runs slices in the deployed function, which has its own queues, role and MAX_REPLAYS. */
+export function functionRunner(functionName: string, onProgress: Progress): SliceRunner {
   const client = new LambdaClient();
   return async (event) => {
     const answer = await client.send(
@@ -64,22 +75,21 @@ export function byInvoking(functionName: string, onProgress: Progress): SliceRun
     const payload = answer.Payload?.transformToString() ?? "";
     if (answer.FunctionError !== undefined) throw new InvocationError(functionName, payload);
     const report = parseReport(payload);
-    if (report === undefined)
-      throw new InvocationError(functionName, `an answer that is no report: ${payload}`);
+    if (report === undefined) throw new InvocationError(functionName, `an invalid report: ${payload}`);
     onProgress(report.replayed, report.seen);
     return report;
   };
 }
 
-const SHOWN_LENGTH = 500;
+const MAX_SHOWN_LENGTH = 500;
 
-/** The function failed. What its slice had hidden reappears when its time is up; nothing is lost. */
+/** The function failed. Messages that its slice had hidden reappear after their visibility timeout. */
 class InvocationError extends SluiceError {
   override readonly name = "InvocationError";
   override readonly code = "invocation_failed";
   override readonly retryable = true;
 
   constructor(functionName: string, answer: string) {
-    super(`the function ${functionName} gave ${answer.slice(0, SHOWN_LENGTH)}`);
+    super(`the function ${functionName} returned ${answer.slice(0, MAX_SHOWN_LENGTH)}`);
   }
 }

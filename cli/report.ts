@@ -1,13 +1,13 @@
 import { parseJsonObject } from "#shared/contract/message.ts";
 import { parseContinuation, readTotals } from "#shared/redrive/continuation.ts";
-import { ENDINGS, type RedriveReport } from "#shared/redrive/report.ts";
+import { END_REASONS, type RedriveReport } from "#shared/redrive/report.ts";
 
-/** Reads the redrive function's answer; undefined where it is no report, or one that cannot be gone on from. */
+/** Parses the response of the redrive function. Undefined if it is not a report, or has no valid continuation. */
 export function parseReport(text: string): RedriveReport | undefined {
   const fields = parseJsonObject(text);
   if (fields === undefined) return undefined;
   const totals = readTotals(fields);
-  const ended = ENDINGS.find((one) => one === fields.ended);
+  const ended = END_REASONS.find((known) => known === fields.ended);
   const errors: string[] = [];
   const continuation = parseContinuation(fields.continuation, errors);
   const { done, dry_run: dryRun, method } = fields;

@@ -3,13 +3,13 @@ import { ConfigurationError } from "#shared/errors.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 import { readEdition, readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
-/** What the provision function needs to know, from its environment. */
+/** The configuration of the provision function, from its environment variables. */
 export interface ProvisionConfig extends ValkeyConfig {
-  /** `auto`: the edition of ours that is loaded or recorded; where there is none, the 11-KEYS one. */
+  /** `auto`: the edition of Sluice's library that is loaded or recorded, or 11 KEYS if there is none. */
   readonly edition: Edition | "auto";
 }
 
-/** Reads the configuration; throws one ConfigurationError that names every fault. */
+/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
 export function readProvisionConfig(env: Environment): ProvisionConfig {
   const errors: string[] = [];
   const config: ProvisionConfig = { ...readValkeyConfig(env, errors), edition: readEdition(env, errors) };

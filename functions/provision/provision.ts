@@ -1,4 +1,4 @@
-/** What a deployment needs of Valkey before its functions may run: the partition count, and the library everywhere. */
+/** Prepares Valkey for a deployment: partition counts, and the library on every primary. */
 
 import type { ProvisionConfig } from "#functions/provision/config.ts";
 import { type Edition, editionOf } from "#shared/contract/edition.ts";
@@ -9,50 +9,51 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary, type LibraryState } from "#shared/valkey/library.ts";
 import { checkPartitions, detectEdition } from "#shared/valkey/start-up.ts";
 
-/** What was found, and what was done about it. */
+/** The state of Valkey after provisioning. */
 export interface ProvisionReport {
-  /** What `ff_version` replies, on every primary. */
+  /** The reply of `ff_version` on every primary. */
   readonly version: string;
   readonly edition: Edition;
   readonly library: LibraryState;
-  /** `created`: nobody had recorded the counts. */
+  /** `created`: this run recorded the counts. `recorded`: they were recorded before, and match. */
   readonly partitions: "recorded" | "created";
   readonly primaries: number;
 }
 
 /**
- * Checks or records the partition counts, then loads the library where it is missing or another one of ours. Whoever
- * runs it twice, or dies within it and runs it again, changes nothing more.
+ * Checks or records the partition counts. Then loads the library where it is missing or is another build of Sluice's
+ * library. Idempotent: running it again, also after a crash, changes nothing more.
  *
- * Throws a ConfigurationError where the deployment has another partition count, or libraries that do not go together;
- * then nothing was written. A ValkeyError where a primary does not answer, or lacks a library that is not ours to load.
+ * Throws a ConfigurationError, before it writes anything, if the recorded partition counts differ. Throws a
+ * ConfigurationError if the primaries have different library versions. Throws a ValkeyError if a primary does not respond
+ * or lacks a library that Sluice must not load.
  */
 export async function provision(
   valkey: Valkey,
   config: ProvisionConfig,
   telemetry: Telemetry,
 ): Promise<ProvisionReport> {
-  const partitions = await settlePartitions(valkey, config);
+  const partitions = await checkOrRecordPartitions(valkey, config);
   const library = await ensureLibrary(valkey, config.edition);
   const version = await commonVersion(valkey, config.edition);
-  // Told by the version; what is missing was loaded above.
+  // Detects the edition by the version. Missing libraries were loaded above.
   const edition = await detectEdition(valkey, config, () => Promise.resolve(), telemetry);
   const { length: primaries } = await valkey.primaries();
   return { version, edition, library, partitions, primaries };
 }
 
 /**
- * KEYS `ff:config:partitions`; ARGV field, value, … Sets what is not there yet, all or nothing: who boots first writes,
- * and what somebody has written since we looked stays.
+ * KEYS: ff:config:partitions. ARGV: field, value, … Atomically sets the fields that are missing or empty. The first of
+ * several concurrent deployments writes; values that exist stay.
  */
-const RECORD = `
+const RECORD_COUNTS = `
 for at = 1, #ARGV, 2 do
   local recorded = redis.call('HGET', KEYS[1], ARGV[at])
   if not recorded or recorded == '' then redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
 end
 return 1`;
 
-async function settlePartitions(
+async function checkOrRecordPartitions(
   valkey: Valkey,
   config: ProvisionConfig,
 ): Promise<ProvisionReport["partitions"]> {
@@ -63,8 +64,8 @@ async function settlePartitions(
     num_budget_partitions: numBudgetPartitions,
     num_quota_partitions: numQuotaPartitions,
   };
-  await valkey.call("eval", RECORD, 1, PARTITION_CONFIG_KEY, ...Object.entries(counts).flat());
-  // Somebody else may have been first: theirs counts, and must agree.
+  await valkey.call("eval", RECORD_COUNTS, 1, PARTITION_CONFIG_KEY, ...Object.entries(counts).flat());
+  // Another deployment may have written first: its counts apply and must match.
   await checkPartitions(valkey, config);
   return "created";
 }
@@ -75,7 +76,7 @@ async function commonVersion(valkey: Valkey, edition: Edition | "auto"): Promise
       try {
         return { name, version: String(await call("fcall", "ff_version", 0)) };
       } catch (error) {
-        throw new ValkeyError(`the primary ${name} has no flowfabric library to use: ${messageOf(error)}`);
+        throw new ValkeyError(`the primary ${name} has no usable flowfabric library: ${messageOf(error)}`);
       }
     }),
   );

@@ -4,27 +4,29 @@ const TYPES = ["Create", "Update", "Delete"] as const;
 
 export type RequestType = (typeof TYPES)[number];
 
-/** Who asked, and where the answer goes. All but the URL goes back as it came. */
-export interface Caller {
-  /** Pre-signed; a PUT to it is the answer. */
+/** Where the response goes. All fields except the URL are copied into it. */
+export interface ResponseTarget {
+  /** The pre-signed URL that receives the response by PUT. */
   readonly responseUrl: URL;
   readonly stackId: string;
   readonly requestId: string;
   readonly logicalResourceId: string;
-  /** Ours never changes: CloudFormation would take another one for a replacement, and delete the old. */
+  /** Never changes: CloudFormation treats another id as a replacement and deletes the old resource. */
   readonly physicalResourceId: string;
 }
 
 /**
- * Who asked, by the event of a Lambda-backed custom resource (AWS CloudFormation User Guide, "Custom resource request
- * objects"). What is missing becomes empty, so that even a strange event gets its answer; throws an
- * InvalidRequestError where there is nowhere to send one.
+ * Reads the response target from the event of a Lambda-backed custom resource (AWS CloudFormation User Guide, "Custom
+ * resource request objects"). Missing fields become empty, so that even an invalid event gets a response. Throws an
+ * InvalidRequestError if the event has no valid response URL.
  */
-export function readCaller(event: unknown): Caller {
+export function readResponseTarget(event: unknown): ResponseTarget {
   const responseUrl = URL.parse(textIn(event, "ResponseURL"));
-  // http: for the emulators of CloudFormation.
+  // Emulators of CloudFormation use http.
   if (responseUrl === null || !/^https?:$/.test(responseUrl.protocol)) {
-    throw new InvalidRequestError(["the event has no ResponseURL: it is not one of CloudFormation's"]);
+    throw new InvalidRequestError([
+      "the event has no valid ResponseURL: expected an event of a CloudFormation custom resource",
+    ]);
   }
   const logicalResourceId = textIn(event, "LogicalResourceId");
   return {
@@ -36,12 +38,12 @@ export function readCaller(event: unknown): Caller {
   };
 }
 
-/** What is asked for. Throws an InvalidRequestError for anything but creating, updating and deleting. */
+/** Throws an InvalidRequestError for any request type except Create, Update and Delete. */
 export function readRequestType(event: unknown): RequestType {
   const text = textIn(event, "RequestType");
   const type = TYPES.find((known) => known === text);
   if (type === undefined) {
-    throw new InvalidRequestError([`RequestType is ${JSON.stringify(text)}: it takes ${TYPES.join(", ")}`]);
+    throw new InvalidRequestError([`RequestType is ${JSON.stringify(text)}: expected ${TYPES.join(", ")}`]);
   }
   return type;
 }

@@ -1,7 +1,7 @@
 /**
- * The redrive function: an operator invokes it, and it replays dead letters for as long as it may run. Its event is a
- * `RedriveRequest` in JSON, its answer a `RedriveReport`; while that is not `done`, the same event with the report's
- * `continuation` goes on from there.
+ * The redrive function. An operator invokes it to replay dead letters. `parseRequest` documents its event; it returns a
+ * `RedriveReport`. While the report's `done` is false, invoke it again with the same event and the report's
+ * `continuation`.
  */
 
 import { Logger } from "@aws-lambda-powertools/logger";
@@ -11,36 +11,42 @@ import type { Context } from "aws-lambda";
 import { queueClient } from "#shared/queue/client.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
 import { readRedriveConfig } from "#shared/redrive/config.ts";
-import { READING, redriveSlice } from "#shared/redrive/redrive.ts";
+import { RECEIVE_OPTIONS, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
 
-/** Kept back from Lambda's deadline for what is under way, and for putting messages back, in milliseconds. */
-const MARGIN_MS = 5_000;
-/** Their handles travel in the answer and in the next event, of which Lambda takes 6 MB. */
-const MAX_HELD = 10_000;
-/** Nobody stops a function from outside: a slice that is to end sooner says so in `max_seconds`. */
+/** Reserved before Lambda's deadline for requests in flight and for making messages visible again. */
+const RESERVED_MS = 5_000;
+/** The continuation contains their handles, and Lambda limits events and responses to 6 MB. */
+const MAX_HIDDEN = 10_000;
+/** An invocation cannot be stopped from outside. `max_seconds` shortens it. */
 const NEVER = new AbortController().signal;
 
 const logger = new Logger({ serviceName: "sluice-redrive" });
 const config = readRedriveConfig(process.env);
-// Longer than a long poll lasts.
 const client = queueClient();
 
 async function redrive(event: unknown, context: Context): Promise<RedriveReport> {
   const request = parseRequest(event);
   const remainingMs = context.getRemainingTimeInMillis();
   const sliceMs = Math.min(
-    remainingMs - Math.min(MARGIN_MS, remainingMs / 2),
+    remainingMs - Math.min(RESERVED_MS, remainingMs / 2),
     (request.maxSeconds ?? Number.POSITIVE_INFINITY) * 1_000,
   );
   const report = await redriveSlice(
-    { client, config, clock: SYSTEM_CLOCK, reading: READING, maxHeld: MAX_HELD, onProgress: () => undefined },
+    {
+      client,
+      config,
+      clock: SYSTEM_CLOCK,
+      receiveOptions: RECEIVE_OPTIONS,
+      maxHidden: MAX_HIDDEN,
+      onProgress: () => undefined,
+    },
     request,
     { deadlineMs: SYSTEM_CLOCK.now() + sliceMs, signal: NEVER },
   );
-  const { continuation, ...said } = report;
-  logger.info("a slice of a replay ended", { ...said, goes_on: continuation !== undefined });
+  const { continuation, ...fields } = report;
+  logger.info("replay slice ended", { ...fields, continues: continuation !== undefined });
   return report;
 }
 

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Time, as far as a replay needs it. */
+/** The clock of a replay. Tests replace it. */
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** Resolves after so long, or as soon as the signal aborts. */
+  /** Resolves after `ms` milliseconds, or when the signal aborts. */
   pause(ms: number, signal: AbortSignal): Promise<void>;
 }
 
@@ -19,44 +19,44 @@ export const SYSTEM_CLOCK: Clock = {
   },
 };
 
-/** When a slice of a replay has to end. */
+/** When a slice of a replay must end. */
 export interface Limits {
-  /** Milliseconds since the epoch; infinity for none. */
+  /** Milliseconds since the epoch; infinity for no deadline. */
   readonly deadlineMs: number;
-  /** Aborts when somebody wants it to stop. */
+  /** Aborts when the operator stops the replay. */
   readonly signal: AbortSignal;
 }
 
-/** The most messages that may go together. */
-const MOST_TOGETHER = 50;
+const MAX_BATCH_SIZE = 50;
 
 /**
- * Spreads messages over time: never more than the rate, counted from the first, however late the single sends are.
+ * Limits the number of messages per second. The rate counts from the first message: a late send does not allow the next
+ * ones to catch up.
  */
-export class Pacer {
+export class RateLimiter {
   readonly #clock: Clock;
   readonly #rate: number;
   #nextAt: number;
 
-  /** `rate` in messages per second; `nextAt` is when the first may go, in milliseconds since the epoch. */
+  /** `rate` in messages per second; `nextAt` is the earliest time of the first, in milliseconds since the epoch. */
   constructor(clock: Clock, rate: number, nextAt: number) {
     this.#clock = clock;
     this.#rate = rate;
     this.#nextAt = nextAt;
   }
 
-  /** How many messages go together: a tenth of a second's, so that the rate holds within a second too. */
-  get together(): number {
-    return Math.min(MOST_TOGETHER, Math.max(1, Math.floor(this.#rate / 10)));
+  /** Messages to send at once: those of a tenth of a second, so that the rate holds within each second too. */
+  get batchSize(): number {
+    return Math.min(MAX_BATCH_SIZE, Math.max(1, Math.floor(this.#rate / 10)));
   }
 
-  /** When the next message may go: what another pacer needs to go on from here. */
+  /** The earliest time of the next message: a new RateLimiter continues from it. */
   get nextAt(): number {
     return this.#nextAt;
   }
 
-  /** Waits until so many messages may go. False: it is time to end, and they may not. */
-  async turn(count: number, { deadlineMs, signal }: Limits): Promise<boolean> {
+  /** Waits until `count` messages may be sent. Returns false if the slice must end first. */
+  async acquire(count: number, { deadlineMs, signal }: Limits): Promise<boolean> {
     const now = this.#clock.now();
     const at = Math.max(now, this.#nextAt);
     if (signal.aborted || at >= deadlineMs) return false;

@@ -1,14 +1,14 @@
-import { type Continuation, type Held, NO_TOTALS, type Totals } from "#shared/redrive/report.ts";
+import { type Continuation, type HiddenMessage, NO_TOTALS, type Totals } from "#shared/redrive/report.ts";
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Reads what an earlier slice gave; undefined where there was none, or where it is a fault. */
+/** Parses the continuation of an earlier slice. Undefined if there is none, or if it is invalid, which adds an error. */
 export function parseContinuation(value: unknown, errors: string[]): Continuation | undefined {
   if (value === undefined || value === null) return undefined;
   const continuation = isFields(value) ? read(value) : undefined;
   if (continuation === undefined) {
     errors.push(
-      '"continuation" is not what an earlier slice reported: give it back as it came, or leave it out',
+      '"continuation" is invalid: pass the continuation of an earlier report unchanged, or omit it',
     );
   }
   return continuation;
@@ -26,7 +26,7 @@ function read(fields: Fields): Continuation | undefined {
   return { pass, started_at: startedAt, next_send_at: nextSendAt, totals, held };
 }
 
-/** Six counts; undefined where one is missing or no whole number. */
+/** Parses the six counts. Undefined if one is missing or not a non-negative integer. */
 export function readTotals(value: unknown): Totals | undefined {
   if (!isFields(value)) return undefined;
   const read = (name: keyof Totals): number => {
@@ -46,9 +46,9 @@ export function readTotals(value: unknown): Totals | undefined {
     : undefined;
 }
 
-function readHeld(value: unknown): readonly Held[] | undefined {
+function readHeld(value: unknown): readonly HiddenMessage[] | undefined {
   if (!Array.isArray(value)) return undefined;
-  const held: Held[] = [];
+  const held: HiddenMessage[] = [];
   for (const pair of value as readonly unknown[]) {
     const [id, handle]: readonly unknown[] = Array.isArray(pair) ? pair : [];
     if (typeof id !== "string" || typeof handle !== "string") return undefined;

@@ -1,4 +1,4 @@
-/** A message of the dead-letter queue: what is read of it, and how it goes back. */
+/** Parses messages of the dead-letter queue and builds their replays. */
 
 import type { Message, MessageAttributeValue } from "@aws-sdk/client-sqs";
 import { parseJsonObject } from "#shared/contract/message.ts";
@@ -12,25 +12,25 @@ import {
 } from "#shared/queue/attributes.ts";
 import type { QueueEntry } from "#shared/queue/batch-sender.ts";
 
-export interface DeadMessage extends ForwardedMessage {
+export interface DeadLetter extends ForwardedMessage {
   readonly id: string;
-  /** Names this delivery of the message, for deleting it or making it visible again. */
+  /** The receipt handle of this delivery, for deleting the message or making it visible again. */
   readonly handle: string;
   readonly attributes: Attributes;
   /**
-   * When it was sent, in milliseconds since the epoch. The redrive policy keeps a message's own time; a message that
-   * was sent to the dead-letter queue at once has the time of that.
+   * When the message was sent, in milliseconds since the epoch. The redrive policy keeps the original time. For a message
+   * that Sluice dead-lettered, it is the time of dead-lettering.
    */
   readonly sentAt: number | undefined;
-  /** Undefined: the redrive policy brought it here, after too many deliveries. */
+  /** Undefined if the redrive policy moved the message here, after too many failed deliveries. */
   readonly errorCode: string | undefined;
   readonly replays: number;
 }
 
 const WHOLE = /^\d{1,15}$/;
 
-/** Undefined for what is no delivery of a message, which SQS does not give. */
-export function readDeadMessage(message: Message): DeadMessage | undefined {
+/** Undefined if the message has no id or no receipt handle. */
+export function parseDeadLetter(message: Message): DeadLetter | undefined {
   const { MessageId: id, ReceiptHandle: handle, Body: body = "", MessageAttributes = {} } = message;
   if (id === undefined || handle === undefined) return undefined;
   const { SentTimestamp: sentAt, MessageGroupId: group, AWSTraceHeader: trace } = message.Attributes ?? {};
@@ -47,26 +47,26 @@ export function readDeadMessage(message: Message): DeadMessage | undefined {
   };
 }
 
-/** Whether it carries a reason that has to come off when it is replayed. */
-export function hasReason({ attributes }: DeadMessage): boolean {
+/** Whether the message has error attributes, which a replay removes. */
+export function hasErrorAttributes({ attributes }: DeadLetter): boolean {
   return ERROR_ATTRIBUTES.some((name) => name in attributes);
 }
 
-/** The flow that the body names; undefined where it names none, or is no completion event. */
-export function flowOf({ body }: DeadMessage): string | undefined {
+/** The `flow_id` in the body; undefined if the body is not JSON or has none. */
+export function flowIdOf({ body }: DeadLetter): string | undefined {
   const flow = parseJsonObject(body)?.flow_id;
   return typeof flow === "string" ? flow : undefined;
 }
 
 /**
- * The message as it goes back: body, attributes and group as they came, without the reason of its failure, one replay
- * more on its count. Where ten attributes of its own leave no room for the count, it goes without.
+ * The queue entry that replays a message: same body, attributes and group, without the error attributes, and with
+ * `replays` increased by one. A message with ten other attributes has no room for `replays` and is sent without it.
  */
-export function replayOf(message: DeadMessage): QueueEntry {
-  const reasons: readonly string[] = ERROR_ATTRIBUTES;
+export function replayEntry(message: DeadLetter): QueueEntry {
+  const errorAttributes: readonly string[] = ERROR_ATTRIBUTES;
   const attributes: Record<string, MessageAttributeValue> = {};
   for (const [name, value] of Object.entries(message.attributes)) {
-    if (reasons.includes(name)) continue;
+    if (errorAttributes.includes(name)) continue;
     attributes[name] = attributeToSend(value);
   }
   if (REPLAYS_ATTRIBUTE in attributes || Object.keys(attributes).length < MAX_ATTRIBUTES) {
@@ -75,7 +75,7 @@ export function replayOf(message: DeadMessage): QueueEntry {
   return forwardedEntry(message, attributes);
 }
 
-/** SQS gives list values, always empty, and refuses them in what is sent. */
+/** Drops the list values, which SQS returns empty but does not accept. */
 function attributeToSend({
   DataType,
   StringValue,

@@ -1,4 +1,4 @@
-/** SQS' own move task: it moves a whole dead-letter queue by itself, its messages as they are. */
+/** Replay by an SQS message move task, which moves a whole dead-letter queue without changing its messages. */
 
 import {
   CancelMessageMoveTaskCommand,
@@ -10,22 +10,22 @@ import {
 import { QueueError } from "#shared/errors.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 import type { Clock, Limits } from "#shared/redrive/clock.ts";
-import { type Ended, NO_TOTALS, type RedriveReport } from "#shared/redrive/report.ts";
+import { type EndReason, NO_TOTALS, type RedriveReport } from "#shared/redrive/report.ts";
 
 const POLL_MS = 1_000;
-/** Polls until a task that was cancelled has ended; SQS says that it may take a while. */
+/** Polls before giving up on a cancelled task. SQS may take a while to end it. */
 const CANCEL_POLLS = 60;
-/** What endpoints say that do not have move tasks, or not for this queue. */
+/** Error names of endpoints that have no move tasks, or none for this queue. */
 const UNSUPPORTED = new Set([
   "InvalidAction",
   "UnknownOperationException",
   "UnsupportedOperation",
   "AWS.SimpleQueueService.UnsupportedOperation",
 ]);
-const UNDER_WAY = new Set(["RUNNING", "CANCELLING"]);
+const ACTIVE_STATUSES = new Set(["RUNNING", "CANCELLING"]);
 const NEVER = new AbortController().signal;
 
-export interface MovePorts {
+export interface MoveTaskPorts {
   readonly client: QueueClient;
   readonly deadLetterQueueUrl: string;
   readonly completionsQueueUrl: string;
@@ -34,37 +34,37 @@ export interface MovePorts {
 }
 
 export class MoveTask {
-  readonly #ports: MovePorts;
+  readonly #ports: MoveTaskPorts;
   readonly #sourceArn: string;
   readonly #handle: string;
 
-  private constructor(ports: MovePorts, sourceArn: string, handle: string) {
+  private constructor(ports: MoveTaskPorts, sourceArn: string, handle: string) {
     this.#ports = ports;
     this.#sourceArn = sourceArn;
     this.#handle = handle;
   }
 
-  /** Whether the endpoint has move tasks. Rejects with a QueueError where one is under way: SQS runs one a queue. */
-  static async isAvailable(ports: MovePorts): Promise<boolean> {
-    const sourceArn = await arnOf(ports, ports.deadLetterQueueUrl);
-    const task = await unlessUnsupported(() => latestTask(ports, sourceArn));
-    if (task.isSupported && UNDER_WAY.has(task.value?.Status ?? "")) {
+  /** Whether the endpoint has move tasks. Rejects with a QueueError if one is running: SQS allows one per queue. */
+  static async isAvailable(ports: MoveTaskPorts): Promise<boolean> {
+    const sourceArn = await readArn(ports, ports.deadLetterQueueUrl);
+    const task = await detectSupport(() => latestTask(ports, sourceArn));
+    if (task.isSupported && ACTIVE_STATUSES.has(task.value?.Status ?? "")) {
       throw new QueueError(
-        "a move task of the dead-letter queue is under way: wait for its end, or cancel it, and try again",
+        "a move task of the dead-letter queue is already running: wait until it ends, or cancel it, then try again",
       );
     }
     return task.isSupported;
   }
 
-  /** Starts to move everything; undefined where the endpoint cannot. `rate` in messages per second, from 1. */
-  static async start(ports: MovePorts, rate: number): Promise<MoveTask | undefined> {
-    const sourceArn = await arnOf(ports, ports.deadLetterQueueUrl);
-    const destinationArn = await arnOf(ports, ports.completionsQueueUrl);
-    const started = await unlessUnsupported(() =>
+  /** Starts a task for the whole queue; undefined if the endpoint has none. `rate` in messages per second, at least 1. */
+  static async start(ports: MoveTaskPorts, rate: number): Promise<MoveTask | undefined> {
+    const sourceArn = await readArn(ports, ports.deadLetterQueueUrl);
+    const destinationArn = await readArn(ports, ports.completionsQueueUrl);
+    const started = await detectSupport(() =>
       ports.client.send(
         new StartMessageMoveTaskCommand({
           SourceArn: sourceArn,
-          // Without it SQS moves only what its own redrive policy brought.
+          // Without a destination, SQS moves only messages that its redrive policy dead-lettered.
           DestinationArn: destinationArn,
           MaxNumberOfMessagesPerSecond: Math.floor(rate),
         }),
@@ -72,23 +72,24 @@ export class MoveTask {
     );
     if (!started.isSupported) return undefined;
     const handle = started.value.TaskHandle;
-    if (handle === undefined) throw new QueueError("the queue started a move task and gave no handle for it");
+    if (handle === undefined)
+      throw new QueueError("the queue started a move task without returning its handle");
     return new MoveTask(ports, sourceArn, handle);
   }
 
-  /** Goes on with the task of an earlier slice. */
-  static async resume(ports: MovePorts, handle: string): Promise<MoveTask> {
-    return new MoveTask(ports, await arnOf(ports, ports.deadLetterQueueUrl), handle);
+  /** Continues the task of an earlier slice. */
+  static async resume(ports: MoveTaskPorts, handle: string): Promise<MoveTask> {
+    return new MoveTask(ports, await readArn(ports, ports.deadLetterQueueUrl), handle);
   }
 
-  /** Waits for the task's end; cancels it when it is time to stop, and leaves it to itself at the slice's end. */
+  /** Waits until the task ends. Cancels it if the signal aborts. At the deadline the task keeps running. */
   async run(limits: Limits): Promise<RedriveReport> {
     const { clock, onProgress } = this.#ports;
     for (;;) {
       const task = await this.#latest();
       const moved = task.ApproximateNumberOfMessagesMoved ?? 0;
       onProgress(moved);
-      if (!UNDER_WAY.has(task.Status ?? "")) return reportOf(task);
+      if (!ACTIVE_STATUSES.has(task.Status ?? "")) return reportOf(task);
       if (limits.signal.aborted) return this.cancel();
       if (clock.now() + POLL_MS >= limits.deadlineMs) {
         return {
@@ -100,32 +101,32 @@ export class MoveTask {
     }
   }
 
-  /** Cancels the task and waits until it has ended; what it moved is moved. */
+  /** Cancels the task and waits until it has ended. Messages that it has moved stay moved. */
   async cancel(): Promise<RedriveReport> {
     try {
       await this.#ports.client.send(new CancelMessageMoveTaskCommand({ TaskHandle: this.#handle }));
     } catch (error) {
       const task = await this.#latest();
-      // It may have come to its end a moment before.
-      if (!UNDER_WAY.has(task.Status ?? "")) return reportOf(task);
-      throw new QueueError("the move task could not be cancelled and goes on", { cause: error });
+      // The task may have ended just before.
+      if (!ACTIVE_STATUSES.has(task.Status ?? "")) return reportOf(task);
+      throw new QueueError("cancelling the move task failed: it is still running", { cause: error });
     }
     for (let poll = 1; poll <= CANCEL_POLLS; poll += 1) {
       const task = await this.#latest();
-      if (!UNDER_WAY.has(task.Status ?? "")) return reportOf(task);
+      if (!ACTIVE_STATUSES.has(task.Status ?? "")) return reportOf(task);
       await this.#ports.clock.pause(POLL_MS, NEVER);
     }
-    throw new QueueError(`the move task was cancelled and has not ended within ${CANCEL_POLLS} s`);
+    throw new QueueError(`the move task was cancelled but has not ended after ${CANCEL_POLLS} s`);
   }
 
   async #latest(): Promise<ListMessageMoveTasksResultEntry> {
     const task = await latestTask(this.#ports, this.#sourceArn);
-    if (task === undefined) throw new QueueError("the queue does not know the move task any more");
+    if (task === undefined) throw new QueueError("the queue no longer lists the move task");
     return task;
   }
 }
 
-function reportOf(task: ListMessageMoveTasksResultEntry, ended = endOf(task)): RedriveReport {
+function reportOf(task: ListMessageMoveTasksResultEntry, ended = endReasonOf(task)): RedriveReport {
   const moved = task.ApproximateNumberOfMessagesMoved ?? 0;
   const reason = task.FailureReason;
   return {
@@ -142,14 +143,14 @@ function reportOf(task: ListMessageMoveTasksResultEntry, ended = endOf(task)): R
   };
 }
 
-function endOf({ Status: status }: ListMessageMoveTasksResultEntry): Ended {
+function endReasonOf({ Status: status }: ListMessageMoveTasksResultEntry): EndReason {
   if (status === "COMPLETED") return "complete";
   return status === "CANCELLED" ? "stopped" : "failed";
 }
 
-/** SQS lists the tasks of a queue, the latest first; it names the handle of a running one only. */
+/** SQS lists the latest task first, and returns the handle of a running task only. */
 async function latestTask(
-  { client }: MovePorts,
+  { client }: MoveTaskPorts,
   sourceArn: string,
 ): Promise<ListMessageMoveTasksResultEntry | undefined> {
   const { Results: tasks = [] } = await client.send(
@@ -158,24 +159,24 @@ async function latestTask(
   return tasks[0];
 }
 
-async function arnOf({ client }: MovePorts, queueUrl: string): Promise<string> {
+async function readArn({ client }: MoveTaskPorts, queueUrl: string): Promise<string> {
   const command = new GetQueueAttributesCommand({ QueueUrl: queueUrl, AttributeNames: ["QueueArn"] });
   const answer = await client.send(command).catch((error: unknown) => {
-    throw new QueueError(`the queue ${queueUrl} does not answer`, { cause: error });
+    throw new QueueError(`reading the ARN of the queue ${queueUrl} failed`, { cause: error });
   });
   const arn = answer.Attributes?.QueueArn;
-  if (arn === undefined) throw new QueueError(`the queue ${queueUrl} does not tell its ARN`);
+  if (arn === undefined) throw new QueueError(`the queue ${queueUrl} did not return its ARN`);
   return arn;
 }
 
-async function unlessUnsupported<T>(
+async function detectSupport<T>(
   request: () => Promise<T>,
 ): Promise<{ readonly isSupported: true; readonly value: T } | { readonly isSupported: false }> {
   try {
     return { isSupported: true, value: await request() };
   } catch (error) {
     if (error instanceof Error && UNSUPPORTED.has(error.name)) return { isSupported: false };
-    throw new QueueError('the queue refused a move task; the method "receive" does without one', {
+    throw new QueueError('the queue refused the move task: use the method "receive" instead', {
       cause: error,
     });
   }

@@ -6,55 +6,58 @@ import {
 } from "@aws-sdk/client-sqs";
 import { QueueError } from "#shared/errors.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
-import { type DeadMessage, readDeadMessage } from "#shared/redrive/message.ts";
+import { type DeadLetter, parseDeadLetter } from "#shared/redrive/message.ts";
 
-/** SQS takes and gives no more at once. */
+/** The limit of SQS for one request. */
 const BATCH_SIZE = 10;
-/** Requests on their way at once. */
+/** Concurrent requests. */
 const CONCURRENCY = 8;
 const DELETE_ATTEMPTS = 3;
 
-/** How a pass reads the dead-letter queue, in seconds. */
-export interface Reading {
+/** How a pass receives from the dead-letter queue. */
+export interface ReceiveOptions {
   /**
-   * For how long a received message is hidden. A pass that takes longer receives it once more, knows it, and hides it
-   * again; a pass that dies leaves what it had hidden for that long.
+   * The visibility timeout. A longer pass receives a message again, recognizes it and hides it again. After a pass dies,
+   * its messages stay hidden for up to this long.
    */
   readonly visibilitySeconds: number;
-  /** For how long to wait for a message. More than none asks all of SQS' servers, and not a few of them. */
+  /** The long-polling time. SQS queries all of its servers only if it is above 0. */
   readonly waitSeconds: number;
 }
 
-/** The dead-letter queue, as far as a receive-based pass uses it. */
+/** Receives, deletes and hides messages of the dead-letter queue. */
 export class DeadLetterQueue {
   readonly #client: QueueClient;
   readonly #url: string;
-  readonly #reading: Reading;
+  readonly #receiveOptions: ReceiveOptions;
 
-  constructor(client: QueueClient, url: string, reading: Reading) {
+  constructor(client: QueueClient, url: string, receiveOptions: ReceiveOptions) {
     this.#client = client;
     this.#url = url;
-    this.#reading = reading;
+    this.#receiveOptions = receiveOptions;
   }
 
   /**
-   * Receives by so many requests at once, and takes no longer than `mostMs` to wait for a message. Empty where the
-   * queue has nothing to give; undefined where it was given too little time to say so. Rejects with a QueueError.
+   * Sends `requests` concurrent receive requests, which wait up to `maxWaitMs`. Returns an empty list if the queue is
+   * empty, or undefined if the time was too short to tell. Rejects with a QueueError.
    */
-  async receive(requests: number, mostMs: number): Promise<DeadMessage[] | undefined> {
-    const waitSeconds = Math.min(this.#reading.waitSeconds, Math.max(0, Math.floor(mostMs / 1_000)));
+  async receive(requests: number, maxWaitMs: number): Promise<DeadLetter[] | undefined> {
+    const waitSeconds = Math.min(
+      this.#receiveOptions.waitSeconds,
+      Math.max(0, Math.floor(maxWaitMs / 1_000)),
+    );
     const settled = await Promise.allSettled(
       Array.from({ length: requests }, () => this.#receiveOnce(waitSeconds)),
     );
     const messages = settled.flatMap((result) => (result.status === "fulfilled" ? result.value : []));
     const failure = settled.find((result) => result.status === "rejected");
-    // What the others brought is hidden now: it is dealt with first.
+    // If another request succeeded, its messages are hidden now and must be processed first.
     if (messages.length === 0 && failure !== undefined) {
       throw new QueueError("receiving from the dead-letter queue failed", { cause: failure.reason });
     }
-    // A request that does not wait asks a few of SQS' servers only.
-    if (messages.length === 0 && waitSeconds === 0 && this.#reading.waitSeconds > 0) return undefined;
-    return messages.flatMap((message) => readDeadMessage(message) ?? []);
+    // Without long polling, SQS queries only some of its servers: an empty reply proves nothing.
+    if (messages.length === 0 && waitSeconds === 0 && this.#receiveOptions.waitSeconds > 0) return undefined;
+    return messages.flatMap((message) => parseDeadLetter(message) ?? []);
   }
 
   async #receiveOnce(waitSeconds: number): Promise<Message[]> {
@@ -62,7 +65,7 @@ export class DeadLetterQueue {
       new ReceiveMessageCommand({
         QueueUrl: this.#url,
         MaxNumberOfMessages: BATCH_SIZE,
-        VisibilityTimeout: this.#reading.visibilitySeconds,
+        VisibilityTimeout: this.#receiveOptions.visibilitySeconds,
         WaitTimeSeconds: waitSeconds,
         MessageAttributeNames: ["All"],
         MessageSystemAttributeNames: ["All"],
@@ -71,20 +74,20 @@ export class DeadLetterQueue {
     return messages;
   }
 
-  /** Deletes messages by their handles; those that it could not delete, and that come again. Never rejects. */
+  /** Deletes messages by handle. Returns the handles that could not be deleted. Never rejects. */
   async delete(handles: readonly string[]): Promise<readonly string[]> {
-    let left = handles;
-    for (let attempt = 1; attempt <= DELETE_ATTEMPTS && left.length > 0; attempt += 1) {
-      left = await inBatches(left, (Entries) =>
+    let remaining = handles;
+    for (let attempt = 1; attempt <= DELETE_ATTEMPTS && remaining.length > 0; attempt += 1) {
+      remaining = await inBatches(remaining, (Entries) =>
         this.#client.send(new DeleteMessageBatchCommand({ QueueUrl: this.#url, Entries })),
       );
     }
-    return left;
+    return remaining;
   }
 
-  /** Makes messages visible again; how many stay hidden until their time is up. Never rejects. */
-  async putBack(handles: readonly string[]): Promise<number> {
-    const left = await inBatches(handles, (entries) =>
+  /** Ends the visibility timeout of messages. Returns the number of messages that stay hidden. Never rejects. */
+  async makeVisible(handles: readonly string[]): Promise<number> {
+    const remaining = await inBatches(handles, (entries) =>
       this.#client.send(
         new ChangeMessageVisibilityBatchCommand({
           QueueUrl: this.#url,
@@ -92,7 +95,7 @@ export class DeadLetterQueue {
         }),
       ),
     );
-    return left.length;
+    return remaining.length;
   }
 }
 
@@ -101,14 +104,14 @@ interface HandleEntry {
   readonly ReceiptHandle: string;
 }
 
-/** Does something with all handles, ten at a time; those for which it was not done. */
+/** Sends requests for batches of ten handles. Returns the handles that no response confirmed. */
 async function inBatches(
   handles: readonly string[],
   request: (
     entries: HandleEntry[],
   ) => Promise<{ readonly Successful?: readonly { readonly Id?: string | undefined }[] | undefined }>,
 ): Promise<string[]> {
-  const left: string[] = [];
+  const unconfirmed: string[] = [];
   const starts = Array.from(
     { length: Math.ceil(handles.length / BATCH_SIZE) },
     (_, n) => n * BATCH_SIZE,
@@ -119,12 +122,12 @@ async function inBatches(
       const entries = batch.map((handle, index) => ({ Id: String(index), ReceiptHandle: handle }));
       const done = await request(entries).then(
         ({ Successful: successful = [] }) => new Set(successful.map(({ Id: id }) => id)),
-        // Nobody can say what became of it: as if nothing had been done.
+        // The outcome is unknown: count the whole batch as not done.
         () => new Set<string | undefined>(),
       );
-      left.push(...batch.filter((_, index) => !done.has(String(index))));
+      unconfirmed.push(...batch.filter((_, index) => !done.has(String(index))));
     }
   });
   await Promise.all(workers);
-  return left;
+  return unconfirmed;
 }

@@ -1,9 +1,9 @@
 /**
- * Replay: dead letters go back to the completions queue.
+ * Replays dead letters: sends them back to the completions queue.
  *
- * A move task of SQS moves a queue by itself, but it cannot choose: it takes what was replayed too often along, and
- * leaves the reasons of the last failure on the messages. So the whole queue goes by a move task where none of its
- * messages has to stay or to be changed, which a survey finds out, and message by message otherwise.
+ * An SQS move task is the cheapest way to move a whole queue. But it cannot filter: it also moves messages that are over
+ * the replay limit, and it keeps the error attributes. A survey therefore receives every message first. If no message has
+ * to stay or to change, a move task moves the queue; otherwise a pass replays message by message.
  */
 
 import { InvalidRequestError } from "#shared/errors.ts";
@@ -12,10 +12,10 @@ import type { QueueClient } from "#shared/queue/client.ts";
 import type { Clock, Limits } from "#shared/redrive/clock.ts";
 import type { RedriveConfig } from "#shared/redrive/config.ts";
 import { selectsEverything } from "#shared/redrive/filter.ts";
-import { type DeadMessage, hasReason } from "#shared/redrive/message.ts";
-import { type MovePorts, MoveTask } from "#shared/redrive/move-task.ts";
-import { Pass, type PassPorts } from "#shared/redrive/pass.ts";
-import { DeadLetterQueue, type Reading } from "#shared/redrive/queue.ts";
+import { type DeadLetter, hasErrorAttributes } from "#shared/redrive/message.ts";
+import { MoveTask, type MoveTaskPorts } from "#shared/redrive/move-task.ts";
+import { ReplayPass, type ReplayPassPorts } from "#shared/redrive/pass.ts";
+import { DeadLetterQueue, type ReceiveOptions } from "#shared/redrive/queue.ts";
 import type { RedriveReport, Totals } from "#shared/redrive/report.ts";
 import { RATE, type RedriveRequest } from "#shared/redrive/request.ts";
 
@@ -23,19 +23,19 @@ export interface RedrivePorts {
   readonly client: QueueClient;
   readonly config: RedriveConfig;
   readonly clock: Clock;
-  readonly reading: Reading;
-  /** Messages that a pass may keep hidden at once. */
-  readonly maxHeld: number;
+  readonly receiveOptions: ReceiveOptions;
+  /** The maximum number of messages that a pass keeps hidden. */
+  readonly maxHidden: number;
   readonly onProgress: (replayed: number, seen: number) => void;
 }
 
-/** Hidden long enough for a slice of Lambda's greatest length. */
-export const READING: Reading = { visibilitySeconds: 900, waitSeconds: 2 };
+/** The visibility timeout covers the longest slice: Lambda's maximum of 15 minutes. */
+export const RECEIVE_OPTIONS: ReceiveOptions = { visibilitySeconds: 900, waitSeconds: 2 };
 
 /**
- * One slice of a replay: all of it, or as much as the limits allow. While `done` is false, the report's continuation
- * is to be given back with the same request. Rejects with a SluiceError where the queue fails or the request asks for
- * what the endpoint does not have; nothing is lost then.
+ * Runs one slice of a replay: all of it, or as much as the limits allow. While the report's `done` is false, call it again
+ * with the same request and the report's continuation. Rejects with a SluiceError if the queue fails, or if the endpoint
+ * does not support the requested method. No message is lost then.
  */
 export async function redriveSlice(
   ports: RedrivePorts,
@@ -44,65 +44,69 @@ export async function redriveSlice(
 ): Promise<RedriveReport> {
   const { continuation, stop } = request;
   if (continuation?.pass === "move_task") {
-    const task = await MoveTask.resume(movePortsOf(ports), continuation.task_handle);
+    const task = await MoveTask.resume(moveTaskPorts(ports), continuation.task_handle);
     return stop ? task.cancel() : task.run(limits);
   }
-  if (stop) return new Pass(passPortsOf(ports), request, continuation).end("stopped");
-  if (continuation === undefined && mayMove(request)) {
+  if (stop) return new ReplayPass(replayPassPorts(ports), request, continuation).end("stopped");
+  if (continuation === undefined && isMoveTaskCandidate(request)) {
     const task = await startMoveTask(ports, request, limits);
     if (task !== undefined) return task.run(limits);
   }
-  return new Pass(passPortsOf(ports), request, continuation).run(limits);
+  return new ReplayPass(replayPassPorts(ports), request, continuation).run(limits);
 }
 
-function mayMove({ method, filter, dryRun, rate }: RedriveRequest): boolean {
+function isMoveTaskCandidate({ method, filter, dryRun, rate }: RedriveRequest): boolean {
   if (method === "move_task") return true;
   return method === "auto" && !dryRun && rate >= 1 && selectsEverything(filter);
 }
 
-/** Undefined: the queue goes message by message. */
+/** Undefined if the queue must be replayed message by message. */
 async function startMoveTask(
   ports: RedrivePorts,
   request: RedriveRequest,
   limits: Limits,
 ): Promise<MoveTask | undefined> {
   const isForced = request.method === "move_task";
-  const movePorts = movePortsOf(ports);
+  const movePorts = moveTaskPorts(ports);
   const isAvailable = await MoveTask.isAvailable(movePorts);
-  if (isAvailable && !isForced && !(await goesUnchanged(ports, request, limits))) return undefined;
+  if (isAvailable && !isForced && !(await canMoveUnchanged(ports, request, limits))) return undefined;
   const task = isAvailable ? await MoveTask.start(movePorts, request.rate) : undefined;
   if (task === undefined && isForced) {
     throw new InvalidRequestError([
-      '"method" is "move_task", and the queue\'s endpoint has none, or not for this queue: leave "method" out',
+      '"method" is "move_task", but the endpoint has no move tasks for this queue: omit "method"',
     ]);
   }
   return task;
 }
 
-/** Looks at every message, and puts it back: whether the queue has some, and none has to stay or to be changed. */
-async function goesUnchanged(ports: RedrivePorts, request: RedriveRequest, limits: Limits): Promise<boolean> {
+/** Receives every message and makes it visible again. True if there are messages, and none must stay or change. */
+async function canMoveUnchanged(
+  ports: RedrivePorts,
+  request: RedriveRequest,
+  limits: Limits,
+): Promise<boolean> {
   let found = 0;
-  const changing = new AbortController();
-  const onMessage = (message: DeadMessage): void => {
+  const mustReceive = new AbortController();
+  const onMessage = (message: DeadLetter): void => {
     found += 1;
-    if (message.replays >= ports.config.maxReplays || hasReason(message)) changing.abort();
+    if (message.replays >= ports.config.maxReplays || hasErrorAttributes(message)) mustReceive.abort();
   };
-  const survey = new Pass(
-    { ...passPortsOf(ports), onMessage, onProgress: () => undefined },
+  const survey = new ReplayPass(
+    { ...replayPassPorts(ports), onMessage, onProgress: () => undefined },
     {
       ...request,
       dryRun: true,
-      rate: RATE.most,
+      rate: RATE.max,
     },
   );
   const { ended } = await survey.run({
     deadlineMs: limits.deadlineMs,
-    signal: AbortSignal.any([limits.signal, changing.signal]),
+    signal: AbortSignal.any([limits.signal, mustReceive.signal]),
   });
   return ended === "complete" && found > 0;
 }
 
-function movePortsOf({ client, config, clock, onProgress }: RedrivePorts): MovePorts {
+function moveTaskPorts({ client, config, clock, onProgress }: RedrivePorts): MoveTaskPorts {
   const { deadLetterQueueUrl, completionsQueueUrl } = config;
   return {
     client,
@@ -113,13 +117,20 @@ function movePortsOf({ client, config, clock, onProgress }: RedrivePorts): MoveP
   };
 }
 
-function passPortsOf({ client, config, clock, reading, maxHeld, onProgress }: RedrivePorts): PassPorts {
+function replayPassPorts({
+  client,
+  config,
+  clock,
+  receiveOptions,
+  maxHidden,
+  onProgress,
+}: RedrivePorts): ReplayPassPorts {
   return {
-    deadLetters: new DeadLetterQueue(client, config.deadLetterQueueUrl, reading),
+    deadLetters: new DeadLetterQueue(client, config.deadLetterQueueUrl, receiveOptions),
     sender: new BatchSender(client, config.completionsQueueUrl),
     clock,
     maxReplays: config.maxReplays,
-    maxHeld,
+    maxHidden,
     onProgress: ({ replayed, seen }: Totals) => onProgress(replayed, seen),
   };
 }

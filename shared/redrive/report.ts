@@ -1,61 +1,64 @@
-/** What a replay has done so far, and what its next slice needs to go on. */
+/** The report of a replay, and the continuation that its next slice needs. */
 
-/** A message that the pass leaves in the queue, hidden until its end: its id and the handle of its last delivery. */
-export type Held = readonly [id: string, handle: string];
+/** A message that stays in the queue and is hidden until the pass ends: its id and its latest receipt handle. */
+export type HiddenMessage = readonly [id: string, handle: string];
 
-/** What a receive-based pass hands to its next slice. Times in milliseconds since the epoch. */
+/** The state of a pass between two slices. Times are in milliseconds since the epoch. */
 export interface ReceiveContinuation {
   readonly pass: "receive";
   readonly started_at: number;
   readonly next_send_at: number;
   readonly totals: Totals;
-  readonly held: readonly Held[];
+  readonly held: readonly HiddenMessage[];
 }
 
-/** What passes from one slice to the next. Its holder gives it back as it came. */
+/** The state of a replay between two slices. Callers pass it on unchanged. */
 export type Continuation = ReceiveContinuation | { readonly pass: "move_task"; readonly task_handle: string };
 
-/** Messages. `seen` is the sum of `matching`, `kept` and `over_limit`; replaying, `matching` that of the next two. */
+/**
+ * Counts of messages. `seen` = `matching` + `kept` + `over_limit`. In a replay, `matching` = `replayed` + `failed`; a dry
+ * run has neither.
+ */
 export interface Totals {
   readonly seen: number;
-  /** Selected by the filter, and within the limit. A dry run only counts them. */
+  /** Selected by the filter and below the replay limit. */
   readonly matching: number;
   readonly replayed: number;
-  /** Could not be sent: they stay. */
+  /** Not accepted by the completions queue. They stay. */
   readonly failed: number;
-  /** Not selected by the filter, or dead-lettered after the pass began: they stay. */
+  /** Not selected by the filter, or dead-lettered after the pass began. They stay. */
   readonly kept: number;
-  /** Selected, but replayed too often already: they stay. */
+  /** Selected, but at the replay limit. They stay. */
   readonly over_limit: number;
 }
 
-/** Why a slice ended; but for `slice`, the pass ended with it. */
-export const ENDINGS = [
+/** Why a slice ended. Every reason except `slice` also ends the replay. */
+export const END_REASONS = [
   /** Every message was seen once. */
   "complete",
-  /** Somebody wanted it to. */
+  /** The operator stopped it. */
   "stopped",
-  /** The slice's time is up: the next one goes on. */
+  /** The deadline was reached. The next slice continues. */
   "slice",
-  /** It would have to keep more messages hidden than it may. */
+  /** The limit of hidden messages was reached. */
   "held_limit",
-  /** Sending, or the move task, failed again and again. */
+  /** Sending failed repeatedly, or the move task failed. */
   "failed",
 ] as const;
 
-export type Ended = (typeof ENDINGS)[number];
+export type EndReason = (typeof END_REASONS)[number];
 
 export interface RedriveReport extends Totals {
   readonly dry_run: boolean;
   readonly method: "receive" | "move_task";
-  /** Nothing is left to do for this replay: it is complete, or ended before. */
+  /** True once the replay has ended, complete or not. */
   readonly done: boolean;
-  readonly ended: Ended;
-  /** The first message ids of those over the limit. */
+  readonly ended: EndReason;
+  /** Ids of the first messages over the limit. */
   readonly over_limit_ids: readonly string[];
-  /** One sentence each, for an operator: the first of what went wrong. */
+  /** The first problems, one sentence each. */
   readonly notes: readonly string[];
-  /** Present while it is not done. */
+  /** Present while `done` is false. */
   readonly continuation?: Continuation;
 }
 

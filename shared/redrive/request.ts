@@ -1,4 +1,4 @@
-/** What an operator asks of a replay: the redrive function's event, read strictly. */
+/** Parses and validates the event of the redrive function. */
 
 import { parseFlowId } from "#shared/contract/ids.ts";
 import { InvalidRequestError } from "#shared/errors.ts";
@@ -9,24 +9,24 @@ import type { Continuation } from "#shared/redrive/report.ts";
 export const METHODS = ["auto", "receive", "move_task"] as const;
 export type Method = (typeof METHODS)[number];
 
-/** Messages per second. SQS' own move tasks go no faster than the most. */
-export const RATE = { least: 0.1, preset: 50, most: 500 } as const;
-/** Lambda's longest run, in seconds. */
-const LONGEST_SLICE_SECONDS = 900;
-/** SQS' longest retention, in seconds. */
-const GREATEST_AGE_SECONDS = 1_209_600;
+/** Messages per second. The maximum is that of SQS move tasks. */
+export const RATE = { min: 0.1, defaultValue: 50, max: 500 } as const;
+/** Lambda's maximum timeout. */
+const MAX_SLICE_SECONDS = 900;
+/** The maximum retention of SQS. */
+const MAX_AGE_SECONDS = 1_209_600;
 
 export interface RedriveRequest {
   /** Messages per second. */
   readonly rate: number;
   readonly filter: Filter;
   readonly dryRun: boolean;
-  /** `auto`: a move task of SQS where that does what is asked, else receive, send and delete. */
+  /** `auto` uses an SQS move task if it has the same effect, otherwise `receive`: receive, send and delete. */
   readonly method: Method;
-  /** When the slice ends at the latest, if it is not the whole time that there is. */
+  /** Limits the slice to this many seconds. */
   readonly maxSeconds: number | undefined;
   readonly continuation: Continuation | undefined;
-  /** End the replay: put back what it holds, cancel its move task. */
+  /** Ends the replay: makes hidden messages visible, cancels the move task. */
   readonly stop: boolean;
 }
 
@@ -46,56 +46,53 @@ const PROPERTIES = new Set([
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Reads the function's event; throws one InvalidRequestError that names every fault. */
+/** Parses the event. Throws one InvalidRequestError that lists every error. */
 export function parseRequest(event: unknown): RedriveRequest {
   if (!isFields(event))
-    throw new InvalidRequestError(['the event is no JSON object: give one like {"all": true}']);
+    throw new InvalidRequestError(['the event is not a JSON object: expected one like {"all": true}']);
   const errors: string[] = [];
   for (const name of Object.keys(event)) {
-    if (!PROPERTIES.has(name)) errors.push(`"${name}" is not known: there are ${[...PROPERTIES].join(", ")}`);
+    if (!PROPERTIES.has(name)) errors.push(`"${name}" is unknown: expected ${[...PROPERTIES].join(", ")}`);
   }
   const filter: Filter = {
     errorCodes: readCodes(event, errors),
     flow: readFlow(event, errors),
-    olderThanSeconds: readNumber(event, "older_than_seconds", 0, GREATEST_AGE_SECONDS, errors),
-    youngerThanSeconds: readNumber(event, "younger_than_seconds", 0, GREATEST_AGE_SECONDS, errors),
+    olderThanSeconds: readNumber(event, "older_than_seconds", 0, MAX_AGE_SECONDS, errors),
+    youngerThanSeconds: readNumber(event, "younger_than_seconds", 0, MAX_AGE_SECONDS, errors),
   };
   const all = readFlag(event, "all", errors);
   const request: RedriveRequest = {
     filter,
-    rate: readNumber(event, "rate", RATE.least, RATE.most, errors) ?? RATE.preset,
+    rate: readNumber(event, "rate", RATE.min, RATE.max, errors) ?? RATE.defaultValue,
     dryRun: readFlag(event, "dry_run", errors),
     method: readMethod(event, errors),
-    maxSeconds: readNumber(event, "max_seconds", 1, LONGEST_SLICE_SECONDS, errors),
+    maxSeconds: readNumber(event, "max_seconds", 1, MAX_SLICE_SECONDS, errors),
     continuation: parseContinuation(event.continuation, errors),
     stop: readFlag(event, "stop", errors),
   };
-  errors.push(...contradictions(request, all));
+  errors.push(...conflicts(request, all));
   if (errors.length > 0) throw new InvalidRequestError(errors);
   return request;
 }
 
-function contradictions({ filter, method, dryRun, rate, stop }: RedriveRequest, all: boolean): string[] {
+function conflicts({ filter, method, dryRun, rate, stop }: RedriveRequest, all: boolean): string[] {
   const errors: string[] = [];
   const everything = selectsEverything(filter);
-  if (all && !everything) errors.push('"all" and a filter exclude each other: give one of them');
+  if (all && !everything) errors.push('"all" cannot be combined with a filter: specify one of them');
   if (!all && everything && !dryRun && !stop) {
-    errors.push('nothing says which messages to replay: give a filter, or "all": true for the whole queue');
+    errors.push('no messages selected: specify a filter, or "all": true for the whole queue');
   }
   if (method === "move_task" && (!everything || dryRun)) {
-    errors.push(
-      '"method" is "move_task", which moves the whole queue: it takes neither a filter nor "dry_run"',
-    );
+    errors.push('"method" is "move_task", which moves the whole queue: omit filters and "dry_run"');
   }
-  if (method === "move_task" && rate < 1)
-    errors.push('"rate": a move task moves at least 1 message per second');
+  if (method === "move_task" && rate < 1) errors.push('"rate" must be at least 1 for a move task');
   const { olderThanSeconds, youngerThanSeconds } = filter;
   if (
     olderThanSeconds !== undefined &&
     youngerThanSeconds !== undefined &&
     olderThanSeconds >= youngerThanSeconds
   ) {
-    errors.push('"older_than_seconds" must be less than "younger_than_seconds": nothing is of such an age');
+    errors.push('"older_than_seconds" must be less than "younger_than_seconds": no message can match');
   }
   return errors;
 }
@@ -106,7 +103,7 @@ function readCodes(event: Fields, errors: string[]): readonly string[] | undefin
   const codes: readonly unknown[] = Array.isArray(value) ? value : [value];
   const texts = codes.filter((code) => typeof code === "string").filter((code) => code !== "");
   if (codes.length > 0 && texts.length === codes.length) return texts;
-  errors.push('"error_code" takes a code, or a list of them; "none" stands for messages without one');
+  errors.push('"error_code" must be a code or a list of codes; "none" selects messages without one');
   return undefined;
 }
 
@@ -119,28 +116,28 @@ function readFlow(event: Fields, errors: string[]): string | undefined {
 }
 
 function readMethod(event: Fields, errors: string[]): Method {
-  const method = METHODS.find((one) => one === (event.method ?? "auto"));
-  if (method === undefined) errors.push(`"method" takes ${METHODS.join(", ")}`);
+  const method = METHODS.find((known) => known === (event.method ?? "auto"));
+  if (method === undefined) errors.push(`"method" must be one of ${METHODS.join(", ")}`);
   return method ?? "auto";
 }
 
 function readFlag(event: Fields, name: string, errors: string[]): boolean {
   const value = event[name] ?? false;
-  if (typeof value !== "boolean") errors.push(`"${name}" takes true or false`);
+  if (typeof value !== "boolean") errors.push(`"${name}" must be true or false`);
   return value === true;
 }
 
 function readNumber(
   event: Fields,
   name: string,
-  least: number,
-  most: number,
+  min: number,
+  max: number,
   errors: string[],
 ): number | undefined {
   const value = event[name];
   if (value === undefined) return undefined;
-  if (typeof value === "number" && value >= least && value <= most) return value;
-  errors.push(`"${name}" takes a number from ${least} to ${most}`);
+  if (typeof value === "number" && value >= min && value <= max) return value;
+  errors.push(`"${name}" must be a number from ${min} to ${max}`);
   return undefined;
 }
 

@@ -28,7 +28,7 @@ describe("sluice redrive", () => {
     await bench[Symbol.asyncDispose]();
   });
 
-  /** The SDK speaks to the host of a queue's URL. */
+  /** The SDK sends its requests to the host of the queue URL. */
   const throughProxy = (url: string): string => url.replace(bench.queue.endpoint, bench.proxy.endpoint);
 
   function start(args: readonly string[], environment: Record<string, string> = {}): Running {
@@ -58,7 +58,7 @@ describe("sluice redrive", () => {
 
   const run = (...args: readonly string[]) => start(args).ended;
 
-  it("replays what the filter selects, tells of it, and ends with 0", async () => {
+  it("replays the selected messages, prints progress and a summary, and exits with 0", async () => {
     await bench.put({ code: "protocol_error" }, { code: "protocol_error" }, { code: "other" });
     const { code, stdout, stderr } = await run("--error-code", "protocol_error", "--flow", FLOW);
     expect(stdout).toBe("complete: 3 seen, 2 replayed, 1 kept, 0 over the limit, 0 failed\n");
@@ -68,7 +68,7 @@ describe("sluice redrive", () => {
     expect(await bench.drain()).toHaveLength(2);
   });
 
-  it("counts with --dry-run, as one line of JSON with --json", async () => {
+  it("counts with --dry-run, and prints one line of JSON with --json", async () => {
     await bench.put({ code: "a" }, { code: "b" }, {});
     const { code, stdout } = await run("--dry-run", "--error-code", "a", "--error-code=none", "--json");
     expect(JSON.parse(stdout)).toEqual({
@@ -90,7 +90,7 @@ describe("sluice redrive", () => {
     expect(await bench.visible()).toBe(3);
   });
 
-  it("names the messages that were replayed too often", async () => {
+  it("prints the ids of messages over the replay limit", async () => {
     const [id = ""] = await bench.put({ replays: 2 }, { replays: 1 });
     const { code, stdout, stderr } = await run("--all", "--max-replays", "2");
     expect(stdout).toContain("1 replayed, 0 kept, 1 over the limit");
@@ -98,7 +98,7 @@ describe("sluice redrive", () => {
     expect(code).toBe(0);
   });
 
-  it("Ctrl-C ends it after the message under way, and it says what was done", async () => {
+  it("stops on Ctrl-C after the message in flight, and prints its report", async () => {
     await bench.put(...Array(20).fill({}));
     let sends = 0;
     const running = start(["--all", "--rate", "1", "--json"]);
@@ -116,7 +116,7 @@ describe("sluice redrive", () => {
     expect(await bench.drain()).toHaveLength(2);
   });
 
-  it("killed between send and delete, it leaves the message in both queues", async () => {
+  it("leaves a message in both queues if it is killed between send and delete", async () => {
     await bench.put({});
     const running = start(["--all", "--method", "receive"]);
     bench.proxy.intercept = async (operation) => {
@@ -133,7 +133,7 @@ describe("sluice redrive", () => {
     expect(await bench.drain()).toHaveLength(1);
   });
 
-  it("ends with 1 where a message stays behind, and says why", async () => {
+  it("exits with 1 and prints the reason if a message could not be sent", async () => {
     await bench.put({});
     bench.proxy.decide = () => ({ kind: "failed_entries", ids: () => true, senderError: true });
     const { code, stdout, stderr } = await run("--all");
@@ -143,35 +143,35 @@ describe("sluice redrive", () => {
     expect(await bench.visible()).toBe(1);
   });
 
-  it("ends with 1 where the queue is not there", async () => {
-    const { code, stderr } = await start(["--all", "--from", `${bench.queue.queueUrl}-of-nobody`]).ended;
-    expect(stderr).toMatch(/^sluice: QueueError: .*does not (exist|answer)/m);
+  it("exits with 1 if the queue does not exist", async () => {
+    const { code, stderr } = await start(["--all", "--from", `${bench.queue.queueUrl}-missing`]).ended;
+    expect(stderr).toMatch(/^sluice: QueueError: .*-missing failed/m);
     expect(code).toBe(1);
   });
 
   it.each([
-    [["--all", "--flow", FLOW], "--all and a filter exclude each other"],
-    [[], "nothing says which messages to replay: give a filter, or --all"],
-    [["--all", "--rate", "fast"], "--rate takes a number from 0.1 to 500"],
+    [["--all", "--flow", FLOW], "--all cannot be combined with a filter"],
+    [[], "no messages selected: specify a filter, or --all"],
+    [["--all", "--rate", "fast"], "--rate must be a number from 0.1 to 500"],
     [["--flow", "nightly"], "--flow: expected a flow id"],
-    [["--older-than", "yesterday"], "like 15m"],
+    [["--older-than", "yesterday"], "e.g. 15m"],
     [["--older-than", "2h", "--younger-than", "90m"], "--older-than must be less than --younger-than"],
     [["--method", "purge"], "auto, receive, move_task"],
     [["--all", "--max-replays", "0"], "MAX_REPLAYS"],
     [["--all", "--from", "here"], "DEAD_LETTER_QUEUE_URL"],
-    [["--all", "--function", "f", "--from", "x"], "--from does not go with --function"],
+    [["--all", "--function", "f", "--from", "x"], "--from cannot be combined with --function"],
     [["--everything"], "--everything"],
     [["--all", "stray"], "too many arguments"],
-  ])("refuses %j with 2, and says what to do", async (args, said) => {
+  ])("exits with 2 and an error message for %j", async (args, message) => {
     await bench.put({});
     const { code, stdout, stderr } = await run(...args);
-    expect(stderr).toContain(said);
+    expect(stderr).toContain(message);
     expect(stdout).toBe("");
     expect(code).toBe(2);
     expect(await bench.visible()).toBe(1);
   });
 
-  it("lets the deployed function do it, slice by slice", async () => {
+  it("invokes the deployed function slice by slice", async () => {
     await bench.put(...Array(16).fill({}));
     await using fn = startRedriveFunction(bench, { timeoutMs: 4_000 });
     await using lambda = await fakeLambda(fn);
@@ -184,7 +184,7 @@ describe("sluice redrive", () => {
     expect(await bench.drain()).toHaveLength(16);
   });
 
-  it("Ctrl-C while the function works: its slice ends, and the next only puts back", async () => {
+  it("stops the deployed function on Ctrl-C with one more invocation", async () => {
     await bench.put(...Array(12).fill({ code: "a" }), {}, {}, {}, {});
     await using fn = startRedriveFunction(bench, { timeoutMs: 4_000 });
     await using lambda = await fakeLambda(fn);
@@ -201,7 +201,7 @@ describe("sluice redrive", () => {
     expect((await bench.visible()) + (await bench.drain()).length).toBe(16);
   });
 
-  it("tells what the function threw", async () => {
+  it("prints the error of the function", async () => {
     await using fn = startRedriveFunction(bench, { environment: { MAX_REPLAYS: "none" } });
     await using lambda = await fakeLambda(fn);
     const { code, stderr } = await start(["--all", "--function", "redrive"], {
@@ -218,7 +218,7 @@ interface FakeLambda extends AsyncDisposable {
   onEvent: () => void;
 }
 
-/** A FAKE of Lambda's Invoke: hands each event to a real function in its own process. */
+/** A FAKE of Lambda's Invoke API. It passes each event to the built function in its own process. */
 async function fakeLambda(fn: FunctionProcess): Promise<FakeLambda> {
   const server = createServer((request, response) => {
     json(request)

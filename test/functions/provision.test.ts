@@ -5,7 +5,7 @@ import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valke
 import { librarySource } from "#lua/library.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import { type ReceivedAnswer, ResponseUrl } from "#test/support/response-url.ts";
+import { type ReceivedResponse, ResponseUrl } from "#test/support/response-url.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";
 
@@ -16,11 +16,11 @@ const COUNTS = { num_flow_partitions: "256", num_budget_partitions: "32", num_qu
 const FOREIGN = `#!lua name=flowfabric
 server.register_function{function_name='ff_version', callback=function() return '12' end, flags={'no-writes'}}
 server.register_function{function_name='ff_of_another_kind', callback=function() return 1 end}`;
-/** Ours, as an earlier version might have been. */
+/** An earlier build of Sluice's library. */
 const OLDER = `#!lua name=flowfabric
 server.register_function{function_name='ff_version', callback=function() return '5' end, flags={'no-writes'}}`;
 
-describe("the provision function, as it is built", () => {
+describe("the built provision function", () => {
   let answers: ResponseUrl;
   const servers = new Map<string, { server: ValkeyServer; valkey: Valkey }>();
   const output: string[] = [];
@@ -65,8 +65,8 @@ describe("the provision function, as it is built", () => {
     ...more,
   });
 
-  /** What CloudFormation heard of one event. */
-  async function ask(fn: FunctionProcess, type: string): Promise<ReceivedAnswer["body"]> {
+  /** Invokes the function and returns the response body that CloudFormation received. */
+  async function ask(fn: FunctionProcess, type: string): Promise<ReceivedResponse["body"]> {
     await fn.invoke(event(type));
     const { method, path, contentType, bytes, body } = answers.only();
     expect([method, path, contentType]).toEqual(["PUT", "/answer?X-Amz-Signature=signed", ""]);
@@ -95,7 +95,7 @@ describe("the provision function, as it is built", () => {
       };
     });
 
-    /** As it is before the first deployment. */
+    /** Restores the state before the first deployment. */
     const reset = async (): Promise<void> => {
       await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
       await onEveryPrimary(valkey, "flushall");
@@ -105,7 +105,7 @@ describe("the provision function, as it is built", () => {
     const libraries = async () =>
       (await onEveryPrimary(valkey, "function", "LIST")).filter((list) => String(list) !== "").length;
 
-    it("loads the library on every primary and records the counts on first boot; then finds them", async () => {
+    it("loads the library on every primary and records the counts; a second run changes nothing", async () => {
       await reset();
       await using fn = start(environment);
       const data = { LibraryVersion: "5", LibraryEdition: "11", Primaries: primaries };
@@ -124,7 +124,7 @@ describe("the provision function, as it is built", () => {
       expect(await versions()).toHaveLength(Number(primaries));
     });
 
-    it("finishes what died on the way: counts recorded, and the library on one primary only", async () => {
+    it("completes a provisioning that recorded a count and loaded one primary before it died", async () => {
       await reset();
       await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "256");
       const [first] = await valkey.primaries();
@@ -135,7 +135,7 @@ describe("the provision function, as it is built", () => {
       expect(await ask(fn, "Update")).toMatchObject({ Data: { Library: "current" } });
     });
 
-    it("replaces an earlier version of ours, and loads the edition that is asked for", async () => {
+    it("replaces an earlier build, and loads the configured edition", async () => {
       await reset();
       await onEveryPrimary(valkey, "function", "LOAD", OLDER);
       {
@@ -149,7 +149,7 @@ describe("the provision function, as it is built", () => {
       });
     });
 
-    it("leaves somebody else's library alone, and says which version it is", async () => {
+    it("does not replace a foreign library, and returns its version", async () => {
       await reset();
       await onEveryPrimary(valkey, "function", "LOAD", FOREIGN);
       await using fn = start(environment);
@@ -171,7 +171,7 @@ describe("the provision function, as it is built", () => {
       expect(await libraries()).toBe(0);
     });
 
-    it("lets one of two first boots win, and fails the other, whatever their order", async () => {
+    it("of two concurrent deployments with different counts, one succeeds and one fails", async () => {
       await reset();
       await using one = start({ ...environment, FLOW_PARTITIONS: "128" });
       await using other = start({ ...environment, FLOW_PARTITIONS: "512" });
@@ -185,7 +185,7 @@ describe("the provision function, as it is built", () => {
     });
   });
 
-  it("fails where one primary lacks a library that is not ours to load, and names it", async () => {
+  it("fails with the address of a primary that lacks a foreign library", async () => {
     const cluster = servers.get("cluster");
     if (cluster === undefined) throw new Error("no cluster");
     await onEveryPrimary(cluster.valkey, "function", "FLUSH", "SYNC");
@@ -196,13 +196,13 @@ describe("the provision function, as it is built", () => {
     const { Status, Reason } = await ask(fn, "Create");
     expect(Status).toBe("FAILED");
     expect(Reason).toMatch(
-      /the primary 127\.0\.0\.1:\d+ has no flowfabric library to use: ERR Function not found/,
+      /the primary 127\.0\.0\.1:\d+ has no usable flowfabric library: ERR Function not found/,
     );
     expect(Reason).not.toContain(String(first?.name));
     expect(await second?.call("function", "LIST")).toEqual([]);
   });
 
-  it("fails with the address, and never with the password, where Valkey cannot be reached or refuses it", async () => {
+  it("fails without revealing the password if Valkey is unreachable or rejects it", async () => {
     await using guarded = await startValkey({ extraArgs: ["--requirepass", "right"] });
     for (const [url, reason] of [
       [`redis://default:S3cret@127.0.0.1:${guarded.port}`, /WRONGPASS/],
@@ -216,7 +216,7 @@ describe("the provision function, as it is built", () => {
     }
   });
 
-  it("answers before its time is up where Valkey is silent, and waits for one that is on its way", async () => {
+  it("responds before its timeout if Valkey is silent, and retries until Valkey is available", async () => {
     const standalone = servers.get("standalone");
     if (standalone === undefined) throw new Error("no server");
     await standalone.valkey.call("flushall");
@@ -237,7 +237,7 @@ describe("the provision function, as it is built", () => {
     expect(await answered).toMatchObject({ Status: "SUCCESS" });
   });
 
-  it("fails with every fault of its environment, and deletes whatever is wrong", async () => {
+  it("fails with every invalid variable, but succeeds on Delete", async () => {
     await using fn = start({ FLOW_PARTITIONS: "many" });
     const { Status, Reason } = await ask(fn, "Create");
     expect(Status).toBe("FAILED");
@@ -245,33 +245,33 @@ describe("the provision function, as it is built", () => {
     expect(await ask(fn, "Delete")).toMatchObject({ Status: "SUCCESS" });
   });
 
-  it("answers to a strange event, and throws where there is nowhere to answer", async () => {
+  it("responds to an unknown request type, and throws without a valid response URL", async () => {
     await using fn = start({ VALKEY_URL: "redis://127.0.0.1:9" });
     expect(await ask(fn, "Replace")).toMatchObject({
       Status: "FAILED",
       Reason: expect.stringContaining('RequestType is "Replace"'),
     });
-    for (const strange of [{}, null, "Create", event("Create", { ResponseURL: "file:///etc/passwd" })]) {
-      await expect(fn.invoke(strange)).rejects.toThrow(/no ResponseURL/);
+    for (const invalid of [{}, null, "Create", event("Create", { ResponseURL: "file:///etc/passwd" })]) {
+      await expect(fn.invoke(invalid)).rejects.toThrow(/no valid ResponseURL/);
     }
     expect(answers.received).toEqual([]);
   });
 
-  it("repeats an answer that is lost, and fails the invocation where none is taken", async () => {
+  it("retries a lost response, and fails the invocation if none is accepted", async () => {
     await using fn = start({}, 6_000);
     answers.next = ["cut", 503];
     await fn.invoke(event("Delete"));
     expect(answers.received.splice(0).map(({ body }) => body.Status)).toEqual(Array(3).fill("SUCCESS"));
-    // An expired signature is not to be had again.
+    // A retry cannot renew an expired signature.
     answers.next = [403];
-    await expect(fn.invoke(event("Delete"))).rejects.toThrow(/did not take the answer: HTTP 403/);
+    await expect(fn.invoke(event("Delete"))).rejects.toThrow(/rejected the response: HTTP 403/);
     expect(answers.received.splice(0)).toHaveLength(1);
     const gone = await ResponseUrl.start();
     const { url } = gone;
     await gone[Symbol.asyncDispose]();
     const nowhere = event("Delete", { ResponseURL: url });
     const failure = await fn.invoke(nowhere).catch((error: unknown) => error);
-    expect(String(failure)).toMatch(/did not reach CloudFormation at 127\.0\.0\.1:\d+: connect ECONNREFUSED/);
+    expect(String(failure)).toMatch(/CloudFormation at 127\.0\.0\.1:\d+ failed: connect ECONNREFUSED/);
     expect(`${failure} ${output.join("")}`).not.toContain("X-Amz-Signature");
   });
 });

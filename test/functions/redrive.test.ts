@@ -3,14 +3,14 @@ import type { RedriveReport } from "#shared/redrive/report.ts";
 import { DeadLetterBench } from "#test/support/dead-letters.ts";
 import { startRedriveFunction } from "#test/support/redrive-function.ts";
 
-describe("the redrive function, as it is built", () => {
+describe("the built redrive function", () => {
   let bench: DeadLetterBench;
   beforeEach(async () => {
     bench = await DeadLetterBench.start();
   });
   afterEach(() => bench[Symbol.asyncDispose]());
 
-  it("replays by filter and reports", async () => {
+  it("replays the selected messages and returns its report", async () => {
     await bench.put({ code: "protocol_error" }, { code: "protocol_error", replays: 1 }, { code: "other" });
     await using fn = startRedriveFunction(bench, { environment: { MAX_REPLAYS: "1" } });
     expect(await fn.invoke({ error_code: "protocol_error", rate: 100 })).toEqual({
@@ -31,9 +31,9 @@ describe("the redrive function, as it is built", () => {
     expect(await bench.drain()).toHaveLength(1);
   });
 
-  it("ends a slice before its deadline, and goes on with its continuation", async () => {
+  it("ends a slice before its deadline, and resumes with its continuation", async () => {
     await bench.put(...Array(16).fill({}));
-    // Half of so short a time is kept back: two seconds of work.
+    // Of such a short timeout, half is reserved: two seconds remain.
     await using fn = startRedriveFunction(bench, { timeoutMs: 4_000 });
     const event = { all: true, rate: 4 };
     let report = (await fn.invoke(event)) as RedriveReport;
@@ -47,15 +47,15 @@ describe("the redrive function, as it is built", () => {
     expect(await bench.drain()).toHaveLength(16);
   });
 
-  it("refuses an event that cannot be meant, and does nothing", async () => {
+  it("rejects an invalid event and replays nothing", async () => {
     await bench.put({});
     await using fn = startRedriveFunction(bench);
-    await expect(fn.invoke({})).rejects.toThrow(/InvalidRequestError.*nothing says which messages/);
-    await expect(fn.invoke({ all: true, rate: "fast" })).rejects.toThrow(/"rate" takes a number/);
+    await expect(fn.invoke({})).rejects.toThrow(/InvalidRequestError.*no messages selected/);
+    await expect(fn.invoke({ all: true, rate: "fast" })).rejects.toThrow(/"rate" must be a number/);
     expect(await bench.visible()).toBe(1);
   });
 
-  it("does not start with a faulty environment, and names every fault", async () => {
+  it("fails on an invalid environment, and reports every error", async () => {
     await using fn = startRedriveFunction(bench, {
       environment: { DEAD_LETTER_QUEUE_URL: "", MAX_REPLAYS: "many" },
     });

@@ -64,7 +64,7 @@ describe("the example events", () => {
   test("provision, from standard input: throws, since the response URL of the example does not answer", async () => {
     const event = await readFile(`${EVENTS}/provision.json`, "utf8");
     const { code, stdout, stderr } = await start(["provision", "-", "--timeout", "4"], event).ended;
-    expect(stderr).toContain("the request is fulfilled");
+    expect(stderr).toContain("request succeeded");
     expect(stderr).toMatch(/sluice: the function threw: CustomResourceError/);
     expect(stdout).toBe("");
     expect(code).toBe(1);
@@ -96,7 +96,7 @@ describe("errors", () => {
 
   test("an event that the function rejects: exit status 1, and the error in the log", async () => {
     const { code, stdout, stderr } = await start(["redrive", "-"], "{}").ended;
-    expect(stderr).toMatch(/sluice: the function threw: InvalidRequestError: nothing says which messages/);
+    expect(stderr).toMatch(/sluice: the function threw: InvalidRequestError: no messages selected/);
     expect(stdout).toBe("");
     expect(code).toBe(1);
   });
@@ -111,7 +111,7 @@ describe("errors", () => {
 test("SIGTERM during an event ends the function", async () => {
   // The function retries its response, which the URL does not accept, until its deadline.
   const { child, ended, said } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
-  await expect.poll(said, { timeout: 20_000 }).toContain("the request is fulfilled");
+  await expect.poll(said, { timeout: 20_000 }).toContain("request succeeded");
   const below = descendantsOf(child.pid ?? 0);
   expect(below.length).toBeGreaterThan(0);
   child.kill("SIGTERM");

@@ -10,7 +10,7 @@ import {
 } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { type DeadRecord, sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
-import { DeadLetterBench, FLOW, number, reasons, text } from "#test/support/dead-letters.ts";
+import { DeadLetterBench, errorAttributes, FLOW, number, text } from "#test/support/dead-letters.ts";
 
 const FAILED_AT = new Date("2026-11-23T05:06:07.089Z");
 
@@ -88,7 +88,7 @@ describe("sendToDeadLetterQueue", () => {
     const again = recordOf(letter, { queueArn: "arn", region: "us-east-1" });
     await send({ record: again, error: new ConfigurationError(["second"]) });
     expect((await letters())[0]?.MessageAttributes).toEqual({
-      ...reasons("invalid_configuration"),
+      ...errorAttributes("invalid_configuration"),
       error_message: text("ConfigurationError: second"),
       failed_at: text(FAILED_AT.toISOString()),
     });

@@ -11,7 +11,7 @@ describe("replay by a move task", () => {
   });
   afterEach(() => bench[Symbol.asyncDispose]());
 
-  it("moves the whole queue at the chosen rate, and waits for its end", async () => {
+  it("moves the whole queue at the requested rate, and waits until the task ends", async () => {
     await bench.put(...Array(7).fill({}));
     expect(await bench.replay({ all: true, rate: 33 })).toMatchObject({
       method: "move_task",
@@ -30,9 +30,9 @@ describe("replay by a move task", () => {
   });
 
   it.each([
-    ["one was replayed too often", { replays: 5 }, 1, 1],
-    ["one carries the reason of its failure", { code: "protocol_error" }, 0, 0],
-  ])("is not used where %s", async (_, letter, overLimit, left) => {
+    ["one message is over the replay limit", { replays: 5 }, 1, 1],
+    ["one message has error attributes", { code: "protocol_error" }, 0, 0],
+  ])("is not used if %s", async (_, letter, overLimit, left) => {
     await bench.put({}, {}, letter);
     expect(await bench.replay({ all: true })).toMatchObject({
       method: "receive",
@@ -49,8 +49,8 @@ describe("replay by a move task", () => {
 
   it.each([
     ["with a filter", { error_code: "none" }],
-    ["by a dry run", { all: true, dry_run: true }],
-    ["where receiving is asked for", { all: true, method: "receive" }],
+    ["in a dry run", { all: true, dry_run: true }],
+    ["if the method is receive", { all: true, method: "receive" }],
     ["below one message per second", { all: true, rate: 0.5 }],
   ])("is not used %s", async (_, event) => {
     await bench.put({});
@@ -58,7 +58,7 @@ describe("replay by a move task", () => {
     expect(tasks.starts).toEqual([]);
   });
 
-  it("is used without a look at the messages when it is asked for", async () => {
+  it("is used without a survey if the method is move_task", async () => {
     await bench.put({ replays: 9, code: "a" });
     expect(await bench.replay({ all: true, method: "move_task" })).toMatchObject({ replayed: 1 });
     expect(Object.keys((await bench.drain())[0]?.MessageAttributes ?? {})).toContain("error_code");
@@ -75,7 +75,7 @@ describe("replay by a move task", () => {
     expect((await bench.visible()) + (await bench.drain()).length).toBe(9);
   });
 
-  it("goes on over slices, and can be cancelled between two", async () => {
+  it("continues over several slices, and can be cancelled between them", async () => {
     await bench.put(...Array(9).fill({}));
     const limits = () => ({ deadlineMs: bench.clock.now() + 1_500 });
     const first = await bench.replay({ all: true }, limits());
@@ -87,13 +87,13 @@ describe("replay by a move task", () => {
     expect(await bench.replay({ all: true, continuation, stop: true })).toMatchObject({ ended: "stopped" });
   });
 
-  it("that is under way already is not joined by another", async () => {
+  it("is rejected while another move task is running", async () => {
     await bench.put(...Array(9).fill({}));
     tasks.status = "RUNNING";
-    await expect(bench.replay({ all: true })).rejects.toThrow(/under way: wait/);
+    await expect(bench.replay({ all: true })).rejects.toThrow(/already running: wait/);
   });
 
-  it("that fails says why", async () => {
+  it("that fails ends the replay as failed", async () => {
     await bench.put({}, {}, {});
     bench.clock.onPause = () => {
       tasks.status = "FAILED";
@@ -101,14 +101,14 @@ describe("replay by a move task", () => {
     expect(await bench.replay({ all: true })).toMatchObject({ ended: "failed", done: true });
   });
 
-  it("is refused by an endpoint that has none, and said so where it was asked for", async () => {
+  it("is replaced by receive on an endpoint without move tasks, unless the method is move_task", async () => {
     bench.proxy.intercept = async () => undefined;
     await bench.put({});
-    await expect(bench.replay({ all: true, method: "move_task" })).rejects.toThrow(/leave "method" out/);
+    await expect(bench.replay({ all: true, method: "move_task" })).rejects.toThrow(/omit "method"/);
     expect(await bench.replay({ all: true })).toMatchObject({ method: "receive", replayed: 1 });
   });
 
-  it("gives way to receiving where it cannot be started for this queue", async () => {
+  it("is replaced by receive if the queue does not support it", async () => {
     const fake = bench.proxy.intercept;
     bench.proxy.intercept = (operation, body) =>
       operation === "StartMessageMoveTask"

@@ -1,5 +1,8 @@
 import { createHash } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { ReplayPass } from "#shared/redrive/pass.ts";
+import { DeadLetterQueue } from "#shared/redrive/queue.ts";
+import { parseRequest } from "#shared/redrive/request.ts";
 import { completion, DeadLetterBench, FLOW, number, text } from "#test/support/dead-letters.ts";
 
 const OTHER_FLOW = "11111111-1111-1111-1111-111111111111";
@@ -20,7 +23,7 @@ describe("replay by receive, send and delete", () => {
     await bench.drain(bench.queue.deadLetterQueueUrl);
   });
 
-  it("sends body and attributes back as they came, without the reason, and counts the replay", async () => {
+  it("sends body and attributes unchanged, removes the error attributes, and increases replays", async () => {
     const body = UNICODE.repeat(9_000);
     expect(Buffer.byteLength(body)).toBeGreaterThan(200_000);
     const own = {
@@ -45,21 +48,21 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.visible()).toBe(0);
   });
 
-  it("sends ten batches' worth of great messages, which no single batch would take", async () => {
+  it("splits large messages that do not fit into one batch", async () => {
     const body = "x".repeat(250_000);
     await bench.put(...Array(9).fill({ body }));
     expect(await bench.replay({ all: true, rate: 500 })).toMatchObject({ replayed: 9, failed: 0 });
     expect((await bench.drain()).map(({ Body }) => Body === body)).toEqual(Array(9).fill(true));
   });
 
-  it("keeps ten attributes of a message's own, and does without the count", async () => {
+  it("sends a message with ten attributes without replays", async () => {
     const own = Object.fromEntries(Array.from({ length: 10 }, (_, index) => [`a${index}`, text("x")]));
     await bench.put({ attributes: own });
     expect(await bench.replay({ all: true })).toMatchObject({ replayed: 1 });
     expect((await bench.drain())[0]?.MessageAttributes).toEqual(own);
   });
 
-  it("sends the message group along", async () => {
+  it("keeps the message group and the trace header", async () => {
     const bodies: string[] = [];
     await bench.put({});
     bench.proxy.intercept = async (operation, body) => {
@@ -90,13 +93,13 @@ describe("replay by receive, send and delete", () => {
     ["an error code", { error_code: "protocol_error" }, 2],
     ["several error codes", { error_code: ["protocol_error", "invalid_record"] }, 3],
     ["no error code", { error_code: "none" }, 2],
-    ["a flow, in either case", { flow: FLOW.toUpperCase() }, 4],
+    ["a flow in upper case", { flow: FLOW.toUpperCase() }, 4],
     ["an error code and a flow", { error_code: "protocol_error", flow: FLOW }, 1],
-    ["an age that all have", { older_than_seconds: 30 }, 5],
-    ["an age that none has", { older_than_seconds: 3_600 }, 0],
-    ["an age below", { younger_than_seconds: 3_600 }, 5],
-    ["an age above", { younger_than_seconds: 30 }, 0],
-  ])("selects by %s and leaves the rest to be seen", async (_, filter, count) => {
+    ["an age that all messages have", { older_than_seconds: 30 }, 5],
+    ["an age that no message has", { older_than_seconds: 3_600 }, 0],
+    ["a maximum age above all ages", { younger_than_seconds: 3_600 }, 5],
+    ["a maximum age below all ages", { younger_than_seconds: 30 }, 0],
+  ])("selects by %s and leaves the rest visible", async (_, filter, count) => {
     await bench.put(
       { code: "protocol_error" },
       { code: "protocol_error", body: "not JSON" },
@@ -136,7 +139,7 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.drain()).toEqual([]);
   });
 
-  it("leaves what was replayed five times where it is, and names it", async () => {
+  it("leaves a message that was replayed five times, and reports its id", async () => {
     const [, id] = await bench.put({ replays: 4 }, { replays: 5 });
     const report = await bench.replay({ all: true });
     expect(report).toMatchObject({ seen: 2, replayed: 1, over_limit: 1, over_limit_ids: [id] });
@@ -144,7 +147,7 @@ describe("replay by receive, send and delete", () => {
     expect((await bench.drain())[0]?.MessageAttributes?.replays).toEqual(number(5));
   });
 
-  it("leaves to the next pass what is dead-lettered while it runs", async () => {
+  it("leaves messages that are dead-lettered during the pass", async () => {
     await bench.put({}, {});
     const later = { now: () => Date.now() - 3_600_000, pause: () => Promise.resolve() };
     expect(await bench.replay({ all: true }, {}, { clock: later })).toMatchObject({
@@ -155,7 +158,7 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.visible()).toBe(2);
   });
 
-  it("keeps to the rate from the first message to the last", async () => {
+  it("never exceeds the rate, and keeps it up", async () => {
     const sends: { at: number; count: number }[] = [];
     await bench.put(...Array(65).fill({}));
     bench.proxy.intercept = async (operation, body) => {
@@ -168,7 +171,7 @@ describe("replay by receive, send and delete", () => {
     let total = 0;
     for (const { at, count } of sends) {
       total += count;
-      // A tenth of a second's messages, two, may go ahead of their time.
+      // The messages of a tenth of a second, here two, are sent together.
       expect(total).toBeLessThanOrEqual(((at - startedAt) / 1_000) * 20 + 2);
     }
     expect(total).toBe(65);
@@ -177,7 +180,7 @@ describe("replay by receive, send and delete", () => {
     expect(last - startedAt).toBeLessThan((65 / 20) * 1_000 + 100);
   });
 
-  it("stops on demand after what is under way, and puts back the rest", async () => {
+  it("stops after the batch in flight, and makes the rest visible", async () => {
     await bench.put(...Array(30).fill({}));
     const stop = new AbortController();
     let pauses = 0;
@@ -191,7 +194,7 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.drain()).toHaveLength(4);
   });
 
-  it("ends a slice before its deadline and goes on with the next, seeing each message once", async () => {
+  it("ends a slice before its deadline and continues with the next, seeing each message once", async () => {
     await bench.put(...Array(20).fill({ code: "a" }), ...Array(20).fill({ code: "b" }));
     const event = { error_code: "b", rate: 10 };
     let report = await bench.replay(event, { deadlineMs: bench.clock.now() + 1_050 });
@@ -208,7 +211,7 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.drain()).toHaveLength(20);
   });
 
-  it("a pass that is stopped between two slices puts back what it holds", async () => {
+  it("makes hidden messages visible when it is stopped between two slices", async () => {
     await bench.put(...Array(10).fill({ code: "a" }), {}, {});
     const first = await bench.replay({ error_code: "b" }, { deadlineMs: bench.clock.now() });
     expect(first).toMatchObject({ seen: 0, done: false });
@@ -219,15 +222,15 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.visible()).toBe(11);
   });
 
-  it("ends where it may hide no more messages, and says so", async () => {
+  it("ends at the limit of hidden messages, with a note", async () => {
     await bench.put(...Array(30).fill({ code: "a" }));
-    const report = await bench.replay({ error_code: "b" }, {}, { maxHeld: 20 });
+    const report = await bench.replay({ error_code: "b" }, {}, { maxHidden: 20 });
     expect(report).toMatchObject({ done: true, ended: "held_limit", kept: 20 });
-    expect(report.notes[0]).toContain("20 messages");
+    expect(report.notes[0]).toContain("limit of 20 hidden messages");
     expect(await bench.visible()).toBe(30);
   });
 
-  it("keeps what the queue does not take", async () => {
+  it("keeps a message that the queue refuses", async () => {
     const [first] = await bench.put({ body: "first" }, { body: "second" });
     bench.proxy.decide = () => ({
       kind: "failed_entries",
@@ -241,7 +244,7 @@ describe("replay by receive, send and delete", () => {
     expect((await bench.drain()).map(({ Body }) => Body)).toEqual(["second"]);
   });
 
-  it("gives up where nothing is taken, and leaves every message visible", async () => {
+  it("fails if no message is accepted, and leaves every message visible", async () => {
     await bench.put(...Array(30).fill({}));
     bench.proxy.decide = () => ({ kind: "http_error", status: 403 });
     expect(await bench.replay({ all: true, rate: 20 })).toMatchObject({
@@ -253,7 +256,7 @@ describe("replay by receive, send and delete", () => {
     expect(await bench.visible()).toBe(30);
   });
 
-  it("puts back what it holds when receiving fails", async () => {
+  it("makes hidden messages visible when receiving fails", async () => {
     await bench.put(...Array(10).fill({ code: "a" }));
     let receives = 0;
     bench.proxy.intercept = async (operation) => {
@@ -261,23 +264,25 @@ describe("replay by receive, send and delete", () => {
       receives += 1;
       return receives === 1
         ? undefined
-        : { status: 403, body: { __type: "AccessDenied", message: "not you" } };
+        : { status: 403, body: { __type: "AccessDenied", message: "denied" } };
     };
     await expect(bench.replay({ error_code: "b" })).rejects.toMatchObject({ name: "QueueError" });
     expect(await bench.visible()).toBe(10);
   });
 
-  it("dying between send and delete replays twice, and loses nothing", async () => {
-    await bench.put({ body: "the one" });
-    // From the send on, nothing of this replay reaches the queue.
+  it("replays a message twice if it dies between send and delete", async () => {
+    await bench.put({ body: "only message" });
+    // After the send, no request of this replay reaches the queue.
     let isDead = false;
     bench.proxy.intercept = async (operation) => {
       if (isDead) return { status: 400, body: { __type: "Gone", message: "the process died" } };
       isDead = operation === "SendMessageBatch";
       return undefined;
     };
-    const reading = { visibilitySeconds: 1, waitSeconds: 0 };
-    await expect(bench.replay({ all: true, method: "receive" }, {}, { reading })).rejects.toMatchObject({
+    const receiveOptions = { visibilitySeconds: 1, waitSeconds: 0 };
+    await expect(
+      bench.replay({ all: true, method: "receive" }, {}, { receiveOptions }),
+    ).rejects.toMatchObject({
       name: "QueueError",
       message: "receiving from the dead-letter queue failed",
     });
@@ -286,11 +291,32 @@ describe("replay by receive, send and delete", () => {
       timeout: 10_000,
     });
     expect(await bench.visible()).toBe(0);
-    expect((await bench.drain()).map(({ Body }) => Body)).toEqual(["the one", "the one"]);
+    expect((await bench.drain()).map(({ Body }) => Body)).toEqual(["only message", "only message"]);
   });
 
-  it("a message that was sent and not deleted is not sent again by the same pass", async () => {
-    await bench.put({ body: "the one" });
+  it("deletes nothing if the sender returns too few results", async () => {
+    await bench.put({ body: "first" }, { body: "second" });
+    const { client, config, clock, receiveOptions } = bench.ports();
+    const pass = new ReplayPass(
+      {
+        deadLetters: new DeadLetterQueue(client, config.deadLetterQueueUrl, receiveOptions),
+        sender: { send: (entries) => Promise.resolve(entries.slice(1).map(() => ({ ok: true }))) },
+        clock,
+        maxReplays: 5,
+        maxHidden: 100,
+        onProgress: () => undefined,
+      },
+      parseRequest({ all: true, rate: 100 }),
+    );
+    const signal = new AbortController().signal;
+    const report = await pass.run({ deadlineMs: Number.POSITIVE_INFINITY, signal });
+    expect(report).toMatchObject({ seen: 2, replayed: 0, failed: 2, done: true });
+    expect(report.notes[0]).toContain("returned no result");
+    expect(await bench.visible()).toBe(2);
+  });
+
+  it("does not resend a message that it could not delete", async () => {
+    await bench.put({ body: "only message" });
     let deletes = 0;
     bench.proxy.intercept = async (operation) => {
       if (operation !== "DeleteMessageBatch") return undefined;
@@ -298,9 +324,9 @@ describe("replay by receive, send and delete", () => {
       const failed = { Failed: [{ Id: "0", Code: "InternalError", SenderFault: false }], Successful: [] };
       return deletes <= 3 ? { status: 200, body: failed } : undefined;
     };
-    // Hidden for no time: received again by the next request of this pass.
-    const reading = { visibilitySeconds: 0, waitSeconds: 0 };
-    const report = await bench.replay({ all: true, method: "receive" }, {}, { reading });
+    // A visibility timeout of 0: the next request of this pass receives the message again.
+    const receiveOptions = { visibilitySeconds: 0, waitSeconds: 0 };
+    const report = await bench.replay({ all: true, method: "receive" }, {}, { receiveOptions });
     expect(report).toMatchObject({ seen: 1, replayed: 1, failed: 0 });
     expect(report.notes[0]).toContain("could not be deleted");
     expect(await bench.drain()).toHaveLength(1);

@@ -3,7 +3,7 @@ import { InvalidRequestError } from "#shared/errors.ts";
 import { readRedriveConfig } from "#shared/redrive/config.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
 
-function faultsOf(event: unknown): readonly string[] {
+function errorsOf(event: unknown): readonly string[] {
   try {
     parseRequest(event);
   } catch (error) {
@@ -22,7 +22,7 @@ const RECEIVE = {
 };
 
 describe("parseRequest", () => {
-  it("has a meaning for all but what to replay", () => {
+  it("has defaults for everything except the selection", () => {
     expect(parseRequest({ all: true })).toEqual({
       rate: 50,
       filter: {
@@ -40,19 +40,19 @@ describe("parseRequest", () => {
   });
 
   it.each([[RECEIVE], [{ pass: "move_task", task_handle: "h" }]])(
-    "gives a continuation back as it came",
-    (given) => {
-      expect(parseRequest({ all: true, continuation: given }).continuation).toEqual(given);
+    "returns a continuation unchanged",
+    (continuation) => {
+      expect(parseRequest({ all: true, continuation }).continuation).toEqual(continuation);
     },
   );
 
   it.each([
-    ["no JSON object", "all"],
-    ["no JSON object", null],
-    ["no JSON object", []],
-    ["nothing says which", {}],
-    ["exclude each other", { all: true, flow: "550e8400-e29b-41d4-a716-446655440000" }],
-    ['"key1" is not known', { all: true, key1: "value1" }],
+    ["not a JSON object", "all"],
+    ["not a JSON object", null],
+    ["not a JSON object", []],
+    ["no messages selected", {}],
+    ["cannot be combined", { all: true, flow: "550e8400-e29b-41d4-a716-446655440000" }],
+    ['"key1" is unknown', { all: true, key1: "value1" }],
     ['"all"', { all: "yes", error_code: "x" }],
     ['"error_code"', { error_code: [] }],
     ['"error_code"', { error_code: ["a", 1] }],
@@ -63,7 +63,7 @@ describe("parseRequest", () => {
     ['"rate"', { all: true, rate: "10" }],
     ['"rate"', { all: true, rate: Number.NaN }],
     ['"older_than_seconds"', { older_than_seconds: -1 }],
-    ["nothing is of such an age", { older_than_seconds: 60, younger_than_seconds: 60 }],
+    ["no message can match", { older_than_seconds: 60, younger_than_seconds: 60 }],
     ['"method"', { all: true, method: "purge" }],
     ['"method"', { method: "move_task", error_code: "a" }],
     ["at least 1", { all: true, method: "move_task", rate: 0.5 }],
@@ -72,12 +72,12 @@ describe("parseRequest", () => {
     ['"continuation"', { all: true, continuation: { ...RECEIVE, held: [["id"]] } }],
     ['"continuation"', { all: true, continuation: { ...RECEIVE, totals: { seen: 1 } } }],
     ['"continuation"', { all: true, continuation: { pass: "move_task", task_handle: "" } }],
-  ])("refuses, saying %s", (said, event) => {
-    expect(faultsOf(event).filter((fault) => fault.includes(said))).not.toEqual([]);
+  ])("rejects with %s: %j", (message, event) => {
+    expect(errorsOf(event).filter((error) => error.includes(message))).not.toEqual([]);
   });
 
-  it("names every fault at once", () => {
-    expect(faultsOf({ rate: -1, flow: 1, method: "x", dry_run: 1 })).toHaveLength(5);
+  it("reports every error at once", () => {
+    expect(errorsOf({ rate: -1, flow: 1, method: "x", dry_run: 1 })).toHaveLength(5);
   });
 });
 
@@ -93,7 +93,7 @@ describe("readRedriveConfig", () => {
     ["DEAD_LETTER_QUEUE_URL is not set", { ...env, DEAD_LETTER_QUEUE_URL: "" }],
     ["MAX_REPLAYS", { ...env, MAX_REPLAYS: "0" }],
     ["the same queue", { ...env, DEAD_LETTER_QUEUE_URL: env.COMPLETIONS_QUEUE_URL }],
-  ])("refuses, saying %s", (said, environment) => {
-    expect(() => readRedriveConfig(environment)).toThrow(said);
+  ])("rejects with %s", (message, environment) => {
+    expect(() => readRedriveConfig(environment)).toThrow(message);
   });
 });

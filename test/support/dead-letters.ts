@@ -1,4 +1,4 @@
-/** A dead-letter queue with its completions queue, a replay between them, and a clock that only pauses move. */
+/** A dead-letter queue, a completions queue, and replays between them with a fake clock. */
 
 import {
   DeleteMessageBatchCommand,
@@ -20,12 +20,12 @@ const NO_LIMITS: Limits = {
   deadlineMs: Number.POSITIVE_INFINITY,
   signal: new AbortController().signal,
 };
-const ALL_COUNTED = { inFlight: 0, delayed: 0 };
+const NOTHING_HIDDEN = { inFlight: 0, delayed: 0 };
 
-/** Time passes in its pauses only. It starts a minute late, so that no message is younger than its replay. */
-class PausedClock implements Clock {
+/** A clock that advances only in pauses. It starts a minute ahead, so that every message is older than the replay. */
+class FakeClock implements Clock {
   #now = Date.now() + 60_000;
-  /** Called within every pause. */
+  /** Called in every pause. */
   onPause: () => void = () => undefined;
 
   now(): number {
@@ -48,9 +48,9 @@ export interface Letter {
 export class DeadLetterBench implements AsyncDisposable {
   readonly queue: LocalQueue;
   readonly client: SQSClient;
-  /** Between a replay and the queue. */
+  /** Stands between a replay and the queue, and injects faults. */
   readonly proxy: FaultyQueue;
-  readonly clock = new PausedClock();
+  readonly clock = new FakeClock();
 
   private constructor(queue: LocalQueue, proxy: FaultyQueue) {
     this.queue = queue;
@@ -63,7 +63,7 @@ export class DeadLetterBench implements AsyncDisposable {
     return new DeadLetterBench(queue, await FaultyQueue.before(queue.endpoint));
   }
 
-  /** Puts letters into the dead-letter queue, in order; their message ids. */
+  /** Sends messages to the dead-letter queue in order. Returns their ids. */
   async put(...letters: readonly Letter[]): Promise<string[]> {
     const ids: string[] = [];
     for (const { body = completion(FLOW), code, replays, attributes = {} } of letters) {
@@ -73,7 +73,7 @@ export class DeadLetterBench implements AsyncDisposable {
           MessageBody: body,
           MessageAttributes: {
             ...attributes,
-            ...(code === undefined ? {} : reasons(code)),
+            ...(code === undefined ? {} : errorAttributes(code)),
             ...(replays === undefined ? {} : { replays: number(replays) }),
           },
         }),
@@ -92,14 +92,14 @@ export class DeadLetterBench implements AsyncDisposable {
         maxReplays: 5,
       },
       clock: this.clock,
-      reading: { visibilitySeconds: 600, waitSeconds: 0 },
-      maxHeld: 1_000,
+      receiveOptions: { visibilitySeconds: 600, waitSeconds: 0 },
+      maxHidden: 1_000,
       onProgress: () => undefined,
       ...overrides,
     };
   }
 
-  /** One slice of a replay, with the redrive function's event. */
+  /** Runs one slice of a replay with an event of the redrive function. */
   replay(
     event: Readonly<Record<string, unknown>>,
     limits: Partial<Limits> = {},
@@ -108,16 +108,16 @@ export class DeadLetterBench implements AsyncDisposable {
     return redriveSlice(this.ports(overrides), parseRequest(event), { ...NO_LIMITS, ...limits });
   }
 
-  /** How many dead letters are to be seen; fails the test where some are hidden. */
+  /** Counts the visible dead letters. Throws if some are hidden. */
   async visible(): Promise<number> {
     const { visible, ...others }: QueueCounts = await this.queue.counts(this.queue.deadLetterQueueUrl);
-    if (JSON.stringify(others) !== JSON.stringify(ALL_COUNTED)) {
+    if (JSON.stringify(others) !== JSON.stringify(NOTHING_HIDDEN)) {
       throw new Error(`not all dead letters are visible: ${JSON.stringify(others)}`);
     }
     return visible;
   }
 
-  /** Takes every message off a queue. */
+  /** Receives and deletes every message of a queue. */
   async drain(queueUrl = this.queue.queueUrl): Promise<Message[]> {
     const messages: Message[] = [];
     for (;;) {
@@ -159,10 +159,10 @@ export function text(value: string): MessageAttributeValue {
   return { DataType: "String", StringValue: value };
 }
 
-export function reasons(code: string): Record<string, MessageAttributeValue> {
+export function errorAttributes(code: string): Record<string, MessageAttributeValue> {
   return {
     error_code: text(code),
-    error_message: text("it failed"),
+    error_message: text("injected failure"),
     failed_at: text("2026-11-01T00:00:00.000Z"),
   };
 }

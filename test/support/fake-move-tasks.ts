@@ -5,13 +5,13 @@ import type { ProxyAnswer } from "#test/support/faulty-queue.ts";
 const HANDLE = "the-handle";
 
 /**
- * A FAKE of SQS' move tasks, which the emulator lacks: answers the three operations at the bench's proxy. Each
- * listing moves some messages on, from queue to queue, as they are.
+ * A FAKE of SQS move tasks, which the emulator does not have. The bench's proxy answers the three operations. Each list
+ * request moves some messages from queue to queue, unchanged.
  */
 export class FakeMoveTasks {
   readonly #bench: DeadLetterBench;
-  /** Messages that move before each listing. */
-  perListing = 2;
+  /** Messages moved by each list request. */
+  movesPerList = 2;
   status: "RUNNING" | "COMPLETED" | "CANCELLING" | "CANCELLED" | "FAILED" | undefined;
   moved = 0;
   starts: unknown[] = [];
@@ -47,7 +47,7 @@ export class FakeMoveTasks {
     if (this.status === undefined) return [];
     const task = { Status: this.status, ApproximateNumberOfMessagesMoved: this.moved };
     if (this.status === "RUNNING") {
-      for (let count = 0; count < this.perListing; count += 1) await this.#moveOne();
+      for (let count = 0; count < this.movesPerList; count += 1) await this.#moveOne();
       task.ApproximateNumberOfMessagesMoved = this.moved;
       if ((await this.#bench.visible()) === 0) this.status = "COMPLETED";
     } else if (this.status === "CANCELLING") this.status = "CANCELLED";

@@ -4,7 +4,7 @@ import type { DeadLetterBench } from "#test/support/dead-letters.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/redrive/index.mjs", import.meta.url));
 
-/** The redrive function as it is built, in a process of its own, on a bench's queues. */
+/** Starts the built redrive function in its own process, with the queues of a bench. */
 export function startRedriveFunction(
   bench: DeadLetterBench,
   options: { readonly timeoutMs?: number; readonly environment?: Readonly<Record<string, string>> } = {},

@@ -1,24 +1,24 @@
-/** The bucket to which a custom resource answers CloudFormation, by a pre-signed URL. */
+/** A server in the place of the S3 bucket that receives the responses of CloudFormation custom resources. */
 
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 
-/** One PUT, as it arrived. */
-export interface ReceivedAnswer {
+/** One received PUT. */
+export interface ReceivedResponse {
   readonly method: string;
   readonly path: string;
   readonly contentType: string;
   readonly bytes: number;
-  /** The body, parsed. */
+  /** The parsed JSON body. */
   readonly body: Readonly<Record<string, unknown>>;
 }
 
 export class ResponseUrl implements AsyncDisposable {
   readonly #server: Server;
-  /** What was answered, whether it was taken or not. */
-  readonly received: ReceivedAnswer[] = [];
-  /** How the next requests end: an HTTP status, or `cut` for a lost connection. After these, 200. */
+  /** All requests, accepted or not. */
+  readonly received: ReceivedResponse[] = [];
+  /** The results of the next requests: an HTTP status, or `cut` to close the connection. Afterwards 200. */
   next: (number | "cut")[] = [];
 
   private constructor() {
@@ -26,20 +26,21 @@ export class ResponseUrl implements AsyncDisposable {
   }
 
   static async start(): Promise<ResponseUrl> {
-    const answers = new ResponseUrl();
-    answers.#server.listen(0, "127.0.0.1");
-    await once(answers.#server, "listening");
-    return answers;
+    const responseUrl = new ResponseUrl();
+    responseUrl.#server.listen(0, "127.0.0.1");
+    await once(responseUrl.#server, "listening");
+    return responseUrl;
   }
 
   get url(): string {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}/answer?X-Amz-Signature=signed`;
   }
 
-  /** The one answer that was taken or refused since the last call. Throws where there are none or several. */
-  only(): ReceivedAnswer {
+  /** The only request since the last call. Throws if there are none or several. */
+  only(): ReceivedResponse {
     const [answer, ...others] = this.received.splice(0);
-    if (answer === undefined || others.length > 0) throw new Error(`${others.length + 1} answers, or none`);
+    if (answer === undefined || others.length > 0)
+      throw new Error(`expected one response, received ${answer === undefined ? 0 : others.length + 1}`);
     return answer;
   }
 
