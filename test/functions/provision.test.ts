@@ -166,7 +166,7 @@ describe("the built provision function", () => {
       await using fn = start(environment);
       const { Status, Reason } = await ask(fn, "Create");
       expect(Status).toBe("FAILED");
-      expect(Reason).toMatch(/FLOW_PARTITIONS is 256, and ff:config:partitions records .*"64"/);
+      expect(Reason).toMatch(/FLOW_PARTITIONS is 256, but ff:config:partitions records .*"64"/);
       expect(await counts()).toEqual({ num_flow_partitions: "64" });
       expect(await libraries()).toBe(0);
     });
