@@ -19,10 +19,10 @@ const rulesOf = (name: string, mark: string): string[] =>
     .filter((rule) => rule.startsWith(mark))
     .map((rule) => rule.slice(1));
 
-describe("what each function may do", () => {
+describe("access.json", () => {
   let queue: QueueProbe;
   const servers = new Map<Kind, SecuredValkey>();
-  /** What the functions did, over all tests. */
+  /** Commands and keys used by the functions, over all tests. */
   const commands = new Map(FUNCTIONS.map((name) => [name, new Set<string>()]));
   const keys = new Map(FUNCTIONS.map((name) => [name, new Set<string>()]));
 
@@ -45,13 +45,13 @@ describe("what each function may do", () => {
     KINDS.flatMap((kind) => ([11, 14] as const).map((edition) => [name, kind, edition] as const)),
   );
 
-  it.each(cases)("is enough for %s, %s, in the edition of %i KEYS", async (name, kind, edition: Edition) => {
+  it.each(cases)("allows all work of %s (%s, %i KEYS)", async (name, kind, edition: Edition) => {
     const server = serverOf(kind);
     const admin = connectTo(server.plain);
     try {
       await ensureLibrary(admin, edition);
       const work = await WORK[name]?.(admin, edition, queue);
-      // So that the function has to load it, too.
+      // The function must then load the library itself.
       await onEveryPrimary(admin, "function", "FLUSH", "SYNC");
       await server.setUser(`sluice-${name}`, PASSWORD, accessOf(name));
       await using watched = await server.watch();
@@ -66,14 +66,14 @@ describe("what each function may do", () => {
       own.close();
       for (const command of await server.commandsRun()) commands.get(name)?.add(command);
       for (const key of watched.keys) keys.get(name)?.add(key);
-      // Nor was anything refused that the client tries and does not miss.
+      // The client ignores some refused commands: expect that there were none of them either.
       expect(await server.refusals()).toEqual([]);
     } finally {
       admin.close();
     }
   });
 
-  it.each(FUNCTIONS)("is no command and no kind of key more than %s uses", (name) => {
+  it.each(FUNCTIONS)("allows only commands and key patterns that %s uses", (name) => {
     const used = [...(commands.get(name) ?? [])];
     expect(rulesOf(name, "+").toSorted()).toEqual(used.toSorted());
     const touched = [...(keys.get(name) ?? [])];
@@ -81,7 +81,7 @@ describe("what each function may do", () => {
     expect(prefixes.filter((prefix) => !touched.some((key) => key.startsWith(prefix)))).toEqual([]);
   });
 
-  it.each(FUNCTIONS)("keeps %s from everything else", async (name) => {
+  it.each(FUNCTIONS)("denies %s everything else", async (name) => {
     const server = serverOf("standalone");
     await server.setUser(`sluice-${name}`, PASSWORD, accessOf(name));
     const { hostname, port } = server.plain.url;
@@ -111,7 +111,7 @@ describe("what each function may do", () => {
     }
   });
 
-  it("holds for what a function of the library does as well", async () => {
+  it("also restricts commands inside Valkey functions", async () => {
     const server = serverOf("standalone");
     const admin = connectTo(server.plain);
     await ensureLibrary(admin, 11);
@@ -136,7 +136,7 @@ describe("what each function may do", () => {
     await expect(call.finally(() => client.disconnect())).rejects.toThrow(/ACL failure in script.*hmget/);
   });
 
-  it.each(FUNCTIONS)("is in the documentation for %s", (name) => {
+  it.each(FUNCTIONS)("equals the documentation for %s", (name) => {
     expect(readFileSync(DOCS, "utf8").replaceAll(/\s+/g, " ")).toContain(accessOf(name).join(" "));
   });
 });

@@ -1,4 +1,4 @@
-/** The built functions, on AWS's own runtime client. */
+/** Runs the built functions on AWS's runtime interface client. */
 
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
@@ -25,7 +25,7 @@ export function builtFunction(
   });
 }
 
-/** Has the dispatch function deal with an execution that succeeded: its two children must be eligible then. */
+/** Dispatches a successful execution, and expects that its two children become eligible. */
 export async function dispatchOne(fn: FunctionProcess, admin: Valkey): Promise<void> {
   const fixture = new FlowFixture(admin);
   const { parent, children } = await family(fixture, 2);
@@ -36,7 +36,7 @@ export async function dispatchOne(fn: FunctionProcess, admin: Valkey): Promise<v
   expect(await Promise.all(states)).toEqual(["waiting", "waiting"]);
 }
 
-/** A message as SQS hands it over. */
+/** Returns a message as SQS passes it to Lambda. */
 export function recordOf(body: unknown): SQSRecord {
   return {
     messageId: randomUUID(),

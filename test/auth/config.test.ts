@@ -52,7 +52,7 @@ describe("readValkey", () => {
     expect(address.ca).toBeUndefined();
   });
 
-  it("takes certificates as text or as a file", () => {
+  it("reads certificates from text or from a file", () => {
     const pem = readFileSync(AUTHORITY, "utf8");
     for (const VALKEY_CA of [AUTHORITY, pem, `${pem}\n# and\n${pem}`]) {
       const { address, errors } = read({ VALKEY_URL: URLS.tls, VALKEY_CA });
@@ -61,7 +61,7 @@ describe("readValkey", () => {
     }
   });
 
-  it("names every fault of IAM at once", () => {
+  it("lists all IAM errors at once", () => {
     const { errors } = read({
       VALKEY_AUTH: "iam",
       VALKEY_URL: "redis://u:hunter2@h",
@@ -91,13 +91,13 @@ describe("readValkey", () => {
     ["VALKEY_CA", { VALKEY_CA: "authority.pem" }],
     ["VALKEY_CA", { VALKEY_CA: CERTIFICATE.key }],
     ["VALKEY_CA", { VALKEY_CA: AUTHORITY, VALKEY_URL: URLS.plain }],
-  ])("finds fault with %s: %o", (name, env) => {
+  ])("reports %s as invalid: %o", (name, env) => {
     const { errors } = read({ VALKEY_URL: URLS.tls, ...env });
     expect(errors).toEqual([expect.stringMatching(new RegExp(`^${name} `))]);
     expect(errors.join()).not.toMatch(/hunter2|PRIVATE KEY/);
   });
 
-  it("finds fault with what only looks like a certificate", () => {
+  it("reports a malformed certificate", () => {
     const { errors } = read({ VALKEY_URL: URLS.tls, VALKEY_CA: join(folder, "broken.pem") });
     expect(errors).toEqual([expect.stringMatching(/^VALKEY_CA is invalid/)]);
   });

@@ -1,7 +1,7 @@
 /**
- * A stand-in for ElastiCache's side of IAM authentication, which cannot be had here: a TLS front before each node of a
- * real Valkey that checks tokens as the ElastiCache user guide says, and then passes everything on to the node, as an
- * ACL user of the token's name. Tokens and connections live for as long as a test says, and not 15 minutes and 12 hours.
+ * A fake of ElastiCache's IAM authentication. A TLS proxy before each node of a real Valkey checks tokens as described in
+ * the ElastiCache user guide. It then forwards everything to the node, as an ACL user with the name in the token. Tests
+ * choose the lifetimes of tokens and connections, which are 15 minutes and 12 hours in ElastiCache.
  */
 
 import { once } from "node:events";
@@ -16,20 +16,20 @@ export interface IamRules {
   readonly replicationGroup: string;
   readonly region: string;
   readonly user: string;
-  /** Of the user in Valkey, which nobody but the front knows. */
+  /** The password of the ACL user, known only to the proxy. */
   readonly password: string;
-  /** The secret keys and session tokens by access key id. */
+  /** Secret keys and session tokens by access key id. */
   readonly accounts: Map<string, { readonly secretAccessKey: string; readonly sessionToken?: string }>;
-  readonly tokenLifeMs: number;
-  readonly connectionLifeMs?: number;
+  readonly tokenLifetimeMs: number;
+  readonly connectionLifetimeMs?: number;
 }
 
 const REFUSAL = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 
 export class FakeElastiCache implements AsyncDisposable {
-  /** Why tokens were refused. */
+  /** The reasons for refused tokens. */
   readonly refused: string[] = [];
-  /** The tokens that were accepted, each by a connection. */
+  /** The accepted tokens, one per connection. */
   readonly accepted: string[] = [];
   readonly environment: Readonly<Record<string, string>>;
   readonly #fronts: readonly Front[];
@@ -46,7 +46,7 @@ export class FakeElastiCache implements AsyncDisposable {
     };
   }
 
-  /** Puts a front before every node, and has the nodes of a cluster name each other's fronts. */
+  /** Starts a proxy before every node. The nodes of a cluster announce the proxies' ports. */
   static async before(server: SecuredValkey, rules: IamRules): Promise<FakeElastiCache> {
     const fronts = server.nodes.map(({ tlsUrl }) => new Front(Number(tlsUrl?.port), rules));
     await Promise.all(fronts.map((front) => front.listen()));
@@ -56,7 +56,7 @@ export class FakeElastiCache implements AsyncDisposable {
     return fake;
   }
 
-  /** Ends the connections to one node, or to all. */
+  /** Closes the connections to one node, or to all nodes. */
   cut(node?: number): void {
     for (const [index, front] of this.#fronts.entries())
       if (node === undefined || index === node) front.cut();
@@ -98,7 +98,7 @@ class Front {
     await once(this.#server, "close");
   }
 
-  /** Answers for the server until a token is good. */
+  /** Replies in place of the server until a token is accepted. */
   #serve(client: TLSSocket, target: number): void {
     const commands = new RespStream();
     const hear = (chunk: Buffer): void => {
@@ -124,15 +124,15 @@ class Front {
   }
 
   #passOn(client: Socket, target: number): void {
-    const { user, password, connectionLifeMs } = this.#rules;
+    const { user, password, connectionLifetimeMs } = this.#rules;
     const node = this.#keep(connect({ host: "localhost", port: target, ca: readFileSync(AUTHORITY) }));
     node.write(`AUTH ${user} ${password}\r\n`);
     node.pipe(client);
     client.pipe(node);
     node.on("close", () => client.destroy());
     client.on("close", () => node.destroy());
-    if (connectionLifeMs === undefined) return;
-    const timer = setTimeout(() => client.destroy(), connectionLifeMs);
+    if (connectionLifetimeMs === undefined) return;
+    const timer = setTimeout(() => client.destroy(), connectionLifetimeMs);
     client.on("close", () => clearTimeout(timer));
   }
 
@@ -144,7 +144,7 @@ class Front {
   }
 }
 
-/** What is wrong with a token; undefined: nothing. */
+/** Returns why a token is refused, or undefined if it is valid. */
 function faultOf(token: string, rules: IamRules): string | undefined {
   const request = parsePresigned(token);
   const { host, path, query } = request;
@@ -162,7 +162,7 @@ function faultOf(token: string, rules: IamRules): string | undefined {
     [date === signedAt.slice(0, 8), "the scope is of another day"],
     [Number(query.get("X-Amz-Expires")) <= 900, "the token is for more than 15 minutes"],
     [query.get("X-Amz-SignedHeaders") === "host", "other headers than the host are signed"],
-    [ageMs < rules.tokenLifeMs, `the token is ${ageMs} ms old`],
+    [ageMs < rules.tokenLifetimeMs, `the token is ${ageMs} ms old`],
     [account !== undefined, `nobody has the access key ${accessKeyId}`],
     [query.get("X-Amz-Security-Token") === account?.sessionToken, "the session is another one"],
     [

@@ -1,4 +1,4 @@
-/** A stand-in for Secrets Manager, which cannot be had here: one secret, whose value a test sets. */
+/** A fake of Secrets Manager with one secret, whose value a test sets. */
 
 import { once } from "node:events";
 import { createServer, type Server } from "node:http";
@@ -7,9 +7,9 @@ import { text } from "node:stream/consumers";
 
 export class FakeSecretsManager implements AsyncDisposable {
   readonly secretId: string;
-  /** Undefined: whoever asks is refused. */
+  /** The secret. Undefined: requests are denied. */
   value: string | undefined;
-  /** How often it was asked. */
+  /** The number of requests so far. */
   requests = 0;
   readonly #server: Server;
 
@@ -38,7 +38,7 @@ export class FakeSecretsManager implements AsyncDisposable {
     return fake;
   }
 
-  /** What a function needs to be told. */
+  /** The environment variables of a function that uses this fake. */
   get environment(): Record<string, string> {
     return {
       VALKEY_AUTH: "secret",

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { iamToken } from "#shared/valkey/iam-token.ts";
 import { EMPTY_HASH, parsePresigned, signatureOf } from "#test/auth/signature.ts";
 
-/** The keys of AWS's own examples. */
+/** The keys in AWS's examples. */
 const KEYS = {
   AWS_ACCESS_KEY_ID: "AKIAIOSFODNN7EXAMPLE",
   AWS_SECRET_ACCESS_KEY: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
@@ -11,8 +11,8 @@ const SESSION = { ...KEYS, AWS_SESSION_TOKEN: "IQoJb3JpZ2luX2VjEXAMPLE+/token=="
 const IDENTITY = { user: "sluice-dispatch", replicationGroup: "Sluice-Prod", region: "eu-west-1" };
 const NOON = new Date("2026-11-01T12:00:00Z");
 
-describe("the signature worked out by the tests", () => {
-  it("is that of AWS's published example of a presigned request", () => {
+describe("the reference signature of the tests", () => {
+  it("equals the one in AWS's example of a presigned request", () => {
     const example = parsePresigned(
       "examplebucket.s3.amazonaws.com/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256" +
         "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request" +
@@ -25,16 +25,16 @@ describe("the signature worked out by the tests", () => {
 });
 
 describe("iamToken", () => {
-  // The same requests, signed by botocore 1.44, the signer of AWS's Python SDK.
+  // Expected signatures: botocore 1.44, the signer of AWS's Python SDK.
   it.each([
     ["without a session", KEYS, "76bb8fca0ac8608c8c409d071cfe0cc1d2cbd72ecdb0e5728a404521869ecb4b"],
     ["with a session", SESSION, "98457e94c2ab8ed3f483d3a18ffd3e56fcfa0bb240ae3194cf4bb2e212fd34b5"],
-  ])("signs as AWS does, %s", async (_, env, signature) => {
+  ])("has the same signature as AWS's signer (%s)", async (_, env, signature) => {
     const { query } = parsePresigned(await iamToken(IDENTITY, env, NOON));
     expect(query.get("X-Amz-Signature")).toBe(signature);
   });
 
-  it("is a presigned request without its scheme, for 15 minutes", async () => {
+  it("is a presigned request without its scheme, valid for 15 minutes", async () => {
     const token = await iamToken(IDENTITY, SESSION, NOON);
     const request = parsePresigned(token);
     expect(token.startsWith("sluice-prod/?")).toBe(true);
@@ -52,7 +52,7 @@ describe("iamToken", () => {
     expect(signature).toBe(signatureOf(request, KEYS.AWS_SECRET_ACCESS_KEY, EMPTY_HASH));
   });
 
-  it("reads the credentials anew for each token", async () => {
+  it("reads the credentials again for each token", async () => {
     const env: Record<string, string> = { ...SESSION };
     const first = await iamToken(IDENTITY, env, NOON);
     Object.assign(env, { AWS_ACCESS_KEY_ID: "AKIDROTATED", AWS_SESSION_TOKEN: "rotated" });
@@ -62,9 +62,12 @@ describe("iamToken", () => {
     expect(parsePresigned(second).query.get("X-Amz-Security-Token")).toBe("rotated");
   });
 
-  it.each(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])("says so where %s is missing", async (name) => {
-    const failure = iamToken(IDENTITY, { ...SESSION, [name]: "" }, NOON);
-    await expect(failure).rejects.toMatchObject({ name: "ValkeyError", retryable: true });
-    await expect(failure).rejects.toThrow(/cannot sign a token.*AWS_ACCESS_KEY_ID/);
-  });
+  it.each(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])(
+    "fails with the reason if %s is missing",
+    async (name) => {
+      const failure = iamToken(IDENTITY, { ...SESSION, [name]: "" }, NOON);
+      await expect(failure).rejects.toMatchObject({ name: "ValkeyError", retryable: true });
+      await expect(failure).rejects.toThrow(/cannot sign a token.*AWS_ACCESS_KEY_ID/);
+    },
+  );
 });

@@ -22,7 +22,7 @@ const KEY = {
   AWS_SECRET_ACCESS_KEY: "S3cretKey",
   AWS_SESSION_TOKEN: "S/e+ssion=",
 };
-const TOKEN_LIFE_MS = 3_000;
+const TOKEN_LIFETIME_MS = 3_000;
 
 function rules(overrides: Partial<IamRules> = {}): IamRules {
   const account = { secretAccessKey: KEY.AWS_SECRET_ACCESS_KEY, sessionToken: KEY.AWS_SESSION_TOKEN };
@@ -32,7 +32,7 @@ function rules(overrides: Partial<IamRules> = {}): IamRules {
     user: USER,
     password: "of-the-front",
     accounts: new Map([[KEY.AWS_ACCESS_KEY_ID, account]]),
-    tokenLifeMs: TOKEN_LIFE_MS,
+    tokenLifetimeMs: TOKEN_LIFETIME_MS,
     ...overrides,
   };
 }
@@ -64,7 +64,7 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
     return builtFunction("dispatch", queue, all, (text) => output.push(text));
   }
 
-  /** A client of ours in this process, with the credentials of this process. */
+  /** Creates a client in this process, with the credentials of this process. */
   function clientOf(elastiCache: FakeElastiCache): Valkey {
     for (const [name, value] of Object.entries(KEY)) vi.stubEnv(name, value);
     const errors: string[] = [];
@@ -73,13 +73,13 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
     return new Valkey(address, { onConnectionError: () => undefined });
   }
 
-  it("lets the built function in, and again with new tokens when the first have run out", async () => {
+  it("authenticates the built function, and again with new tokens after the first have expired", async () => {
     await using elastiCache = await FakeElastiCache.before(server, rules());
     await using fn = start(elastiCache);
     await dispatchOne(fn, admin);
     const { length: first } = elastiCache.accepted;
     expect(first).toBeGreaterThanOrEqual(kind === "cluster" ? 2 : 1);
-    await pass(TOKEN_LIFE_MS);
+    await pass(TOKEN_LIFETIME_MS);
     elastiCache.cut();
     await dispatchOne(fn, admin);
     expect(elastiCache.refused).toEqual([]);
@@ -89,14 +89,14 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
   });
 
   if (kind === "cluster") {
-    it("makes a token also for a node that is connected to later", async () => {
+    it("creates a new token for a later connection to a node", async () => {
       await using elastiCache = await FakeElastiCache.before(server, rules());
       const valkey = clientOf(elastiCache);
       try {
         await askEverywhere(valkey);
         const { length: first } = elastiCache.accepted;
-        await pass(TOKEN_LIFE_MS);
-        // The client goes on with the other node, and comes back to this one.
+        await pass(TOKEN_LIFETIME_MS);
+        // The client keeps its connection to the other node, and reconnects to this one.
         elastiCache.cut(1);
         await vi.waitUntil(() => valkey.knownNodes.length === 1);
         await askEverywhere(valkey);
@@ -108,9 +108,9 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
     });
   }
 
-  it("replaces a client before its connections are dropped, and never loses one that it uses", async () => {
-    const connectionLifeMs = 1_200;
-    await using elastiCache = await FakeElastiCache.before(server, rules({ connectionLifeMs }));
+  it("replaces a client before ElastiCache closes its connections, and loses none in use", async () => {
+    const connectionLifetimeMs = 1_200;
+    await using elastiCache = await FakeElastiCache.before(server, rules({ connectionLifetimeMs }));
     const clients: Valkey[] = [];
     const keeper = new SessionProvider(
       () => {
@@ -119,15 +119,15 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
         return valkey;
       },
       async () => undefined,
-      connectionLifeMs / 4,
+      connectionLifetimeMs / 4,
     );
-    const end = Date.now() + 2 * connectionLifeMs;
+    const end = Date.now() + 2 * connectionLifetimeMs;
     while (Date.now() < end) await askEverywhere((await keeper.get()).valkey);
     expect(clients.length).toBeGreaterThan(4);
     for (const valkey of clients) valkey.close();
   });
 
-  it("says who was refused and why, shows no token, and begins anew when the next event comes", async () => {
+  it("reports the rejected user and the reason without the token, and recovers with the next event", async () => {
     const mistaken = rules();
     const { accounts } = mistaken;
     const [[id, account] = ["", { secretAccessKey: "" }]] = accounts;
@@ -145,11 +145,11 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
   });
 
   it.each([
-    ["has run out", {}, new Date(Date.now() - TOKEN_LIFE_MS), /the token is \d+ ms old/],
-    ["is for another user", { user: "somebody" }, undefined, /the token is for the user somebody/],
+    ["has expired", {}, new Date(Date.now() - TOKEN_LIFETIME_MS), /the token is \d+ ms old/],
+    ["is for another user", { user: "other-user" }, undefined, /the token is for the user other-user/],
     ["is for another group", { replicationGroup: "other" }, undefined, /the token is for other\//],
     ["is for another region", { region: "us-east-1" }, undefined, /the scope is us-east-1/],
-  ])("is refused by the stand-in with a token that %s", async (_, other, signedAt, reason) => {
+  ])("is refused with a token that %s", async (_, other, signedAt, reason) => {
     await using elastiCache = await FakeElastiCache.before(server, rules());
     const password = await iamToken({ ...rules(), ...other }, KEY, signedAt);
     const { hostname: host, port } = new URL(elastiCache.environment.VALKEY_URL ?? "");
@@ -160,7 +160,7 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
     expect(elastiCache.refused).toEqual([expect.stringMatching(reason)]);
   });
 
-  it("says so where there are no credentials to sign with", async () => {
+  it("fails with the reason if there are no AWS credentials", async () => {
     await using elastiCache = await FakeElastiCache.before(server, rules());
     await using fn = start(elastiCache, { AWS_SECRET_ACCESS_KEY: "" });
     await expect(fn.invoke({ Records: [] })).rejects.toThrow(/ValkeyError.*cannot sign a token/);
@@ -168,7 +168,7 @@ describe.each(KINDS)("IAM authentication (%s)", (kind) => {
   });
 });
 
-/** Reads on every node. */
+/** Sends a read to every node. */
 async function askEverywhere(valkey: Valkey): Promise<void> {
   const partitions = Array.from({ length: 16 }, (_, partition) => partition as Partition);
   const results = await valkey.pipelined(

@@ -38,10 +38,10 @@ describe.each(KINDS)("a password in Secrets Manager (%s)", (kind) => {
   }
 
   it.each([
-    ["with its user", JSON.stringify({ username: USER, password: "f1rst Password", engine: "valkey" }), {}],
-    ["whose user is told", JSON.stringify({ password: "f1rst Password" }), { VALKEY_USER: USER }],
-    ["alone", "f1rst Password", { VALKEY_USER: USER }],
-  ])("lets the function in: one %s, asked for once", async (_, value, environment) => {
+    ["with a user", JSON.stringify({ username: USER, password: "f1rst Password", engine: "valkey" }), {}],
+    ["with the user in VALKEY_USER", JSON.stringify({ password: "f1rst Password" }), { VALKEY_USER: USER }],
+    ["with a bare password", "f1rst Password", { VALKEY_USER: USER }],
+  ])("authenticates the function with a secret %s, and reads it once", async (_, value, environment) => {
     await using secrets = await FakeSecretsManager.start(SECRET);
     secrets.value = value;
     await using fn = start(secrets, environment);
@@ -49,14 +49,14 @@ describe.each(KINDS)("a password in Secrets Manager (%s)", (kind) => {
     expect(secrets.requests).toBe(1);
   });
 
-  it("is read anew when it was rotated, and the message does not come again", async () => {
+  it("is read again after a rotation, without a retry of the message", async () => {
     await using secrets = await FakeSecretsManager.start(SECRET);
     secrets.value = JSON.stringify({ username: USER, password: "f1rst Password" });
     await using fn = start(secrets);
     await dispatchOne(fn, admin);
     await server.setUser(USER, "sec0nd Password", accessOf("dispatch"));
     secrets.value = JSON.stringify({ username: USER, password: "sec0nd Password" });
-    // Rotation leaves connections alone; a restart does not.
+    // A rotation keeps existing connections open, so restart the server to close them.
     await dispatchOne(fn, admin);
     expect(secrets.requests).toBe(1);
     await server.onEveryNode("client", "KILL", "USER", USER);
@@ -64,7 +64,7 @@ describe.each(KINDS)("a password in Secrets Manager (%s)", (kind) => {
     expect(secrets.requests).toBe(2);
   });
 
-  it("says who was refused, and shows no password, where the secret has a wrong one", async () => {
+  it("reports the rejected user without the password if the secret has a wrong one", async () => {
     await using secrets = await FakeSecretsManager.start(SECRET);
     secrets.value = JSON.stringify({ username: USER, password: "wr0ng Password" });
     await using fn = start(secrets);
@@ -82,7 +82,7 @@ describe.each(KINDS)("a password in Secrets Manager (%s)", (kind) => {
       JSON.stringify({ user: "h1dden" }),
       /expected a password or a JSON object with a password/,
     ],
-  ])("says so where the secret %s", async (_, value, reason) => {
+  ])("fails with the reason if the secret %s", async (_, value, reason) => {
     await using secrets = await FakeSecretsManager.start(SECRET);
     secrets.value = value;
     await using fn = start(secrets);

@@ -1,4 +1,4 @@
-/** A Valkey behind TLS, with users that may do what they need; an administrator goes in beside it, without TLS. */
+/** A Valkey with TLS and one restricted user per function. An administrator connects without TLS. */
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -8,11 +8,12 @@ import { startValkey, startValkeyCluster, type TlsFiles, type ValkeyServer } fro
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 
 const fixture = (name: string): string => fileURLToPath(new URL(`../fixtures/tls/${name}`, import.meta.url));
-/** For `localhost`, and for no address. */
+/** A certificate for `localhost`, without IP addresses. */
 export const CERTIFICATE: TlsFiles = { certificate: fixture("server.pem"), key: fixture("server.key") };
-/** Who signed the certificate, and who did not. */
+/** The authority that signed the certificate. */
 export const AUTHORITY = fixture("authority.pem");
-export const STRANGER = fixture("stranger.pem");
+/** Another authority, which did not sign it. */
+export const OTHER_AUTHORITY = fixture("stranger.pem");
 
 export const KINDS = ["standalone", "cluster"] as const;
 export type Kind = (typeof KINDS)[number];
@@ -20,7 +21,7 @@ export type Kind = (typeof KINDS)[number];
 const PRIMARIES = 2;
 const BY_NAME = ["--cluster-announce-hostname", "localhost", "--cluster-preferred-endpoint-type", "hostname"];
 
-/** A function, and an array of rules: the words of its user's access string. */
+/** Returns the rules of a function's user, as the words of its access string. */
 export function accessOf(functionName: string): string[] {
   const source: unknown = JSON.parse(
     readFileSync(new URL("../../shared/valkey/access.json", import.meta.url), "utf8"),
@@ -30,21 +31,21 @@ export function accessOf(functionName: string): string[] {
   return rules.map(String);
 }
 
-/** What a client asks of a replica. */
-const OF_CONNECTING = /^(?:client|cluster|info|readonly)\b/;
-/** The administrator's own, what a replica asks of its primary, and what everybody may. */
-const OF_NOBODY = /^(?:acl|config|monitor|replconf|psync|auth)\b/;
+/** Commands that a client sends to a replica. */
+const CONNECTION_COMMANDS = /^(?:client|cluster|info|readonly)\b/;
+/** Commands of the administrator, of replication, and AUTH, which every user may run. */
+const IGNORED_COMMANDS = /^(?:acl|config|monitor|replconf|psync|auth)\b/;
 
-/** The names of our keys that were asked for so far. */
+/** Collects the names of keys that clients access. */
 interface Watched extends AsyncDisposable {
   readonly keys: ReadonlySet<string>;
 }
 
 export class SecuredValkey implements AsyncDisposable {
   readonly nodes: readonly ValkeyServer[];
-  /** Of the administrator. */
+  /** The address for the administrator. */
   readonly plain: ValkeyAddress;
-  /** What a function is told; its user is to be added. */
+  /** The environment variables of a function, without its user. */
   readonly environment: Readonly<Record<string, string>>;
   readonly #server: ValkeyServer;
   readonly #primaries: number;
@@ -64,7 +65,7 @@ export class SecuredValkey implements AsyncDisposable {
     };
   }
 
-  /** A cluster's nodes name each other `localhost`, unless other arguments are given. */
+  /** Starts the server. By default, the nodes of a cluster announce `localhost` as their host. */
   static async start(kind: Kind, replicas = 0, extraArgs = BY_NAME): Promise<SecuredValkey> {
     if (kind === "standalone") {
       const server = await startValkey({ tls: CERTIFICATE });
@@ -83,7 +84,7 @@ export class SecuredValkey implements AsyncDisposable {
     await this.onEveryNode("acl", "SETUSER", name, "reset", `>${password}`, ...rules);
   }
 
-  /** Has the nodes of a cluster name each other with other ports, and waits until all of them do. */
+  /** Makes the nodes of a cluster announce other ports, and waits until all of them know these. */
   async announce(ports: readonly number[]): Promise<void> {
     if (!this.plain.cluster) return;
     await Promise.all(
@@ -108,7 +109,7 @@ export class SecuredValkey implements AsyncDisposable {
     }
   }
 
-  /** An environment in which a function is that user. It asks a replica first, where there is one. */
+  /** Returns the environment of a function with that user. It connects to a replica first, if there is one. */
   as(user: string, password: string): Record<string, string> {
     const url = new URL(this.nodes.at(-1)?.tlsUrl ?? "");
     url.username = user;
@@ -116,7 +117,7 @@ export class SecuredValkey implements AsyncDisposable {
     return { ...this.environment, VALKEY_URL: url.href };
   }
 
-  /** Forgets what was refused and counted, and listens to what is asked from now on. */
+  /** Resets the logs of refused and executed commands, and starts to collect keys. */
   async watch(): Promise<Watched> {
     await this.onEveryNode("acl", "LOG", "RESET");
     await this.onEveryNode("config", "RESETSTAT");
@@ -133,7 +134,7 @@ export class SecuredValkey implements AsyncDisposable {
     return { keys, [Symbol.asyncDispose]: stop };
   }
 
-  /** What the server refused to any user, e.g. `sluice-dispatch: command toplevel get`. */
+  /** Returns what the server refused to users, e.g. `sluice-dispatch: command toplevel get`. */
   async refusals(): Promise<string[]> {
     const logs = await this.onEveryNode("acl", "LOG");
     const entries = logs.flat().map((entry) => {
@@ -144,16 +145,16 @@ export class SecuredValkey implements AsyncDisposable {
     return [...new Set(entries)].sort();
   }
 
-  /** The commands that were run, by clients and within functions and scripts. */
+  /** Returns the commands that clients, functions and scripts have run. */
   async commandsRun(): Promise<string[]> {
     const reports = await this.onEveryNode("info", "commandstats");
     const names = reports.flatMap((report, node) =>
       [...String(report).matchAll(/^cmdstat_([^:]+):calls=[1-9]/gm)].flatMap(([, name = ""]) =>
-        // A replica also runs what its primary did.
-        node < this.#primaries || OF_CONNECTING.test(name) ? name : [],
+        // A replica also runs the replicated commands of its primary.
+        node < this.#primaries || CONNECTION_COMMANDS.test(name) ? name : [],
       ),
     );
-    return [...new Set(names)].filter((name) => !OF_NOBODY.test(name)).sort();
+    return [...new Set(names)].filter((name) => !IGNORED_COMMANDS.test(name)).sort();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

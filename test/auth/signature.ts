@@ -1,6 +1,6 @@
 /**
- * Signature Version 4 of presigned requests, written out from AWS's documentation ("Authenticating Requests: Using
- * Query Parameters") and sharing nothing with the signer that is tested.
+ * A reference implementation of Signature Version 4 for presigned requests, from AWS's documentation ("Authenticating
+ * Requests: Using Query Parameters"). It shares no code with the tested signer.
  */
 
 import { createHash, createHmac } from "node:crypto";
@@ -8,11 +8,11 @@ import { createHash, createHmac } from "node:crypto";
 export interface PresignedRequest {
   readonly host: string;
   readonly path: string;
-  /** Decoded, the signature included. */
+  /** Decoded query parameters, including the signature. */
   readonly query: ReadonlyMap<string, string>;
 }
 
-/** What `host/path?name=value&…` says. */
+/** Parses `host/path?name=value&…`. */
 export function parsePresigned(text: string): PresignedRequest {
   const [, host = "", path = "", query = ""] = /^([^/?]*)(\/[^?]*)\?(.*)$/.exec(text) ?? [];
   const pairs = query.split("&").map((pair): [string, string] => {
@@ -22,7 +22,7 @@ export function parsePresigned(text: string): PresignedRequest {
   return { host, path, query: new Map(pairs) };
 }
 
-/** The signature that a GET of this request must carry, in hexadecimal. */
+/** Returns the expected signature of a GET request, in hexadecimal. */
 export function signatureOf(
   { host, path, query }: PresignedRequest,
   secretAccessKey: string,
@@ -46,7 +46,7 @@ export function signatureOf(
   return hmac(key, toSign).toString("hex");
 }
 
-/** Of nothing, which is what a token's request has as its body. */
+/** The hash of the empty body of a token's request. */
 export const EMPTY_HASH = sha256("");
 
 function sha256(text: string): string {
@@ -57,7 +57,7 @@ function hmac(key: Buffer, text: string): Buffer {
   return createHmac("sha256", key).update(text).digest();
 }
 
-/** Percent-encoding by RFC 3986: all but A–Z, a–z, 0–9, - . _ ~ */
+/** Percent-encodes as in RFC 3986: all characters except A–Z, a–z, 0–9, - . _ ~ */
 function encoded(text: string): string {
   return [...Buffer.from(text)]
     .map((byte) => {

@@ -2,7 +2,7 @@ import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Valkey } from "#shared/valkey/client.ts";
 import { readValkey } from "#shared/valkey/config.ts";
-import { KINDS, SecuredValkey, STRANGER } from "#test/auth/secured.ts";
+import { KINDS, OTHER_AUTHORITY, SecuredValkey } from "#test/auth/secured.ts";
 
 function clientOf(environment: Readonly<Record<string, string>>): Valkey {
   const errors: string[] = [];
@@ -26,18 +26,18 @@ describe.each(KINDS)("TLS (%s)", (kind) => {
   });
   afterAll(() => server[Symbol.asyncDispose]());
 
-  it("trusts the given authority, as a file or as text, and nobody else", async () => {
+  it("trusts only the given authority, as a file or as text", async () => {
     const { environment } = server;
     const expected = kind === "cluster" ? ["PONG", "PONG"] : ["PONG"];
     expect(await pingAll(clientOf(environment))).toEqual(expected);
     const VALKEY_CA = readFileSync(environment.VALKEY_CA ?? "", "utf8");
     expect(await pingAll(clientOf({ ...environment, VALKEY_CA }))).toEqual(expected);
-    for (const VALKEY_CA of ["", STRANGER]) {
+    for (const VALKEY_CA of ["", OTHER_AUTHORITY]) {
       await expect(pingAll(clientOf({ ...environment, VALKEY_CA }))).rejects.toThrow(/certificate/);
     }
   });
 
-  it("talks to no server whose certificate is for another name", async () => {
+  it("refuses a server with a certificate for another name", async () => {
     const url = new URL(server.environment.VALKEY_URL ?? "");
     url.hostname = "127.0.0.1";
     await expect(pingAll(clientOf({ ...server.environment, VALKEY_URL: url.href }))).rejects.toThrow(
@@ -46,8 +46,8 @@ describe.each(KINDS)("TLS (%s)", (kind) => {
   });
 });
 
-describe("TLS to the nodes of a cluster", () => {
-  it("is refused by a client whom the cluster sends to addresses that the certificate does not name", async () => {
+describe("TLS (cluster nodes)", () => {
+  it("fails if the cluster announces IP addresses that the certificate does not contain", async () => {
     await using server = await SecuredValkey.start("cluster", 0, []);
     await expect(pingAll(clientOf(server.environment))).rejects.toThrow(
       /does not match certificate's altnames/,

@@ -1,4 +1,4 @@
-/** The whole work of each function: every command and every kind of key that it ever uses. */
+/** The complete work of each function: every command and every key pattern that it can use. */
 
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -15,21 +15,21 @@ import { bulkFamily, family, type QueueProbe, stateOf } from "#test/support/disp
 import { attempt, FlowFixture, LANE } from "#test/support/flow-fixture.ts";
 import { backdateEnd } from "#test/support/reconcile.ts";
 
-/** Of few partitions: a sweep looks at all of them. */
+/** A router with few partitions, since a sweep visits all of them. */
 const ROUTER = new PartitionRouter(DEFAULT_PARTITION_CONFIG);
-/** More edges than the dispatcher takes in one window. */
+/** More edges than the dispatcher resolves in one window. */
 const MANY_EDGES = 2_600;
 
 /**
- * Something to do, which was set up by an administrator: does it with the function, and checks what came of it. `own`
- * is a client of the function's user.
+ * Runs one piece of work, which the administrator has set up, with the function, and checks the result. `own` is a client
+ * of the function's user.
  */
 export type Work = (fn: FunctionProcess, own: Valkey) => Promise<void>;
 
-/** Sets up what a function of that edition will deal with. */
+/** Sets up the work of a function in an edition. */
 export type WorkOf = (valkey: Valkey, edition: Edition, queue: QueueProbe) => Promise<Work>;
 
-/** Children that become eligible, with and without their parent's result, and that are skipped, one amid its attempt. */
+/** Children that become eligible, with and without their parent's result, and skipped ones, one during its attempt. */
 const dispatch: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
   const good = await family(fixture, 2, "result");
@@ -37,7 +37,7 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   const bad = await family(fixture, 2);
   await beginAttempt(fixture, bad.children);
   await fixture.finish(bad.parent, "failed");
-  // Another delivery died before it published what it had skipped.
+  // Another delivery crashed before it published its skipped children.
   const left = await family(fixture, 1);
   await fixture.finish(left.parent, "failed");
   for (const edge of left.edges) await fixture.done(fixture.resolution(edge, "failed"));
@@ -68,7 +68,7 @@ async function beginAttempt(fixture: FlowFixture, [child]: readonly ExecKeys[]):
   await fixture.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
 }
 
-/** An upstream that decides its child's group, whose other upstream is to be cancelled then. */
+/** An upstream that decides its child's group. The other upstream is then marked for cancellation. */
 async function firstOfAny(fixture: FlowFixture): Promise<ExecKeys> {
   const child = await fixture.member();
   await fixture.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
@@ -78,7 +78,7 @@ async function firstOfAny(fixture: FlowFixture): Promise<ExecKeys> {
   return first;
 }
 
-/** A completion that nobody heard of, and an execution that waits for nothing. */
+/** A completion whose event was lost, and a blocked execution without unsatisfied dependencies. */
 const reconcile: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
   const missed = await family(fixture, 1);
@@ -91,19 +91,19 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   await fixture.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
   await fixture.read("srem", child.depsUnresolved, edge.id);
   return async (fn, own) => {
-    // What a sweep does that takes more than two seconds.
+    // A sweep of more than two seconds renews its lease with this command.
     const acquired = await acquireLease(own);
     expect(await acquired?.lease.renew("here")).toBe(true);
     expect(await acquired?.lease.release("")).toBe(true);
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
     expect(await stateOf(fixture, child)).toBe("waiting");
     expect(await queue.drainEvents()).toHaveLength(1);
-    // Else the next sweep would find it again.
+    // Otherwise the next sweep finds it again.
     await fixture.read("del", fixture.index.lane(LANE).blockedDependencies);
   };
 };
 
-/** A deployment that nobody has booted yet. */
+/** A new deployment without recorded partition counts. */
 const provision: WorkOf = async (valkey) => {
   for (const key of [PARTITION_CONFIG_KEY, EDITION_KEY]) await valkey.call("del", key);
   return async (fn) => {

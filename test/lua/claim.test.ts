@@ -14,10 +14,10 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const TERMS = { leaseId: "lease", attemptId: "attempt", leaseTtlMs: 30_000, renewBeforeMs: 10_000 };
 const OTHER: WorkerIdentity = { workerId: "other", instanceId: "other-1" };
 
-describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("ff_issue_claim_grant writes a grant that expires, and leaves the zset alone", async () => {
+  test("ff_issue_claim_grant writes a grant with an expiry, and does not change the eligible zset", async () => {
     const fixture = newScene();
     const keys = await fixture.execution();
     const from = await serverTime(fixture);
@@ -33,7 +33,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment
     await expectOnlyIn(fixture, keys, "eligible");
   });
 
-  test("ff_issue_claim_grant refuses, in the contract's order", async () => {
+  test("ff_issue_claim_grant refuses in the order of the contract", async () => {
     const fixture = newScene();
     const absent = fixture.target(fixture.newExecution());
     await expectRefusal(fixture, issueClaimGrant(absent, WORKER, 1), "execution_not_found");
@@ -57,7 +57,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment
     await expectRefusal(fixture, grant, "grant_already_exists");
   });
 
-  test("ff_claim_execution writes lease, attempt, record and indexes", async () => {
+  test("ff_claim_execution writes the lease, the attempt, the record and the indexes", async () => {
     const fixture = newScene();
     const keys = await fixture.execution();
     await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
@@ -103,7 +103,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment
     await expectOnlyIn(fixture, keys, "active", Number(expiresAt));
   });
 
-  test("the next attempt has a record of its own, a type, and a higher epoch", async () => {
+  test("the next attempt has its own record, the right type and a higher epoch", async () => {
     const fixture = newScene();
     const keys = await fixture.execution();
     await fixture.claim(keys);
@@ -125,7 +125,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims on $name, $edition KEYS", (deployment
     expect(field(await fixture.hash(keys.attempt(attempt(0))), "attempt_type")).toBe("initial");
   });
 
-  test("ff_claim_execution refuses, in the contract's order", async () => {
+  test("ff_claim_execution refuses in the order of the contract", async () => {
     const fixture = newScene();
     const absent = claimExecution(fixture.target(fixture.newExecution()), WORKER, TERMS);
     await expectRefusal(fixture, absent, "execution_not_found");

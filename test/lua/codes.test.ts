@@ -4,26 +4,26 @@ import { REFUSAL_CODES } from "#shared/contract/reply.ts";
 
 const EDITIONS = [11, 14] as const;
 
-/** The codes that an edition's sources reply, each as often as it stands there. */
+/** Returns the refusal codes in an edition's sources, with repetitions. */
 function codesOf(edition: 11 | 14): string[] {
   return [...librarySource(edition).matchAll(/\brefuse\('([a-z_]+)/g)].map((match) => match[1] ?? "");
 }
 
-test("the codes that the Lua sources reply are those that the decoder knows", () => {
+test("the refusal codes in the Lua sources equal REFUSAL_CODES", () => {
   expect([...new Set(EDITIONS.flatMap(codesOf))].sort()).toEqual([...REFUSAL_CODES].sort());
   const only14 = [...new Set(codesOf(14))].filter((code) => !codesOf(11).includes(code));
   expect(only14).toEqual(["invariant_violation"]);
 });
 
-test.each(EDITIONS)("every refusal goes through refuse, with its code as a literal (%i KEYS)", (edition) => {
+test.each(EDITIONS)("every refusal calls refuse with a literal code (%i KEYS)", (edition) => {
   const source = librarySource(edition);
   const calls = source.match(/\brefuse\(/g)?.length ?? 0;
-  // One more: the definition itself.
+  // Plus one: the definition of refuse.
   expect(calls).toBe(codesOf(edition).length + 1);
   expect(source.match(/\{\s*0\s*,/g)).toHaveLength(1);
 });
 
-test("an edition has every function of the contract, and the one of ours", () => {
+test("each edition has the functions of the contract and ff_promote_delayed", () => {
   const shared = [
     "ff_add_execution_to_flow",
     "ff_apply_dependency_to_child",

@@ -14,10 +14,10 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const DAY_MS = 86_400_000;
 
-describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("writes the whole record, eligible at once", async () => {
+  test("writes the complete record of an eligible execution", async () => {
     const fixture = newScene();
     const from = await serverTime(fixture);
     const creation = fixture.creation({
@@ -67,7 +67,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     expect(await fixture.read("smembers", fixture.index.allExecutions)).toEqual([keys.id]);
   });
 
-  test("writes only what was given", async () => {
+  test("writes no keys for empty arguments", async () => {
     const fixture = newScene();
     const keys = await fixture.execution();
     expect(Object.keys(await fixture.snapshot()).sort()).toEqual(
@@ -80,7 +80,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     [9_001, 9_000],
     [-1, 0],
     [2.5, 2],
-  ])("priority %d counts as %d, and the score is exact", async (priority, counted) => {
+  ])("clamps priority %d to %d, and computes an exact score", async (priority, counted) => {
     const fixture = newScene();
     const keys = await fixture.execution({ priority });
     const { created_at, priority: written } = await fixture.hash(keys.core);
@@ -88,7 +88,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     await expectOnlyIn(fixture, keys, "eligible", Number(created_at) - counted * 1e12);
   });
 
-  test("a delay to come delays", async () => {
+  test("delays an execution until a future delay_until", async () => {
     const fixture = newScene();
     const delayUntil = (await serverTime(fixture)) + DAY_MS;
     const creation = fixture.creation({ delayUntil });
@@ -98,7 +98,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     await expectOnlyIn(fixture, creation.keys, "delayed", delayUntil);
   });
 
-  test("a delay that has passed by the server's clock does not, whichever zset was passed", async () => {
+  test("does not delay an execution until a past delay_until, whichever zset is passed", async () => {
     const fixture = newScene();
     const keys = await fixture.execution({ delayUntil: 1 });
     const core = await fixture.hash(keys.core);
@@ -106,21 +106,21 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     await expectOnlyIn(fixture, keys, "eligible", Number(field(core, "created_at")));
   });
 
-  test("a deadline is indexed", async () => {
+  test("indexes the deadline", async () => {
     const fixture = newScene();
     const keys = await fixture.execution({ deadlineAt: 1_999_999_999_999 });
     expect(await fixture.read("zscore", fixture.index.executionDeadline, keys.id)).toBe("1999999999999");
   });
 
-  test("a second creation is a duplicate that changes nothing", async () => {
+  test("replies DUPLICATE to a second creation, and changes nothing", async () => {
     const fixture = newScene();
     const creation = fixture.creation();
     await fixture.done(createExecution(creation));
     const before = await fixture.snapshot();
-    // Not even its policy is looked at.
+    // The policy of a duplicate is not validated.
     const again = await fixture.call(createExecution({ ...creation, payload: "other", policyJson: "{" }));
     expect(again).toEqual({ kind: "done", status: "DUPLICATE", fields: [creation.keys.id] });
-    // A duplicate is one whatever the rest of the call says.
+    // Malformed optional arguments of a duplicate are not refused either.
     const careless = createExecution({
       ...creation,
       tagsJson: "[1]",
@@ -131,7 +131,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("the idempotency key names the first execution, for as long as was asked", async () => {
+  test("stores the first execution under the idempotency key for the given time", async () => {
     const fixture = newScene();
     const idempotency = { key: idempotencyKey(fixture.flow.partition, "tests", "order-1"), ttlMs: 60_000 };
     const first = await fixture.execution({ idempotency });
@@ -144,7 +144,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("no time to live, no idempotency key", async () => {
+  test("stores no idempotency key without a time to live", async () => {
     const fixture = newScene();
     const key = idempotencyKey(fixture.flow.partition, "tests", "order-1");
     await fixture.execution({ idempotency: { key, ttlMs: 0 } });
@@ -159,12 +159,12 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution on $name, $edition KEYS"
     [{ tagsJson: "{" }, "tags_json"],
     [{ tagsJson: '{"a":1}' }, "tags_json"],
     [{ tagsJson: '["a"]' }, "tags_json"],
-  ])("%o is refused", async (overrides, argument) => {
+  ])("refuses %o", async (overrides, argument) => {
     const fixture = newScene();
     await expectRefusal(fixture, createExecution(fixture.creation(overrides)), "invalid_input", argument);
   });
 
-  test("a policy that is not JSON is refused", async () => {
+  test("refuses a policy that is not JSON", async () => {
     const fixture = newScene();
     await expectRefusal(
       fixture,

@@ -6,13 +6,13 @@ import type { FlowFixture } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, keysOf } from "#test/support/valkey.ts";
 
 const NODES = 20_000;
-const MAX_PIPELINE_LENGTH = 2_000;
-/** Far below the five seconds after which a server answers BUSY. */
+const CHUNK = 2_000;
+/** Well below the five seconds after which a server replies BUSY to other clients. */
 const ONE_CALL_MS = 1_500;
 
 type Link = readonly [upstream: number, downstream: number];
 
-/** A flow with so many members, without records: staging looks at nothing but the flow. */
+/** Creates a flow with `count` members. They have no records: staging reads only the flow's keys. */
 async function membersOf(fixture: FlowFixture, count: number): Promise<ExecKeys[]> {
   await fixture.createFlow();
   const members = Array.from({ length: count }, () => fixture.newExecution());
@@ -26,7 +26,7 @@ function edgeOf(fixture: FlowFixture, members: readonly ExecKeys[], [upstream, d
   return fixture.newEdge(from, to);
 }
 
-/** Stages edges, which must all be accepted; how long it took, in milliseconds. */
+/** Stages edges, and expects that all are accepted. Returns the duration in milliseconds. */
 async function stageAll(
   fixture: FlowFixture,
   members: readonly ExecKeys[],
@@ -34,8 +34,8 @@ async function stageAll(
   firstRevision = 0,
 ): Promise<number> {
   const from = performance.now();
-  for (let start = 0; start < links.length; start += MAX_PIPELINE_LENGTH) {
-    const chunk = links.slice(start, start + MAX_PIPELINE_LENGTH);
+  for (let start = 0; start < links.length; start += CHUNK) {
+    const chunk = links.slice(start, start + CHUNK);
     const results = await fixture.valkey.pipelined(
       chunk.map((link, index) => {
         const revision = firstRevision + start + index;
@@ -44,7 +44,7 @@ async function stageAll(
     );
     const last = firstRevision + start + chunk.length;
     const reply = results.at(-1);
-    // Every call names the revision before it, so the last one's success is everyone's.
+    // Each call expects the revision of its predecessor, so the success of the last one implies that of all.
     expect(reply).toEqual({ ok: true, value: [1, "OK", expect.any(String), String(last)] });
   }
   return performance.now() - from;
@@ -60,7 +60,7 @@ async function expectCycle(fixture: FlowFixture, members: readonly ExecKeys[], l
 }
 
 function shuffled<T>(items: readonly T[]): T[] {
-  // A fixed seed: the same order in every run.
+  // A fixed seed gives the same order in every run.
   let state = 12_345;
   const keyed = items.map((item) => {
     state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
@@ -71,7 +71,7 @@ function shuffled<T>(items: readonly T[]): T[] {
 
 const CHAIN: readonly Link[] = Array.from({ length: NODES - 1 }, (_, index) => [index, index + 1]);
 
-describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
+describe.each(DEPLOYMENTS)("cycle detection ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
   let fixture: FlowFixture;
 
@@ -79,28 +79,28 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
     fixture = newScene();
   });
 
-  // Tens of thousands of keys would slow down whoever scans the shared server later.
+  // Tens of thousands of keys would slow down later tests that scan the shared server.
   afterEach(async () => {
     const keys = await keysOf(fixture.valkey, fixture.flow.partition);
-    for (let start = 0; start < keys.length; start += MAX_PIPELINE_LENGTH) {
-      await fixture.read("unlink", ...keys.slice(start, start + MAX_PIPELINE_LENGTH));
+    for (let start = 0; start < keys.length; start += CHUNK) {
+      await fixture.read("unlink", ...keys.slice(start, start + CHUNK));
     }
   });
 
   test.each([
-    ["from its root", CHAIN],
-    ["from its leaf", CHAIN.toReversed()],
-    ["in any order", shuffled(CHAIN)],
-  ])("a chain of 20,000 is accepted %s, and cannot be closed", async (_order, links) => {
+    ["staged from its root", CHAIN],
+    ["staged from its leaf", CHAIN.toReversed()],
+    ["staged in random order", shuffled(CHAIN)],
+  ])("accepts a chain of 20,000 %s, and refuses to close it to a cycle", async (_order, links) => {
     const members = await membersOf(fixture, NODES);
     expect(await stageAll(fixture, members, links)).toBeLessThan(25_000);
     await expectCycle(fixture, members, [NODES - 1, 0], NODES - 1);
     await expectCycle(fixture, members, [NODES / 2 + 1, NODES / 2 - 1], NODES - 1);
-    // The long way in the right direction is none.
+    // A second path in the same direction is not a cycle.
     await stageAll(fixture, members, [[0, NODES - 1]], NODES - 1);
   });
 
-  test("a star of 20,000, in and out, is accepted whichever half comes first", async () => {
+  test("accepts a star of 20,000, with the outgoing edges first, and refuses cycles in it", async () => {
     const members = await membersOf(fixture, NODES);
     const half = NODES / 2;
     const into: Link[] = Array.from({ length: half - 1 }, (_, index) => [index + 1, 0]);
@@ -110,9 +110,9 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
     await expectCycle(fixture, members, [0, 1], NODES - 1);
   });
 
-  test("a cycle through every edge of a small graph is found, and a refusal writes nothing", async () => {
+  test("refuses every cycle in a small graph, and writes nothing", async () => {
     const members = await membersOf(fixture, 8);
-    // Two diamonds, one behind the other.
+    // Two diamonds in sequence.
     const links: Link[] = [
       [0, 1],
       [0, 2],
@@ -136,7 +136,7 @@ describe.each(DEPLOYMENTS)("cycles on $name", (deployment) => {
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("random graphs: an edge is refused just when it would close a cycle", async () => {
+  test("in random graphs, refuses an edge exactly if it would close a cycle", async () => {
     const size = 12;
     const members = await membersOf(fixture, size);
     const every: Link[] = Array.from(

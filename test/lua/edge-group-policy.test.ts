@@ -5,7 +5,7 @@ import { ANY_OF, groupOf, NOW, TWO } from "#test/lua/grouped-child.ts";
 import { expectRefusal, fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
-describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) => {
+describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   test.each([
@@ -34,7 +34,7 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) 
     });
   });
 
-  test("the same variant again changes nothing; another one replaces it", async () => {
+  test("does not change a group of the same variant, and replaces one of another", async () => {
     const fixture = newScene();
     const child = await fixture.member();
     await fixture.group(child, TWO);
@@ -46,7 +46,7 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy on $name", (deployment) 
     expect(await groupOf(fixture, child)).toMatchObject({ policy_variant: "any_of", k: "1" });
   });
 
-  test("refuses, in the contract's order", async () => {
+  test("refuses in the order of the contract, and writes nothing", async () => {
     const fixture = newScene();
     const child = fixture.newExecution();
     const set = (...args: ValkeyArgument[]) => ({

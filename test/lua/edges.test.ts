@@ -6,13 +6,13 @@ import { field } from "#test/support/flow-fixture.ts";
 import { BLOCKED, DELAYED } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
-/** A now_ms that differs from every clock, so that its use shows. */
+/** A now_ms that no clock shows, so that tests can tell whether it was used. */
 const NOW = 1_234_567_890_123;
 
-describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("writes the edge and both adjacency sets, at now_ms", async () => {
+  test("writes the edge at now_ms, and both adjacency sets", async () => {
     const fixture = newScene();
     const [up, down] = [await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(up, down, "input");
@@ -39,7 +39,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
     });
   });
 
-  test("refuses, in the contract's order", async () => {
+  test("refuses in the order of the contract, and writes nothing", async () => {
     const fixture = newScene();
     const [up, down] = [fixture.newExecution(), fixture.newExecution()];
     const edge = fixture.newEdge(up, down);
@@ -59,12 +59,12 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
 
     await fixture.stage(edge);
     await expectRefusal(fixture, staged(1), "dependency_already_exists");
-    // The same edge the other way round is a cycle before it is a duplicate.
+    // An existing edge id in the opposite direction is refused as a cycle, before it is refused as a duplicate.
     const reversed = { ...edge, upstream: down.id, downstream: up.id };
     await expectRefusal(fixture, stageDependencyEdge(fixture.flow, reversed, 1, NOW), "cycle_detected");
   });
 
-  test("an edge's id is taken for other ends as well", async () => {
+  test("refuses an existing edge id with other ends", async () => {
     const fixture = newScene();
     const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(a, b);
@@ -77,7 +77,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
     );
   });
 
-  test("a now_ms that is no time is refused before anything is written", async () => {
+  test("refuses a malformed now_ms before any write", async () => {
     const fixture = newScene();
     const edge = fixture.newEdge(await fixture.member(), await fixture.member());
     const command = stageDependencyEdge(fixture.flow, edge, 2, Number.NaN);
@@ -85,10 +85,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge on $name, $edition 
   });
 });
 
-describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("the child waits for each edge, once, at now_ms", async () => {
+  test("blocks the child, and counts each edge once, at now_ms", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const [first, second] = [fixture.newEdge(up, child, "input"), fixture.newEdge(up, child)];
@@ -132,7 +132,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edit
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("a delayed child leaves the delayed zset", async () => {
+  test("removes a delayed child from the delayed zset", async () => {
     const fixture = newScene();
     const [up, child] = [
       await fixture.member(),
@@ -144,7 +144,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edit
     await expectOnlyIn(fixture, child, "blockedDependencies");
   });
 
-  test("a child that runs or has ended gets the edge and keeps its state", async () => {
+  test("adds the edge to an active or terminal child without changing its state", async () => {
     const fixture = newScene();
     const [up, running, done] = [await fixture.member(), await fixture.member(), await fixture.member()];
     await fixture.claim(running);
@@ -158,7 +158,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edit
     await expectOnlyIn(fixture, done, "terminal");
   });
 
-  test("the other edition's keys fail, and nothing is written", async () => {
+  test("fails with the other edition's keys, and writes nothing", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const [other, keys] = deployment.edition === 11 ? ([14, 7] as const) : ([11, 8] as const);
@@ -180,7 +180,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child on $name, $edit
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("refuses, in the contract's order", async () => {
+  test("refuses in the order of the contract, and writes nothing", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), fixture.newExecution()];
     const edge = fixture.newEdge(up, child);

@@ -14,7 +14,7 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const NOW = 1_234_567_890_123;
 
-describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   test.each([
@@ -36,14 +36,14 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deplo
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("ff_evaluate_flow_eligibility: not_found, and it may run where nothing may be written", async () => {
+  test("ff_evaluate_flow_eligibility replies not_found, and can be called with FCALL_RO", async () => {
     const fixture = newScene();
     const command = evaluateFlowEligibility(fixture.newExecution());
     expect(await fixture.done(command)).toEqual(["not_found"]);
     expect(await fixture.done({ ...command, name: "fcall_ro" })).toEqual(["not_found"]);
   });
 
-  test("ff_promote_blocked_to_eligible releases an execution that waits for nothing, at now_ms", async () => {
+  test("ff_promote_blocked_to_eligible releases an execution without unsatisfied dependencies, at now_ms", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member({ priority: 1 })];
     const edge = await fixture.edge(up, child);
@@ -60,7 +60,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deplo
     await expectOnlyIn(fixture, child, "eligible", Number(field(core, "created_at")) - 1e12);
   });
 
-  test("ff_promote_blocked_to_eligible refuses, in the contract's order", async () => {
+  test("ff_promote_blocked_to_eligible refuses in the order of the contract", async () => {
     const fixture = newScene();
     const child = fixture.newExecution();
     const command = promoteBlockedToEligible(child, fixture.index, fixture.lane, NOW);
@@ -94,7 +94,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deplo
     await expectRefusal(fixture, noTime, "invalid_input", "now_ms");
   });
 
-  test("ff_promote_delayed makes eligible what has waited long enough, by the server's clock", async () => {
+  test("ff_promote_delayed makes an execution eligible after its delay, by the server's clock", async () => {
     const fixture = newScene();
     const from = await serverTime(fixture);
     const keys = await fixture.execution({ delayUntil: from + 3_600_000, priority: 2 });
@@ -116,7 +116,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility on $name, $edition KEYS", (deplo
     await expectRefusal(fixture, command, "not_delayed");
   });
 
-  test("ff_promote_delayed refuses what is not there, or runs", async () => {
+  test("ff_promote_delayed refuses missing and active executions", async () => {
     const fixture = newScene();
     const absent = promoteDelayed(fixture.target(fixture.newExecution()), 0);
     await expectRefusal(fixture, absent, "execution_not_found");

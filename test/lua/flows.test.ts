@@ -6,13 +6,13 @@ import { expectRefusal, expectTimeIn, fixturesOn, serverTime } from "#test/suppo
 import { field } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
-/** A now_ms that the functions of this file must ignore. */
+/** A now_ms that these functions must ignore. */
 const OTHER_TIME = 1;
 
-describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("ff_create_flow writes the flow, with the server's time", async () => {
+  test("ff_create_flow writes the flow with the server's time", async () => {
     const fixture = newScene();
     const from = await serverTime(fixture);
     const command = createFlow(fixture.flow, fixture.index, "dag", "tests", OTHER_TIME);
@@ -32,7 +32,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     expect(await fixture.read("smembers", fixture.index.flowIndex)).toEqual([fixture.flow.id]);
   });
 
-  test("ff_create_flow again changes nothing but brings the index back", async () => {
+  test("ff_create_flow, called again, restores only the flow index", async () => {
     const fixture = newScene();
     await fixture.createFlow();
     const before = await fixture.snapshot();
@@ -42,7 +42,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("ff_add_execution_to_flow makes a member, once", async () => {
+  test("ff_add_execution_to_flow adds a member once", async () => {
     const fixture = newScene();
     await fixture.createFlow();
     const keys = await fixture.execution();
@@ -64,7 +64,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("ff_add_execution_to_flow stamps a member that lost its flow_id", async () => {
+  test("ff_add_execution_to_flow restores a lost flow_id", async () => {
     const fixture = newScene();
     const keys = await fixture.member();
     await fixture.read("hset", keys.core, "flow_id", "");
@@ -73,7 +73,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     expect(field(await fixture.hash(keys.core), "flow_id")).toBe(fixture.flow.id);
   });
 
-  test("ff_add_execution_to_flow refuses, in the contract's order", async () => {
+  test("ff_add_execution_to_flow refuses in the order of the contract", async () => {
     const fixture = newScene();
     const keys = fixture.newExecution();
     const command = addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME);
@@ -87,17 +87,20 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     await expectRefusal(fixture, command, "execution_not_found");
   });
 
-  test.each([true, false])("a flow_id of another flow is refused, a member: %s", async (isMember) => {
-    const fixture = newScene();
-    await fixture.createFlow();
-    const keys = isMember ? await fixture.member() : await fixture.execution();
-    const other = randomUUID();
-    await fixture.read("hset", keys.core, "flow_id", other);
-    const command = addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME);
-    await expectRefusal(fixture, command, `already_member_of_different_flow:${other}`);
-  });
+  test.each([true, false])(
+    "ff_add_execution_to_flow refuses an execution of another flow (already a member: %s)",
+    async (isMember) => {
+      const fixture = newScene();
+      await fixture.createFlow();
+      const keys = isMember ? await fixture.member() : await fixture.execution();
+      const other = randomUUID();
+      await fixture.read("hset", keys.core, "flow_id", other);
+      const command = addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME);
+      await expectRefusal(fixture, command, `already_member_of_different_flow:${other}`);
+    },
+  );
 
-  test("ff_cancel_flow closes the flow and names its members", async () => {
+  test("ff_cancel_flow closes the flow, and returns its members", async () => {
     const fixture = newScene();
     const members = [await fixture.member(), await fixture.member()];
     const from = await serverTime(fixture);
@@ -115,7 +118,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     await expectRefusal(fixture, command, "flow_already_terminal");
   });
 
-  test("ff_cancel_flow names 20,000 members", async () => {
+  test("ff_cancel_flow returns 20,000 members", async () => {
     const fixture = newScene();
     await fixture.createFlow();
     const members = Array.from({ length: 20_000 }, (_, index) => `member-${index}`);
@@ -124,7 +127,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows on $name, $edition KEYS", (deployment)
     expect(new Set(named)).toEqual(new Set(members));
   });
 
-  test("ff_cancel_flow refuses a flow that is not there", async () => {
+  test("ff_cancel_flow refuses a missing flow", async () => {
     const fixture = newScene();
     await expectRefusal(
       fixture,

@@ -6,14 +6,14 @@ import { attempt } from "#test/support/flow-fixture.ts";
 import { ACTIVE, BLOCKED, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
-describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment) => {
+describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   test.each([
     ["satisfied", "success", "sibling_quorum_satisfied"],
     ["impossible", "failed", "sibling_quorum_impossible"],
   ] as const)(
-    "cancel_remaining, %s: the unfinished upstreams are recorded",
+    "cancel_remaining records the unfinished upstreams of a group that is %s",
     async (state, outcome, reason) => {
       const fixture = newScene();
       const { child, upstreams, resolve } = await groupedChild(
@@ -23,7 +23,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
       );
       const [first, claimed, finished, gone, waiting] = upstreams;
       if (!first || !claimed || !finished || !gone || !waiting) throw new RangeError("five upstreams");
-      // Not one of the child's, and an upstream of its twice.
+      // An execution that is no upstream, and an upstream with two edges.
       await fixture.edge(await fixture.member(), first);
       await fixture.stage(fixture.newEdge(waiting, child));
       await fixture.cancel(first);
@@ -41,13 +41,13 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
       expect(await fixture.read("smembers", fixture.index.pendingCancelGroups)).toEqual([
         `${fixture.flow.id}|${child.id}`,
       ]);
-      // Recorded is all: nobody is cancelled here.
+      // The function only records them and cancels no execution.
       expect(await fixture.hash(waiting.core)).toMatchObject(WAITING);
       expect(await fixture.hash(claimed.core)).toMatchObject(ACTIVE);
     },
   );
 
-  test("data passes with the success that decides, and with no other", async () => {
+  test("passes data only with the deciding success", async () => {
     const fixture = newScene();
     const { child, upstreams, resolve } = await groupedChild(fixture, TWO, 4, "input");
     for (const [number, upstream] of upstreams.entries()) {
@@ -61,7 +61,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     expect(await fixture.read("get", child.payload)).toBe("from 1");
   });
 
-  test("no data_passing_ref, no result: nothing is copied", async () => {
+  test("copies nothing without a data_passing_ref or a result", async () => {
     const fixture = newScene();
     const unasked = await groupedChild(fixture, ANY_OF, 1);
     for (const upstream of unasked.upstreams) await fixture.finish(upstream, "success", "result");
@@ -72,19 +72,22 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     expect(await fixture.read("exists", missing.child.payload)).toBe(0);
   });
 
-  test.each(["success", "failed"] as const)("a child that has ended keeps its end: %s", async (outcome) => {
-    const fixture = newScene();
-    const { child, upstreams, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
-    for (const upstream of upstreams) await fixture.finish(upstream, "success", "result");
-    await fixture.cancel(child);
-    const core = await fixture.hash(child.core);
-    expect(await resolve(0, outcome)).toEqual([outcome === "success" ? "satisfied" : "impossible", ""]);
-    expect(await fixture.hash(child.core)).toEqual(core);
-    expect(await fixture.read("exists", child.payload)).toBe(0);
-  });
+  test.each(["success", "failed"] as const)(
+    "does not change a terminal child (decided by %s)",
+    async (outcome) => {
+      const fixture = newScene();
+      const { child, upstreams, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
+      for (const upstream of upstreams) await fixture.finish(upstream, "success", "result");
+      await fixture.cancel(child);
+      const core = await fixture.hash(child.core);
+      expect(await resolve(0, outcome)).toEqual([outcome === "success" ? "satisfied" : "impossible", ""]);
+      expect(await fixture.hash(child.core)).toEqual(core);
+      expect(await fixture.read("exists", child.payload)).toBe(0);
+    },
+  );
 
   test.each(["success", "failed"] as const)(
-    "a child without a record: %s decides its group",
+    "decides the group of a child without a record (%s)",
     async (outcome) => {
       const fixture = newScene();
       const { child, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
@@ -99,7 +102,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     },
   );
 
-  test("a running attempt of a child that is skipped ends with it", async () => {
+  test("ends the running attempt of a skipped child", async () => {
     const fixture = newScene();
     const child = await fixture.member();
     await fixture.claim(child);
@@ -113,7 +116,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     });
   });
 
-  test("more edges resolved than applied is refused once, after the edge was written and counted", async () => {
+  test("refuses a resolution beyond the applied edges once, after writing and counting the edge", async () => {
     const fixture = newScene();
     const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 2);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "1");
@@ -138,7 +141,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     expect(await fixture.snapshot()).toEqual(before);
   });
 
-  test("more edges resolved than applied decides nothing", async () => {
+  test("does not decide a group with more resolved than applied edges", async () => {
     const fixture = newScene();
     const { child, edges } = await groupedChild(fixture, ANY_OF, 1);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
@@ -151,7 +154,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
   });
 
   test.each([ANY_OF, TWO, { variant: "all_of" }] as const)(
-    "a resolved edge of $variant is resolved once, and a wrong time is refused before anything is written",
+    "resolves an edge of $variant once, and refuses a malformed now_ms before any write",
     async (policy) => {
       const fixture = newScene();
       const { edges } = await groupedChild(fixture, policy, 3);
@@ -172,7 +175,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     },
   );
 
-  test("an edge that comes to a satisfied group does not hold up the child", async () => {
+  test("does not block the child for an edge applied to a satisfied group", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 1);
     await resolve(0, "success");
@@ -183,7 +186,7 @@ describe.each(DEPLOYMENTS_14)("what a decided group does on $name", (deployment)
     expect(await fixture.done(fixture.resolution(late, "failed", NOW))).toEqual(["already_fired", ""]);
   });
 
-  test("a lost k is 1: nothing satisfies no group", async () => {
+  test("treats a lost k as 1, so that a group needs at least one success", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, TWO, 2);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "k", "");

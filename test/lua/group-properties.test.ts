@@ -10,14 +10,14 @@ import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 const RUNS = 200;
 
-/** Where a child stands, by its public state. */
+/** The child's state, by its public state. */
 const INDEXES = {
   waiting_children: "blockedDependencies",
   waiting: "eligible",
   skipped: "terminal",
 } as const;
 
-/** A group as a model: what each call replies and leaves behind. */
+/** A model of a group: the expected reply and state after each call. */
 class ModelGroup {
   readonly edges: ("unsatisfied" | "satisfied" | "impossible")[];
   readonly counts = { succeeded: 0, failed: 0, skipped: 0 };
@@ -46,7 +46,7 @@ class ModelGroup {
     return [verdict, verdict === "impossible" ? "child_skipped" : ""];
   }
 
-  /** Undefined where it is refused. */
+  /** Undefined if the call is refused. */
   replay(): string[] | undefined {
     const succeeded = this.edges.filter((edge) => edge === "satisfied").length;
     if (this.child !== "skipped" || (this.#needed !== "all" && this.#needed > this.edges.length))
@@ -112,7 +112,7 @@ describe.each(DEPLOYMENTS_14)(
   (deployment) => {
     const newScene = fixturesOn(deployment);
 
-    test("reply, count and decide as the model does", async () => {
+    test("replies, counts and decides like the model", async () => {
       const seen = new Map<string, number>();
       await fc.assert(
         fc.asyncProperty(cases, async ({ policy, size, steps }) => {
@@ -149,7 +149,7 @@ describe.each(DEPLOYMENTS_14)(
         }),
         { numRuns: RUNS },
       );
-      // A generator that never comes here would prove nothing.
+      // The generator must reach every kind of decision, or the test proves nothing.
       for (const variant of ["any_of", "quorum"]) {
         for (const reply of ["satisfied,", "impossible,child_skipped", "pending,", "already_fired,"]) {
           expect(seen.get(`${variant}: ${reply}`), `${variant}: ${reply}`).toBeGreaterThan(0);

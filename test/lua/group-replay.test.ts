@@ -16,10 +16,10 @@ function replay(fixture: FlowFixture, { child, edges }: GroupedChild, reopened =
   return replayExecution(child, fixture.index, fixture.lane, ids, NOW);
 }
 
-describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $name", (deployment) => {
+describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("any_of: it waits again, and the group decides again", async () => {
+  test("any_of: the child waits again, and the group can decide again", async () => {
     const fixture = newScene();
     const grouped = await groupedChild(fixture, ANY_OF, 2);
     const { child, resolve } = grouped;
@@ -43,7 +43,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     });
   });
 
-  test("quorum: successes go on counting, and it can be skipped once more", async () => {
+  test("quorum: earlier successes still count, and the child can be skipped again", async () => {
     const fixture = newScene();
     const grouped = await groupedChild(fixture, TWO, 3);
     const { child, resolve } = grouped;
@@ -63,7 +63,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
-  test("an edge that came after the decision counts, when all is decided again", async () => {
+  test("an edge resolved after the decision counts in the next decision", async () => {
     const fixture = newScene();
     const grouped = await groupedChild(fixture, TWO, 3);
     const { child, resolve } = grouped;
@@ -75,7 +75,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
-  test("the cancellation of its upstreams is taken back", async () => {
+  test("drops the pending cancellation of its upstreams", async () => {
     const fixture = newScene();
     const grouped = await groupedChild(fixture, { ...TWO, onSatisfied: "cancel_remaining" }, 3);
     const { child, resolve } = grouped;
@@ -91,7 +91,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     expect(names).toEqual([]);
   });
 
-  test("all_of: the group is pending again, and satisfied by the rest", async () => {
+  test("all_of: the group is pending again, and the remaining edges satisfy it", async () => {
     const fixture = newScene();
     const grouped = await groupedChild(fixture, undefined, 2);
     const { child, resolve } = grouped;
@@ -108,7 +108,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "2", group_state: "satisfied" });
   });
 
-  test("a group that cannot be satisfied any more is refused: its child would wait for ever", async () => {
+  test("refuses if the group can no longer be satisfied, since the child would wait forever", async () => {
     const fixture = newScene();
     const tooFew = await groupedChild(fixture, TWO, 1);
     await tooFew.resolve(0, "failed");
@@ -123,7 +123,7 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
     expect(await fixture.done(two)).toEqual(["2"]);
   });
 
-  test("a group that later edges satisfied makes the child eligible", async () => {
+  test("makes the child eligible at once if later edges satisfy the group", async () => {
     const fixture = newScene();
     const { child, edges, resolve } = await groupedChild(fixture, TWO, 1);
     expect(await resolve(0, "success")).toEqual(["impossible", "child_skipped"]);
@@ -138,14 +138,14 @@ describe.each(DEPLOYMENTS_14)("replaying a child that its group skipped, on $nam
   });
 });
 
-describe.each(DEPLOYMENTS_14)("the eligibility of a child with a group, on $name", (deployment) => {
+describe.each(DEPLOYMENTS_14)("eligibility of a child with a group ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   function promote(fixture: FlowFixture, child: ExecKeys) {
     return promoteBlockedToEligible(child, fixture.index, fixture.lane, NOW);
   }
 
-  test.each([ANY_OF, TWO])("$variant: what its group says", async (policy) => {
+  test.each([ANY_OF, TWO])("$variant: follows the state of its group", async (policy) => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, policy, 3);
     expect(await fixture.done(evaluateFlowEligibility(child))).toEqual(["blocked_by_dependencies"]);
@@ -160,12 +160,12 @@ describe.each(DEPLOYMENTS_14)("the eligibility of a child with a group, on $name
     expect(await fixture.done(readOnly)).toEqual(["eligible"]);
   });
 
-  test("one that is blocked although its group is satisfied is promoted, whatever the counts say", async () => {
+  test("promotes a blocked child of a satisfied group, whatever the counts in deps:meta", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 3);
     const blocked = await fixture.hash(child.core);
     await resolve(0, "success");
-    // As a library would leave it that blocks the child for every edge that is applied.
+    // The state that a library leaves behind if it blocks the child for every applied edge.
     const { blockedDependencies, eligible } = fixture.index.lane(fixture.lane);
     await fixture.read("hset", child.core, ...Object.entries(blocked).flat());
     await fixture.read("zrem", eligible, child.id);
@@ -175,7 +175,7 @@ describe.each(DEPLOYMENTS_14)("the eligibility of a child with a group, on $name
     await expectOnlyIn(fixture, child, "eligible");
   });
 
-  test("an impossible group is none to be promoted by, and a group without edges says nothing", async () => {
+  test("does not promote a child of an impossible group, and ignores a group without edges", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 1);
     const blocked = await fixture.hash(child.core);

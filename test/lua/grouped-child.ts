@@ -4,23 +4,23 @@ import type { TerminalOutcome } from "#shared/contract/record.ts";
 import type { Edge } from "#shared/contract/submission.ts";
 import type { FlowFixture } from "#test/support/flow-fixture.ts";
 
-/** A now_ms that differs from every clock, so that its use shows. */
+/** A now_ms that no clock shows, so that tests can tell whether it was used. */
 export const NOW = 1_234_567_890_123;
 
 export const ANY_OF = { variant: "any_of", onSatisfied: "let_run" } as const satisfies EdgeGroupPolicy;
 export const TWO = { variant: "quorum", onSatisfied: "let_run", k: 2 } as const satisfies EdgeGroupPolicy;
 
-/** A child and the upstreams that it waits for. */
+/** A child and its upstreams. */
 export interface GroupedChild {
   readonly child: ExecKeys;
   readonly upstreams: readonly ExecKeys[];
   readonly edges: readonly Edge[];
   edge(number: number): Edge;
-  /** Resolves the edge with this number; what follows the status. */
+  /** Resolves the edge at this position. Returns the fields of the reply. */
   resolve(edge: number, outcome: TerminalOutcome, nowMs?: number): Promise<readonly string[]>;
 }
 
-/** A child of priority 3 with so many upstreams and, where a policy is given, a group that was made at NOW. */
+/** Creates a child of priority 3 with `count` upstreams and, if a policy is given, a group created at NOW. */
 export async function groupedChild(
   fixture: FlowFixture,
   policy: EdgeGroupPolicy | undefined,

@@ -9,10 +9,10 @@ import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
-describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
+describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("an edge applied without a policy begins an all_of group, and each one counts", async () => {
+  test("creates an all_of group for the first edge without a policy, and counts each edge", async () => {
     const fixture = newScene();
     const { child, edges } = await groupedChild(fixture, undefined, 1);
     const first = { policy_variant: "all_of", n: "1", succeeded: "0", group_state: "pending" };
@@ -31,7 +31,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     );
   });
 
-  test("all_of counts along: satisfied when nothing remains", async () => {
+  test("all_of: counts edges, and is satisfied with the last one", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, { variant: "all_of" }, 2);
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
@@ -45,7 +45,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
-  test.each(NOT_SUCCESS)("all_of counts %s as failed, and stays impossible", async (outcome) => {
+  test.each(NOT_SUCCESS)("all_of: counts %s as failed, and stays impossible", async (outcome) => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, undefined, 2);
     expect(await resolve(0, outcome)).toEqual(["impossible", "child_skipped"]);
@@ -56,7 +56,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(field(group, "skipped")).toBeUndefined();
   });
 
-  test("a child whose edges were applied without a group is resolved without one", async () => {
+  test("resolves edges without a group if they were applied without one", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, undefined, 1);
     await fixture.read("del", fixture.flow.edgeGroup(child.id));
@@ -65,7 +65,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(await fixture.read("exists", fixture.flow.edgeGroup(child.id))).toBe(0);
   });
 
-  test("any_of: the first success releases the child, whatever remains", async () => {
+  test("any_of: releases the child with the first success", async () => {
     const fixture = newScene();
     const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 3);
     const meta = await fixture.hash(child.depsMeta);
@@ -100,7 +100,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     ]);
     expect(await fixture.read("smembers", child.depsUnresolved)).toEqual([edges[2]?.id]);
 
-    // The third edge counts, and moves nothing: not even a child that has been claimed since.
+    // The third edge is counted and changes nothing else, although the child has been claimed in the meantime.
     await fixture.claim(child);
     expect(await resolve(2, "failed", NOW + 2)).toEqual(["already_fired", ""]);
     expect(await fixture.hash(child.core)).toMatchObject(ACTIVE);
@@ -109,7 +109,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(await fixture.read("exists", child.depsUnresolved)).toBe(0);
   });
 
-  test("any_of: the child is skipped when the last one did not succeed, and not before", async () => {
+  test("any_of: skips the child only after the last edge did not succeed", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 4);
     const meta = await fixture.hash(child.depsMeta);
@@ -129,7 +129,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(await fixture.hash(child.depsMeta)).toEqual(meta);
   });
 
-  test("quorum: the k-th success releases the child, and a further one is already fired", async () => {
+  test("quorum: releases the child with the k-th success, and replies already_fired to the next", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(2, "success")).toEqual(["pending", ""]);
@@ -139,7 +139,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
-  test("quorum: impossible as soon as too few are left; a late success does not bring the child back", async () => {
+  test("quorum: skips the child once too few edges are left, and a later success does not release it", async () => {
     const fixture = newScene();
     const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
@@ -155,7 +155,7 @@ describe.each(DEPLOYMENTS_14)("groups on $name", (deployment) => {
     });
   });
 
-  test("a quorum of more than there are edges is impossible at once", async () => {
+  test("quorum: is impossible with the first edge if k exceeds the number of edges", async () => {
     const fixture = newScene();
     const { resolve } = await groupedChild(fixture, TWO, 1);
     expect(await resolve(0, "success")).toEqual(["impossible", "child_skipped"]);

@@ -13,13 +13,13 @@ function libraryWith(...names: string[]): string {
   return [`#!lua name=${LIBRARY_NAME}`, ...functions].join("\n");
 }
 
-/** The version that each primary's own library replies; it is asked itself, not by way of a slot. */
+/** Returns the library version of each primary. Calls the nodes directly, not through a slot. */
 async function versions(valkey: Valkey): Promise<unknown[]> {
   return onEveryPrimary(valkey, "fcall", "ff_version", 0);
 }
 
-// Servers of its own: the library of the shared ones is in use.
-describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
+// These tests use their own servers: other tests use the library of the shared ones.
+describe.each([false, true])("ensureLibrary (cluster: %s)", (cluster) => {
   let server: ValkeyServer;
   let valkey: Valkey;
 
@@ -42,7 +42,7 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     await valkey.call("del", EDITION_KEY);
   });
 
-  test("what was flushed comes back in the edition that was last loaded, whatever the preset", async () => {
+  test("restores the edition that was last loaded after a flush, whatever the default", async () => {
     await ensureLibrary(valkey, 14);
     await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
     expect(await ensureLibrary(valkey, "auto", 11)).toBe("loaded");
@@ -53,13 +53,13 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
-  test("loads it on every primary, once", async () => {
+  test("loads the library on every primary once", async () => {
     expect(await ensureLibrary(valkey)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
     expect(await ensureLibrary(valkey)).toBe("current");
   });
 
-  test("loads it where one primary lacks it", async () => {
+  test("loads the library on a primary that lacks it", async () => {
     await ensureLibrary(valkey);
     const [first] = await valkey.primaries();
     await first?.call("function", "DELETE", LIBRARY_NAME);
@@ -68,13 +68,13 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
-  test("replaces an older one whose functions are all among ours", async () => {
+  test("replaces an older library whose functions are all ours", async () => {
     await onEveryPrimary(valkey, "function", "LOAD", libraryWith("ff_version", "ff_create_flow"));
     expect(await ensureLibrary(valkey)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("5"));
   });
 
-  test("leaves one alone that has a function which ours lacks, and mixes nothing into it", async () => {
+  test("does not change a library with a function that ours lacks", async () => {
     const foreign = libraryWith("ff_version", "ff_renew_lease");
     const [first] = await valkey.primaries();
     await first?.call("function", "LOAD", foreign);
@@ -83,14 +83,14 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     expect(await onEveryPrimary(valkey, "function", "LIST", "WITHCODE")).toEqual(listed);
   });
 
-  test("many at once", async () => {
+  test("can run several times concurrently", async () => {
     const states = await Promise.all(Array.from({ length: 8 }, () => ensureLibrary(valkey)));
     expect(states).toContain("loaded");
     expect(states).not.toContain("foreign");
     expect(await ensureLibrary(valkey)).toBe("current");
   });
 
-  test("an edition that is loaded is stayed with, until the other one is asked for", async () => {
+  test("keeps the loaded edition until the other one is requested", async () => {
     for (const [edition, version] of [
       [14, "26"],
       [11, "5"],
@@ -103,18 +103,18 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     }
   });
 
-  test("where nothing is loaded, the preset is", async () => {
+  test("loads the default edition if none is loaded", async () => {
     expect(await ensureLibrary(valkey, "auto", 14)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("26"));
   });
 
-  test("an older one of the 14-KEYS edition stays of that edition", async () => {
+  test("replaces an older 14-KEYS library with the current one of that edition", async () => {
     await onEveryPrimary(valkey, "function", "LOAD", libraryWith("ff_version", "ff_set_edge_group_policy"));
     expect(await ensureLibrary(valkey)).toBe("loaded");
     expect(await versions(valkey)).toEqual(everyPrimary("26"));
   });
 
-  test("a foreign one stays, whichever edition is asked for", async () => {
+  test("does not replace a foreign library, whichever edition is requested", async () => {
     const foreign = libraryWith("ff_version", "ff_set_edge_group_policy", "ff_renew_lease");
     await onEveryPrimary(valkey, "function", "LOAD", foreign);
     const listed = await onEveryPrimary(valkey, "function", "LIST", "WITHCODE");
@@ -123,7 +123,7 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
     expect(await onEveryPrimary(valkey, "function", "LIST", "WITHCODE")).toEqual(listed);
   });
 
-  test("other libraries are nobody's business, unless they hold a name of ours", async () => {
+  test("ignores other libraries, and fails if one has a function of the same name", async () => {
     await onEveryPrimary(
       valkey,
       "function",
@@ -138,7 +138,7 @@ describe.each([false, true])("ensureLibrary, on a cluster: %s", (cluster) => {
   });
 });
 
-describe("editions on the primaries of a cluster", () => {
+describe("ensureLibrary (primaries with different libraries)", () => {
   let cluster: ValkeyServer;
   let valkey: Valkey;
 
@@ -152,7 +152,7 @@ describe("editions on the primaries of a cluster", () => {
     await cluster.stop();
   });
 
-  test("a primary that lacks the library gets the edition of the others, whatever the preset", async () => {
+  test("loads the edition of the other primaries, whatever the default", async () => {
     await ensureLibrary(valkey, 14);
     const [first] = await valkey.primaries();
     await first?.call("function", "FLUSH", "SYNC");
@@ -160,7 +160,7 @@ describe("editions on the primaries of a cluster", () => {
     expect(await versions(valkey)).toEqual(new Array(3).fill("26"));
   });
 
-  test("two editions are refused and left as they are, unless one is asked for", async () => {
+  test("refuses two editions without changing them, unless one is requested", async () => {
     await ensureLibrary(valkey, 11);
     const [first] = await valkey.primaries();
     await first?.call("function", "LOAD", "REPLACE", librarySource(14));

@@ -10,14 +10,14 @@ const NOW = 1_234_567_890_123;
 const ID_OR_TIME = /\{fp:\d+\}:|[0-9a-f-]{36}|\b\d{13}\b/g;
 const RETRY = '{"max_retries":1,"backoff":{"type":"fixed","delay_ms":0}}';
 
-/** Writes a hash anew, its fields in the opposite order: a record that somebody else made has them in any. */
+/** Rewrites a hash with its fields in reverse order. Records of another library may have any order. */
 async function reverse(fixture: FlowFixture, key: string): Promise<void> {
   const fields = Object.entries(await fixture.hash(key)).reverse();
   await fixture.read("del", key);
   if (fields.length > 0) await fixture.read("hset", key, ...fields.flat());
 }
 
-/** Brings the fixture's child somewhere; calls `disturb` before each step. */
+/** Runs the fixture's child through a life cycle. Calls `disturb` before each step. */
 type Life = (
   fixture: FlowFixture,
   child: ExecKeys,
@@ -46,7 +46,7 @@ const LIVES: readonly (readonly [name: string, life: Life])[] = [
     },
   ],
   [
-    "skipped amid an attempt",
+    "skipped during an attempt",
     async (fixture, child, up, disturb) => {
       await fixture.claim(child);
       const edge = await fixture.edge(up, child);
@@ -94,7 +94,7 @@ const LIVES: readonly (readonly [name: string, life: Life])[] = [
   ],
 ];
 
-/** Where the child stands and what its records say, with no id or time in it. */
+/** Returns the child's indexes and records, without ids and times. */
 async function outlineOf(fixture: FlowFixture, child: ExecKeys): Promise<unknown> {
   const lanes: Record<string, boolean> = {};
   for (const [name, key] of Object.entries(fixture.index.lane(fixture.lane))) {
@@ -109,10 +109,10 @@ async function outlineOf(fixture: FlowFixture, child: ExecKeys): Promise<unknown
   return { lanes, records };
 }
 
-describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test.each(LIVES)("changes nothing for one that is %s", async (_, life) => {
+  test.each(LIVES)("does not matter for an execution that is %s", async (_, life) => {
     const outlines: unknown[] = [];
     for (const isDisturbed of [false, true]) {
       const fixture = newScene();
@@ -125,7 +125,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields on $name, $ed
     expect(outlines[1]).toEqual(outlines[0]);
   });
 
-  test("what resolving reads stands first in a record that our library makes", async () => {
+  test("starts with the fields that resolving reads, in a new record", async () => {
     const fixture = newScene();
     const fields = Object.keys(await fixture.hash((await fixture.member()).core));
     expect(fields.slice(0, 17)).toEqual([
@@ -137,11 +137,11 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields on $name, $ed
   });
 });
 
-describe.each(DEPLOYMENTS_OF_BOTH)("a read that fails on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("unreadable and partial records ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   test.each(["core", "depsMeta", "dep", "depsUnresolved"] as const)(
-    "leaves no write of ff_resolve_dependency behind: %s is something else",
+    "ff_resolve_dependency writes nothing if the key %s has the wrong type",
     async (broken) => {
       for (const outcome of ["success", "failed"] as const) {
         const fixture = newScene();
@@ -157,7 +157,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("a read that fails on $name, $edition KEYS", 
     },
   );
 
-  test("a child whose record is gone but for some fields is neither released nor skipped", async () => {
+  test("ff_resolve_dependency neither releases nor skips a child with a partial record", async () => {
     for (const outcome of ["success", "failed"] as const) {
       const fixture = newScene();
       const [up, child] = [await fixture.member(), await fixture.member()];

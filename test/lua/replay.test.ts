@@ -17,7 +17,7 @@ function replay(fixture: FlowFixture, keys: ExecKeys, edges: readonly EdgeId[] =
   return replayExecution(keys, fixture.index, fixture.lane, edges, 1);
 }
 
-describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
   test.each(["success", "failed"] as const)(
@@ -44,7 +44,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS"
     },
   );
 
-  test("a skipped flow member waits again for the edges that were impossible, and only those", async () => {
+  test("makes a skipped flow member wait again for its impossible edges only", async () => {
     const fixture = newScene();
     const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const child = await fixture.member();
@@ -86,7 +86,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS"
     expect(field(await fixture.hash(child.dep(edges[1].id)), "last_resolved_at")).toBe("");
   });
 
-  test("refuses, in the contract's order", async () => {
+  test("refuses in the order of the contract, and writes nothing", async () => {
     const fixture = newScene();
     const keys = fixture.newExecution();
     await expectRefusal(fixture, replay(fixture, keys), "execution_not_found");
@@ -98,7 +98,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS"
     await expectRefusal(fixture, replay(fixture, running), "max_replays_exhausted", "1");
   });
 
-  test("ten replays where the policy says nothing", async () => {
+  test("allows ten replays without a policy", async () => {
     const fixture = newScene();
     const keys = await fixture.execution();
     await fixture.finish(keys, "failed");
@@ -108,7 +108,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution on $name, $edition KEYS"
     await expectRefusal(fixture, replay(fixture, keys), "max_replays_exhausted", "10");
   });
 
-  test("a skipped flow member without its edges is refused: it would run without them", async () => {
+  test("refuses a skipped flow member without its edges, since it would run without them", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);

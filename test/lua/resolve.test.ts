@@ -7,14 +7,14 @@ import { attempt, field } from "#test/support/flow-fixture.ts";
 import { ACTIVE, BLOCKED, ended, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
-/** A now_ms that differs from every clock, so that its use shows. */
+/** A now_ms that no clock shows, so that tests can tell whether it was used. */
 const NOW = 1_234_567_890_123;
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
-describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEYS", (deployment) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)", (deployment) => {
   const newScene = fixturesOn(deployment);
 
-  test("the last of two successes releases the child, at now_ms", async () => {
+  test("releases the child with the last of two successes, at now_ms", async () => {
     const fixture = newScene();
     const [a, b] = [await fixture.member(), await fixture.member()];
     const child = await fixture.member({ priority: 3 });
@@ -61,7 +61,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(field(await fixture.hash(child.core), "attempt_state")).toBe(after);
   });
 
-  test.each(NOT_SUCCESS)("outcome %s skips the child, at now_ms", async (outcome) => {
+  test.each(NOT_SUCCESS)("skips the child for outcome %s, at now_ms", async (outcome) => {
     const fixture = newScene();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child)];
@@ -88,7 +88,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     });
     expect(await fixture.read("smembers", child.depsUnresolved)).toEqual([second.id]);
 
-    // The other edge still counts, and the child is not skipped twice or brought back.
+    // The other edge is still counted. The child is not skipped again and not released.
     const core = await fixture.hash(child.core);
     expect(await fixture.done(fixture.resolution(second, outcome, NOW + 1))).toEqual(["impossible", ""]);
     expect(await fixture.hash(child.core)).toEqual(core);
@@ -98,7 +98,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     });
   });
 
-  test("a success after a skip does not bring the child back", async () => {
+  test("does not release a skipped child after a later success", async () => {
     const fixture = newScene();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child, "input")];
@@ -127,7 +127,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     },
   );
 
-  test("an edge that was not applied is refused", async () => {
+  test("refuses an edge that was not applied", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(up, child);
@@ -136,7 +136,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     await expectRefusal(fixture, fixture.resolution(edge, "failed", Number.NaN), "invalid_dependency");
   });
 
-  test("a now_ms that is no time is refused before anything is written", async () => {
+  test("refuses a malformed now_ms before any write", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
@@ -164,7 +164,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     },
   );
 
-  test("an upstream's result becomes the payload of a child that is released by it", async () => {
+  test("copies the upstream's result to the payload of the child that it releases", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member({ payload: "old" })];
     const edge = await fixture.edge(up, child, "input");
@@ -177,7 +177,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(await fixture.read("exists", up.result)).toBe(1);
   });
 
-  test("data is passed before the last edge, and the last one passed wins", async () => {
+  test("passes data with each success, and the last result wins", async () => {
     const fixture = newScene();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child, "x"), await fixture.edge(b, child, "y")];
@@ -189,7 +189,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(await fixture.read("get", child.payload)).toBe("from b");
   });
 
-  test("no result, no data_passing_ref: nothing is copied", async () => {
+  test("copies nothing without a result or a data_passing_ref", async () => {
     const fixture = newScene();
     const [a, b] = [await fixture.member(), await fixture.member()];
     const child = await fixture.member({ payload: "own" });
@@ -201,36 +201,33 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(await fixture.hash(child.core)).toMatchObject(WAITING);
   });
 
-  test.each(["running_attempt", "attempt_interrupted"])(
-    "a skipped child's %s ends with it",
-    async (running) => {
-      const fixture = newScene();
-      const [up, child] = [await fixture.member(), await fixture.member()];
-      await fixture.claim(child);
-      await fixture.read("hset", child.core, "attempt_state", running);
-      const edge = fixture.newEdge(up, child);
-      await fixture.done(fixture.apply(edge, child, await fixture.stage(edge)));
-      expect(await fixture.hash(child.core)).toMatchObject(ACTIVE);
-      await fixture.read("hset", child.streamMeta(attempt(0)), "opened_at", "1");
-      const skipped = await fixture.done(fixture.resolution(edge, "failed", NOW));
-      expect(skipped).toEqual(["impossible", "child_skipped"]);
-      expect(await fixture.hash(child.core)).toMatchObject({
-        ...ended("skipped"),
-        attempt_state: "attempt_terminal",
-      });
-      expect(await fixture.hash(child.attempt(attempt(0)))).toMatchObject({
-        attempt_state: "ended_cancelled",
-        ended_at: String(NOW),
-        failure_reason: "dependency_impossible",
-      });
-      expect(await fixture.hash(child.streamMeta(attempt(0)))).toMatchObject({
-        closed_at: String(NOW),
-        closed_reason: "dependency_impossible",
-      });
-    },
-  );
+  test.each(["running_attempt", "attempt_interrupted"])("ends the %s of a skipped child", async (running) => {
+    const fixture = newScene();
+    const [up, child] = [await fixture.member(), await fixture.member()];
+    await fixture.claim(child);
+    await fixture.read("hset", child.core, "attempt_state", running);
+    const edge = fixture.newEdge(up, child);
+    await fixture.done(fixture.apply(edge, child, await fixture.stage(edge)));
+    expect(await fixture.hash(child.core)).toMatchObject(ACTIVE);
+    await fixture.read("hset", child.streamMeta(attempt(0)), "opened_at", "1");
+    const skipped = await fixture.done(fixture.resolution(edge, "failed", NOW));
+    expect(skipped).toEqual(["impossible", "child_skipped"]);
+    expect(await fixture.hash(child.core)).toMatchObject({
+      ...ended("skipped"),
+      attempt_state: "attempt_terminal",
+    });
+    expect(await fixture.hash(child.attempt(attempt(0)))).toMatchObject({
+      attempt_state: "ended_cancelled",
+      ended_at: String(NOW),
+      failure_reason: "dependency_impossible",
+    });
+    expect(await fixture.hash(child.streamMeta(attempt(0)))).toMatchObject({
+      closed_at: String(NOW),
+      closed_reason: "dependency_impossible",
+    });
+  });
 
-  test("no stream, none is made; an attempt that is not open is left alone", async () => {
+  test("creates no stream, and does not change an attempt that is not open", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
@@ -238,7 +235,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(await fixture.read("exists", child.streamMeta(attempt(0)), child.attempt(attempt(0)))).toBe(0);
   });
 
-  test("where the count was lost, an edge does not pass for the last one", async () => {
+  test("does not mistake an edge for the last one if the count was lost", async () => {
     const fixture = newScene();
     const [first, second, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(first, child);
@@ -248,7 +245,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     expect(await fixture.hash(child.core)).toMatchObject({ public_state: "waiting_children" });
   });
 
-  test("skipped, replayed, and skipped again", async () => {
+  test("skips a replayed child again", async () => {
     const fixture = newScene();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
@@ -272,7 +269,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency on $name, $edition KEY
     });
   });
 
-  test("the other edition's keys fail, and nothing is written", async () => {
+  test("fails with the other edition's keys, and writes nothing", async () => {
     const fixture = newScene();
     const other = deployment.edition === 11 ? 14 : 11;
     const [up, child] = [await fixture.member(), await fixture.member()];

@@ -5,14 +5,14 @@ import type { ExecKeys, LaneKeys } from "#shared/contract/keys.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import type { Deployment } from "#test/support/valkey.ts";
 
-/** Within a `describe`: makes scenes on one connection, which is closed at its end. */
+/** Call it inside a `describe`. Returns a factory of fixtures on one client, which is closed after all tests. */
 export function fixturesOn(deployment: Deployment): (lane?: LaneId) => FlowFixture {
   const valkey = deployment.connect();
   afterAll(() => valkey.close());
   return (lane) => new FlowFixture(valkey, lane, undefined, deployment.edition);
 }
 
-/** The refusal with just this code and detail, and not one key, field or expiry changed by it. */
+/** Expects a refusal with exactly this code and detail, and no change of any key, field or expiry. */
 export async function expectRefusal(
   fixture: FlowFixture,
   command: ValkeyCommand,
@@ -25,7 +25,7 @@ export async function expectRefusal(
   expect(await fixture.snapshot()).toEqual(before);
 }
 
-/** The lane's index that an execution stands in, with its score; every index must agree that it is the only one. */
+/** Expects that an execution is in exactly one of the lane's indexes, with this score if given. */
 export async function expectOnlyIn(
   fixture: FlowFixture,
   keys: ExecKeys,
@@ -41,17 +41,17 @@ export async function expectOnlyIn(
   if (score !== undefined) expect(found[expected]).toBe(score);
 }
 
-/** A text of milliseconds since the epoch that lies in a span, both ends included. */
+/** Expects a time as text, in milliseconds since the epoch, between `from` and `to` inclusive. */
 export function expectTimeIn(text: string | undefined, from: number, to: number): void {
   expect(text).toMatch(/^\d{13}$/);
   expect(Number(text)).toBeGreaterThanOrEqual(from);
   expect(Number(text)).toBeLessThanOrEqual(to);
 }
 
-/** The server's clock, in milliseconds since the epoch. */
+/** Returns the server's time in milliseconds since the epoch. */
 export async function serverTime(fixture: FlowFixture): Promise<number> {
   const time = await fixture.read("time");
   const [seconds, microseconds] = Array.isArray(time) ? time.map(Number) : [];
-  if (seconds === undefined || microseconds === undefined) throw new Error("TIME replied no time");
+  if (seconds === undefined || microseconds === undefined) throw new Error("TIME returned a malformed reply");
   return seconds * 1_000 + Math.floor(microseconds / 1_000);
 }

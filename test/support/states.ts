@@ -1,4 +1,4 @@
-/** The state vectors of section 4 of the contract, each with its eight fields; `blocking_detail` is "". */
+/** State vectors of the contract (section 4), without `attempt_state`. */
 
 function vector(
   phase: string,

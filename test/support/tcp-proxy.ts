@@ -1,21 +1,21 @@
-/** A TCP proxy on loopback that can let through, go silent, or cut: the ways in which a network fails. */
+/** A TCP proxy on loopback that simulates network failures: silence, refused connections and lost connections. */
 
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
 export type ProxyMode =
-  /** Everything goes through. */
+  /** Forward all data. */
   | "pass"
-  /** Connections are accepted, and nothing that arrives is passed on or answered. */
+  /** Accept connections, but forward no data. */
   | "silent"
-  /** Connections are closed as they come. */
+  /** Close new connections at once. */
   | "refuse";
 
 export class TcpProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   #mode: ProxyMode = "pass";
-  /** Connections accepted so far. */
+  /** The number of connections accepted so far. */
   connections = 0;
 
   private constructor(target: { readonly host: string; readonly port: number }) {
@@ -45,7 +45,7 @@ export class TcpProxy implements AsyncDisposable {
     this.#mode = mode;
   }
 
-  /** Ends all connections that are open now. */
+  /** Closes all open connections. */
   cut(): void {
     for (const socket of this.#sockets) socket.destroy();
   }
@@ -53,7 +53,7 @@ export class TcpProxy implements AsyncDisposable {
   #keep(socket: Socket): Socket {
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
-    // The other side learns of it by the close that follows.
+    // The close event that follows also closes the other side.
     socket.on("error", () => socket.destroy());
     return socket;
   }

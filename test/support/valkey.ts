@@ -1,4 +1,4 @@
-/** The deployments that every behaviour is shown on, and what a partition holds. */
+/** The Valkey deployments that tests run on, and readers of a partition's content. */
 
 import { inject } from "vitest";
 import { command, type ValkeyArgument } from "#shared/contract/command.ts";
@@ -9,10 +9,10 @@ import { Valkey } from "#shared/valkey/client.ts";
 
 export interface Deployment {
   readonly name: "standalone" | "cluster";
-  /** Of our library, which is loaded. */
+  /** The edition of the loaded library. */
   readonly edition: Edition;
   readonly address: ValkeyAddress;
-  /** A new connection; the caller closes it. A connection error that nobody expects fails the test. */
+  /** Opens a new client, which the caller closes. A connection error fails the test. */
   connect(): Valkey;
 }
 
@@ -21,19 +21,19 @@ function deployment(name: Deployment["name"], edition: Edition, url: string): De
   return { name, edition, address, connect: () => connectTo(address) };
 }
 
-/** For `describe.each`: titles may say `$name` and `$edition`. */
+/** Deployments with the 11-KEYS edition, for `describe.each`. Titles can use `$name` and `$edition`. */
 export const DEPLOYMENTS: readonly Deployment[] = [
   deployment("standalone", 11, inject("standaloneUrl")),
   deployment("cluster", 11, inject("clusterUrl")),
 ];
 
-/** The same, with the 14-KEYS edition. */
+/** Deployments with the 14-KEYS edition. */
 export const DEPLOYMENTS_14: readonly Deployment[] = [
   deployment("standalone", 14, inject("standalone14Url")),
   deployment("cluster", 14, inject("cluster14Url")),
 ];
 
-/** For what both editions have in common. */
+/** Deployments with either edition. */
 export const DEPLOYMENTS_OF_BOTH: readonly Deployment[] = [...DEPLOYMENTS, ...DEPLOYMENTS_14];
 
 export function connectTo(address: ValkeyAddress): Valkey {
@@ -44,7 +44,7 @@ export function connectTo(address: ValkeyAddress): Valkey {
   });
 }
 
-/** Runs one command on every primary, all at once; throws if any of them fails. */
+/** Runs a command on all primaries concurrently. Rejects if any of them fails. */
 export async function onEveryPrimary(
   valkey: Valkey,
   name: string,
@@ -53,7 +53,7 @@ export async function onEveryPrimary(
   return Promise.all((await valkey.primaries()).map((node) => node.call(name, ...args)));
 }
 
-/** One command to a partition's node; throws what the server raised. */
+/** Sends one command to a partition's node, and returns its value. Throws a ValkeyError. */
 export async function run(
   valkey: Valkey,
   partition: Partition,
@@ -66,7 +66,7 @@ export async function run(
   return result.value;
 }
 
-/** Reads the whole of a value of one type, in an order that only its content decides. */
+/** Commands that read a complete value, by its type. */
 const READERS: Readonly<Record<string, readonly [name: string, ...args: string[]]>> = {
   string: ["get"],
   hash: ["hgetall"],
@@ -78,11 +78,11 @@ const READERS: Readonly<Record<string, readonly [name: string, ...args: string[]
 export interface StoredValue {
   readonly type: string;
   readonly value: unknown;
-  /** Milliseconds since the epoch, or −1. */
+  /** Milliseconds since the epoch, or −1 without an expiry. */
   readonly expiresAt: unknown;
 }
 
-/** Every key of a partition with its value and expiry: two snapshots are equal when nothing was written. */
+/** Reads all keys of a partition with value and expiry. Two snapshots are equal if nothing was written in between. */
 export async function snapshot(valkey: Valkey, partition: Partition): Promise<Record<string, StoredValue>> {
   const keys = (await keysOf(valkey, partition)).sort(byText);
   return Object.fromEntries(
@@ -100,14 +100,15 @@ export async function snapshot(valkey: Valkey, partition: Partition): Promise<Re
   );
 }
 
-/** The names of every key of a partition. */
+/** Returns the names of all keys of a partition. */
 export async function keysOf(valkey: Valkey, partition: Partition): Promise<string[]> {
   const found = new Set<string>();
   for (const node of await valkey.primaries()) {
     let cursor = "0";
     do {
       const reply = await node.call("scan", cursor, "MATCH", `*:{fp:${partition}}*`, "COUNT", 5_000);
-      if (!Array.isArray(reply) || !Array.isArray(reply[1])) throw new Error("SCAN replied no page");
+      if (!Array.isArray(reply) || !Array.isArray(reply[1]))
+        throw new Error("SCAN returned a malformed reply");
       const names: readonly unknown[] = reply[1];
       for (const name of names) found.add(String(name));
       cursor = String(reply[0]);
@@ -116,9 +117,9 @@ export async function keysOf(valkey: Valkey, partition: Partition): Promise<stri
   return [...found];
 }
 
-/** A hash as HGETALL gives it: names and values in turns. */
+/** Converts a reply of HGETALL, a list of alternating names and values, to an object. */
 export function fieldsOf(flat: unknown): Record<string, string> {
-  if (!Array.isArray(flat)) throw new TypeError("HGETALL replied no array");
+  if (!Array.isArray(flat)) throw new TypeError("the reply of HGETALL is not an array");
   const words = flat.map(String);
   return Object.fromEntries(
     words.flatMap((word, at) => (at % 2 === 0 ? [[word, words[at + 1] ?? ""] as const] : [])),

@@ -7,7 +7,7 @@ const REQUIRED = {
   COMPLETIONS_QUEUE_URL: "https://sqs.eu-west-1.amazonaws.com/123456789012/completions",
 };
 
-function faultsOf(env: Record<string, string>): readonly string[] {
+function errorsOf(env: Record<string, string>): readonly string[] {
   try {
     readDispatchConfig(env);
   } catch (error) {
@@ -18,7 +18,7 @@ function faultsOf(env: Record<string, string>): readonly string[] {
 }
 
 describe("readDispatchConfig", () => {
-  it("has defaults for all but the two addresses", () => {
+  it("has defaults for all variables except the two URLs", () => {
     const config = readDispatchConfig(REQUIRED);
     expect(config).toMatchObject({
       valkey: { cluster: false },
@@ -48,8 +48,8 @@ describe("readDispatchConfig", () => {
     });
   });
 
-  it("names every fault at once", () => {
-    const errors = faultsOf({
+  it("lists all errors at once", () => {
+    const errors = errorsOf({
       VALKEY_URL: "http://127.0.0.1",
       VALKEY_CLUSTER_MODE: "yes",
       FLOW_PARTITIONS: "0",
@@ -79,11 +79,11 @@ describe("readDispatchConfig", () => {
     ["COMPLETIONS_QUEUE_URL", "my-queue"],
     ["VALKEY_URL", "redis://host/database"],
   ])("refuses %s=%s", (name, value) => {
-    expect(faultsOf({ ...REQUIRED, [name]: value })).toEqual([expect.stringMatching(`^${name} `)]);
+    expect(errorsOf({ ...REQUIRED, [name]: value })).toEqual([expect.stringMatching(`^${name} `)]);
   });
 
   it("refuses a database number for a cluster", () => {
-    const errors = faultsOf({ ...REQUIRED, VALKEY_URL: "redis://h/1", VALKEY_CLUSTER_MODE: "true" });
+    const errors = errorsOf({ ...REQUIRED, VALKEY_URL: "redis://h/1", VALKEY_CLUSTER_MODE: "true" });
     expect(errors).toEqual([expect.stringContaining("database")]);
   });
 
@@ -95,12 +95,12 @@ describe("readDispatchConfig", () => {
     "redis://u:x@h?hunter2",
     "redis://u:x@h#hunter2",
   ])("refuses %s without showing a password", (url) => {
-    const errors = faultsOf({ ...REQUIRED, VALKEY_URL: url });
+    const errors = errorsOf({ ...REQUIRED, VALKEY_URL: url });
     expect(errors).toEqual([expect.stringMatching(/^VALKEY_URL /)]);
     expect(errors.join()).not.toContain("hunter2");
   });
 
-  it("takes database 0 for a cluster", () => {
-    expect(faultsOf({ ...REQUIRED, VALKEY_URL: "redis://h:1/0", VALKEY_CLUSTER_MODE: "true" })).toEqual([]);
+  it("accepts database 0 for a cluster", () => {
+    expect(errorsOf({ ...REQUIRED, VALKEY_URL: "redis://h:1/0", VALKEY_CLUSTER_MODE: "true" })).toEqual([]);
   });
 });

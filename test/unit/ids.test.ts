@@ -18,7 +18,7 @@ function reasonOf(parsed: { ok: boolean; error?: { reason: string } }): string |
 
 describe("parseExecutionId", () => {
   it.each([`{fp:0}:${UUID}`, `{fp:65535}:${UUID}`, `{fp:24}:${UUID.toUpperCase()}`])(
-    "keeps %s as it is",
+    "keeps the spelling of %s",
     (text) => {
       expect(parseExecutionId(text)).toEqual({ ok: true, value: text });
     },
@@ -47,28 +47,28 @@ describe("parseExecutionId", () => {
     expect(reasonOf(parseExecutionId(text))).toBe(reason);
   });
 
-  it("says what it found, cut to a readable length", () => {
+  it("quotes a truncated value in the message", () => {
     const parsed = parseExecutionId("x".repeat(10_000));
     expect(parsed.ok ? "" : parsed.error.message).toMatch(/^expected an execution id like .{1,140}$/);
   });
 });
 
-describe("the other parsers", () => {
-  it.each([parseFlowId, parseEdgeId])("take a UUID in either case, and nothing else", (parse) => {
+describe("parseFlowId, parseEdgeId, parseLaneId and parseAttemptIndex", () => {
+  it.each([parseFlowId, parseEdgeId])("accept only a UUID, in upper or lower case", (parse) => {
     expect(parse(UUID.toUpperCase())).toEqual({ ok: true, value: UUID.toUpperCase() });
     for (const text of ["", UUID.slice(1), `${UUID}0`, `{fp:1}:${UUID}`, undefined]) {
       expect(reasonOf(parse(text))).toBe("invalid_uuid");
     }
   });
 
-  it("takes lanes of 1 to 64 printable ASCII characters", () => {
+  it("accept lanes of 1 to 64 printable ASCII characters", () => {
     for (const lane of ["default", "a b~", "x".repeat(64)]) expect(unwrap(parseLaneId(lane))).toBe(lane);
     for (const lane of ["", "x".repeat(65), "tab\t", "é", "\x7f", 5]) {
       expect(reasonOf(parseLaneId(lane))).toBe("invalid_lane");
     }
   });
 
-  it("reads an absent or empty attempt index as 0", () => {
+  it("read a missing or empty attempt index as 0", () => {
     for (const text of [undefined, null, "", "0"]) expect(unwrap(parseAttemptIndex(text))).toBe(0);
     expect(unwrap(parseAttemptIndex("4294967295"))).toBe(4_294_967_295);
     for (const text of ["4294967296", "-1", "1.0", "one"]) {
@@ -77,12 +77,12 @@ describe("the other parsers", () => {
   });
 });
 
-describe("partitions of execution ids", () => {
-  it("are read from the id's own tag", () => {
+describe("partitionOf", () => {
+  it("reads the partition from the hash tag of the id", () => {
     expect(partitionOf(unwrap(parseExecutionId(`{fp:1023}:${UUID}`)))).toBe(1023);
   });
 
-  it("come back from a minted id", () => {
+  it("reads the partition of a minted id", () => {
     const partition = partitionOf(unwrap(parseExecutionId(`{fp:24}:${UUID}`)));
     expect(unwrap(mintExecutionId(partition, UUID))).toBe(`{fp:24}:${UUID}`);
     expect(() => unwrap(mintExecutionId(partition, "nonsense"))).toThrow(/ends in a UUID/);

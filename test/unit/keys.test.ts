@@ -19,9 +19,9 @@ const edge = unwrap(parseEdgeId(UUID));
 const attempt = unwrap(parseAttemptIndex("2"));
 const router = new PartitionRouter();
 
-/** Section 3 of the contract, row by row. */
+/** The rows of the contract's section 3. */
 describe("keys", () => {
-  it("of an execution", () => {
+  it("match the contract for an execution", () => {
     const keys = router.execKeys(execution);
     expect([
       keys.core,
@@ -62,7 +62,7 @@ describe("keys", () => {
     expect(keys.streamMeta(attempt)).toBe(`ff:stream:${T}:${E}:2:meta`);
   });
 
-  it("of a partition's indexes", () => {
+  it("match the contract for a partition's indexes", () => {
     const keys = router.indexKeys(router.flowPartition(flow));
     expect(Object.values(keys.lane(unwrap(parseLaneId("gpu"))))).toEqual(
       [
@@ -101,7 +101,7 @@ describe("keys", () => {
     );
   });
 
-  it("of a flow", () => {
+  it("match the contract for a flow", () => {
     const keys = router.flowKeys(flow);
     expect([
       keys.core,
@@ -118,7 +118,7 @@ describe("keys", () => {
     );
   });
 
-  it("of nobody in particular", () => {
+  it("match the contract for keys outside partitions, noop and idempotency keys", () => {
     const partition = router.flowPartition(flow);
     expect(noopKey(partition)).toBe(`ff:noop:${T}`);
     expect(idempotencyKey(partition, "ns", "k")).toBe(`ff:idem:${T}:ns:k`);

@@ -19,14 +19,14 @@ function reasonOf(message: QueueRecord): string {
 const BODY = { execution_id: EXECUTION, flow_id: FLOW, outcome: "success" };
 
 describe("parseCompletionEvent", () => {
-  it("reads the contract's message; depth is 0 and the root itself where they are absent", () => {
+  it("parses the contract's message, with defaults for depth and root", () => {
     expect(parseCompletionEvent(record({ ...BODY, extra: [1] }))).toEqual({
       ok: true,
       value: { executionId: EXECUTION, flowId: FLOW, depth: 0, root: EXECUTION, traceparent: undefined },
     });
   });
 
-  it("reads back what toBatchEntry writes", () => {
+  it("parses the entries of toBatchEntry", () => {
     const entry = toBatchEntry(
       {
         executionId: unwrap(parseExecutionId(EXECUTION)),
@@ -54,17 +54,17 @@ describe("parseCompletionEvent", () => {
     });
   });
 
-  it.each([undefined, null, ""])("takes flow_id %j for no flow", (flowId) => {
+  it.each([undefined, null, ""])("reads flow_id %j as no flow", (flowId) => {
     const parsed = parseCompletionEvent(record({ ...BODY, flow_id: flowId }));
     expect(parsed).toMatchObject({ ok: true, value: { flowId: undefined } });
   });
 
-  it("does not trust the outcome, whatever it is", () => {
+  it("ignores the outcome", () => {
     expect(parseCompletionEvent(record({ ...BODY, outcome: 12 }))).toMatchObject({ ok: true });
   });
 
   it.each([TRACE, TRACE.replace(/^00/, "01"), `${TRACE.replace(/^00/, "cc")}-and-more`])(
-    "passes the traceparent %j on as it came, also one of a later version",
+    "keeps the valid traceparent %j unchanged",
     (stringValue) => {
       const parsed = parseCompletionEvent(record(BODY, { traceparent: { dataType: "String", stringValue } }));
       expect(parsed).toMatchObject({ ok: true, value: { traceparent: stringValue } });
@@ -82,12 +82,12 @@ describe("parseCompletionEvent", () => {
     `${TRACE}-and-more`,
     `${TRACE.replace(/^00/, "01")}and-more`,
     ` ${TRACE}`,
-  ])("drops the malformed traceparent %j, and nothing else of the message", (stringValue) => {
+  ])("drops only the malformed traceparent %j", (stringValue) => {
     const parsed = parseCompletionEvent(record(BODY, { traceparent: { dataType: "String", stringValue } }));
     expect(parsed).toMatchObject({ ok: true, value: { executionId: EXECUTION, traceparent: undefined } });
   });
 
-  it("does not look at the attributes of an execution in no flow", () => {
+  it("ignores the attributes of an execution in no flow", () => {
     const attributes = { depth: { dataType: "Number", stringValue: "-1" }, root: { dataType: "String" } };
     const parsed = parseCompletionEvent(record({ ...BODY, flow_id: "" }, attributes));
     expect(parsed).toMatchObject({ ok: true, value: { flowId: undefined } });
@@ -111,7 +111,7 @@ describe("parseCompletionEvent", () => {
     ["depth", record(BODY, { depth: { dataType: "String", stringValue: "1" } })],
     ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "9".repeat(400) } })],
     ["root", record(BODY, { root: { dataType: "String", stringValue: "x" } })],
-  ])("refuses, naming %s", (named, message) => {
+  ])("rejects a message, naming %s (case %#)", (named, message) => {
     expect(reasonOf(message)).toContain(named);
   });
 });

@@ -20,7 +20,7 @@ describe("PartitionRouter", () => {
     ["11111111-1111-1111-1111-111111111111", 20486, 6, 6, 6],
     ["f47ac10b-58cc-4372-a567-0e02b2c3d479", 42444, 204, 12, 460],
     ["01890a5d-ac96-774b-bcce-b302099a8057", 60012, 108, 44, 620],
-  ])("routes flow %s as the contract's table says", (flow, crc, mod256, mod64, mod1024) => {
+  ])("maps flow %s to the partitions in the contract's table", (flow, crc, mod256, mod64, mod1024) => {
     const flowId = unwrap(parseFlowId(flow));
     expect(crc16(Buffer.from(flow.replaceAll("-", ""), "hex"))).toBe(crc);
     expect(routerOf(256).flowPartition(flowId)).toBe(mod256);
@@ -33,16 +33,16 @@ describe("PartitionRouter", () => {
     ["default", 86],
     ["workers-a", 193],
     ["gpu", 144],
-  ])("routes lane %s to %i", (lane, partition) => {
+  ])("maps lane %s to partition %i", (lane, partition) => {
     expect(routerOf(256).soloPartition(unwrap(parseLaneId(lane)))).toBe(partition);
   });
 
-  it("routes an execution by its own tag, whatever the partition count", () => {
+  it("maps an execution to the partition in its tag, whatever the partition count", () => {
     const id = unwrap(parseExecutionId("{fp:1023}:550e8400-e29b-41d4-a716-446655440000"));
     expect(routerOf(4).execKeys(id).core).toBe(`ff:exec:{fp:1023}:${id}:core`);
   });
 
-  it("tells its configuration, with the contract's defaults", () => {
+  it("has the contract's defaults as its configuration", () => {
     expect(new PartitionRouter().config).toEqual({
       numFlowPartitions: 256,
       numBudgetPartitions: 32,

@@ -4,7 +4,7 @@ import { decodeReply } from "#shared/contract/reply.ts";
 import { decodeResolution } from "#shared/contract/resolve.ts";
 
 describe("decodeReply", () => {
-  it("reads what was done, its elements as strings or bytes", () => {
+  it("decodes a success with strings or bytes as elements", () => {
     const done = { ok: true, value: { kind: "done", status: "OK", fields: ["a", ""] } };
     expect(decodeReply([1, "OK", "a", ""])).toEqual(done);
     expect(decodeReply([1, Buffer.from("OK"), Buffer.from("a"), Buffer.alloc(0)])).toEqual(done);
@@ -12,7 +12,7 @@ describe("decodeReply", () => {
     expect(decodeReply([1, "ALREADY_SATISFIED"])).toMatchObject({ value: { status: "ALREADY_SATISFIED" } });
   });
 
-  it("reads a refusal", () => {
+  it("decodes a refusal", () => {
     expect(decodeReply([0, "deps_not_satisfied", "2", "1"])).toEqual({
       ok: true,
       value: { kind: "refused", code: "deps_not_satisfied", detail: ["2", "1"] },
@@ -34,7 +34,7 @@ describe("decodeReply", () => {
     [[1, "OK", null]],
     [[1, "OK", ["nested"]]],
     [new Error("no")],
-  ])("takes %j for a protocol error", (raw) => {
+  ])("returns a ProtocolError for %j", (raw) => {
     const decoded = decodeReply(raw);
     expect(decoded.ok ? "" : decoded.error.name).toBe("ProtocolError");
   });
@@ -50,7 +50,7 @@ describe("decodeResolution", () => {
     [[1, "OK", "pending", ""], { kind: "pending" }],
     [[1, "OK", "already_fired", ""], { kind: "already_fired" }],
     [[0, "invalid_dependency"], { kind: "refused", code: "invalid_dependency", detail: [] }],
-  ])("reads %j", (raw, resolution) => {
+  ])("decodes %j", (raw, resolution) => {
     expect(decodeResolution(raw)).toEqual({ ok: true, value: resolution });
   });
 
@@ -65,7 +65,7 @@ describe("decodeResolution", () => {
     [[1, "OK", "impossible", "child_skipped", ""]],
     [[1, "OK", "already_resolved", "child_skipped"]],
     [[1, "DUPLICATE", "satisfied", ""]],
-  ])("takes %j for a protocol error: it must not cascade", (raw) => {
+  ])("returns a ProtocolError for %j, so that it does not cascade", (raw) => {
     expect(decodeResolution(raw).ok).toBe(false);
   });
 });
@@ -77,12 +77,12 @@ describe("editionOf", () => {
     ["26", 14],
     ["34", 14],
     [Buffer.from("120"), 14],
-  ])("knows version %s", (version, edition) => {
+  ])("knows version %s as edition %i", (version, edition) => {
     expect(editionOf(version)).toBe(edition);
   });
 
   it.each(["4", "16", "25", "", "v30", "-5", "7.1", null])(
-    "refuses version %s, and says what to set",
+    "refuses version %s, and names the variable to set",
     (version) => {
       expect(() => editionOf(version)).toThrow(/set LIBRARY_EDITION to 11 or 14/);
     },

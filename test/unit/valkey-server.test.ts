@@ -29,18 +29,18 @@ function isAlive(pid: number): boolean {
   }
 }
 
-test("the variable goes before the path", () => {
+test("the variable takes precedence over PATH", () => {
   const named = join(folder, "valkey-server");
   expect(findValkeyServer({ VALKEY_SERVER: named, PATH: "" })).toBe(named);
 });
 
-test("a variable that names nothing to run is an error, whatever the path has", () => {
+test("a variable without an executable is an error, whatever PATH contains", () => {
   const environment = { VALKEY_SERVER: join(folder, "absent"), PATH: folder };
   expect(() => findValkeyServer(environment)).toThrow(ConfigurationError);
   expect(() => findValkeyServer({ VALKEY_SERVER: folder, PATH: folder })).toThrow(/not an executable file/);
 });
 
-test("a server serves, and is gone after stop, however often it is called", async () => {
+test("a server replies until it is stopped, and stop can be called repeatedly", async () => {
   const server = await startValkey({ extraArgs: ["--maxmemory-policy", "noeviction"] });
   const valkey = connectTo({ url: server.url, cluster: false });
   expect(await valkey.call("config", "GET", "maxmemory-policy")).toEqual(["maxmemory-policy", "noeviction"]);
@@ -64,10 +64,10 @@ test("a server does not outlive a process that is killed", async () => {
     stdio: ["ignore", "pipe", "inherit"],
   });
   const [port] = (await once(child.stdout, "data")).map(Number);
-  if (port === undefined) throw new Error("the script named no server");
+  if (port === undefined) throw new Error("the script printed no port");
   expect(await isListening(port)).toBe(true);
   child.kill("SIGKILL");
-  // The port and not the process table: whoever inherits a dead orphan may never reap it.
+  // Check the port and not the process table: init may never reap an orphan.
   await vi.waitUntil(async () => !(await isListening(port)), { timeout: 10_000, interval: 50 });
 });
 
