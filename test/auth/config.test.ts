@@ -74,7 +74,7 @@ describe("readValkey", () => {
       "VALKEY_REPLICATION_GROUP is not set",
       "AWS_REGION is not set",
     ]) {
-      expect(errors.filter((fault) => fault.startsWith(start))).toHaveLength(1);
+      expect(errors.filter((error) => error.startsWith(start))).toHaveLength(1);
     }
     expect(errors).toHaveLength(5);
     expect(errors.join()).not.toContain("hunter2");

@@ -32,13 +32,13 @@ export class FakeElastiCache implements AsyncDisposable {
   /** The accepted tokens, one per connection. */
   readonly accepted: string[] = [];
   readonly environment: Readonly<Record<string, string>>;
-  readonly #fronts: readonly Front[];
+  readonly #proxies: readonly TlsProxy[];
 
-  private constructor(server: SecuredValkey, rules: IamRules, fronts: readonly Front[]) {
-    this.#fronts = fronts;
+  private constructor(server: SecuredValkey, rules: IamRules, proxies: readonly TlsProxy[]) {
+    this.#proxies = proxies;
     this.environment = {
       ...server.environment,
-      VALKEY_URL: `rediss://localhost:${fronts[0]?.port}`,
+      VALKEY_URL: `rediss://localhost:${proxies[0]?.port}`,
       VALKEY_AUTH: "iam",
       VALKEY_USER: rules.user,
       VALKEY_REPLICATION_GROUP: rules.replicationGroup,
@@ -48,26 +48,26 @@ export class FakeElastiCache implements AsyncDisposable {
 
   /** Starts a proxy before every node. The nodes of a cluster announce the proxies' ports. */
   static async before(server: SecuredValkey, rules: IamRules): Promise<FakeElastiCache> {
-    const fronts = server.nodes.map(({ tlsUrl }) => new Front(Number(tlsUrl?.port), rules));
-    await Promise.all(fronts.map((front) => front.listen()));
-    await server.announce(fronts.map(({ port }) => port));
-    const fake = new FakeElastiCache(server, rules, fronts);
-    for (const front of fronts) front.report = fake;
+    const proxies = server.nodes.map(({ tlsUrl }) => new TlsProxy(Number(tlsUrl?.port), rules));
+    await Promise.all(proxies.map((proxy) => proxy.listen()));
+    await server.announce(proxies.map(({ port }) => port));
+    const fake = new FakeElastiCache(server, rules, proxies);
+    for (const proxy of proxies) proxy.report = fake;
     return fake;
   }
 
   /** Closes the connections to one node, or to all nodes. */
   cut(node?: number): void {
-    for (const [index, front] of this.#fronts.entries())
-      if (node === undefined || index === node) front.cut();
+    for (const [index, proxy] of this.#proxies.entries())
+      if (node === undefined || index === node) proxy.cut();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.#fronts.map((front) => front.close()));
+    await Promise.all(this.#proxies.map((proxy) => proxy.close()));
   }
 }
 
-class Front {
+class TlsProxy {
   report: Pick<FakeElastiCache, "refused" | "accepted"> = { refused: [], accepted: [] };
   readonly #rules: IamRules;
   readonly #server: Server;
@@ -109,14 +109,14 @@ class Front {
           client.write("-NOAUTH Authentication required.\r\n");
           continue;
         }
-        const fault = user === this.#rules.user ? faultOf(token, this.#rules) : `the user is ${user}`;
-        if (fault === undefined) {
+        const problem = user === this.#rules.user ? problemOf(token, this.#rules) : `the user is ${user}`;
+        if (problem === undefined) {
           this.report.accepted.push(token);
           client.off("data", hear);
           this.#passOn(client, target);
           return;
         }
-        this.report.refused.push(fault);
+        this.report.refused.push(problem);
         client.write(REFUSAL);
       }
     };
@@ -145,7 +145,7 @@ class Front {
 }
 
 /** Returns why a token is refused, or undefined if it is valid. */
-function faultOf(token: string, rules: IamRules): string | undefined {
+function problemOf(token: string, rules: IamRules): string | undefined {
   const request = parsePresigned(token);
   const { host, path, query } = request;
   const [accessKeyId = "", date, ...scope] = (query.get("X-Amz-Credential") ?? "").split("/");
@@ -153,7 +153,7 @@ function faultOf(token: string, rules: IamRules): string | undefined {
   const signedAt = query.get("X-Amz-Date") ?? "";
   const ageMs =
     Date.now() - Date.parse(signedAt.replace(/(....)(..)(..)T(..)(..)(..)Z/, "$1-$2-$3T$4:$5:$6Z"));
-  const demands: readonly (readonly [holds: boolean, fault: string])[] = [
+  const checks: readonly (readonly [holds: boolean, problem: string])[] = [
     [host === rules.replicationGroup.toLowerCase() && path === "/", `the token is for ${host}${path}`],
     [query.get("Action") === "connect", "the action is not connect"],
     [query.get("User") === rules.user, `the token is for the user ${query.get("User")}`],
@@ -163,12 +163,12 @@ function faultOf(token: string, rules: IamRules): string | undefined {
     [Number(query.get("X-Amz-Expires")) <= 900, "the token is for more than 15 minutes"],
     [query.get("X-Amz-SignedHeaders") === "host", "other headers than the host are signed"],
     [ageMs < rules.tokenLifetimeMs, `the token is ${ageMs} ms old`],
-    [account !== undefined, `nobody has the access key ${accessKeyId}`],
+    [account !== undefined, `the access key ${accessKeyId} is unknown`],
     [query.get("X-Amz-Security-Token") === account?.sessionToken, "the session is another one"],
     [
       query.get("X-Amz-Signature") === signatureOf(request, account?.secretAccessKey ?? "", EMPTY_HASH),
       "the signature is wrong",
     ],
   ];
-  return demands.find(([holds]) => !holds)?.[1];
+  return checks.find(([holds]) => !holds)?.[1];
 }

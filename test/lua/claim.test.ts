@@ -15,10 +15,10 @@ const TERMS = { leaseId: "lease", attemptId: "attempt", leaseTtlMs: 30_000, rene
 const OTHER: WorkerIdentity = { workerId: "other", instanceId: "other-1" };
 
 describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("ff_issue_claim_grant writes a grant with an expiry, and does not change the eligible zset", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     const from = await serverTime(fixture);
     expect(await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 5_000))).toEqual([keys.id]);
@@ -34,7 +34,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
   });
 
   test("ff_issue_claim_grant refuses in the order of the contract", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const absent = fixture.target(fixture.newExecution());
     await expectRefusal(fixture, issueClaimGrant(absent, WORKER, 1), "execution_not_found");
     const keys = await fixture.execution();
@@ -58,7 +58,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
   });
 
   test("ff_claim_execution writes the lease, the attempt, the record and the indexes", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
     const from = await serverTime(fixture);
@@ -104,7 +104,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
   });
 
   test("the next attempt has its own record, the right type and a higher epoch", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     await fixture.claim(keys);
     for (const [index, [state, type]] of [
@@ -126,7 +126,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
   });
 
   test("ff_claim_execution refuses in the order of the contract", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const absent = claimExecution(fixture.target(fixture.newExecution()), WORKER, TERMS);
     await expectRefusal(fixture, absent, "execution_not_found");
     const keys = await fixture.execution();

@@ -15,10 +15,10 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const DAY_MS = 86_400_000;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("writes the complete record of an eligible execution", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const from = await serverTime(fixture);
     const creation = fixture.creation({
       priority: 7,
@@ -68,7 +68,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("writes no keys for empty arguments", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     expect(Object.keys(await fixture.snapshot()).sort()).toEqual(
       [keys.core, fixture.index.lane(fixture.lane).eligible, fixture.index.allExecutions].sort(),
@@ -81,7 +81,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
     [-1, 0],
     [2.5, 2],
   ])("clamps priority %d to %d, and computes an exact score", async (priority, counted) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution({ priority });
     const { created_at, priority: written } = await fixture.hash(keys.core);
     expect(written).toBe(String(counted));
@@ -89,7 +89,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("delays an execution until a future delay_until", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const delayUntil = (await serverTime(fixture)) + DAY_MS;
     const creation = fixture.creation({ delayUntil });
     expect(await fixture.done(createExecution(creation))).toEqual([creation.keys.id, "delayed"]);
@@ -99,7 +99,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("does not delay an execution until a past delay_until, whichever zset is passed", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution({ delayUntil: 1 });
     const core = await fixture.hash(keys.core);
     expect(core).toMatchObject({ ...WAITING, delay_until: "" });
@@ -107,13 +107,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("indexes the deadline", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution({ deadlineAt: 1_999_999_999_999 });
     expect(await fixture.read("zscore", fixture.index.executionDeadline, keys.id)).toBe("1999999999999");
   });
 
   test("replies DUPLICATE to a second creation, and changes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const creation = fixture.creation();
     await fixture.done(createExecution(creation));
     const before = await fixture.snapshot();
@@ -132,7 +132,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("stores the first execution under the idempotency key for the given time", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const idempotency = { key: idempotencyKey(fixture.flow.partition, "tests", "order-1"), ttlMs: 60_000 };
     const first = await fixture.execution({ idempotency });
     const ttl = Number(await fixture.read("pttl", idempotency.key));
@@ -145,7 +145,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
   });
 
   test("stores no idempotency key without a time to live", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const key = idempotencyKey(fixture.flow.partition, "tests", "order-1");
     await fixture.execution({ idempotency: { key, ttlMs: 0 } });
     expect(await fixture.read("exists", key)).toBe(0);
@@ -160,12 +160,12 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
     [{ tagsJson: '{"a":1}' }, "tags_json"],
     [{ tagsJson: '["a"]' }, "tags_json"],
   ])("refuses %o", async (overrides, argument) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await expectRefusal(fixture, createExecution(fixture.creation(overrides)), "invalid_input", argument);
   });
 
   test("refuses a policy that is not JSON", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await expectRefusal(
       fixture,
       createExecution(fixture.creation({ policyJson: "{" })),

@@ -72,11 +72,11 @@ function shuffled<T>(items: readonly T[]): T[] {
 const CHAIN: readonly Link[] = Array.from({ length: NODES - 1 }, (_, index) => [index, index + 1]);
 
 describe.each(DEPLOYMENTS)("cycle detection ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
   let fixture: FlowFixture;
 
   beforeEach(() => {
-    fixture = newScene();
+    fixture = newFixture();
   });
 
   // Tens of thousands of keys would slow down later tests that scan the shared server.

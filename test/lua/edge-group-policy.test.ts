@@ -6,7 +6,7 @@ import { expectRefusal, fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each([
     [{ variant: "all_of" }, { on_satisfied: "", k: "" }],
@@ -19,7 +19,7 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy ($name)", (deployment) =
       { on_satisfied: "cancel_remaining", k: "3" },
     ],
   ] as const)("%o is written, at now_ms", async (policy, expected) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const child = await fixture.member();
     expect(await fixture.done(setEdgeGroupPolicy(fixture.flow, child.id, policy, NOW))).toEqual(["set"]);
     expect(await groupOf(fixture, child)).toEqual({
@@ -35,7 +35,7 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy ($name)", (deployment) =
   });
 
   test("does not change a group of the same variant, and replaces one of another", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const child = await fixture.member();
     await fixture.group(child, TWO);
     const before = await fixture.snapshot();
@@ -47,7 +47,7 @@ describe.each(DEPLOYMENTS_14)("ff_set_edge_group_policy ($name)", (deployment) =
   });
 
   test("refuses in the order of the contract, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const child = fixture.newExecution();
     const set = (...args: ValkeyArgument[]) => ({
       partition: fixture.flow.partition,

@@ -10,10 +10,10 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const NOW = 1_234_567_890_123;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("writes the edge at now_ms, and both adjacency sets", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, down] = [await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(up, down, "input");
     expect(await fixture.done(stageDependencyEdge(fixture.flow, edge, 2, NOW))).toEqual([edge.id, "3"]);
@@ -40,7 +40,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KE
   });
 
   test("refuses in the order of the contract, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, down] = [fixture.newExecution(), fixture.newExecution()];
     const edge = fixture.newEdge(up, down);
     const staged = (revision: number) => stageDependencyEdge(fixture.flow, edge, revision, NOW);
@@ -65,7 +65,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KE
   });
 
   test("refuses an existing edge id with other ends", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(a, b);
     await fixture.stage(edge);
@@ -78,7 +78,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KE
   });
 
   test("refuses a malformed now_ms before any write", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const edge = fixture.newEdge(await fixture.member(), await fixture.member());
     const command = stageDependencyEdge(fixture.flow, edge, 2, Number.NaN);
     await expectRefusal(fixture, command, "invalid_input", "now_ms");
@@ -86,10 +86,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_stage_dependency_edge ($name, $edition KE
 });
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("blocks the child, and counts each edge once, at now_ms", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const [first, second] = [fixture.newEdge(up, child, "input"), fixture.newEdge(up, child)];
     expect(await fixture.call(fixture.apply(first, child, 3, NOW))).toMatchObject({
@@ -133,7 +133,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
   });
 
   test("removes a delayed child from the delayed zset", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [
       await fixture.member(),
       await fixture.member({ delayUntil: (await serverTime(fixture)) + 60_000 }),
@@ -145,7 +145,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
   });
 
   test("adds the edge to an active or terminal child without changing its state", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, running, done] = [await fixture.member(), await fixture.member(), await fixture.member()];
     await fixture.claim(running);
     await fixture.finish(done, "success");
@@ -159,7 +159,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
   });
 
   test("fails with the other edition's keys, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const [other, keys] = deployment.edition === 11 ? ([14, 7] as const) : ([11, 8] as const);
     const edge = fixture.newEdge(up, child);
@@ -181,7 +181,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
   });
 
   test("refuses in the order of the contract, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), fixture.newExecution()];
     const edge = fixture.newEdge(up, child);
     await expectRefusal(fixture, fixture.apply(edge, child, 1, NOW), "execution_not_found");

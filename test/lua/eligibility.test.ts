@@ -15,7 +15,7 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const NOW = 1_234_567_890_123;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each([
     ["not_runnable", { lifecycle_phase: "terminal", terminal_outcome: "success" }, {}],
@@ -27,7 +27,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
     ["eligible", {}, { impossible_required_count: "0", unsatisfied_required_count: "" }],
     ["eligible", { terminal_outcome: "" }, {}],
   ])("ff_evaluate_flow_eligibility: %s", async (expected, core, meta) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     for (const [name, value] of Object.entries(core)) await fixture.read("hset", keys.core, name, value);
     for (const [name, value] of Object.entries(meta)) await fixture.read("hset", keys.depsMeta, name, value);
@@ -37,14 +37,14 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
   });
 
   test("ff_evaluate_flow_eligibility replies not_found, and can be called with FCALL_RO", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const command = evaluateFlowEligibility(fixture.newExecution());
     expect(await fixture.done(command)).toEqual(["not_found"]);
     expect(await fixture.done({ ...command, name: "fcall_ro" })).toEqual(["not_found"]);
   });
 
   test("ff_promote_blocked_to_eligible releases an execution without unsatisfied dependencies, at now_ms", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member({ priority: 1 })];
     const edge = await fixture.edge(up, child);
     await fixture.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
@@ -61,7 +61,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
   });
 
   test("ff_promote_blocked_to_eligible refuses in the order of the contract", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const child = fixture.newExecution();
     const command = promoteBlockedToEligible(child, fixture.index, fixture.lane, NOW);
     await expectRefusal(fixture, command, "execution_not_found");
@@ -95,7 +95,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
   });
 
   test("ff_promote_delayed makes an execution eligible after its delay, by the server's clock", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const from = await serverTime(fixture);
     const keys = await fixture.execution({ delayUntil: from + 3_600_000, priority: 2 });
     const command = promoteDelayed(fixture.target(keys), from + 7_200_000);
@@ -117,7 +117,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
   });
 
   test("ff_promote_delayed refuses missing and active executions", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const absent = promoteDelayed(fixture.target(fixture.newExecution()), 0);
     await expectRefusal(fixture, absent, "execution_not_found");
     const keys = await fixture.execution();

@@ -50,10 +50,10 @@ function eventOf(fixture: FlowFixture, keys: ExecKeys, outcome: string): string 
 describe.each(DEPLOYMENTS_OF_BOTH)(
   "completing, failing and cancelling ($name, $edition KEYS)",
   (deployment) => {
-    const newScene = fixturesOn(deployment);
+    const newFixture = fixturesOn(deployment);
 
     test("ff_complete_execution ends the execution with outcome success, and publishes it", async () => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.member({ deadlineAt: 1_999_999_999_999 });
       using feed = await completionsOf(deployment, fixture.flow.id);
       const lease = await fixture.claim(keys);
@@ -77,7 +77,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     });
 
     test("ff_complete_execution writes no empty result, and publishes nothing outside a flow", async () => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [solo, member] = [await fixture.execution(), await fixture.member()];
       using feed = await completionsOf(deployment, `{fp:${fixture.flow.partition}}`);
       await fixture.finish(solo, "success");
@@ -87,7 +87,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     });
 
     test("ff_fail_execution without a retry ends the execution with outcome failed, and publishes it", async () => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.member();
       using feed = await completionsOf(deployment, fixture.flow.id);
       expect(await fixture.fail(keys, await fixture.claim(keys))).toEqual(["terminal_failed"]);
@@ -115,7 +115,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       [{ max_retries: 9, backoff: { type: "exponential", max_delay_ms: 3_500 } }, 2, 3_500],
       [{ max_retries: 5_000, backoff: { type: "exponential" } }, 4_000, 60_000],
     ])("%j: retry %d waits %d ms", async (policy, retriesBefore, delayMs) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.member();
       await fixture.read("hset", keys.core, "retry_count", retriesBefore);
       const lease = await fixture.claim(keys);
@@ -136,7 +136,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     });
 
     test("ff_fail_execution ends the execution once its retries are used up", async () => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.execution();
       await fixture.read("hset", keys.core, "retry_count", 2);
       expect(await fixture.fail(keys, await fixture.claim(keys), '{"max_retries":2}')).toEqual([
@@ -147,7 +147,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     test.each(["{", "5", '{"max_retries":"2"}', '{"max_retries":1,"backoff":{"type":"random"}}'])(
       "ff_fail_execution accepts the malformed retry policy %s, and does not retry",
       async (retryPolicyJson) => {
-        const fixture = newScene();
+        const fixture = newFixture();
         const keys = await fixture.execution();
         expect(await fixture.fail(keys, await fixture.claim(keys), retryPolicyJson)).toEqual([
           "terminal_failed",
@@ -156,20 +156,20 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     );
 
     test.each(ENDS)("%s refuses in the order of the contract", async (_name, endOf) => {
-      const fixture = newScene();
-      const nobody: Lease = { leaseId: "x", epoch: "9", attemptId: "x", attemptIndex: attempt(0) };
-      await expectRefusal(fixture, endOf(fixture, fixture.newExecution(), nobody), "execution_not_found");
+      const fixture = newFixture();
+      const staleLease: Lease = { leaseId: "x", epoch: "9", attemptId: "x", attemptIndex: attempt(0) };
+      await expectRefusal(fixture, endOf(fixture, fixture.newExecution(), staleLease), "execution_not_found");
       const keys = await fixture.execution();
-      await expectRefusal(fixture, endOf(fixture, keys, nobody), "execution_not_active", "none", "0");
+      await expectRefusal(fixture, endOf(fixture, keys, staleLease), "execution_not_active", "none", "0");
       const lease = await fixture.claim(keys);
       const set = (...fields: string[]) => fixture.read("hset", keys.core, ...fields);
       const expiresAt = String(field(await fixture.hash(keys.core), "lease_expires_at"));
       await set("ownership_state", "lease_revoked", "lease_expires_at", "1");
-      await expectRefusal(fixture, endOf(fixture, keys, nobody), "lease_revoked");
+      await expectRefusal(fixture, endOf(fixture, keys, staleLease), "lease_revoked");
       await set("ownership_state", "leased");
-      await expectRefusal(fixture, endOf(fixture, keys, nobody), "lease_expired");
+      await expectRefusal(fixture, endOf(fixture, keys, staleLease), "lease_expired");
       await set("ownership_state", "lease_expired_reclaimable", "lease_expires_at", expiresAt);
-      await expectRefusal(fixture, endOf(fixture, keys, nobody), "lease_expired");
+      await expectRefusal(fixture, endOf(fixture, keys, staleLease), "lease_expired");
       await set("ownership_state", "leased");
       for (const stale of [{ leaseId: "x" }, { epoch: "0" }, { attemptId: "x" }]) {
         await expectRefusal(fixture, endOf(fixture, keys, { ...lease, ...stale }), "stale_lease");
@@ -178,7 +178,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     });
 
     test.each(ENDS)("%s ignores an extra argument", async (_name, endOf) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.execution();
       const command = endOf(fixture, keys, await fixture.claim(keys));
       await fixture.done({ ...command, args: [...command.args, "one more"] });
@@ -187,26 +187,26 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
 
     test.each(["runnable", "active", "delayed", "blocked"])(
       "ff_cancel_execution cancels an execution in state %s",
-      async (stand) => {
-        const fixture = newScene();
+      async (state) => {
+        const fixture = newFixture();
         const keys = await fixture.member(
-          stand === "delayed" ? { delayUntil: (await serverTime(fixture)) + 60_000 } : {},
+          state === "delayed" ? { delayUntil: (await serverTime(fixture)) + 60_000 } : {},
         );
         using feed = await completionsOf(deployment, fixture.flow.id);
-        if (stand === "active") await fixture.claim(keys);
-        if (stand === "blocked") await fixture.edge(await fixture.member(), keys);
-        const phase = stand === "active" ? "active" : "runnable";
+        if (state === "active") await fixture.claim(keys);
+        if (state === "blocked") await fixture.edge(await fixture.member(), keys);
+        const phase = state === "active" ? "active" : "runnable";
         expect(await fixture.cancel(keys)).toEqual(["cancelled", phase]);
         const core = await fixture.hash(keys.core);
         expect(core).toMatchObject({
           ...ended("cancelled"),
-          attempt_state: stand === "active" ? "attempt_terminal" : "none",
+          attempt_state: state === "active" ? "attempt_terminal" : "none",
           cancellation_reason: "not wanted",
           cancelled_by: "operator",
         });
         await expectReleased(fixture, keys);
         await expectOnlyIn(fixture, keys, "terminal", Number(field(core, "completed_at")));
-        if (stand === "active") {
+        if (state === "active") {
           const record = await fixture.hash(keys.attempt(attempt(0)));
           expect(record).toMatchObject({ attempt_state: "ended_cancelled" });
         }
@@ -215,7 +215,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     );
 
     test("ff_cancel_execution refuses terminal and missing executions, and does not publish for source flow_cascade", async () => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [first, second] = [await fixture.member(), await fixture.member()];
       using feed = await completionsOf(deployment, fixture.flow.id);
       await fixture.cancel(first, "flow_cascade");

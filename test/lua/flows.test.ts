@@ -10,10 +10,10 @@ import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 const OTHER_TIME = 1;
 
 describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("ff_create_flow writes the flow with the server's time", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const from = await serverTime(fixture);
     const command = createFlow(fixture.flow, fixture.index, "dag", "tests", OTHER_TIME);
     expect(await fixture.call(command)).toEqual({ kind: "done", status: "OK", fields: [fixture.flow.id] });
@@ -33,7 +33,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_create_flow, called again, restores only the flow index", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await fixture.createFlow();
     const before = await fixture.snapshot();
     await fixture.read("del", fixture.index.flowIndex);
@@ -43,7 +43,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_add_execution_to_flow adds a member once", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await fixture.createFlow();
     const keys = await fixture.execution();
     const command = addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME);
@@ -65,7 +65,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_add_execution_to_flow restores a lost flow_id", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.member();
     await fixture.read("hset", keys.core, "flow_id", "");
     const reply = await fixture.call(addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME));
@@ -74,7 +74,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_add_execution_to_flow refuses in the order of the contract", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = fixture.newExecution();
     const command = addExecutionToFlow(fixture.flow, fixture.index, keys, OTHER_TIME);
     await expectRefusal(fixture, command, "flow_not_found");
@@ -90,7 +90,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   test.each([true, false])(
     "ff_add_execution_to_flow refuses an execution of another flow (already a member: %s)",
     async (isMember) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       await fixture.createFlow();
       const keys = isMember ? await fixture.member() : await fixture.execution();
       const other = randomUUID();
@@ -101,7 +101,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   );
 
   test("ff_cancel_flow closes the flow, and returns its members", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const members = [await fixture.member(), await fixture.member()];
     const from = await serverTime(fixture);
     const command = cancelFlow(fixture.flow, fixture.index, "enough", "cancel_all", OTHER_TIME);
@@ -119,7 +119,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_cancel_flow returns 20,000 members", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await fixture.createFlow();
     const members = Array.from({ length: 20_000 }, (_, index) => `member-${index}`);
     await fixture.read("sadd", fixture.flow.members, ...members);
@@ -128,7 +128,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
   });
 
   test("ff_cancel_flow refuses a missing flow", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     await expectRefusal(
       fixture,
       cancelFlow(fixture.flow, fixture.index, "", "", OTHER_TIME),

@@ -7,7 +7,7 @@ import { ACTIVE, BLOCKED, WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each([
     ["satisfied", "success", "sibling_quorum_satisfied"],
@@ -15,7 +15,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   ] as const)(
     "cancel_remaining records the unfinished upstreams of a group that is %s",
     async (state, outcome, reason) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const { child, upstreams, resolve } = await groupedChild(
         fixture,
         { variant: "quorum", onSatisfied: "cancel_remaining", k: state === "satisfied" ? 1 : 5 },
@@ -48,7 +48,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   );
 
   test("passes data only with the deciding success", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, upstreams, resolve } = await groupedChild(fixture, TWO, 4, "input");
     for (const [number, upstream] of upstreams.entries()) {
       await fixture.finish(upstream, "success", `from ${number}`);
@@ -62,7 +62,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   });
 
   test("copies nothing without a data_passing_ref or a result", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const unasked = await groupedChild(fixture, ANY_OF, 1);
     for (const upstream of unasked.upstreams) await fixture.finish(upstream, "success", "result");
     expect(await unasked.resolve(0, "success")).toEqual(["satisfied", ""]);
@@ -75,7 +75,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   test.each(["success", "failed"] as const)(
     "does not change a terminal child (decided by %s)",
     async (outcome) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const { child, upstreams, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
       for (const upstream of upstreams) await fixture.finish(upstream, "success", "result");
       await fixture.cancel(child);
@@ -89,7 +89,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   test.each(["success", "failed"] as const)(
     "decides the group of a child without a record (%s)",
     async (outcome) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const { child, resolve } = await groupedChild(fixture, ANY_OF, 1, "input");
       await fixture.read("del", child.core);
       const before = Object.keys(await fixture.snapshot());
@@ -103,7 +103,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   );
 
   test("ends the running attempt of a skipped child", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const child = await fixture.member();
     await fixture.claim(child);
     await fixture.group(child, ANY_OF);
@@ -117,7 +117,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   });
 
   test("refuses a resolution beyond the applied edges once, after writing and counting the edge", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 2);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "1");
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
@@ -142,7 +142,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   });
 
   test("does not decide a group with more resolved than applied edges", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, edges } = await groupedChild(fixture, ANY_OF, 1);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
     const [edge] = edges;
@@ -156,7 +156,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   test.each([ANY_OF, TWO, { variant: "all_of" }] as const)(
     "resolves an edge of $variant once, and refuses a malformed now_ms before any write",
     async (policy) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const { edges } = await groupedChild(fixture, policy, 3);
       const [edge] = edges;
       if (edge === undefined) throw new RangeError("three edges");
@@ -176,7 +176,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   );
 
   test("does not block the child for an edge applied to a satisfied group", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 1);
     await resolve(0, "success");
     const late = await fixture.edge(await fixture.member(), child);
@@ -187,7 +187,7 @@ describe.each(DEPLOYMENTS_14)("group decisions ($name)", (deployment) => {
   });
 
   test("treats a lost k as 1, so that a group needs at least one success", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, TWO, 2);
     await fixture.read("hset", fixture.flow.edgeGroup(child.id), "k", "");
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);

@@ -110,13 +110,13 @@ function neededBy(policy: EdgeGroupPolicy | undefined): number | "all" {
 describe.each(DEPLOYMENTS_14)(
   "random groups, outcomes, orders, repeats and replays ($name)",
   (deployment) => {
-    const newScene = fixturesOn(deployment);
+    const newFixture = fixturesOn(deployment);
 
     test("replies, counts and decides like the model", async () => {
       const seen = new Map<string, number>();
       await fc.assert(
         fc.asyncProperty(cases, async ({ policy, size, steps }) => {
-          const fixture = newScene();
+          const fixture = newFixture();
           const { child, edges, edge } = await groupedChild(fixture, policy, size);
           const meta = await fixture.hash(child.depsMeta);
           const model = new ModelGroup(size, neededBy(policy));

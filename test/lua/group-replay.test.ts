@@ -17,10 +17,10 @@ function replay(fixture: FlowFixture, { child, edges }: GroupedChild, reopened =
 }
 
 describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("any_of: the child waits again, and the group can decide again", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const grouped = await groupedChild(fixture, ANY_OF, 2);
     const { child, resolve } = grouped;
     await resolve(0, "failed");
@@ -44,7 +44,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("quorum: earlier successes still count, and the child can be skipped again", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const grouped = await groupedChild(fixture, TWO, 3);
     const { child, resolve } = grouped;
     await resolve(0, "success");
@@ -64,7 +64,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("an edge resolved after the decision counts in the next decision", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const grouped = await groupedChild(fixture, TWO, 3);
     const { child, resolve } = grouped;
     await resolve(0, "failed");
@@ -76,7 +76,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("drops the pending cancellation of its upstreams", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const grouped = await groupedChild(fixture, { ...TWO, onSatisfied: "cancel_remaining" }, 3);
     const { child, resolve } = grouped;
     const other = await groupedChild(fixture, { ...TWO, onSatisfied: "cancel_remaining" }, 1);
@@ -92,7 +92,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("all_of: the group is pending again, and the remaining edges satisfy it", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const grouped = await groupedChild(fixture, undefined, 2);
     const { child, resolve } = grouped;
     await resolve(0, "success");
@@ -109,7 +109,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("refuses if the group can no longer be satisfied, since the child would wait forever", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const tooFew = await groupedChild(fixture, TWO, 1);
     await tooFew.resolve(0, "failed");
     await expectRefusal(fixture, replay(fixture, tooFew), "invalid_input", "edges", "quorum");
@@ -124,7 +124,7 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
   });
 
   test("makes the child eligible at once if later edges satisfy the group", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, edges, resolve } = await groupedChild(fixture, TWO, 1);
     expect(await resolve(0, "success")).toEqual(["impossible", "child_skipped"]);
     const late = await fixture.edge(await fixture.member(), child);
@@ -139,14 +139,14 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
 });
 
 describe.each(DEPLOYMENTS_14)("eligibility of a child with a group ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   function promote(fixture: FlowFixture, child: ExecKeys) {
     return promoteBlockedToEligible(child, fixture.index, fixture.lane, NOW);
   }
 
   test.each([ANY_OF, TWO])("$variant: follows the state of its group", async (policy) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, policy, 3);
     expect(await fixture.done(evaluateFlowEligibility(child))).toEqual(["blocked_by_dependencies"]);
     await expectRefusal(fixture, promote(fixture, child), "deps_not_satisfied", "3", "3");
@@ -161,7 +161,7 @@ describe.each(DEPLOYMENTS_14)("eligibility of a child with a group ($name)", (de
   });
 
   test("promotes a blocked child of a satisfied group, whatever the counts in deps:meta", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 3);
     const blocked = await fixture.hash(child.core);
     await resolve(0, "success");
@@ -176,7 +176,7 @@ describe.each(DEPLOYMENTS_14)("eligibility of a child with a group ($name)", (de
   });
 
   test("does not promote a child of an impossible group, and ignores a group without edges", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 1);
     const blocked = await fixture.hash(child.core);
     await resolve(0, "failed");

@@ -10,10 +10,10 @@ import { DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
 describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("creates an all_of group for the first edge without a policy, and counts each edge", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, edges } = await groupedChild(fixture, undefined, 1);
     const first = { policy_variant: "all_of", n: "1", succeeded: "0", group_state: "pending" };
     expect(await groupOf(fixture, child)).toEqual(first);
@@ -32,7 +32,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("all_of: counts edges, and is satisfied with the last one", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, { variant: "all_of" }, 2);
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
     expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "1", group_state: "pending" });
@@ -46,7 +46,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test.each(NOT_SUCCESS)("all_of: counts %s as failed, and stays impossible", async (outcome) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, undefined, 2);
     expect(await resolve(0, outcome)).toEqual(["impossible", "child_skipped"]);
     expect(await groupOf(fixture, child)).toMatchObject({ failed: "1", group_state: "impossible" });
@@ -57,7 +57,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("resolves edges without a group if they were applied without one", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, undefined, 1);
     await fixture.read("del", fixture.flow.edgeGroup(child.id));
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
@@ -66,7 +66,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("any_of: releases the child with the first success", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, edges, resolve } = await groupedChild(fixture, ANY_OF, 3);
     const meta = await fixture.hash(child.depsMeta);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
@@ -110,7 +110,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("any_of: skips the child only after the last edge did not succeed", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, ANY_OF, 4);
     const meta = await fixture.hash(child.depsMeta);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
@@ -130,7 +130,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("quorum: releases the child with the k-th success, and replies already_fired to the next", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(2, "success")).toEqual(["pending", ""]);
     expect(await resolve(0, "success")).toEqual(["satisfied", ""]);
@@ -140,7 +140,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("quorum: skips the child once too few edges are left, and a later success does not release it", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { child, resolve } = await groupedChild(fixture, TWO, 3);
     expect(await resolve(0, "failed")).toEqual(["pending", ""]);
     expect(await resolve(1, "skipped")).toEqual(["impossible", "child_skipped"]);
@@ -156,7 +156,7 @@ describe.each(DEPLOYMENTS_14)("edge groups ($name)", (deployment) => {
   });
 
   test("quorum: is impossible with the first edge if k exceeds the number of edges", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const { resolve } = await groupedChild(fixture, TWO, 1);
     expect(await resolve(0, "success")).toEqual(["impossible", "child_skipped"]);
   });

@@ -110,12 +110,12 @@ async function outlineOf(fixture: FlowFixture, child: ExecKeys): Promise<unknown
 }
 
 describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each(LIVES)("does not matter for an execution that is %s", async (_, life) => {
     const outlines: unknown[] = [];
     for (const isDisturbed of [false, true]) {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [up, child] = [await fixture.member(), await fixture.member({ priority: 2 })];
       await life(fixture, child, up, async () => {
         for (const key of isDisturbed ? [child.core, child.depsMeta] : []) await reverse(fixture, key);
@@ -126,7 +126,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields ($name, $edit
   });
 
   test("starts with the fields that resolving reads, in a new record", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const fields = Object.keys(await fixture.hash((await fixture.member()).core));
     expect(fields.slice(0, 17)).toEqual([
       ...["lifecycle_phase", "ownership_state", "eligibility_state", "blocking_reason", "blocking_detail"],
@@ -138,13 +138,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields ($name, $edit
 });
 
 describe.each(DEPLOYMENTS_OF_BOTH)("unreadable and partial records ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each(["core", "depsMeta", "dep", "depsUnresolved"] as const)(
     "ff_resolve_dependency writes nothing if the key %s has the wrong type",
     async (broken) => {
       for (const outcome of ["success", "failed"] as const) {
-        const fixture = newScene();
+        const fixture = newFixture();
         const [up, child] = [await fixture.member(), await fixture.member()];
         const edge = await fixture.edge(up, child, "input");
         await fixture.finish(up, "success", "result");
@@ -159,7 +159,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("unreadable and partial records ($name, $edit
 
   test("ff_resolve_dependency neither releases nor skips a child with a partial record", async () => {
     for (const outcome of ["success", "failed"] as const) {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [up, child] = [await fixture.member(), await fixture.member()];
       const edge = await fixture.edge(up, child);
       await fixture.read("hdel", child.core, "execution_id");

@@ -18,12 +18,12 @@ function replay(fixture: FlowFixture, keys: ExecKeys, edges: readonly EdgeId[] =
 }
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test.each(["success", "failed"] as const)(
     "an execution that ended in %s is eligible again",
     async (outcome) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const keys = await fixture.member({ priority: 2 });
       await fixture.finish(keys, outcome);
       const from = await serverTime(fixture);
@@ -45,7 +45,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
   );
 
   test("makes a skipped flow member wait again for its impossible edges only", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const child = await fixture.member();
     const edges = [
@@ -87,7 +87,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
   });
 
   test("refuses in the order of the contract, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = fixture.newExecution();
     await expectRefusal(fixture, replay(fixture, keys), "execution_not_found");
     const running = await fixture.execution({ policyJson: '{"max_replay_count":1}' });
@@ -99,7 +99,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
   });
 
   test("allows ten replays without a policy", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const keys = await fixture.execution();
     await fixture.finish(keys, "failed");
     await fixture.read("hset", keys.core, "replay_count", "9");
@@ -109,7 +109,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
   });
 
   test("refuses a skipped flow member without its edges, since it would run without them", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
     await fixture.done(fixture.resolution(edge, "failed"));

@@ -12,10 +12,10 @@ const NOW = 1_234_567_890_123;
 const NOT_SUCCESS: readonly TerminalOutcome[] = ["failed", "cancelled", "expired", "skipped"];
 
 describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("releases the child with the last of two successes, at now_ms", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b] = [await fixture.member(), await fixture.member()];
     const child = await fixture.member({ priority: 3 });
     const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child)];
@@ -53,7 +53,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
     ["pending_retry_attempt", "pending_retry_attempt"],
     ["pending_replay_attempt", "pending_replay_attempt"],
   ])("attempt state %j of a released child becomes %s", async (before, after) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
     await fixture.read("hset", child.core, "attempt_state", before);
@@ -62,7 +62,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test.each(NOT_SUCCESS)("skips the child for outcome %s, at now_ms", async (outcome) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child)];
     expect(await fixture.done(fixture.resolution(first, outcome, NOW))).toEqual([
@@ -99,7 +99,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("does not release a skipped child after a later success", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child), await fixture.edge(b, child, "input")];
     await fixture.finish(b, "success", "result");
@@ -113,7 +113,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   test.each(["success", "failed"] as const)(
     "a second %s is already resolved, and writes nothing",
     async (outcome) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [up, child] = [await fixture.member(), await fixture.member()];
       const edge = await fixture.edge(up, child);
       await fixture.done(fixture.resolution(edge, outcome, NOW));
@@ -128,7 +128,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   );
 
   test("refuses an edge that was not applied", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = fixture.newEdge(up, child);
     await fixture.stage(edge);
@@ -137,7 +137,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("refuses a malformed now_ms before any write", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
     for (const outcome of ["success", "failed"] as const) {
@@ -151,7 +151,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   ] as const)(
     "a child without a record: %s counts, and no record or index appears",
     async (outcome, state) => {
-      const fixture = newScene();
+      const fixture = newFixture();
       const [up, child] = [await fixture.member(), await fixture.member()];
       const edge = await fixture.edge(up, child, "input");
       await fixture.finish(up, "success", "result");
@@ -165,7 +165,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   );
 
   test("copies the upstream's result to the payload of the child that it releases", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member({ payload: "old" })];
     const edge = await fixture.edge(up, child, "input");
     const result = Buffer.from([0, 255, 10, 13, 0]);
@@ -178,7 +178,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("passes data with each success, and the last result wins", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const [first, second] = [await fixture.edge(a, child, "x"), await fixture.edge(b, child, "y")];
     await fixture.finish(a, "success", "from a");
@@ -190,7 +190,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("copies nothing without a result or a data_passing_ref", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [a, b] = [await fixture.member(), await fixture.member()];
     const child = await fixture.member({ payload: "own" });
     const [missing, unasked] = [await fixture.edge(a, child, "x"), await fixture.edge(b, child)];
@@ -202,7 +202,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test.each(["running_attempt", "attempt_interrupted"])("ends the %s of a skipped child", async (running) => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     await fixture.claim(child);
     await fixture.read("hset", child.core, "attempt_state", running);
@@ -228,7 +228,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("creates no stream, and does not change an attempt that is not open", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
     await fixture.done(fixture.resolution(edge, "failed"));
@@ -236,7 +236,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("does not mistake an edge for the last one if the count was lost", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [first, second, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(first, child);
     await fixture.edge(second, child);
@@ -246,7 +246,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("skips a replayed child again", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);
     await fixture.done(fixture.resolution(edge, "failed", NOW));
@@ -270,7 +270,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_resolve_dependency ($name, $edition KEYS)
   });
 
   test("fails with the other edition's keys, and writes nothing", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     const other = deployment.edition === 11 ? 14 : 11;
     const [up, child] = [await fixture.member(), await fixture.member()];
     const edge = await fixture.edge(up, child);

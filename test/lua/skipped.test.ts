@@ -6,10 +6,10 @@ import { fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 describe.each(DEPLOYMENTS_OF_BOTH)("a skipped child ($name, $edition KEYS)", (deployment) => {
-  const newScene = fixturesOn(deployment);
+  const newFixture = fixturesOn(deployment);
 
   test("is published by the 14-KEYS edition only", async () => {
-    const fixture = newScene();
+    const fixture = newFixture();
     using feed = await completionsOf(deployment, fixture.flow.id);
     const required = await groupedChild(fixture, undefined, 1);
     await required.resolve(0, "failed");

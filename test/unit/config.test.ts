@@ -65,7 +65,7 @@ describe("readDispatchConfig", () => {
       "MAX_CASCADE_DEPTH",
       "LIBRARY_EDITION",
     ]) {
-      expect(errors.filter((fault) => fault.startsWith(name))).toHaveLength(1);
+      expect(errors.filter((error) => error.startsWith(name))).toHaveLength(1);
     }
   });
 
