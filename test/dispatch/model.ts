@@ -1,17 +1,17 @@
-/** A dependency graph as a model: what must become of each task, in a few lines. */
+/** A model of a dependency graph: the expected final state of each task. */
 
 import type { EdgeGroupPolicy } from "#shared/contract/groups.ts";
 
 export interface ModelGraph {
   /** How a task ends if it runs. Tasks are numbered. */
   readonly outcomes: readonly ("success" | "failed" | "cancelled")[];
-  /** Pairs of an upstream and a downstream with a greater number. */
+  /** Pairs of an upstream and a downstream with a higher number. */
   readonly edges: readonly (readonly [upstream: number, downstream: number])[];
-  /** By task: how many of its upstreams must succeed; all of them where none is given. 14-KEYS edition only. */
+  /** The edge group of each task; without one, all its upstreams must succeed. 14-KEYS edition only. */
   readonly groups?: readonly (EdgeGroupPolicy | undefined)[];
 }
 
-/** A task runs exactly if as many of its upstreams succeed as it needs; otherwise it is skipped. */
+/** A task runs if enough of its upstreams succeed; otherwise it is skipped. */
 export function finalStates(graph: ModelGraph): string[] {
   const states: string[] = [];
   for (const [task, outcome] of graph.outcomes.entries()) {

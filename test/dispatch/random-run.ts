@@ -28,22 +28,22 @@ export const graphs: fc.Arbitrary<ModelGraph> = fc.integer({ min: 1, max: 10 }).
   }),
 );
 
-/** Picks below a bound, for as long as a run lasts; made by fast-check, so that a seed repeats it. */
+/** Picks a number below a bound. fast-check generates the numbers, so that a seed repeats a run. */
 export type Choice = (below: number) => number;
 
 export interface RandomRun {
   /** Public states, by task. */
   readonly states: readonly string[];
-  /** The indexes of the lane that have members of the flow, with how many. */
+  /** The number of members of the flow in each index of the lane, without empty indexes. */
   readonly indexed: Readonly<Record<string, number>>;
-  /** Messages that the dispatcher sent. */
+  /** The number of messages that the dispatcher sent. */
   readonly published: number;
 }
 
 /**
- * Runs a graph to its end: works and dispatches in random order, in random batches of which several are under way at
- * the same time, and delivers every message three times. With `crashes`, some dispatches die before or after they
- * have published, and their messages come again.
+ * Runs a graph to its end. Workers and dispatches run in random order, with several random batches in flight, and
+ * every message is delivered three times. With `crashes`, some dispatches die before or after they publish, and their
+ * messages are redelivered.
  */
 export async function runAtRandom(
   fixture: FlowFixture,
@@ -63,13 +63,13 @@ export async function runAtRandom(
       for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(eventOf(ended.id, fixture.flow.id));
     } else if (canDeliver) {
       const batches = Array.from({ length: 1 + pick(3) }, () => takeBatch(pool, pick));
-      const again = await Promise.all(
+      const redelivered = await Promise.all(
         batches.map((batch) =>
           deliver(crashes && pick(4) === 0 ? dying(ports, pick(2) === 0) : ports, batch),
         ),
       );
-      pool.push(...again.flat());
-      // A message stays hidden for longer than a dead delivery's claim lasts.
+      pool.push(...redelivered.flat());
+      // In a deployment the claim expires before the visibility timeout does.
       if (crashes) await Promise.all(tasks.map((task) => fixture.read("del", task.cascadeClaim)));
       for (const event of await queue.drainEvents()) {
         published += 1;
@@ -89,7 +89,7 @@ function takeBatch(pool: CompletionEvent[], pick: Choice): CompletionEvent[] {
   return batch;
 }
 
-/** The events that must come again. */
+/** Dispatches a batch and returns the events to be redelivered. */
 async function deliver(
   ports: DispatcherPorts,
   batch: readonly CompletionEvent[],
@@ -101,7 +101,7 @@ async function deliver(
     if (error === DEATH) return [...batch];
     throw error;
   }
-  // The one fault that deliveries at the same time may give each other.
+  // Concurrent deliveries may fail each other with this error only.
   for (const fault of errors.flat()) expect(fault.code).toBe("cascade_under_way");
   return batch.filter((_, position) => (errors[position] ?? []).length > 0);
 }
@@ -146,7 +146,7 @@ async function build(fixture: FlowFixture, graph: ModelGraph): Promise<ExecKeys[
   return tasks;
 }
 
-/** Ends one task that stands eligible; undefined where none does. */
+/** Ends one eligible task; undefined if there is none. */
 async function work(
   fixture: FlowFixture,
   tasks: readonly ExecKeys[],

@@ -16,7 +16,7 @@ import { connectTo, DEPLOYMENTS } from "#test/support/valkey.ts";
 const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.meta.url));
 const UNKNOWN_LIBRARY = `#!lua name=flowfabric
 server.register_function{function_name='ff_version', callback=function() return '19' end, flags={'no-writes'}}
-server.register_function{function_name='ff_of_another_kind', callback=function() return 1 end}`;
+server.register_function{function_name='ff_unknown', callback=function() return 1 end}`;
 
 function recordOf(body: unknown, messageAttributes: SQSRecord["messageAttributes"] = {}): SQSRecord {
   return {
@@ -37,9 +37,9 @@ function recordOf(body: unknown, messageAttributes: SQSRecord["messageAttributes
   };
 }
 
-describe("the dispatch function, as it is built", () => {
+describe("the built dispatch function", () => {
   let queue: QueueProbe;
-  /** A server of this file's own: the partition count is recorded in one place of a deployment. */
+  /** Not shared with other files: a deployment has one record of the partition count. */
   let server: ValkeyServer;
   let valkey: Valkey;
 
@@ -78,7 +78,7 @@ describe("the dispatch function, as it is built", () => {
     (answer as SQSBatchResponse).batchItemFailures.map(({ itemIdentifier }) => itemIdentifier);
 
   it.each(DEPLOYMENTS)(
-    "deals with a batch and names exactly the messages that must come again ($name)",
+    "dispatches a batch and reports exactly the failed messages ($name)",
     async ({ address, connect }) => {
       const client = connect();
       await using fn = start({ VALKEY_URL: address.url.href, VALKEY_CLUSTER_MODE: String(address.cluster) });
@@ -111,7 +111,7 @@ describe("the dispatch function, as it is built", () => {
     },
   );
 
-  it("sends what no retry can help to the dead letters, with its reason, and only then acknowledges it", async () => {
+  it("sends malformed messages to the dead-letter queue with a reason, and acknowledges them", async () => {
     await using fn = start({ DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl });
     await ensureLibrary(valkey);
     const fixture = new FlowFixture(valkey);
@@ -139,42 +139,42 @@ describe("the dispatch function, as it is built", () => {
 
   it.each([
     ["no dead-letter queue is configured", {}],
-    ["it cannot be reached", { DEAD_LETTER_QUEUE_URL: "http://127.0.0.1:9/000000000000/nowhere" }],
-  ])("hands a message that no retry can help back to the redrive policy where %s", async (_, environment) => {
+    ["it is unreachable", { DEAD_LETTER_QUEUE_URL: "http://127.0.0.1:9/000000000000/nowhere" }],
+  ])("reports a malformed message as failed, for the redrive policy, if %s", async (_, environment) => {
     await using fn = start(environment);
     const record = recordOf("{not json");
     expect(failedIds(await fn.invoke({ Records: [record] }))).toEqual([record.messageId]);
     expect(await queue.drain(queue.queue.deadLetterQueueUrl)).toEqual([]);
   });
 
-  it("does not start with a faulty environment, and names every fault", async () => {
+  it("fails to start with an invalid environment, and names every invalid variable", async () => {
     await using fn = start({ VALKEY_URL: "", MAX_CASCADE_DEPTH: "many" });
     const failure = fn.invoke({ Records: [] });
     await expect(failure).rejects.toThrow(/VALKEY_URL is not set/);
     await expect(failure).rejects.toThrow(/MAX_CASCADE_DEPTH is "many"/);
   });
 
-  it("refuses to run on another partition count, and runs once they agree", async () => {
+  it("rejects invocations while the recorded partition count differs, and works once it matches", async () => {
     const fixture = new FlowFixture(valkey);
     await using fn = start();
-    const empty = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
+    const event = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
     await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "256");
-    await expect(fn.invoke(empty)).rejects.toThrow(/FLOW_PARTITIONS is 65536.*"256"/);
+    await expect(fn.invoke(event)).rejects.toThrow(/FLOW_PARTITIONS is 65536.*"256"/);
     await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", "65536");
-    expect(failedIds(await fn.invoke(empty))).toEqual([]);
+    expect(failedIds(await fn.invoke(event))).toEqual([]);
     await valkey.call("del", PARTITION_CONFIG_KEY);
   });
 
-  it("warns once where no partition count is recorded", async () => {
+  it("warns once if no partition count is recorded", async () => {
     const fixture = new FlowFixture(valkey);
     await using fn = start();
-    const empty = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
-    await fn.invoke(empty);
-    await fn.invoke(empty);
+    const event = { Records: [recordOf({ execution_id: fixture.newExecution().id })] };
+    await fn.invoke(event);
+    await fn.invoke(event);
     expect(lines().split("is not recorded").length - 1).toBe(1);
   });
 
-  it("loads the library where there is none", async () => {
+  it("loads the library if it is missing", async () => {
     await valkey.call("function", "FLUSH", "SYNC");
     await using fn = start();
     const fixture = new FlowFixture(valkey);
@@ -184,20 +184,20 @@ describe("the dispatch function, as it is built", () => {
     expect(await valkey.call("fcall", "ff_version", 0)).toBe("5");
   });
 
-  it("refuses a library of an unknown version, and says what to set; told the edition, it goes on", async () => {
+  it("rejects a library of an unknown version unless LIBRARY_EDITION is set", async () => {
     await valkey.call("function", "LOAD", "REPLACE", UNKNOWN_LIBRARY);
-    const empty = { Records: [recordOf({ execution_id: new FlowFixture(valkey).newExecution().id })] };
+    const event = { Records: [recordOf({ execution_id: new FlowFixture(valkey).newExecution().id })] };
     {
       await using fn = start();
-      await expect(fn.invoke(empty)).rejects.toThrow(/version "19".*set LIBRARY_EDITION/);
+      await expect(fn.invoke(event)).rejects.toThrow(/version "19".*set LIBRARY_EDITION/);
     }
-    await using told = start({ LIBRARY_EDITION: "11" });
-    expect(failedIds(await told.invoke(empty))).toEqual([]);
+    await using configured = start({ LIBRARY_EDITION: "11" });
+    expect(failedIds(await configured.invoke(event))).toEqual([]);
     expect(await valkey.call("fcall", "ff_version", 0)).toBe("19");
     await valkey.call("function", "FLUSH", "SYNC");
   });
 
-  it("writes no password anywhere when the server refuses it", async () => {
+  it("logs and returns no password if the server rejects it", async () => {
     await using guarded = await startValkey({ extraArgs: ["--requirepass", "right"] });
     const url = new URL(guarded.url);
     url.username = "default";
@@ -209,7 +209,7 @@ describe("the dispatch function, as it is built", () => {
     expect(`${lines()} ${inspect(failure, { depth: null })}`).not.toContain("S3cretWrong");
   });
 
-  it("never answers with an empty list when Valkey is away, and works again when it is back", async () => {
+  it("reports the message as failed or throws while Valkey is unreachable, and recovers afterwards", async () => {
     await using proxy = await TcpProxy.before(server.url);
     await using fn = start({ VALKEY_URL: proxy.url.href });
     await ensureLibrary(valkey);
@@ -221,7 +221,7 @@ describe("the dispatch function, as it is built", () => {
 
     proxy.mode = "refuse";
     proxy.cut();
-    // The connection that was there is found dead, and a new one does not come about: thrown, or named.
+    // The open connection is dead and a new one cannot be opened: the function throws, or reports the message.
     for (const _ of [1, 2]) {
       const answer = await fn.invoke({ Records: [record] }).catch((error: unknown) => error);
       if (answer instanceof Error) expect(answer.message).toMatch(/Valkey at 127\.0\.0\.1/);

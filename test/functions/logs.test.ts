@@ -15,7 +15,7 @@ const BUNDLE = fileURLToPath(new URL("../../dist/dispatch/index.mjs", import.met
 const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
-/** A diamond with a tail, whose first execution has failed. */
+/** A diamond with one more execution below it. The root has failed. */
 async function failedDiamond(
   fixture: FlowFixture,
 ): Promise<Record<"root" | "a" | "b" | "c" | "d", ExecKeys>> {
@@ -38,7 +38,7 @@ async function failedDiamond(
   return { root, a, b, c, d };
 }
 
-describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address, connect }) => {
+describe.each(DEPLOYMENTS)("the log of the dispatch function ($name)", ({ address, connect }) => {
   let probe: QueueProbe;
   const valkey = connect();
   const logs = new FunctionLogs();
@@ -71,7 +71,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
     MessageAttributes: { traceparent: { DataType: "String", StringValue: traceparent } },
   });
 
-  it("one filter, on the root, shows one cascade: all of its messages, and no other's", async () => {
+  it("a filter on the root finds every message of one cascade, and no other message", async () => {
     const [one, other] = [new FlowFixture(valkey), new FlowFixture(valkey)];
     const diamonds = [await failedDiamond(one), await failedDiamond(other)] as const;
     for (const entry of [
@@ -93,7 +93,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
           },
         },
       ],
-      onError: (fault) => handled.push(fault),
+      onError: (error) => handled.push(error),
     });
     poller.start();
     await vi.waitFor(() => expect(poller.counts.done).toBe(10), { timeout: 20_000 });
@@ -118,14 +118,14 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
     }
     const ids = shown.flat().map(({ message_id }) => message_id);
     expect([...ids].sort()).toEqual([...handled].sort());
-    // What is a trace travels through the cascade as it came; what is none is dropped at its beginning.
+    // A valid traceparent is passed on unchanged through the cascade; an invalid one is dropped.
     expect(shown.map((lines) => lines.map(({ traceparent }) => traceparent))).toEqual([
       new Array(5).fill(TRACE),
       new Array(5).fill(undefined),
     ]);
   });
 
-  it("a message that fails is shown by the same filter, and so are warnings on its behalf", async () => {
+  it("a filter on the root also finds failed messages and warnings", async () => {
     const fixture = new FlowFixture(valkey);
     const [root, running, absent] = [fixture.newExecution(), await fixture.member(), fixture.newExecution()];
     const records = [running, absent].map(({ id }) =>
@@ -168,7 +168,7 @@ describe.each(DEPLOYMENTS)("what the dispatch function logs ($name)", ({ address
     );
   });
 
-  it("says nothing of messages that are done where POWERTOOLS_LOG_LEVEL is WARN", async () => {
+  it("does not log processed messages if POWERTOOLS_LOG_LEVEL is WARN", async () => {
     const fixture = new FlowFixture(valkey);
     const { root } = await failedDiamond(fixture);
     const { MessageBody: Body } = completionOf(fixture, root, TRACE);

@@ -13,7 +13,7 @@ type Service = keyof typeof METRICS_BY_FUNCTION;
 
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
-/** The values of a line of metrics, which must be as CloudWatch reads them and as `telemetry.ts` has them. */
+/** Checks the CloudWatch format, names and units of a line of metrics, and returns its values. */
 function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
   const known: readonly string[] = METRICS_BY_FUNCTION[service];
   const named = Object.values(METRICS).filter((name) => name in line);
@@ -30,13 +30,13 @@ function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
     },
     [DIMENSION]: service,
   });
-  // Whatever else is in the line is no metric of ours, and nothing is emitted that alarms do not know.
+  // The line has no metric that `telemetry.ts` does not list for the function.
   const rest = Object.keys(line).filter((name) => !known.includes(name));
   expect(rest.sort()).toEqual(["_aws", DIMENSION].sort());
   return Object.fromEntries(named.map((name) => [name, line[name]]));
 }
 
-describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built (%s)", (kind) => {
+describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) => {
   const stand = useReconcilerServers(kind);
   const logs = new FunctionLogs();
 
@@ -59,7 +59,7 @@ describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built 
     });
   }
 
-  it("dispatch: one line for each invocation, with the depth and the slowest round trip of just that one", async () => {
+  it("dispatch emits one line per invocation, with the maximum depth and latency of that invocation", async () => {
     const fixture = new FlowFixture(stand().valkey);
     const { parent } = await family(fixture, 3);
     await fixture.finish(parent, "failed");
@@ -113,7 +113,7 @@ describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built 
     await stand().queue.drain(stand().queue.queue.deadLetterQueueUrl);
   });
 
-  it("reconcile: one line for each run", async () => {
+  it("reconcile emits one line per run", async () => {
     const flow = await stand().submit("up>child", "other>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start("reconcile");
@@ -127,7 +127,7 @@ describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built 
     await stand().queue.drain();
   });
 
-  it("redrive: none", async () => {
+  it("redrive emits no metrics", async () => {
     await using fn = start("redrive");
     await fn.invoke({ all: true });
     expect(logs.lines.length).toBeGreaterThan(0);
@@ -136,7 +136,7 @@ describe.each(SERVER_KINDS)("the metrics that functions emit, as they are built 
 });
 
 describe("METRICS_BY_FUNCTION", () => {
-  it("names every metric, and each function's once", () => {
+  it("lists every metric, and no metric of a function twice", () => {
     expect(new Set(Object.values(METRICS_BY_FUNCTION).flat())).toEqual(new Set(Object.values(METRICS)));
     for (const names of Object.values(METRICS_BY_FUNCTION)) expect(new Set(names).size).toBe(names.length);
   });

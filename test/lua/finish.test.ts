@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { cancelExecution, completeExecution, failExecution, type Lease } from "#shared/contract/ownership.ts";
-import { completionsOf } from "#test/support/completions.ts";
+import { subscribeToCompletions } from "#test/support/completions.ts";
 import {
   expectOnlyIn,
   expectRefusal,
@@ -55,7 +55,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     test("ff_complete_execution ends the execution with outcome success, and publishes it", async () => {
       const fixture = newFixture();
       const keys = await fixture.member({ deadlineAt: 1_999_999_999_999 });
-      using feed = await completionsOf(deployment, fixture.flow.id);
+      using feed = await subscribeToCompletions(deployment, fixture.flow.id);
       const lease = await fixture.claim(keys);
       await fixture.read("hset", keys.streamMeta(attempt(0)), "opened_at", "1");
       const from = await serverTime(fixture);
@@ -79,7 +79,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     test("ff_complete_execution writes no empty result, and publishes nothing outside a flow", async () => {
       const fixture = newFixture();
       const [solo, member] = [await fixture.execution(), await fixture.member()];
-      using feed = await completionsOf(deployment, `{fp:${fixture.flow.partition}}`);
+      using feed = await subscribeToCompletions(deployment, `{fp:${fixture.flow.partition}}`);
       await fixture.finish(solo, "success");
       await fixture.finish(member, "success");
       expect(await fixture.read("exists", solo.result)).toBe(0);
@@ -89,7 +89,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     test("ff_fail_execution without a retry ends the execution with outcome failed, and publishes it", async () => {
       const fixture = newFixture();
       const keys = await fixture.member();
-      using feed = await completionsOf(deployment, fixture.flow.id);
+      using feed = await subscribeToCompletions(deployment, fixture.flow.id);
       expect(await fixture.fail(keys, await fixture.claim(keys))).toEqual(["terminal_failed"]);
       const core = await fixture.hash(keys.core);
       expect(core).toMatchObject({
@@ -192,7 +192,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         const keys = await fixture.member(
           state === "delayed" ? { delayUntil: (await serverTime(fixture)) + 60_000 } : {},
         );
-        using feed = await completionsOf(deployment, fixture.flow.id);
+        using feed = await subscribeToCompletions(deployment, fixture.flow.id);
         if (state === "active") await fixture.claim(keys);
         if (state === "blocked") await fixture.edge(await fixture.member(), keys);
         const phase = state === "active" ? "active" : "runnable";
@@ -217,7 +217,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
     test("ff_cancel_execution refuses terminal and missing executions, and does not publish for source flow_cascade", async () => {
       const fixture = newFixture();
       const [first, second] = [await fixture.member(), await fixture.member()];
-      using feed = await completionsOf(deployment, fixture.flow.id);
+      using feed = await subscribeToCompletions(deployment, fixture.flow.id);
       await fixture.cancel(first, "flow_cascade");
       await fixture.cancel(second, "operator");
       expect(await feed.next()).toBe(eventOf(fixture, second, "cancelled"));

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { ANY_OF, groupedChild } from "#test/lua/grouped-child.ts";
-import { completionsOf } from "#test/support/completions.ts";
+import { subscribeToCompletions } from "#test/support/completions.ts";
 import { fixturesOn } from "#test/support/expectations.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
@@ -10,7 +10,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("a skipped child ($name, $edition KEYS)", (de
 
   test("is published by the 14-KEYS edition only", async () => {
     const fixture = newFixture();
-    using feed = await completionsOf(deployment, fixture.flow.id);
+    using feed = await subscribeToCompletions(deployment, fixture.flow.id);
     const required = await groupedChild(fixture, undefined, 1);
     await required.resolve(0, "failed");
     const expected = [];

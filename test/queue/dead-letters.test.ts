@@ -58,7 +58,7 @@ describe("sendToDeadLetterQueue", () => {
     );
   const letters = () => bench.drain(bench.queue.deadLetterQueueUrl);
 
-  it("sends body, attributes and group as Lambda gave them, and why", async () => {
+  it("sends the body, the attributes and the group unchanged, with the reason", async () => {
     const body = `{not json: "żółw 語 ➔"} ${"x".repeat(250_000)}`;
     const blob = { dataType: "Binary", binaryValue: Buffer.from([0, 255, 128, 10]).toString("base64") };
     const error = new MalformedMessageError("not a completion event", { cause: new Error("at column 1") });
@@ -73,7 +73,7 @@ describe("sendToDeadLetterQueue", () => {
       error_message: text("MalformedMessageError: not a completion event: at column 1"),
       failed_at: text("2026-11-23T05:06:07.089Z"),
     });
-    // The emulator drops both on a standard queue: they are looked for in the request.
+    // The emulator drops both on a standard queue, so the test checks the request.
     expect(JSON.parse(sent[0] ?? "")).toMatchObject({
       Entries: [
         { MessageGroupId: FLOW, MessageSystemAttributes: { AWSTraceHeader: { StringValue: "Root=1-2-3" } } },
@@ -81,7 +81,7 @@ describe("sendToDeadLetterQueue", () => {
     });
   });
 
-  it("a letter read by Lambda and sent again keeps every attribute", async () => {
+  it("a dead letter that fails again keeps its attributes and gets the new reason", async () => {
     await send({ record: record("a"), error: new ProtocolError("first") });
     const [letter] = await letters();
     if (letter === undefined) throw new Error("no letter");
@@ -99,17 +99,17 @@ describe("sendToDeadLetterQueue", () => {
     ["two bytes each", "ż".repeat(3_000), 1_023],
     ["three bytes each", "語".repeat(3_000), 1_024],
     ["four bytes each", "🐢".repeat(3_000), 1_024],
-  ])("cuts the message to 1 KB between characters (%s)", async (_, message, most) => {
+  ])("truncates the error message to 1 KB between characters (%s)", async (_, message, maxBytes) => {
     await send({ record: record("a"), error: new ProtocolError(message) });
     const kept = (await letters())[0]?.MessageAttributes?.error_message?.StringValue ?? "";
     const whole = `ProtocolError: ${message}`;
     expect(whole.startsWith(kept)).toBe(true);
     expect(kept).not.toContain("\ufffd");
     expect(Buffer.byteLength(kept)).toBeLessThanOrEqual(1_024);
-    expect(Buffer.byteLength(kept)).toBeGreaterThan(most - 4);
+    expect(Buffer.byteLength(kept)).toBeGreaterThan(maxBytes - 4);
   });
 
-  it("replaces what SQS would refuse in a reason", async () => {
+  it("replaces characters that SQS does not allow in the reason", async () => {
     await send({ record: record("a"), error: new ProtocolError("a\u0000b\ud800c\uffff") });
     expect((await letters())[0]?.MessageAttributes?.error_message).toEqual(
       text("ProtocolError: a\ufffdb\ufffdc\ufffd"),
@@ -120,12 +120,12 @@ describe("sendToDeadLetterQueue", () => {
     ["invariant_violation", "invariant_violation"],
     ["already_member_of_different_flow:x", "already_member_of_different_flow"],
     ["", "unknown"],
-  ])("a refusal's own code %j becomes %s", async (code, expected) => {
+  ])("sends the refusal code %j as %s", async (code, expected) => {
     await send({ record: record("a"), error: new RefusedError("ff_resolve_dependency", code, []) });
     expect((await letters())[0]?.MessageAttributes?.error_code).toEqual(text(expected));
   });
 
-  it("does not send what has no room for the reason, and says so; the others go", async () => {
+  it("does not send a message without room for the reason, and sends the others", async () => {
     const full = Object.fromEntries(Array.from({ length: 8 }, (_, index) => [`a${index}`, attribute("x")]));
     const { a7: _, ...seven } = full;
     const error = new ProtocolError("x");
@@ -141,7 +141,7 @@ describe("sendToDeadLetterQueue", () => {
     expect(Object.keys(found.find(({ Body }) => Body === "seven")?.MessageAttributes ?? {})).toHaveLength(10);
   });
 
-  it("tells of each letter that the queue did not take", async () => {
+  it("returns an error for each message that the queue refused", async () => {
     const error = new ProtocolError("x");
     bench.proxy.decide = () => ({ kind: "failed_entries", ids: (id) => id === "1", senderError: true });
     const results = await send(
@@ -153,26 +153,26 @@ describe("sendToDeadLetterQueue", () => {
     expect((await letters()).map(({ Body }) => Body).sort()).toEqual(["a", "c"]);
   });
 
-  it("tries again what the queue did not take through no fault of the message", async () => {
+  it("retries a message that the queue refused because of an internal error", async () => {
     bench.proxy.decide = (call) =>
       call === 1 ? { kind: "failed_entries", ids: () => true } : { kind: "none" };
     expect(await send({ record: record("a"), error: new ProtocolError("x") })).toEqual([{ ok: true }]);
     expect(await letters()).toHaveLength(1);
   });
 
-  it("never rejects", async () => {
+  it("returns errors and never rejects", async () => {
     bench.proxy.decide = () => ({ kind: "http_error", status: 403 });
     expect(await send({ record: record("a"), error: new ProtocolError("x") })).toMatchObject([{ ok: false }]);
     expect(await send()).toEqual([]);
   });
 
-  it("splits what is more than one batch takes, by number and by size", async () => {
+  it("splits messages into batches by number and by size", async () => {
     const error = new ProtocolError("x");
     const small = await send(...Array.from({ length: 23 }, () => ({ record: record("a"), error })));
     expect(small.every(({ ok }) => ok)).toBe(true);
     expect(bench.proxy.calls).toBe(3);
-    const great = record("x".repeat(600_000));
-    expect(await send({ record: great, error }, { record: great, error })).toEqual([
+    const large = record("x".repeat(600_000));
+    expect(await send({ record: large, error }, { record: large, error })).toEqual([
       { ok: true },
       { ok: true },
     ]);

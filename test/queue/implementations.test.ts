@@ -1,4 +1,4 @@
-/** The whole of it on more than one SQS: built functions on AWS's runtime client, our poller, and a real Valkey. */
+/** End-to-end tests on several implementations of SQS: built functions on the AWS runtime client, the local poller, a real Valkey. */
 
 import { fileURLToPath } from "node:url";
 import {
@@ -23,11 +23,11 @@ const REDRIVE = fileURLToPath(new URL("../../dist/redrive/index.mjs", import.met
 const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
 const ROUTER = new PartitionRouter();
 const WAIT = { timeout: 20_000, interval: 50 };
-/** Long enough for an invocation on a busy machine, and short enough to wait for five times. */
+/** Longer than an invocation on a busy machine, and short enough to wait for it five times. */
 const VISIBILITY_SECONDS = 2;
 const MAX_RECEIVES = 5;
 
-/** A task that fails, 15 below it (more than one batch of the queue), and one below all of those and of one that succeeds. */
+/** A failing task with 15 children, which is more than one batch of the queue, and two more levels below them. */
 function cascade(): string {
   const middle = Array.from({ length: 15 }, (_, index) => ({ id: `m${index}`, dependsOn: ["top"] }));
   return JSON.stringify({
@@ -51,7 +51,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     stack = await startStack({
       router: ROUTER,
       maxCascadeDepth: 50,
-      onError: (fault) => errors.push(fault),
+      onError: (error) => errors.push(error),
       visibilityTimeoutSeconds: VISIBILITY_SECONDS,
       queueServer: start,
       runtime: "aws",
@@ -68,8 +68,8 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
   const completions = () => stack.queue.counts(stack.queue.queueUrl);
   const deadLetters = () => stack.queue.counts(stack.queue.deadLetterQueueUrl);
 
-  /** The dead letter, hidden for no time: it is there to be replayed. */
-  async function lookAtDeadLetter(): Promise<Message | undefined> {
+  /** Receives the dead letter with a visibility timeout of 0, so that it can be replayed at once. */
+  async function peekDeadLetter(): Promise<Message | undefined> {
     const { Messages: messages } = await client.send(
       new ReceiveMessageCommand({
         QueueUrl: stack.queue.deadLetterQueueUrl,
@@ -97,13 +97,13 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     return await redrive.invoke({ all: true });
   }
 
-  it("a failure skips all that depends on it, level by level", async () => {
+  it("a failure skips everything downstream, level by level", async () => {
     const workflow = parseWorkflow(cascade(), "test");
     if (!workflow.ok) throw new Error(workflow.errors.join("; "));
     const assignment = { workflow: workflow.value, failing: new Set(["top"]) };
     const result = await runWorkflow(stack, ROUTER, assignment, new AbortController().signal, {
       onProgress: () => undefined,
-      onError: (fault) => errors.push(fault),
+      onError: (error) => errors.push(error),
     });
     expect(result.unfinished).toBe(0);
     expect(result.status.ended).toEqual({
@@ -119,13 +119,13 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     expect(errors).toEqual([]);
   });
 
-  it("what no retry can help is a dead letter at once, as it was, with its reason", async () => {
+  it("a malformed message is dead-lettered after one delivery, unchanged, with its reason", async () => {
     const before = stack.poller.counts;
-    await send("no completion at all: żółw 語");
+    await send("not a completion: żółw 語");
     await vi.waitFor(async () => expect(await deadLetters()).toMatchObject({ visible: 1 }), WAIT);
     expect(stack.poller.counts.deliveries).toBe(before.deliveries + 1);
-    const letter = await lookAtDeadLetter();
-    expect(letter?.Body).toBe("no completion at all: żółw 語");
+    const letter = await peekDeadLetter();
+    expect(letter?.Body).toBe("not a completion: żółw 語");
     expect(letter?.MessageAttributes).toMatchObject({
       error_code: { DataType: "String", StringValue: "malformed_message" },
     });
@@ -138,21 +138,21 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     expect(await deadLetters()).toEqual(EMPTY);
   });
 
-  it("what keeps failing is a dead letter after five deliveries, and is dispatched when it is replayed", {
+  it("a message that keeps failing is dead-lettered after five deliveries, and dispatched once replayed", {
     timeout: 60_000,
   }, async () => {
     const fixture = new FlowFixture(stack.valkey, undefined, ROUTER);
     const { parent, children } = await family(fixture, 2);
     await fixture.finish(parent, "success");
     const ended = await fixture.hash(parent.core);
-    // As when the message comes before its record can be read.
+    // Without a record the message fails.
     await fixture.read("del", parent.core);
     const before = stack.poller.counts;
     await send(JSON.stringify({ execution_id: parent.id, flow_id: fixture.flow.id, outcome: "success" }));
     await vi.waitFor(async () => {
       expect(stack.poller.counts.failed - before.failed).toBe(MAX_RECEIVES);
-      // Receiving is what moves a message on, in some of them.
-      expect((await lookAtDeadLetter())?.Body).toContain(parent.id);
+      // Some implementations move a message to the dead-letter queue only on the next receive.
+      expect((await peekDeadLetter())?.Body).toContain(parent.id);
     }, WAIT);
     expect(await completions()).toEqual(EMPTY);
     expect(stack.poller.counts.deliveries - before.deliveries).toBe(MAX_RECEIVES);

@@ -1,4 +1,4 @@
-/** What a function writes: lines of JSON, of which some are metrics in CloudWatch's embedded format. */
+/** Splits the output of a function into log lines and metrics in the CloudWatch embedded metric format. */
 
 import { parseJsonObject } from "#shared/contract/message.ts";
 
@@ -7,12 +7,12 @@ export type LogLine = Readonly<Record<string, unknown>>;
 export class FunctionLogs {
   #text = "";
 
-  /** For `onOutput`. */
+  /** Appends output. Pass it as `onOutput`. */
   readonly take = (text: string): void => {
     this.#text += text;
   };
 
-  /** Lines that are JSON and no metrics. */
+  /** The JSON lines that are not metrics. */
   get lines(): LogLine[] {
     return this.#objects().filter((line) => line._aws === undefined);
   }

@@ -4,13 +4,13 @@ import { type StartQueueServer, startFauxqs, startLocalAwsSqs } from "#local/que
 export interface QueueImplementation {
   readonly name: string;
   readonly start: StartQueueServer;
-  /** How a whole dead-letter queue is replayed on it: not all of them have move tasks. */
+  /** How a whole dead-letter queue is replayed: not every implementation has move tasks. */
   readonly replaysBy: "receive" | "move_task";
 }
 
 /**
- * Implementations of SQS that share no code, for `describe.each`. LocalStack, which needs Python, comes in where the
- * variable SLUICE_TEST_LOCALSTACK asks for it.
+ * Independent implementations of SQS, for `describe.each`. LocalStack needs Python and is included only if the
+ * environment variable SLUICE_TEST_LOCALSTACK is set.
  */
 export const QUEUE_IMPLEMENTATIONS: readonly QueueImplementation[] = [
   { name: "fauxqs", start: startFauxqs, replaysBy: "receive" },

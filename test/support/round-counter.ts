@@ -2,8 +2,8 @@ import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#sh
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /**
- * Counts round trips: commands are held until nobody sends more, and then they all go at once. Whatever waits
- * for a reply before it sends therefore costs a round, however the pipelines are cut.
+ * Counts round trips. Commands are held until the code under test sends no more, and are then sent together. So
+ * code that waits for a reply before it sends costs one more round, however it splits its pipelines.
  */
 export class RoundCounter implements Pipelines {
   rounds = 0;
@@ -22,7 +22,7 @@ export class RoundCounter implements Pipelines {
     return this.#hold(() => this.#valkey.call(name, ...args));
   }
 
-  /** The replies of a round come together too, so that it costs one even where some are quicker than others. */
+  /** Delivers the replies of a round together, so that a round counts once even if some replies are faster. */
   #hold<T>(send: () => Promise<T>): Promise<T> {
     if (this.#held.length === 0) setImmediate(() => void this.#release());
     const { promise, resolve, reject } = Promise.withResolvers<T>();
