@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { DEFAULT_RETRY_DELAYS_MS, noReply, readWithRetries } from "#sdk/worker/retry.ts";
+import { DEFAULT_RETRY_DELAYS_MS, readWithRetries } from "#sdk/worker/retry.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { type LaneId, type Partition, parseAttemptIndex, parseExecutionId } from "#shared/contract/ids.ts";
 import { isObject, parseJsonObject } from "#shared/contract/message.ts";
@@ -16,7 +16,7 @@ import { fieldText } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { ProtocolError } from "#shared/errors.ts";
-import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { noResult, refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** A worker and its connection to Valkey. */
 export interface WorkerClient {
@@ -110,7 +110,7 @@ async function issueGrants(
   targets: readonly Target[],
 ): Promise<Target[]> {
   const calls = targets.map((target) => issueClaimGrant(target, identity, GRANT_TTL_MS));
-  const results = pairResults(targets, await sendAll(valkey, calls), noReply);
+  const results = pairResults(targets, await sendAll(valkey, calls), noResult);
   const granted = results.flatMap(({ item, result }) =>
     result.ok && isGranted("ff_issue_claim_grant", replyOrThrow(result.value)) ? [item] : [],
   );
@@ -142,7 +142,7 @@ async function claim(
     };
   });
   const commands = calls.map(({ target, request }) => claimExecution(target, deps.identity, request));
-  const results = pairResults(calls, await sendAll(deps.valkey, commands), noReply);
+  const results = pairResults(calls, await sendAll(deps.valkey, commands), noResult);
   const replied = results.flatMap(({ item: { target }, result }) => {
     if (!result.ok) return [];
     const reply = replyOrThrow(result.value);

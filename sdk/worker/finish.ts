@@ -1,5 +1,5 @@
 import type { ClaimedExecution, WorkerClient } from "#sdk/worker/claim.ts";
-import { DEFAULT_RETRY_DELAYS_MS, noReply, retryFailed } from "#sdk/worker/retry.ts";
+import { DEFAULT_RETRY_DELAYS_MS, retryFailed } from "#sdk/worker/retry.ts";
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type ExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
@@ -10,7 +10,7 @@ import { pairResults } from "#shared/contract/results.ts";
 import { InvalidRecordError, messageOf, ProtocolError, PublishError, ValkeyError } from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-import { refusalError } from "#shared/valkey/batches.ts";
+import { noResult, refusalError } from "#shared/valkey/batches.ts";
 
 /** The outcome that a handler reports for one run of an execution. */
 export type RunOutcome =
@@ -110,7 +110,7 @@ async function writeOutcomes(
   isRetry: boolean,
 ): Promise<WriteResult[]> {
   const replies = await valkey.pipelined(runs.map((run) => callFor(identity, run)));
-  return pairResults(runs, replies, noReply).map(({ item, result }) =>
+  return pairResults(runs, replies, noResult).map(({ item, result }) =>
     result.ok ? interpretReply(item, result.value, isRetry) : result,
   );
 }
@@ -161,7 +161,7 @@ async function writeUnwritten(
       command(target.keys.partition, "hmget", target.keys.core, ...fields),
     ),
   );
-  const checked = pairResults(runs, replies, noReply).map(({ item, result }) => ({
+  const checked = pairResults(runs, replies, noResult).map(({ item, result }) => ({
     run: item,
     found: result.ok ? stateInRecord(item, result.value) : result,
   }));
@@ -202,7 +202,7 @@ async function publishCompletions(
           command(target.keys.partition, "hget", target.keys.core, "flow_id"),
         ),
       ),
-    noReply,
+    noResult,
   );
   const prepared = flowIds.map(({ item, result }) =>
     result.ok

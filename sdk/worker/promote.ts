@@ -1,10 +1,9 @@
 import type { ClaimDependencies, WorkSource } from "#sdk/worker/claim.ts";
-import { noReply } from "#sdk/worker/retry.ts";
 import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { noResult, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const DEFAULT_LIMIT = 100;
 
@@ -36,6 +35,6 @@ export async function promoteDue(
     return [promoteDelayed({ keys: router.execKeys(parsed.value), index, lane }, nowMs)];
   });
   if (calls.length === 0) return 0;
-  const results = pairResults(calls, await valkey.pipelined(calls), noReply);
+  const results = pairResults(calls, await valkey.pipelined(calls), noResult);
   return results.filter(({ result }) => replyOrThrow(valueOrThrow(result)).kind === "done").length;
 }

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
+import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { SluiceError, ValkeyError } from "#shared/errors.ts";
-import { valueOrThrow } from "#shared/valkey/batches.ts";
+import { SluiceError } from "#shared/errors.ts";
+import { noResult, valueOrThrow } from "#shared/valkey/batches.ts";
 
 type Result = { readonly ok: true } | { readonly ok: false; readonly error: Error };
 
@@ -45,13 +45,8 @@ export async function readWithRetries(
   commands: readonly ValkeyCommand[],
   delaysMs: readonly number[],
 ): Promise<unknown[]> {
-  const results = await retryFailed(commands, delaysMs, (open) => valkey.pipelined(open), noReply);
+  const results = await retryFailed(commands, delaysMs, (open) => valkey.pipelined(open), noResult);
   return results.map(({ result }) => valueOrThrow(result));
-}
-
-/** The result of a command that a pipeline did not answer. */
-export function noReply(): ValkeyResult {
-  return { ok: false, error: new ValkeyError("the pipeline returned no result for a command") };
 }
 
 function isRetryable(error: Error): boolean {

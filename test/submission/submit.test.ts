@@ -429,9 +429,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
           const results = await intercept(call, send, commands);
           return call === short ? results.slice(0, -1) : results;
         });
-        await expect(submit(shortened, DIAMOND, id)).rejects.toThrow(
-          "the pipeline gave no result for a command",
-        );
+        await expect(submit(shortened, DIAMOND, id)).rejects.toThrow("the pipeline returned no result");
         await expectWholeGraph(await submit(valkey, DIAMOND, id), DIAMOND);
       }
     },
