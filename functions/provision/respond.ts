@@ -14,7 +14,7 @@ const PUT_TIMEOUT_MS = 5_000;
 
 /**
  * Sends the result of a request to CloudFormation. Retries until the deadline (milliseconds since the epoch), because
- * CloudFormation waits an hour for a lost response. Rejects with an AnswerError if the response was not accepted.
+ * CloudFormation waits an hour for a lost response. Rejects with a CustomResourceError if the response was not accepted.
  */
 export async function respond(target: ResponseTarget, outcome: Outcome, deadlineMs: number): Promise<void> {
   const body = Buffer.from(bodyOf(target, outcome));
