@@ -1,18 +1,18 @@
-/** The dashboard: what passes through, how far behind it is, and what went wrong. */
+/** The CloudWatch dashboard: throughput, backlog and errors. */
 
 import { METRICS, type METRICS_BY_FUNCTION } from "#shared/runtime/telemetry.ts";
 
 type Emitted = typeof METRICS_BY_FUNCTION;
 type Statistic = "Sum" | "Average" | "Maximum" | "p50" | "p99";
-/** A metric as a widget names it: namespace, name, dimensions and how it is shown. */
+/** A metric in a widget: namespace, name, dimensions and options. */
 type Line = readonly (string | Readonly<Record<string, string>>)[];
 
 const WIDTH = 8;
 const HEIGHT = 6;
 const COLUMNS = 3;
 
-/** Only what the function emits. */
-function ours<Service extends keyof Emitted>(
+/** A metric that a Sluice function emits. */
+function sluice<Service extends keyof Emitted>(
   service: Service,
   metric: Emitted[Service][number],
   stat: Statistic,
@@ -21,46 +21,46 @@ function ours<Service extends keyof Emitted>(
   return ["Sluice", metric, "service", service, { stat, label }];
 }
 
-/** `resource` is the function's logical id. */
+/** A metric of AWS Lambda. `resource` is the logical id of the function. */
 function lambda(resource: string, metric: string, stat: Statistic, label: string): Line {
   return ["AWS/Lambda", metric, "FunctionName", `\${${resource}}`, { stat, label }];
 }
 
-/** `resource` is the queue's logical id. */
+/** A metric of Amazon SQS. `resource` is the logical id of the queue. */
 function queue(resource: string, metric: string, stat: Statistic, label: string): Line {
   return ["AWS/SQS", metric, "QueueName", `\${${resource}.QueueName}`, { stat, label }];
 }
 
 const WIDGETS: readonly { readonly title: string; readonly lines: readonly Line[] }[] = [
   {
-    title: "Throughput (a minute)",
+    title: "Throughput (per minute)",
     lines: [
-      ours("dispatch", METRICS.completionsDispatched, "Sum"),
+      sluice("dispatch", METRICS.completionsDispatched, "Sum"),
       queue("CompletionsQueue", "NumberOfMessagesSent", "Sum", "messages sent"),
-      queue("CompletionsQueue", "NumberOfMessagesDeleted", "Sum", "messages done"),
+      queue("CompletionsQueue", "NumberOfMessagesDeleted", "Sum", "messages processed"),
     ],
   },
   {
-    title: "Edges resolved (a minute)",
+    title: "Edges resolved (per minute)",
     lines: [
-      ours("dispatch", METRICS.edgesSatisfied, "Sum"),
-      ours("dispatch", METRICS.edgesImpossible, "Sum"),
-      ours("dispatch", METRICS.edgesAlreadyResolved, "Sum"),
-      ours("dispatch", METRICS.edgesCountedInGroup, "Sum"),
+      sluice("dispatch", METRICS.edgesSatisfied, "Sum"),
+      sluice("dispatch", METRICS.edgesImpossible, "Sum"),
+      sluice("dispatch", METRICS.edgesAlreadyResolved, "Sum"),
+      sluice("dispatch", METRICS.edgesCountedInGroup, "Sum"),
     ],
   },
   {
-    title: "Skipped (a minute)",
+    title: "Skipped (per minute)",
     lines: [
-      ours("dispatch", METRICS.childrenSkipped, "Sum"),
-      ours("dispatch", METRICS.cascadesPublished, "Sum"),
+      sluice("dispatch", METRICS.childrenSkipped, "Sum"),
+      sluice("dispatch", METRICS.cascadesPublished, "Sum"),
     ],
   },
   {
     title: "Cascade depth",
     lines: [
-      ours("dispatch", METRICS.cascadeDepth, "Maximum"),
-      ours("dispatch", METRICS.depthLimitReached, "Sum"),
+      sluice("dispatch", METRICS.cascadeDepth, "Maximum"),
+      sluice("dispatch", METRICS.depthLimitReached, "Sum"),
     ],
   },
   {
@@ -68,34 +68,34 @@ const WIDGETS: readonly { readonly title: string; readonly lines: readonly Line[
     lines: [
       queue("CompletionsQueue", "ApproximateAgeOfOldestMessage", "Maximum", "oldest completion"),
       queue("DeadLetterQueue", "ApproximateAgeOfOldestMessage", "Maximum", "oldest dead letter"),
-      ours("reconcile", METRICS.oldestResolvableAge, "Maximum"),
+      sluice("reconcile", METRICS.oldestResolvableAge, "Maximum"),
     ],
   },
   {
-    title: "Waiting",
+    title: "Messages in queues",
     lines: [
       queue("CompletionsQueue", "ApproximateNumberOfMessagesVisible", "Maximum", "completions"),
-      queue("CompletionsQueue", "ApproximateNumberOfMessagesNotVisible", "Maximum", "in dispatch"),
+      queue("CompletionsQueue", "ApproximateNumberOfMessagesNotVisible", "Maximum", "in flight"),
       queue("DeadLetterQueue", "ApproximateNumberOfMessagesVisible", "Maximum", "dead letters"),
     ],
   },
   {
-    title: "Errors (a minute)",
+    title: "Errors (per minute)",
     lines: [
       lambda("DispatchLambdaFunction", "Errors", "Sum", "dispatch"),
       lambda("ReconcileLambdaFunction", "Errors", "Sum", "reconcile"),
       lambda("DispatchLambdaFunction", "Throttles", "Sum", "dispatch, throttled"),
-      ours("dispatch", METRICS.messagesFailed, "Sum"),
-      ours("dispatch", METRICS.messagesDeadLettered, "Sum"),
-      ours("dispatch", METRICS.invariantViolations, "Sum"),
+      sluice("dispatch", METRICS.messagesFailed, "Sum"),
+      sluice("dispatch", METRICS.messagesDeadLettered, "Sum"),
+      sluice("dispatch", METRICS.invariantViolations, "Sum"),
     ],
   },
   {
-    title: "Valkey latency (ms, a round trip)",
+    title: "Valkey latency (ms per round trip)",
     lines: [
-      ours("dispatch", METRICS.valkeyLatency, "p50", "dispatch, p50"),
-      ours("dispatch", METRICS.valkeyLatency, "p99", "dispatch, p99"),
-      ours("reconcile", METRICS.valkeyLatency, "p99", "reconcile, p99"),
+      sluice("dispatch", METRICS.valkeyLatency, "p50", "dispatch, p50"),
+      sluice("dispatch", METRICS.valkeyLatency, "p99", "dispatch, p99"),
+      sluice("reconcile", METRICS.valkeyLatency, "p99", "reconcile, p99"),
     ],
   },
   {
@@ -107,18 +107,18 @@ const WIDGETS: readonly { readonly title: string; readonly lines: readonly Line[
     ],
   },
   {
-    title: "Reconciler (a minute)",
+    title: "Reconciler (per minute)",
     lines: [
-      ours("reconcile", METRICS.executionsScanned, "Sum"),
-      ours("reconcile", METRICS.completionsRepaired, "Sum"),
-      ours("reconcile", METRICS.executionsPromoted, "Sum"),
-      ours("reconcile", METRICS.indexesUnread, "Sum"),
-      ours("reconcile", METRICS.sweepDuration, "Maximum", "a sweep, ms"),
+      sluice("reconcile", METRICS.executionsScanned, "Sum"),
+      sluice("reconcile", METRICS.completionsRepaired, "Sum"),
+      sluice("reconcile", METRICS.executionsPromoted, "Sum"),
+      sluice("reconcile", METRICS.indexesUnread, "Sum"),
+      sluice("reconcile", METRICS.sweepDuration, "Maximum", "duration of a sweep (ms)"),
     ],
   },
 ];
 
-/** In CloudWatch's "Dashboard Body Structure and Syntax"; `${…}` is for Fn::Sub. */
+/** See CloudWatch, "Dashboard Body Structure and Syntax". Fn::Sub replaces `${…}`. */
 export const dashboardBody = {
   widgets: WIDGETS.map(({ title, lines }, index) => ({
     type: "metric",
@@ -129,7 +129,7 @@ export const dashboardBody = {
     properties: {
       title,
       metrics: lines,
-      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is CloudFormation's.
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: CloudFormation replaces it.
       region: "${AWS::Region}",
       view: "timeSeries",
       period: 60,

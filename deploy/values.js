@@ -1,3 +1,3 @@
-/** What the templates take from the code. osls loads `.js` only: the values themselves stand in `values.ts`. */
+/** Values from the code for the templates. osls loads only `.js` files, so this re-exports `values.ts`. */
 
 export { access, addressHash, dashboard, libraryHash } from "./values.ts";

@@ -1,27 +1,27 @@
-/** What the templates take from the code, so that neither can name what the other has not. */
+/** Values from the code for the templates, so that both always agree. */
 
 import { createHash } from "node:crypto";
 import { librarySource } from "#lua/library.ts";
 import rules from "#shared/valkey/access.json" with { type: "json" };
 import { dashboardBody } from "./dashboard.ts";
 
-/** ElastiCache's access string of each function's user. */
+/** The ElastiCache access string for the user of each function. */
 export const access = Object.fromEntries(
   Object.entries(rules).map(([functionName, words]) => [functionName, words.join(" ")]),
 );
 
-/** Another library is provided anew. Either edition may be the one that is loaded. */
+/** Changes with the library, so that a deployment loads it. Covers both editions, since either may be in use. */
 export const libraryHash = hashOf(librarySource(11) + librarySource(14));
 
-/** CloudFormation puts the region and the names in. */
+/** CloudFormation inserts the region and resource names. */
 export const dashboard = { "Fn::Sub": JSON.stringify(dashboardBody) };
 
-/** What osls hands to a function that a variable names. */
+/** The argument of a function that osls calls for a variable. */
 interface Variables {
   readonly resolveVariable: (variable: string) => Promise<unknown>;
 }
 
-/** Says that the address is another one without saying it: it may hold a password. */
+/** Changes with valkeyUrl without revealing it, since it may contain a password. */
 export async function addressHash({ resolveVariable }: Variables): Promise<string> {
   return hashOf(String(await resolveVariable("param:valkeyUrl")));
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run build`: each function becomes a folder `dist/<name>`, whose `index.mjs` exports `handler`. Prints what is in
- * it and why; with `--explain`, package by package.
+ * `npm run build`: bundles each function into `dist/<name>/index.mjs`, which exports `handler`, and prints the sizes of
+ * the bundles and of what they contain. `--help` lists the options.
  */
 
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
@@ -8,8 +8,8 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { type BuildOptions, build } from "esbuild";
-import { type Contents, contentsOf } from "#scripts/build/contents.ts";
-import { REPLACEMENTS, unexplained, unused } from "#scripts/build/parts.ts";
+import { REPLACEMENTS, unlistedPackages, unusedReplacements } from "#scripts/build/allowed-packages.ts";
+import { type BundleContents, contentsOf } from "#scripts/build/contents.ts";
 import { builtinsOnDemand, embedLibrary, replace, versionOnly } from "#scripts/build/plugins.ts";
 import { describeBundles } from "#scripts/build/report.ts";
 import { messageOf } from "#shared/errors.ts";
@@ -17,7 +17,7 @@ import { messageOf } from "#shared/errors.ts";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const ENTRY = "index";
 
-/** How a bundle is made of an entry point: what is measured is made like what is deployed. */
+/** The esbuild options of every bundle. The benchmarks use them too, so that they measure what is deployed. */
 export const BUNDLING = {
   absWorkingDir: ROOT,
   bundle: true,
@@ -26,6 +26,7 @@ export const BUNDLING = {
   format: "esm",
   mainFields: ["module", "main"],
   minify: true,
+  // Class names reach users: Lambda's `errorType` and stack traces show them.
   keepNames: true,
   sourcemap: "linked",
   sourcesContent: false,
@@ -35,20 +36,20 @@ export const BUNDLING = {
 } satisfies BuildOptions;
 
 export interface Bundle {
-  readonly contents: Contents;
-  /** By name: the files that are loaded, with their source maps. */
+  readonly contents: BundleContents;
+  /** The files that are loaded and their source maps, by name. */
   readonly files: ReadonlyMap<string, Uint8Array>;
 }
 
-/** Makes the bundle of a module, in memory. */
+/** Bundles a module in memory. */
 export async function bundle(module: string): Promise<Bundle> {
   const { metafile, outputFiles } = await build({
     ...BUNDLING,
     entryPoints: { [ENTRY]: module },
-    // Written by nobody: source maps name their sources from there.
+    // Not written: it is the base of the paths in the source maps.
     outdir: "dist/function",
     outExtension: { ".js": ".mjs" },
-    // What is loaded when it is first needed is in files of its own: else Node would parse it at every start.
+    // Dynamic imports become separate files, so that Node does not parse them at every start.
     splitting: true,
     metafile: true,
     write: false,
@@ -60,8 +61,8 @@ export async function bundle(module: string): Promise<Bundle> {
   return { contents, files: new Map(files) };
 }
 
-/** Builds every function into a folder of the given one; what each consists of. Throws before it writes anything. */
-export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<string, Contents>> {
+/** Builds each function into `<folder>/<name>` and returns the contents of the bundles. An invalid build writes nothing. */
+export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<string, BundleContents>> {
   const bundles = new Map<string, Bundle>();
   for (const name of (await readdir(join(ROOT, "functions"))).sort()) {
     bundles.set(name, await bundle(join(ROOT, "functions", name, "handler.ts")));
@@ -72,24 +73,27 @@ export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<s
   return contents;
 }
 
-function check(bundles: ReadonlyMap<string, Contents>): void {
+function check(bundles: ReadonlyMap<string, BundleContents>): void {
   const errors = [
     ...[...bundles].flatMap(([name, contents]) =>
-      unexplained(contents).map(
-        (one) => `${name} contains ${one}, and scripts/build/parts.ts does not say why`,
+      unlistedPackages(contents).map(
+        (one) => `${name} contains ${one}, which scripts/build/allowed-packages.ts does not list`,
       ),
     ),
-    ...unused([...bundles.values()]).map((module) => `nothing imports ${module}, which is to be replaced`),
+    ...unusedReplacements([...bundles.values()]).map(
+      (module) =>
+        `no bundle imports ${module}: remove its replacement from scripts/build/allowed-packages.ts`,
+    ),
   ];
   if (errors.length > 0) throw new Error(errors.join("\n"));
 }
 
 async function write(folder: string, files: ReadonlyMap<string, Uint8Array>): Promise<void> {
   await mkdir(folder, { recursive: true });
-  // The entry last: it names the others.
+  // The entry last, because it loads the others.
   const entryLast = [...files].sort(([one], [other]) => Number(isOfEntry(one)) - Number(isOfEntry(other)));
   for (const [name, bytes] of entryLast) await writeFile(join(folder, name), bytes);
-  // The names of the others change with what is in them: those of an earlier build would be deployed as well.
+  // Other names contain a hash, so files of an earlier build would remain and be deployed.
   for (const name of await readdir(folder)) {
     if (!files.has(name)) await rm(join(folder, name), { recursive: true });
   }

@@ -20,7 +20,7 @@ interface Room {
 
 const room = (name: string, path = `^${name}/`): Room => ({ name, path });
 
-/** From the bottom up. A room imports itself and any lower layer; rooms of one layer do not import each other. */
+/** From the bottom up. A room may import itself and any lower layer, but no other room of its layer. */
 const LAYERS: readonly (readonly Room[])[] = [
   [room("shared/contract", "^shared/(contract/|errors\\.ts$)")],
   [room("lua"), room("shared/runtime")],

@@ -1,6 +1,6 @@
 /**
  * `npm run deploy -- --stage prod`: builds, packages and deploys. Exit status: 0, 1 when a step failed, 2 when the
- * arguments or the credentials are wrong.
+ * arguments are invalid or AWS credentials are missing.
  */
 
 import { SQSClient } from "@aws-sdk/client-sqs";
@@ -25,16 +25,16 @@ function optionsOf(options: DeployOptions): string[] {
   ];
 }
 
-/** Before anything is built: without them, osls would say so at the end of a long way. */
+/** Called before the build, to fail early: osls checks the credentials only when it deploys. */
 async function requireCredentials(profile: string | undefined): Promise<void> {
   if (profile !== undefined) process.env.AWS_PROFILE = profile;
-  // Any client has the chain of the SDK; the region does not matter for it.
+  // Every client has the SDK's default credential chain, which does not depend on the region.
   const client = new SQSClient({ region: "us-east-1" });
   try {
     await client.config.credentials();
   } catch (error) {
     throw new ConfigurationError([
-      "there are no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (--aws-profile), " +
+      "AWS credentials not found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE (--aws-profile), " +
         `or sign in with "aws sso login": ${messageOf(error)}`,
     ]);
   } finally {
@@ -53,13 +53,14 @@ async function deploy(options: DeployOptions): Promise<void> {
 async function main(): Promise<number> {
   const command = new Command("npm run deploy --")
     .description(
-      "Builds, packages and deploys one stage of serverless.yml. docs/deploy.md has its parameters.",
+      "Builds, packages and deploys one stage of serverless.yml. docs/deploy.md lists its parameters. Exit status: 0, " +
+        "1 when a step failed, 2 when the arguments are invalid or AWS credentials are missing.",
     )
-    .requiredOption("--stage <name>", "dev, prod, local, or one of your own")
+    .requiredOption("--stage <name>", "dev, prod, local, or a stage of your own")
     .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
-    .option("--region <region>", "where the stack is to be (default: AWS_REGION, or us-east-1)")
+    .option("--region <region>", "the region of the stack (default: AWS_REGION, or us-east-1)")
     .option("--aws-profile <name>", "a profile of the AWS configuration")
-    .option("--verbose", "show what CloudFormation does")
+    .option("--verbose", "show CloudFormation events")
     .allowExcessArguments(false)
     .exitOverride();
   try {

@@ -1,7 +1,8 @@
 /**
- * `npm run lint:templates`: packages what a deployment may look like, and has cfn-lint look at the templates. cfn-lint is
- * installed into .sluice with a pinned version, where Python is at hand. Exit status: 0, also where there is no Python,
- * which is said; 1 when something is wrong with a template.
+ * `npm run lint:templates`: packages every variant of a deployment and runs cfn-lint on the templates. Installs a pinned
+ * version of cfn-lint into .sluice, which needs Python 3.10 or later; without it, nothing is linted.
+ *
+ * Exit status: 0 (also without Python), 1 when a template has an error or a step failed. Takes no arguments.
  */
 
 import { spawnSync } from "node:child_process";
@@ -10,21 +11,21 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { messageOf } from "#shared/errors.ts";
-import { packageStage, StepError } from "./osls.ts";
+import { buildFunctions, packageStage, StepError } from "./osls.ts";
 import { VARIANTS } from "./variants.ts";
 
 const VERSION = "1.58.0";
 const VENV = fileURLToPath(new URL(`../.sluice/cfn-lint-${VERSION}`, import.meta.url));
 const CFN_LINT = join(VENV, "bin/cfn-lint");
 const PYTHON_PROBE = "import sys, venv, ensurepip; sys.exit(0 if sys.version_info >= (3, 10) else 1)";
-/** osls lets a function depend on its role, which it refers to as well. */
+/** W3005: osls adds a DependsOn that a reference makes redundant. */
 const IGNORED = "W3005";
 
 function succeeds(command: string, ...args: string[]): boolean {
   return spawnSync(command, args, { stdio: "ignore" }).status === 0;
 }
 
-/** Undefined: there is no Python to install it with. */
+/** Installs cfn-lint on first use. Undefined if there is no suitable Python. */
 function findLinter(): string | undefined {
   if (existsSync(CFN_LINT) && succeeds(CFN_LINT, "--version")) return CFN_LINT;
   const python = ["python3", "python"].find((name) => succeeds(name, "-c", PYTHON_PROBE));
@@ -43,6 +44,7 @@ function findLinter(): string | undefined {
 async function lint(linter: string): Promise<boolean> {
   const folder = mkdtempSync(join(tmpdir(), "sluice-templates-"));
   try {
+    await buildFunctions();
     const templates: string[] = [];
     for (const { name, stage, options } of VARIANTS) {
       templates.push((await packageStage(stage, options, join(folder, name))).template);
@@ -63,7 +65,7 @@ async function lint(linter: string): Promise<boolean> {
 try {
   const linter = findLinter();
   if (linter === undefined) {
-    console.log("there is no Python 3.10 or later with venv and pip: the templates are not linted");
+    console.log("templates not linted: cfn-lint needs Python 3.10 or later with venv and pip");
   } else process.exitCode = (await lint(linter)) ? 0 : 1;
 } catch (error) {
   process.stderr.write(`lint:templates: ${messageOf(error)}\n`);

@@ -1,4 +1,4 @@
-/** Runs osls on this project: its templates and artifacts, and their deployment. */
+/** Runs osls on this project, to package and to deploy it. */
 
 import { spawn } from "node:child_process";
 import { readdirSync, readFileSync, statSync } from "node:fs";
@@ -8,29 +8,29 @@ import { fileURLToPath } from "node:url";
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const OSLS = join(ROOT, "node_modules/osls/bin/serverless.js");
 const BUILD = join(ROOT, "scripts/build.ts");
-/** Not in .serverless, which osls itself empties and copies from. */
+/** Not in .serverless, which osls clears. */
 const PACKAGES = ".sluice/package";
-/** What osls calls the template of the whole stack. */
+/** osls' name for the template of the complete stack. */
 const TEMPLATE = "cloudformation-template-update-stack.json";
 
-const SMALL_NAME = /^[a-z][a-z0-9-]*$/;
-const MANY_LINES = /^--param=([^=]+)=[^\n]*\n/;
-const UNKNOWN_CHOICE = /Value not found at "file" source/;
+const STAGE_NAME = /^[a-z][a-z0-9-]*$/;
+const MULTI_LINE_PARAM = /^--param=([^=]+)=[^\n]*\n/;
+const UNKNOWN_VALUE = /Value not found at "file" source/;
 
 /** The stages of serverless.yml. */
 export const STAGES = ["dev", "prod", "local"] as const;
 
-/** Something did not go well; what, has been said. */
+/** A step failed. The message contains the output of the failed command, unless it was shown already. */
 export class StepError extends Error {
   override readonly name = "StepError";
 }
 
-/** One stage, packaged. */
+/** A packaged stage. */
 export interface StagePackage {
   readonly folder: string;
-  /** CloudFormation's template. */
+  /** The path of the CloudFormation template. */
   readonly template: string;
-  /** A zip for each function. */
+  /** The paths of the zip files, one per function. */
   readonly artifacts: readonly string[];
 }
 
@@ -40,15 +40,15 @@ export function buildFunctions(): Promise<void> {
 }
 
 /**
- * Makes the template and the artifacts of one stage from what is built; needs no AWS account. `options` go to osls,
- * e.g. `--param=valkey=existing`. Rejects with a StepError that has what osls said.
+ * Creates the template and the artifacts of one stage from the built functions. Needs no AWS account. `options` are passed
+ * to osls, for example `--param=valkey=existing`. Rejects with a StepError that contains the output of osls.
  */
 export async function packageStage(
   stage: string,
   options: readonly string[] = [],
   folder: string = join(ROOT, PACKAGES, stage),
 ): Promise<StagePackage> {
-  refuseMistakes(stage, options);
+  validate(stage, options);
   await run(`osls package --stage ${stage}`, [
     OSLS,
     "package",
@@ -67,28 +67,28 @@ export async function packageStage(
   };
 }
 
-/** What osls and CloudFormation would take, and fail with much later. */
-function refuseMistakes(stage: string, options: readonly string[]): void {
-  if (!SMALL_NAME.test(stage)) {
+/** Rejects input that would fail only late in a deployment. */
+function validate(stage: string, options: readonly string[]): void {
+  if (!STAGE_NAME.test(stage)) {
     throw new StepError(
-      `the stage "${stage}" must be of small letters, digits and hyphens, as the ids of ElastiCache are`,
+      `invalid stage name "${stage}": expected lowercase letters, digits and hyphens (a rule of ElastiCache ids)`,
     );
   }
-  const [, name] = options.map((one) => MANY_LINES.exec(one)).find((found) => found !== null) ?? [];
+  const [, name] = options.map((one) => MULTI_LINE_PARAM.exec(one)).find((found) => found !== null) ?? [];
   if (name !== undefined) {
     throw new StepError(
-      `--param ${name} has more than one line, of which osls takes the first: write it into serverless.yml`,
+      `--param ${name} has more than one line, and osls reads only the first: set it in serverless.yml`,
     );
   }
 }
 
-/** Deploys what was packaged. Rejects with a StepError. */
+/** Deploys a packaged stage. Rejects with a StepError. */
 export function deployStage(stage: string, folder: string, options: readonly string[]): Promise<void> {
   const args = [OSLS, "deploy", "--stage", stage, "--package", folder, ...options];
   return run(`osls deploy --stage ${stage}`, args, "inherit");
 }
 
-/** A line about a package: what is in it, and how large. */
+/** One line about a package: its folder, resources, and the size of its artifacts. */
 export function describePackage({ folder, template, artifacts }: StagePackage): string {
   const { Resources } = JSON.parse(readFileSync(template, "utf8")) as { Resources: object };
   const kilobytes = artifacts.reduce((sum, path) => sum + statSync(path).size, 0) / 1_024;
@@ -101,16 +101,16 @@ export function describePackage({ folder, template, artifacts }: StagePackage): 
 async function run(
   what: string,
   args: readonly string[],
-  output: "inherit" | "kept" = "kept",
+  output: "inherit" | "collect" = "collect",
 ): Promise<void> {
   const child = spawn(process.execPath, args, {
     cwd: ROOT,
     stdio: ["ignore", output === "inherit" ? "inherit" : "pipe", output === "inherit" ? "inherit" : "pipe"],
   });
-  let said = "";
+  let collected = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream?.setEncoding("utf8").on("data", (text: string) => {
-      said += text;
+      collected += text;
     });
   }
   const status = await new Promise<number | string>((resolve, reject) => {
@@ -118,8 +118,8 @@ async function run(
     child.once("close", (code, signal) => resolve(code ?? signal ?? "no status"));
   });
   if (status === 0) return;
-  const hint = UNKNOWN_CHOICE.test(said)
-    ? "\nA parameter that makes a choice (network, valkey, …) has a value that serverless.yml does not list."
+  const hint = UNKNOWN_VALUE.test(collected)
+    ? "\nA parameter that selects a variant (network, valkey, …) has a value that serverless.yml does not list."
     : "";
-  throw new StepError(`${what} failed (${status})${said === "" ? "" : `:\n${said.trim()}`}${hint}`);
+  throw new StepError(`${what} failed (${status})${collected === "" ? "" : `:\n${collected.trim()}`}${hint}`);
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run package`: builds the functions and makes the CloudFormation templates and artifacts, offline. Exit status: 0,
- * 1 when a step failed, 2 when the arguments are wrong.
+ * `npm run package`: builds the functions and creates the CloudFormation templates and artifacts, offline. Exit status:
+ * 0, 1 when a step failed, 2 when the arguments are invalid.
  */
 
 import { Command, CommanderError } from "commander";
@@ -10,12 +10,13 @@ import { buildFunctions, describePackage, packageStage, STAGES } from "./osls.ts
 async function main(): Promise<number> {
   const command = new Command("npm run package --")
     .description(
-      "Builds the functions, and makes the CloudFormation template and the artifacts of each stage in " +
-        ".sluice/package/<stage>. Needs no AWS account.",
+      "Builds the functions and creates the CloudFormation template and the artifacts of each stage in " +
+        ".sluice/package/<stage>. Needs no AWS account. Exit status: 0, 1 when a step failed, 2 when the arguments are " +
+        "invalid.",
     )
-    .option("--stage <name...>", `which (default: ${STAGES.join(", ")})`)
+    .option("--stage <name...>", `the stages to package (default: ${STAGES.join(", ")})`)
     .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
-    .option("--region <region>", "where the stack is to be (default: AWS_REGION, or us-east-1)")
+    .option("--region <region>", "the region of the stack (default: AWS_REGION, or us-east-1)")
     .allowExcessArguments(false)
     .exitOverride();
   try {

@@ -1,4 +1,4 @@
-/** What a deployment may look like: the stages, and the choices that they do not make. For the tests and the linter. */
+/** Variants of a deployment for the tests and the linter: the stages, and other values of their parameters. */
 
 export interface Variant {
   readonly name: string;

@@ -1,22 +1,22 @@
-/** What a bundle consists of, read from what esbuild tells of it. */
+/** The contents of a bundle, from esbuild's metafile. */
 
 import { basename } from "node:path";
 import type { Metafile } from "esbuild";
 
-/** Bytes of minified code, source maps not counted. */
+/** Bytes of minified code, without source maps. */
 export interface Size {
-  /** In files that are loaded at the start of the function. */
+  /** In files that are loaded when the function starts. */
   readonly atStart: number;
-  /** In files that are loaded when they are first needed. */
+  /** In files that are loaded on first use. */
   readonly late: number;
 }
 
-export interface Contents extends Size {
-  /** The files that the entry comes to load, by their names; esbuild also makes some that nobody loads. */
+export interface BundleContents extends Size {
+  /** Names of the files that the entry loads, directly or not. esbuild also generates unused ones. */
   readonly files: ReadonlySet<string>;
-  /** By the package's name, and by SLUICE and LUA for our own. */
+  /** By package name; SLUICE and LUA stand for this project. */
   readonly packages: ReadonlyMap<string, Size>;
-  /** What modules import, as they say it, wherever it is then found. */
+  /** Import specifiers as written in the sources. */
   readonly imported: ReadonlySet<string>;
 }
 
@@ -25,8 +25,8 @@ export const LUA = "sluice/lua";
 
 const NONE: Size = { atStart: 0, late: 0 };
 
-/** `entry` is the name of the file that Lambda loads. */
-export function contentsOf({ inputs, outputs }: Metafile, entry: string): Contents {
+/** Sums up a bundle. `entry` is the name of the file that Lambda loads. */
+export function contentsOf({ inputs, outputs }: Metafile, entry: string): BundleContents {
   const byName = new Map(Object.entries(outputs).map(([path, output]) => [basename(path), output]));
   const first = reachable(byName, [entry], ({ kind }) => kind !== "dynamic-import");
   const files = reachable(byName, first, () => true);
@@ -37,14 +37,14 @@ export function contentsOf({ inputs, outputs }: Metafile, entry: string): Conten
     const sizeOf = (count: number): Size =>
       first.has(name) ? { atStart: count, late: 0 } : { atStart: 0, late: count };
     whole = sum(whole, sizeOf(bytes));
-    // What joins the modules of a file is ours as well.
-    let joints = bytes;
+    // The code that joins the modules of a file counts as Sluice's.
+    let glue = bytes;
     for (const [path, { bytesInOutput: count }] of Object.entries(parts)) {
       const owner = packageOf(path);
       packages.set(owner, sum(packages.get(owner), sizeOf(count)));
-      joints -= count;
+      glue -= count;
     }
-    packages.set(SLUICE, sum(packages.get(SLUICE), sizeOf(joints)));
+    packages.set(SLUICE, sum(packages.get(SLUICE), sizeOf(glue)));
   }
   const imports = Object.values(inputs).flatMap((input) => input.imports);
   return {
@@ -63,7 +63,7 @@ function reachable(
   follows: (imported: Metafile["outputs"][string]["imports"][number]) => boolean,
 ): Set<string> {
   const reached = new Set(from);
-  // A set hands over what is added to it on the way.
+  // Iterating a Set includes the elements that the loop adds.
   for (const name of reached) {
     for (const imported of outputs.get(name)?.imports ?? []) {
       if (imported.external !== true && follows(imported)) reached.add(basename(imported.path));
@@ -72,7 +72,7 @@ function reachable(
   return reached;
 }
 
-/** A package within another one's folder is itself; virtual modules have no folder and are ours. */
+/** The innermost package of a path. Virtual modules have no folder and count as Sluice's. */
 function packageOf(path: string): string {
   const [, name] = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path) ?? [];
   return name ?? (path.startsWith("lua/") ? LUA : SLUICE);

@@ -1,4 +1,4 @@
-/** What is in a bundle in the place of something else. */
+/** esbuild plugins that replace modules in a bundle. */
 
 import { readFile } from "node:fs/promises";
 import { isBuiltin } from "node:module";
@@ -8,7 +8,7 @@ import { LIBRARY_FILES, LIBRARY_NAME } from "#lua/source.ts";
 
 const REPLACEMENTS = fileURLToPath(new URL("replacements/", import.meta.url));
 
-/** The text of the Lua files, in the place of the module that reads them from its folder. */
+/** Replaces lua/source.ts, which reads the Lua files from its folder, with a module that contains their text. */
 export const embedLibrary: Plugin = {
   name: "embed-library",
   setup(builder) {
@@ -22,8 +22,8 @@ export const embedLibrary: Plugin = {
 };
 
 /**
- * Node's own modules are asked for by the module that uses them, when it is run. Imports of them would stand at the
- * top of the file and have every export evaluated, of which one of `node:http` loads a whole HTTP client.
+ * Loads Node's built-in modules when a module that uses them runs. A static import would evaluate all their exports at
+ * start; one of `node:http` loads a complete HTTP client.
  */
 export const builtinsOnDemand: Plugin = {
   name: "builtins-on-demand",
@@ -38,7 +38,7 @@ export const builtinsOnDemand: Plugin = {
   },
 };
 
-/** Of its own package.json, which the AWS SDK imports whole, it tells the server the version. */
+/** Reduces the package.json files that the AWS SDK imports to the version, the only field that it uses. */
 export const versionOnly: Plugin = {
   name: "version-only",
   setup(builder) {
@@ -49,11 +49,11 @@ export const versionOnly: Plugin = {
   },
 };
 
-/** A module that dependencies import, and that no function needs as it is. */
+/** A module that dependencies import and that no function needs as it is. */
 export interface Replacement {
-  /** As it is imported. */
+  /** The import specifier. */
   readonly module: string;
-  /** A file of the folder `replacements`. None: whoever comes to need the module gets an error that says so. */
+  /** A file of the folder `replacements`. Without it, loading the module throws an error with its name. */
   readonly by?: string;
 }
 

@@ -1,9 +1,9 @@
 /**
- * Gets the package valkey-server of Debian, Ubuntu and their kin and unpacks it into the project's own folder.
+ * Downloads the package valkey-server of Debian, Ubuntu or a derivative, and unpacks it into the project's .sluice folder.
  *
- * apt runs with a state, a cache and sources of its own: no root is needed, nothing is installed, and the machine's
- * package lists stay as they are. What is already installed comes from the machine's status, so only the missing
- * libraries are fetched; apt checks the signatures with the machine's own keys.
+ * apt runs with separate state, cache and sources: it needs no root, installs nothing, and leaves the machine's package
+ * lists unchanged. It reads the machine's package status, so only missing libraries are downloaded, and checks signatures
+ * with the machine's keys.
  */
 
 import { codenameOf, withSuite } from "./sources.mjs";
@@ -11,15 +11,15 @@ import { codenameOf, withSuite } from "./sources.mjs";
 const PACKAGE = "valkey-server";
 const SOURCES = "/etc/apt/sources.list";
 const PARTS = "/etc/apt/sources.list.d";
-/** Never from another release than the loader's: a C library is not something to mix. */
+/** The C library must be the one of the machine's dynamic loader. */
 const NOT_UNPACKED = /^(libc6|libc-bin)_/;
 
 /**
- * The path of a wrapper that runs the unpacked server, or undefined, with the reason given to `why`.
+ * Returns the path of a wrapper that runs the unpacked server. Returns undefined on failure and passes the reason to `why`.
  *
  * @param {import("./valkey.mjs").Probes} probes
  * @param {(reason: string) => void} why
- * @param {string} [extraSuite] a suite of the same archive to add, by what follows the codename
+ * @param {string} [extraSuite] a suite to add, without the codename: `backports` for bookworm-backports
  * @returns {string | undefined}
  */
 export function fromApt(probes, why, extraSuite) {
@@ -31,7 +31,7 @@ export function fromApt(probes, why, extraSuite) {
       const codename = codenameOf(probes.readFile("/etc/os-release") ?? "");
       const extra = codename && withSuite(files, codename, `${codename}-${extraSuite}`);
       if (!extra) {
-        why("the machine has no source entry for its own release to take it from");
+        why("no package source of this machine has an entry for its release");
         return undefined;
       }
       files.push(extra);
@@ -53,13 +53,13 @@ function fetchAndUnpack(probes, why, root, extraSuite) {
   const updated = apt("update");
   const fetched = apt("--download-only", "--yes", "--no-install-recommends", "install", PACKAGE);
   if (fetched.status !== 0) {
-    why(reasonOf(fetched.stderr) ?? reasonOf(updated.stderr) ?? "apt-get failed without a reason");
+    why(reasonOf(fetched.stderr) ?? reasonOf(updated.stderr) ?? "apt-get failed without an error message");
     return undefined;
   }
   const archives = `${root}/cache/archives`;
   const packages = probes.list(archives).filter((name) => name.endsWith(".deb") && !NOT_UNPACKED.test(name));
   if (!packages.some((name) => name.startsWith(`${PACKAGE}_`))) {
-    why("apt-get did not fetch the package");
+    why("apt-get did not download the package");
     return undefined;
   }
   const unpacked = `${root}/unpacked`;
@@ -78,7 +78,7 @@ function fetchAndUnpack(probes, why, root, extraSuite) {
   return `${probes.folder}/valkey/valkey-server`;
 }
 
-/** Finds its libraries beside itself, wherever the project is moved to. */
+/** Finds the libraries relative to its own path, so the project can be moved. */
 const WRAPPER = `#!/bin/sh
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 for folder in "$here"/usr/lib "$here"/usr/lib/*-linux-* "$here"/lib/*-linux-*; do
@@ -113,9 +113,9 @@ function optionsFor(root) {
     "Dir::Cache": `${root}/cache`,
     "Dir::Etc::sourcelist": "/dev/null",
     "Dir::Etc::sourceparts": `${root}/sources`,
-    // The machine's locks are for those who change it.
+    // The machine's package status is only read.
     "Debug::NoLocking": "true",
-    // As root, apt would fetch as another user, who may not write into this folder.
+    // As root, apt would download as the user _apt, who cannot write into this folder.
     "APT::Sandbox::User": "root",
     "Acquire::Languages": "none",
     "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
@@ -124,7 +124,7 @@ function optionsFor(root) {
   return ["-qq", ...Object.entries(options).flatMap(([name, value]) => ["-o", `${name}=${value}`])];
 }
 
-/** What apt says first that it could not do. */
+/** The first error message of apt. */
 function reasonOf(stderr) {
   return /^E: (.*)$/m.exec(stderr)?.[1];
 }

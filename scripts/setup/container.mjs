@@ -1,10 +1,11 @@
-/** Runs Valkey from its public image, where the machine has a container engine that answers. */
+/** Runs Valkey from its public image with Docker or Podman. */
 
 const ENGINES = ["docker", "podman"];
 const IMAGE = "docker.io/valkey/valkey:8";
 
 /**
- * The path of a wrapper that runs the server in a container, or undefined.
+ * Returns the path of a wrapper that runs the server in a container. Returns undefined on failure and passes the reason to
+ * `why`.
  *
  * @param {import("./valkey.mjs").Probes} probes
  * @param {(reason: string) => void} why
@@ -15,12 +16,12 @@ export function fromContainer(probes, why) {
     const { status } = probes.run(engine, ["info"], { quiet: true });
     if (status === null) continue;
     if (status !== 0) {
-      why(`${engine} is installed and does not answer`);
+      why(`${engine} is installed but does not respond`);
       continue;
     }
-    probes.say(`fetching the image ${IMAGE} with ${engine}`);
+    probes.say(`pulling the image ${IMAGE} with ${engine}`);
     if (probes.run(engine, ["pull", "--quiet", IMAGE]).status !== 0) {
-      why(`${engine} could not fetch ${IMAGE}`);
+      why(`${engine} could not pull ${IMAGE}`);
       continue;
     }
     const path = `${probes.folder}/valkey-container`;
@@ -31,8 +32,8 @@ export function fromContainer(probes, why) {
 }
 
 /**
- * The server's folder (the argument after --dir) is the same inside and out, and so are its ports and its user,
- * so that those who start it need not know that it runs in a container.
+ * The folder of the argument --dir, the ports and the user are the same inside and outside of the container, so callers
+ * can use the wrapper like an installed server.
  */
 function wrapperFor(engine) {
   return `#!/bin/sh

@@ -1,16 +1,16 @@
-/** One set-up at a time: the others wait, and then find everything done. */
+/** A lock file that allows one setup at a time. Others wait, and then find everything installed. */
 
 import { mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const POLL_MS = 100;
-/** How long taking a dead owner's lock away may last before that, too, counts as abandoned. */
+/** The age at which the removal of a dead owner's lock counts as abandoned itself. */
 const BREAKING_MS = 10_000;
 
 /**
- * Runs `work` while this process owns the lock file. An owner that died loses it. Calls `onWait` once if another
- * process has it.
+ * Runs `work` while this process owns the lock file. Removes the lock of an owner that died. Calls `onWait` once, with the
+ * owner's process id, if another process holds the lock.
  *
  * @template T
  * @param {string} path
@@ -46,8 +46,8 @@ function take(path) {
 }
 
 /**
- * Takes away the lock of an owner that died. Two processes may see it dead at once, and the slower one must not
- * take away the lock that the faster one has made since: so breaking is itself exclusive, and looks again.
+ * Removes the lock of an owner that died. Two processes may detect this at once, and the slower one must not remove the
+ * new lock of the faster one. So the removal is exclusive and checks the owner again.
  */
 function breakLock(path, deadOwner) {
   const breaking = `${path}.breaking`;
@@ -63,7 +63,7 @@ function breakLock(path, deadOwner) {
   }
 }
 
-/** Undefined when there is none, or when its owner has not written itself down yet. */
+/** The process id in the lock file. Undefined if there is no file, or if it is still empty. */
 function readOwner(path) {
   try {
     return readFileSync(path, "utf8") || undefined;

@@ -1,4 +1,4 @@
-/** This machine, as the set-up sees and changes it. */
+/** Access to this machine for the setup. */
 
 import { spawnSync } from "node:child_process";
 import {
@@ -17,9 +17,9 @@ const OUTPUT_LIMIT = 16 * 1024 * 1024;
 const ABSENT = new Set(["ENOENT", "ENOTDIR", "EISDIR", "EACCES"]);
 
 /**
- * The probes of the machine that this runs on.
+ * Creates the probes of this machine.
  *
- * @param {string} root the project's folder
+ * @param {string} root the project's root folder
  * @param {(line: string) => void} say
  * @returns {import("./valkey.mjs").Probes & { root: string, architecture: string }}
  */
@@ -46,15 +46,15 @@ export function thisMachine(root, say) {
 }
 
 /**
- * Commands run on the machine's own Node: npm must not run on the Node that it is about to remove, which npm
- * itself has put first on the path.
+ * The PATH without node_modules/.bin, which npm puts first for its scripts. npm must run on the machine's Node, because
+ * `npm ci` removes the one in node_modules.
  */
 function pathOfTheMachine() {
   const folders = (process.env.PATH ?? "").split(delimiter);
   return folders.filter((folder) => !folder.endsWith(join("node_modules", ".bin"))).join(delimiter);
 }
 
-/** What is not quiet shows on standard error: standard output belongs to the command that follows the set-up. */
+/** Unless `quiet`, output goes to standard error: standard output belongs to the command that follows the setup. */
 function run(command, args, { cwd, environment, quiet }) {
   const { status, stdout, stderr, error } = spawnSync(command, args, {
     cwd,
@@ -67,7 +67,7 @@ function run(command, args, { cwd, environment, quiet }) {
   return { status: status ?? 1, stdout: stdout ?? "", stderr: stderr ?? "" };
 }
 
-/** In one step: nobody reads a half-written file. */
+/** Atomic: readers never see a half-written file. */
 function writeFile(path, text, executable = false) {
   mkdirSync(dirname(path), { recursive: true });
   const draft = `${path}.${process.pid}.tmp`;

@@ -1,18 +1,18 @@
-/** The npm packages: installed when they are missing or another lock file asks for others, left alone otherwise. */
+/** Installs the npm packages if they are missing or differ from package-lock.json. */
 
 import { createHash } from "node:crypto";
 
-/** Lambda's runtime; the build and the tests run on the same. */
-const LEAST_NODE = 24;
+/** The Node version of the Lambda runtime, which the build and the tests use too. */
+const MIN_NODE = 24;
 
-/** The packages cannot be installed, or do not give a Node that runs. */
+/** The packages cannot be installed, or their Node does not run. */
 export class PackagesError extends Error {
   name = "PackagesError";
 }
 
 /**
- * Sees to it that node_modules is what package-lock.json says, for this platform, and that its Node runs. Says
- * nothing where nothing is to do. Throws a PackagesError.
+ * Makes node_modules match package-lock.json on this platform, and checks that its Node runs. Prints nothing if nothing
+ * has to be installed. Throws a PackagesError.
  *
  * @param {import("./valkey.mjs").Probes & { root: string, architecture: string }} probes
  * @returns {boolean} whether anything was installed
@@ -20,13 +20,13 @@ export class PackagesError extends Error {
 export function installPackages(probes) {
   const modules = `${probes.root}/node_modules`;
   const lock = probes.readFile(`${probes.root}/package-lock.json`);
-  if (lock === undefined) throw new PackagesError(`there is no package-lock.json in ${probes.root}`);
+  if (lock === undefined) throw new PackagesError(`package-lock.json not found in ${probes.root}`);
   const stampPath = `${modules}/.sluice-installed`;
   const stamp = `${createHash("sha256").update(lock).digest("hex")} ${probes.platform}-${probes.architecture}\n`;
   const isStamped = probes.readFile(stampPath) === stamp;
   if (isStamped && nodeError(probes) === undefined) return false;
   if (!isStamped && isInstalled(lock, probes.readFile(`${modules}/.package-lock.json`))) {
-    // Somebody ran npm ci: take note of it, and do not repeat it.
+    // Already installed by `npm ci`: record that instead of repeating it.
     if (nodeError(probes) === undefined) {
       probes.writeFile(stampPath, stamp);
       return false;
@@ -34,12 +34,12 @@ export function installPackages(probes) {
   }
   probes.say("installing the npm packages (npm ci)");
   npm(probes, ["ci", "--no-audit", "--no-fund", "--include=dev", "--ignore-scripts"]);
-  // The only one that is nothing without its install script. Another one compiles, which not every machine can.
+  // `node` is the only package that needs its install script. aws-lambda-ric's compiles, which fails on some machines.
   npm(probes, ["rebuild", "node", "--ignore-scripts=false"]);
-  const fault = nodeError(probes);
-  if (fault !== undefined) {
+  const problem = nodeError(probes);
+  if (problem !== undefined) {
     throw new PackagesError(
-      `${nodeOf(probes)} ${fault}. The package "node" brings Node ${LEAST_NODE} and needs its install script: ` +
+      `${nodeOf(probes)} ${problem}. The package "node" brings Node ${MIN_NODE} and needs its install script: ` +
         "run npm rebuild node --ignore-scripts=false",
     );
   }
@@ -55,8 +55,8 @@ function npm(probes, args) {
 }
 
 /**
- * Whether what npm noted of an install is what the lock file asks for. Packages for other platforms are optional
- * and may be missing.
+ * Whether npm's record of an installation matches the lock file. Optional packages may be missing: they are for other
+ * platforms.
  */
 export function isInstalled(lockText, installedText) {
   const wanted = packagesOf(lockText);
@@ -87,5 +87,5 @@ function nodeError(probes) {
   if (status === null) return "cannot be started";
   if (status !== 0) return `fails: ${stderr.trim()}`;
   const major = Number(/^v(\d+)\./.exec(stdout)?.[1]);
-  return major >= LEAST_NODE ? undefined : `is Node ${stdout.trim()}, and ${LEAST_NODE} or later is needed`;
+  return major >= MIN_NODE ? undefined : `is Node ${stdout.trim()}, and ${MIN_NODE} or later is needed`;
 }

@@ -1,16 +1,16 @@
 /**
- * Package sources of Debian and its kin, as text: `.sources` files (deb822) and one-line `.list` files.
- * Nothing here knows the name of a host: what is made is a copy of what the machine already trusts.
+ * Parses the package sources of Debian and its derivatives: `.sources` files (deb822) and one-line `.list` files. New
+ * entries are copies of the machine's, so they use only hosts that it already trusts.
  */
 
 /**
- * An entry of the main archive, with another suite in the place of its own: of every text, the first entry that
- * has the release's own suite. Undefined when none has it.
+ * Copies the first entry for the release's main suite, with another suite in its place. Returns undefined if there is no
+ * such entry.
  *
  * @param {readonly { name: string, text: string }[]} files
- * @param {string} codename of the release, e.g. bookworm
- * @param {string} suite to take its place, e.g. bookworm-backports
- * @returns {{ name: string, text: string } | undefined} a file with that one entry, named for apt
+ * @param {string} codename the release, for example bookworm
+ * @param {string} suite the new suite, for example bookworm-backports
+ * @returns {{ name: string, text: string } | undefined} a sources file with that entry
  */
 export function withSuite(files, codename, suite) {
   for (const { name, text } of files) {
@@ -23,7 +23,7 @@ export function withSuite(files, codename, suite) {
   return undefined;
 }
 
-/** The release's codename from the text of /etc/os-release; a derivative names the one that it is built on. */
+/** The codename in the text of /etc/os-release. For a derivative, the codename of the release that it is based on. */
 export function codenameOf(osRelease) {
   const field = (name) => new RegExp(`^${name}="?([a-z][a-z0-9]*)"?$`, "m").exec(osRelease)?.[1];
   return field("UBUNTU_CODENAME") ?? field("DEBIAN_CODENAME") ?? field("VERSION_CODENAME");

@@ -1,39 +1,38 @@
 /**
- * Finds a valkey-server that runs, or gets one, without changing the machine where that can be avoided.
+ * Finds a valkey-server, or installs one, with as few changes to the machine as possible.
  *
- * The order of the search is here and pure: everything that looks at the machine or changes it comes in as
- * a probe, so that the tests can put any machine in its place.
+ * All access to the machine goes through probes, so that tests can simulate any machine.
  *
  * @typedef {{ status: number | null, stdout: string, stderr: string }} Ran
  * @typedef {object} Probes
  * @property {Readonly<Record<string, string | undefined>>} environment
- * @property {string} platform as process.platform has it
- * @property {string} folder absolute; where the set-up keeps what it makes
- * @property {(command: string, args: readonly string[], options?: { quiet?: boolean }) => Ran} run never throws; a
- *   command that cannot be started has the status null
+ * @property {string} platform like process.platform
+ * @property {string} folder the absolute path of the setup's folder
+ * @property {(command: string, args: readonly string[], options?: { quiet?: boolean }) => Ran} run never throws; the
+ *   status of a command that cannot be started is null
  * @property {(path: string) => string | undefined} readFile undefined when it cannot be read
  * @property {(path: string) => boolean} exists
  * @property {(folder: string) => string[]} list file names, sorted; empty when there is no such folder
- * @property {(path: string, text: string, executable?: boolean) => void} writeFile with its folders, in one step
- * @property {(from: string, to: string) => void} move replaces what is there
- * @property {(path: string) => void} remove a file or a whole folder
+ * @property {(path: string, text: string, executable?: boolean) => void} writeFile atomic; creates missing folders
+ * @property {(from: string, to: string) => void} move replaces the target
+ * @property {(path: string) => void} remove removes a file or a folder
  * @property {(line: string) => void} say
  */
 
 import { fromApt } from "./apt.mjs";
 import { fromContainer } from "./container.mjs";
 
-/** The oldest release with the functions that the library needs. */
-const LEAST_VERSION = Object.freeze([7, 2]);
+/** The oldest release that the library supports. */
+const MIN_VERSION = Object.freeze([7, 2]);
 
-/** Everything was tried; the message says what to install. */
+/** No valkey-server is available. The message says how to install one. */
 export class NoValkeyError extends Error {
   name = "NoValkeyError";
 }
 
 /**
- * The path of a valkey-server of at least 7.2, and where it came from. Throws a NoValkeyError when VALKEY_SERVER
- * names something else (what was asked for is not quietly replaced), or when there is none to be had.
+ * Returns the path of a valkey-server 7.2 or later, and its origin. Throws a NoValkeyError if none is available, or if
+ * VALKEY_SERVER names anything else: an explicit setting is never silently replaced.
  *
  * @param {Probes} probes
  * @returns {{ path: string, source: string }}
@@ -41,42 +40,42 @@ export class NoValkeyError extends Error {
 export function findValkey(probes) {
   const named = probes.environment.VALKEY_SERVER ?? "";
   if (named !== "") {
-    const fault = faultOf(probes, named);
-    if (fault === undefined) return { path: named, source: "the variable VALKEY_SERVER" };
-    throw new NoValkeyError(`VALKEY_SERVER names ${named}, which ${fault}`);
+    const problem = problemOf(probes, named);
+    if (problem === undefined) return { path: named, source: "the variable VALKEY_SERVER" };
+    throw new NoValkeyError(`VALKEY_SERVER names ${named}, which ${problem}`);
   }
   const tried = [];
   for (const { source, find } of SEARCH) {
     const path = find(probes, (why) => tried.push(`${source}: ${why}`));
     if (path === undefined) continue;
-    const fault = faultOf(probes, path);
-    if (fault === undefined) return { path, source };
-    tried.push(`${source}: ${path} ${fault}`);
+    const problem = problemOf(probes, path);
+    if (problem === undefined) return { path, source };
+    tried.push(`${source}: ${path} ${problem}`);
   }
   throw new NoValkeyError(adviceOf(tried));
 }
 
-/** Where the path is recorded for the rest of the project: one line, one absolute path. */
+/** The file that records the path of the server for other programs: one line with an absolute path. */
 export function recordOf(folder) {
   return `${folder}/valkey-server`;
 }
 
-/** Why an executable will not do, or undefined when it will. */
-function faultOf(probes, path) {
+/** Why an executable cannot be used. Undefined if it can. */
+function problemOf(probes, path) {
   const { status, stdout, stderr } = probes.run(path, ["--version"], { quiet: true });
   if (status === null) return "cannot be started";
   if (status !== 0) return `fails: ${lastLine(stderr || stdout)}`;
   const version = /\bv=(\d+)\.(\d+)\.(\d+)/.exec(stdout);
   if (!/^(Valkey|Server)\b/i.test(stdout) || version === null) return "is not a valkey-server";
   const [major, minor] = [Number(version[1]), Number(version[2])];
-  const [leastMajor, leastMinor] = LEAST_VERSION;
-  if (major > leastMajor || (major === leastMajor && minor >= leastMinor)) return undefined;
-  return `is version ${major}.${minor}, and ${LEAST_VERSION.join(".")} or later is needed`;
+  const [minMajor, minMinor] = MIN_VERSION;
+  if (major > minMajor || (major === minMajor && minor >= minMinor)) return undefined;
+  return `is version ${major}.${minor}, and ${MIN_VERSION.join(".")} or later is needed`;
 }
 
 const SEARCH = [
-  { source: "the record of an earlier set-up", find: recorded },
-  { source: "the path", find: onPath },
+  { source: "an earlier setup", find: recorded },
+  { source: "the PATH", find: onPath },
   { source: "Homebrew", find: fromHomebrew },
   { source: "the distribution's package", find: (probes, why) => fromApt(probes, why) },
   { source: "the distribution's backports", find: (probes, why) => fromApt(probes, why, "backports") },
@@ -86,7 +85,7 @@ const SEARCH = [
 function recorded(probes) {
   const path = probes.readFile(recordOf(probes.folder))?.trim() ?? "";
   if (path !== "" && probes.exists(path)) return path;
-  // The project may have been moved since: what was unpacked has moved along.
+  // The project may have been moved, together with the unpacked server.
   const unpacked = `${probes.folder}/valkey/valkey-server`;
   return probes.exists(unpacked) ? unpacked : undefined;
 }
@@ -100,7 +99,7 @@ function fromHomebrew(probes, why) {
   const { status, stdout } = probes.run("brew", ["--prefix", "valkey"], { quiet: true });
   if (status === null) return undefined;
   const path = `${stdout.trim()}/bin/valkey-server`;
-  // Homebrew tells the prefix of a formula that is not installed, too.
+  // Homebrew also prints the prefix of a formula that is not installed.
   if (status === 0 && probes.exists(path)) return path;
   probes.say("installing Valkey with Homebrew (brew install valkey)");
   const installed = probes.run("brew", ["install", "valkey"]);
@@ -114,7 +113,7 @@ function fromHomebrew(probes, why) {
 
 function adviceOf(tried) {
   return [
-    `no valkey-server of version ${LEAST_VERSION.join(".")} or later was found, and none could be got.`,
+    `valkey-server ${MIN_VERSION.join(".")} or later was not found and could not be installed.`,
     "Install Valkey in one of these ways, and run the command again:",
     "  - macOS: brew install valkey",
     "  - Debian 13 or later, Ubuntu 24.04 or later: sudo apt-get install valkey-server",
@@ -122,11 +121,11 @@ function adviceOf(tried) {
     "  - Fedora, Alpine, Arch: the package valkey",
     "  - or start a container engine (Docker or Podman)",
     "  - or set VALKEY_SERVER to the path of a valkey-server",
-    ...(tried.length === 0 ? [] : ["What was tried:", ...tried.map((line) => `  - ${line}`)]),
+    ...(tried.length === 0 ? [] : ["Attempts:", ...tried.map((line) => `  - ${line}`)]),
   ].join("\n");
 }
 
-/** The last line of a command's output that is not blank: most tools say there what went wrong. */
+/** The last line that is not blank: most tools print the error there. */
 function lastLine(text) {
-  return text.trim().split("\n").at(-1)?.trim() || "it gave no reason";
+  return text.trim().split("\n").at(-1)?.trim() || "no error message";
 }

@@ -5,8 +5,13 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { LIBRARY_FILES } from "#lua/source.ts";
-import type { Contents } from "#scripts/build/contents.ts";
-import { PARTS, REPLACEMENTS, unexplained, unused } from "#scripts/build/parts.ts";
+import {
+  PACKAGE_GROUPS,
+  REPLACEMENTS,
+  unlistedPackages,
+  unusedReplacements,
+} from "#scripts/build/allowed-packages.ts";
+import type { BundleContents } from "#scripts/build/contents.ts";
 import { replace } from "#scripts/build/plugins.ts";
 import { describeBundles } from "#scripts/build/report.ts";
 import { BUNDLING, buildFunctions, bundle } from "#scripts/build.ts";
@@ -17,7 +22,7 @@ const DISPATCH_BYTES = 475_000;
 
 describe("the functions' bundles", () => {
   let folder: string;
-  let functions: Map<string, Contents>;
+  let functions: Map<string, BundleContents>;
 
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "sluice-build-"));
@@ -72,7 +77,7 @@ describe("the functions' bundles", () => {
       );
       const report = describeBundles(contents, true);
       for (const name of functions.keys()) expect(report).toContain(name);
-      for (const { why } of PARTS) expect(report).toContain(why);
+      for (const { why } of PACKAGE_GROUPS) expect(report).toContain(why);
       expect(report).toContain("@aws-sdk/client-sqs");
     } finally {
       await rm(again, { recursive: true, force: true });
@@ -87,20 +92,22 @@ describe("the functions' bundles", () => {
 
   it("contain only packages that the build allows, and every allowed package", () => {
     const present = new Set([...functions.values()].flatMap(({ packages }) => [...packages.keys()]));
-    expect(PARTS.flatMap(({ packages }) => packages).filter((name) => !present.has(name))).toEqual([]);
-    expect([...functions.values()].flatMap((contents) => unexplained(contents))).toEqual([]);
+    expect(PACKAGE_GROUPS.flatMap(({ packages }) => packages).filter((name) => !present.has(name))).toEqual(
+      [],
+    );
+    expect([...functions.values()].flatMap((contents) => unlistedPackages(contents))).toEqual([]);
   });
 });
 
 describe("a build with an unexpected content", () => {
   it("reports a package that is not allowed", async () => {
     const { contents } = await bundle(join(ROOT, "cli/main.ts"));
-    expect(unexplained(contents)).toContain("commander");
+    expect(unlistedPackages(contents)).toContain("commander");
   });
 
   it("reports a replacement of a module that no bundle imports", async () => {
     const { contents } = await bundle(join(ROOT, "lua/library.ts"));
-    expect(unused([contents])).toEqual(REPLACEMENTS.map(({ module }) => module));
+    expect(unusedReplacements([contents])).toEqual(REPLACEMENTS.map(({ module }) => module));
   });
 
   it("a module that is left out throws an error with its name when it is loaded", async () => {

@@ -20,9 +20,9 @@ describe("a function's credentials", () => {
     });
   });
 
-  it("come from Lambda's endpoint where it names one", async () => {
+  it("come from Lambda's endpoint if AWS_CONTAINER_CREDENTIALS_FULL_URI is set", async () => {
     const asked: unknown[] = [];
-    // A stand-in for the endpoint that Lambda has within a restored function.
+    // Stands in for the endpoint of a function that Lambda has restored from a snapshot.
     const endpoint = createServer((request, response) => {
       asked.push(request.headers.authorization);
       const Expiration = new Date(Date.now() + 3_600_000).toISOString();
@@ -50,7 +50,7 @@ describe("a function's credentials", () => {
     }
   });
 
-  it("are missed with a reason", async () => {
+  it("missing: rejects with a reason", async () => {
     await expect(defaultProvider()()).rejects.toThrow("Unable to find environment variable credentials");
   });
 });

@@ -1,4 +1,4 @@
-/** What a deployment has, by the names that serverless.yml gives it. */
+/** Names in the deployments of serverless.yml. */
 
 import { VARIANTS } from "#scripts/variants.ts";
 import type { Packages } from "#test/deploy/template.ts";
@@ -6,13 +6,13 @@ import type { Packages } from "#test/deploy/template.ts";
 export const FUNCTIONS = ["dispatch", "reconcile", "redrive", "provision"];
 /** All variants of a deployment. */
 export const NAMES = VARIANTS.map(({ name }) => name);
-/** Those with a replication group of their own. */
+/** The variants with a replication group in the stack. */
 export const OWN = ["dev", "prod", "own-in-existing-network"];
 
-/** A function's logical id. */
+/** The logical id of a function. */
 export function idOf(name: string): string {
   return `${name.charAt(0).toUpperCase()}${name.slice(1)}LambdaFunction`;
 }
 
-/** The packages of a run, from its beginning on. */
+/** Returns the packages, which are created before the first test. */
 export type Packaged = () => Packages;

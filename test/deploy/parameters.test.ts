@@ -7,21 +7,21 @@ const read = (path: string): string => readFileSync(`${ROOT}${path}`, "utf8");
 
 interface Parameter {
   readonly name: string;
-  readonly preset: string;
+  readonly defaultValue: string;
   readonly meaning: string;
 }
 
-/** The parameters of serverless.yml's defaults, each with the comment that stands directly above it. */
+/** The parameters in the defaults of serverless.yml, each with the comment above it. */
 function declared(): Parameter[] {
   const section = /^ {2}default:\n([\s\S]*?)\n {2}\w+:\n/m.exec(read("serverless.yml"))?.[1] ?? "";
   const parameters: Parameter[] = [];
   let comment: string[] = [];
   for (const line of section.split("\n")) {
-    const [, said] = /^ {4}# (.*)$/.exec(line) ?? [];
+    const [, text] = /^ {4}# (.*)$/.exec(line) ?? [];
     const [, name, value = ""] = /^ {4}(\w+): (.*)$/.exec(line) ?? [];
-    if (said !== undefined) comment.push(said);
+    if (text !== undefined) comment.push(text);
     if (name === undefined) continue;
-    parameters.push({ name, preset: value.replace(/^"|"$/g, ""), meaning: comment.join(" ") });
+    parameters.push({ name, defaultValue: value.replace(/^"|"$/g, ""), meaning: comment.join(" ") });
     comment = [];
   }
   return parameters;
@@ -36,24 +36,24 @@ function documented(): Parameter[] {
     .trim()
     .split("\n")
     .map((row) => {
-      const [, name = "", preset = "", meaning = ""] = row.split("|").map((cell) => cell.trim());
+      const [, name = "", defaultValue = "", meaning = ""] = row.split("|").map((cell) => cell.trim());
       return {
         name: name.replaceAll("`", ""),
-        preset: preset === "none" ? "" : preset.replaceAll("`", ""),
+        defaultValue: defaultValue === "none" ? "" : defaultValue.replaceAll("`", ""),
         meaning,
       };
     });
 }
 
 describe("the parameters of a deployment", () => {
-  it("each have a comment, a default, and the same in the documentation", () => {
+  it("have the same comment and default in serverless.yml and docs/deploy.md", () => {
     const parameters = declared();
     expect(parameters.length).toBeGreaterThan(30);
     expect(parameters.filter(({ meaning }) => meaning === "")).toEqual([]);
     expect(documented()).toEqual(parameters);
   });
 
-  it("are all used, and nothing else is", () => {
+  it("are all used, and no other parameter is", () => {
     const files = readdirSync(`${ROOT}deploy`, { recursive: true, encoding: "utf8" })
       .filter((path) => /\.(?:yml|ts)$/.test(path))
       .map((path) => read(`deploy/${path}`));
@@ -64,7 +64,7 @@ describe("the parameters of a deployment", () => {
     expect([...new Set(used)].sort()).toEqual([...names].sort());
   });
 
-  it("of a stage are parameters that have a default", () => {
+  it("of a stage all have a default", () => {
     const stages = /\nparams:\n([\s\S]*?)\n\w/.exec(read("serverless.yml"))?.[1] ?? "";
     const set = [...stages.matchAll(/^ {4}(\w+): /gm)].map(([, name]) => name);
     const names = declared().map(({ name }) => name);

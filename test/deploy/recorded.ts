@@ -1,4 +1,4 @@
-/** Runs what is in an artifact, in a process of its own, and records the environment variables that it reads. */
+/** Runs the code of an artifact in a child process and records the environment variables that it reads. */
 
 import { fork } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -13,18 +13,18 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OUR_FOLDERS = /(?:^|\/)((?:shared|functions|lua)\/.+\.ts)$/;
 
 export interface Recording {
-  /** Variables that were read, by whomever. */
+  /** All variables that were read. */
   readonly reads: ReadonlySet<string>;
-  /** Those of them that our own sources name; Lambda's own, `AWS_…`, cannot be set. */
+  /** Those of them that Sluice's sources name, except for `AWS_…`, which Lambda reserves. */
   readonly ours: ReadonlySet<string>;
-  /** Modules that cannot be loaded, with the reason. */
+  /** Modules that cannot be loaded, with reasons. */
   readonly unloadable: readonly string[];
-  /** Why the handler threw; empty: it did not. */
+  /** The error of the handler; empty if it did not throw. */
   readonly failure: string;
   readonly files: readonly string[];
 }
 
-/** `handler` is the function's property Handler. */
+/** Runs an artifact. `handler` is the function's property Handler. */
 export async function recorded(
   artifact: Buffer,
   handler: string,
@@ -77,7 +77,7 @@ async function messageOf(
   return said;
 }
 
-/** The text of our own sources in an artifact, by its source maps. */
+/** The text of Sluice's sources in an artifact, found by its source maps. */
 async function ourSources(files: ReadonlyMap<string, Buffer>): Promise<string> {
   const sources = new Set<string>();
   for (const [path, content] of files) {

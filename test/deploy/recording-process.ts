@@ -1,6 +1,6 @@
 /**
- * Loads every module of an unpacked artifact, hands its handler one event, and tells which environment variables were
- * read. Started by `recorded`, with the artifact's folder and the handler's module as arguments.
+ * Loads every module of an unpacked artifact, invokes its handler once, and reports the environment variables that were
+ * read. `recorded` starts it with the folder of the artifact and the module of the handler as arguments.
  */
 
 import { readdirSync } from "node:fs";
@@ -22,11 +22,11 @@ process.env = new Proxy(process.env, {
     return Reflect.has(target, name);
   },
   ownKeys: () => {
-    throw new Error("all of the environment was listed: nobody can tell what was read");
+    throw new Error("the environment was enumerated, so the variables that were read are unknown");
   },
 });
 
-/** Nobody answers there, and no function needs more than its configuration. */
+/** An address without a server: the functions only need to read their configuration. */
 const EVENT = { RequestType: "Create", ResponseURL: "http://127.0.0.1:9/" };
 const CONTEXT = { getRemainingTimeInMillis: () => 2_000, awsRequestId: "recorded", functionName: "recorded" };
 
@@ -47,7 +47,7 @@ for (const path of modules) {
   try {
     await import(pathToFileURL(join(folder, path)).href);
   } catch (error) {
-    // The build puts a module that only says so in the place of what no function needs.
+    // The build replaces modules that no function needs with ones that throw.
     if (!String(error).includes("is left out of the functions' bundles"))
       unloadable.push(`${path}: ${error}`);
   }

@@ -10,7 +10,7 @@ interface Ended {
   readonly output: string;
 }
 
-/** Runs one of the scripts with nothing but the given environment. */
+/** Runs a script with only the given environment variables. */
 async function run(
   script: string,
   args: readonly string[],
@@ -18,7 +18,7 @@ async function run(
 ): Promise<Ended> {
   const path = fileURLToPath(new URL(`../../${script}.ts`, import.meta.url));
   const child = spawn(process.execPath, [path, ...args], {
-    // Elsewhere than the user's: nobody's credentials may be found.
+    // Hides the user's AWS credentials.
     env: { PATH: process.env.PATH, HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true", ...environment },
     stdio: ["ignore", "pipe", "pipe"],
   });
@@ -33,42 +33,42 @@ async function run(
 }
 
 describe("the scripts of a deployment", () => {
-  it.each(["package", "deploy"])("%s tells what it takes", async (script) => {
+  it.each(["package", "deploy"])("%s --help lists the options", async (script) => {
     const { status, output } = await run(`scripts/${script}`, ["--help"]);
     expect(output).toMatch(/--stage <name[\s\S]*--param <name=value\.\.\.>/);
     expect(status).toBe(0);
   });
 
-  it("refuse what would fail much later: a stage in capitals, and a parameter of several lines", async () => {
-    await expect(packageStage("Test")).rejects.toThrow('the stage "Test" must be of small letters');
+  it("reject a stage in capitals and a parameter with several lines before they run osls", async () => {
+    await expect(packageStage("Test")).rejects.toThrow('invalid stage name "Test"');
     await expect(packageStage("dev", ["--param=valkeyCa=-----BEGIN\nMII"])).rejects.toThrow(
       "--param valkeyCa has more than one line",
     );
   });
 
-  it("deploy wants a stage, and credentials before it does anything", async () => {
+  it("deploy requires a stage, and credentials before it builds", async () => {
     expect(await run("scripts/deploy", [])).toEqual({
       status: 2,
       output: expect.stringContaining("required option '--stage <name>' not specified"),
     });
     expect(await run("scripts/deploy", ["--stage", "prod"])).toEqual({
       status: 2,
-      output: expect.stringMatching(/^deploy: there are no AWS credentials: set AWS_ACCESS_KEY_ID/),
+      output: expect.stringMatching(/^deploy: AWS credentials not found: set AWS_ACCESS_KEY_ID/),
     });
   });
 
-  it("package refuses what it does not know", async () => {
+  it("package rejects an unknown option", async () => {
     const { status, output } = await run("scripts/package", ["--stages", "prod"]);
     expect(output).toContain("unknown option '--stages'");
     expect(status).toBe(2);
   });
 
-  it("first-execution sees dispatch skip what can never run, and says what is wrong with its environment", async () => {
+  it("first-execution reports that dispatch skipped a child, and every error of its environment", async () => {
     await using stack = await startStack({
       router: new PartitionRouter(DEFAULT_PARTITION_CONFIG),
       maxCascadeDepth: 50,
-      onError: (fault) => {
-        throw new Error(fault);
+      onError: (error) => {
+        throw new Error(error);
       },
     });
     const environment = {

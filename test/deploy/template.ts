@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { packageStage, type StagePackage } from "#scripts/osls.ts";
 import { VARIANTS } from "#scripts/variants.ts";
 
-/** The value at a path of keys and positions; undefined where there is none. */
+/** The value at a path of keys and indexes, or undefined. */
 export function at(value: unknown, ...path: readonly (string | number)[]): unknown {
   let found = value;
   for (const key of path) {
@@ -16,7 +16,7 @@ export function at(value: unknown, ...path: readonly (string | number)[]): unkno
   return found;
 }
 
-/** The elements of a list; one that is not in a list counts as a list of one, as in policies. */
+/** The elements of a list. As in policies, a single value counts as a list of one. */
 export function listOf(value: unknown): readonly unknown[] {
   if (value === undefined) return [];
   return Array.isArray(value) ? value : [value];
@@ -72,7 +72,7 @@ export class Packages implements AsyncDisposable {
 
   static async make(): Promise<Packages> {
     const packages = new Packages(await mkdtemp(join(tmpdir(), "sluice-packages-")));
-    // One after the other: osls works in one folder.
+    // Sequential, because osls uses one working folder.
     for (const { name, stage, options } of VARIANTS) {
       const made = await packageStage(stage, options, join(packages.#folder, name));
       const body: unknown = JSON.parse(await readFile(made.template, "utf8"));

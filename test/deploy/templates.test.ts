@@ -10,7 +10,7 @@ import { valkey } from "#test/deploy/suites/valkey.ts";
 import { Packages } from "#test/deploy/template.ts";
 
 describe("the CloudFormation templates and artifacts", () => {
-  // One run of osls for all: it takes longer than they do.
+  // All suites share one run of osls, which takes longer than the tests.
   let packages: Packages;
   beforeAll(async () => {
     packages = await Packages.make();

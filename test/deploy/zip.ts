@@ -7,7 +7,7 @@ const ENTRY = 0x02014b50;
 const END_BYTES = 22;
 const DEFLATED = 8;
 
-/** The files of an archive, by their paths. Throws a RangeError where it is none. */
+/** The files of an archive by path. Throws a RangeError if it is not a zip archive. */
 export function readZip(archive: Buffer): Map<string, Buffer> {
   let end = archive.length - END_BYTES;
   while (end >= 0 && archive.readUInt32LE(end) !== END) end -= 1;

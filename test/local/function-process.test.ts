@@ -102,7 +102,7 @@ describe.each(["own" as const, ...AWS_RUNTIMES])("on the runtime %s", (runtime) 
       const pid = environment.pid ?? 0;
       await expect(environment.invoke(event)).rejects.toMatchObject({
         reason: "timed_out",
-        message: "fake gave no answer within 500 ms",
+        message: "fake did not respond within 500 ms",
       });
       expect(isRunning(pid)).toBe(false);
       expect(await environment.invoke("context")).toMatchObject({ events: 1 });

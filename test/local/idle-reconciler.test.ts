@@ -43,7 +43,7 @@ describe("the reconciler of an idle flow", () => {
 
   test.each([
     ["throws", new Error("it broke")],
-    ["did not come to its end", sweepOf(0, 0, "incomplete")],
+    ["does not complete", sweepOf(0, 0, "incomplete")],
     ["was busy", sweepOf(0, 0, "busy")],
     ["makes no sense", null],
   ])("one that %s is no proof that there is nothing", async (_, answer) => {

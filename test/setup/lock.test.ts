@@ -13,10 +13,10 @@ beforeEach(() => {
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
 const quietly = () => undefined;
-/** No process has it: ids end far below. */
+/** Above the maximum process id. */
 const DEAD = "999999999";
 
-test("the second waits for the first, and says so once", async () => {
+test("a second owner waits for the first and reports that once", async () => {
   const order: string[] = [];
   const waits: string[] = [];
   const gate = Promise.withResolvers<void>();
@@ -43,13 +43,13 @@ test("the second waits for the first, and says so once", async () => {
   expect(existsSync(path)).toBe(false);
 });
 
-test("work that fails gives the lock back", async () => {
+test("releases the lock when the work fails", async () => {
   const work = withLock(path, () => Promise.reject(new Error("no")), quietly);
   await expect(work).rejects.toThrow("no");
   expect(await withLock(path, () => "done", quietly)).toBe("done");
 });
 
-test("an owner that died loses it, to one of many at a time", async () => {
+test("removes the lock of a dead owner, and only one of many waiting processes gets it", async () => {
   writeFileSync(path, DEAD);
   let inside = 0;
   let most = 0;

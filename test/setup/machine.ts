@@ -1,4 +1,4 @@
-/** A machine as the set-up sees one, made of a table: what is on it, and what its commands answer. */
+/** A simulated machine for the setup: its files, and the results of its commands. */
 
 import type { Probes, Ran } from "#scripts/setup/valkey.mjs";
 
@@ -66,7 +66,7 @@ export class Machine implements Probes {
   };
 }
 
-/** The commands of a machine with apt whose sources have the package under the given suites only. */
+/** The commands of a machine with apt. Only the given suites have the package. */
 export function aptCommands(suitesWithPackage: readonly string[]): Record<string, Command> {
   return {
     "apt-get": (args, machine) => (args.includes("install") ? install(suitesWithPackage, machine) : OK),

@@ -36,7 +36,7 @@ test("installs once, and again when the lock file or the platform changes", () =
   expect(npmRuns(machine)).toBe(3);
 });
 
-test("accepts what somebody installed with npm ci, if it is what the lock file says", () => {
+test("accepts the result of npm ci if it matches the lock file", () => {
   const installed = JSON.stringify({ packages: { "node_modules/a": { version: "1.0.0" } } });
   const machine = project({ "/project/node_modules/.package-lock.json": installed });
   expect(installPackages(machine)).toBe(false);
@@ -47,7 +47,7 @@ test("accepts what somebody installed with npm ci, if it is what the lock file s
   expect(isInstalled(lock("1.0.0"), "{ half a fi")).toBe(false);
 });
 
-test("installs again when the Node of an install does not run any more", () => {
+test("installs again if the installed Node does not run", () => {
   const machine = project({});
   installPackages(machine);
   let isBroken = true;
@@ -59,7 +59,7 @@ test("installs again when the Node of an install does not run any more", () => {
   expect(installPackages(machine)).toBe(true);
 });
 
-test("says what is wrong: no npm, a failed install, a Node that does not run or is too old", () => {
+test("reports a missing npm, a failed installation, and a Node that does not run or is too old", () => {
   const failures: [Machine & { root: string; architecture: string }, RegExp][] = [
     [project({}, ABSENT), /npm cannot be started/],
     [project({}, { ...OK, status: 1 }), /npm ci failed with the status 1/],

@@ -26,7 +26,7 @@ describe("a source entry with another suite", () => {
     expect(added("a.list", text)).toBe(expected);
   });
 
-  test("deb822: the first entry that is on, binary, and of the release", () => {
+  test("deb822: the first enabled binary entry of the release", () => {
     const off = "Enabled: no\nTypes: deb\nURIs: http://off\nSuites: bookworm\nComponents: main\n";
     const source = "Types: deb-src\nURIs: http://src\nSuites: bookworm\nComponents: main\n";
     const security = "Types: deb\nURIs: http://sec\nSuites: bookworm-security\nComponents: main\n";
@@ -37,7 +37,7 @@ describe("a source entry with another suite", () => {
     );
   });
 
-  test("none: there is nothing to copy", () => {
+  test("undefined if no entry is for the release", () => {
     expect(added("a.list", "deb http://m/d bullseye main")).toBeUndefined();
     expect(
       added("a.sources", "Types: deb\nURIs: http://m/d\nSuites: sid\nComponents: main\n"),
@@ -45,7 +45,7 @@ describe("a source entry with another suite", () => {
   });
 });
 
-test("the codename of a derivative is the one of the release that it is built on", () => {
+test("the codename of a derivative is that of its base release", () => {
   expect(codenameOf("VERSION_CODENAME=bookworm\n")).toBe("bookworm");
   expect(codenameOf("VERSION_CODENAME=virginia\nUBUNTU_CODENAME=jammy\n")).toBe("jammy");
   expect(codenameOf('VERSION_CODENAME="trixie"\n')).toBe("trixie");

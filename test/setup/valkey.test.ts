@@ -49,7 +49,7 @@ describe("the order of the search", () => {
     },
   };
 
-  test("takes the next place when one falls away", () => {
+  test("tries the next source if one fails", () => {
     const machine = new Machine(everywhere);
     const found: string[] = [];
     const fallAway = [
@@ -74,7 +74,7 @@ describe("the order of the search", () => {
     ]);
   });
 
-  test("passes over a server that is too old, or does not run, or is another program", () => {
+  test("rejects a server that is too old or does not run, and another program", () => {
     for (const stdout of ["Valkey server v=7.0.4 sha=0", "Redis server v=7.2.4 sha=0", "something else"]) {
       const machine = new Machine({
         files: { ...ON_PATH, "/usr/local/bin/valkey-server": "", ...DEBIAN_13 },
@@ -84,7 +84,7 @@ describe("the order of the search", () => {
     }
   });
 
-  test("finds what was unpacked before the project was moved", () => {
+  test("finds the unpacked server after the project was moved", () => {
     const machine = new Machine({
       files: { [`${FOLDER}/valkey-server`]: "/old/place/.sluice/valkey/valkey-server\n", [UNPACKED]: "" },
       commands: { [UNPACKED]: VALKEY_8 },
@@ -92,7 +92,7 @@ describe("the order of the search", () => {
     expect(findValkey(machine).path).toBe(UNPACKED);
   });
 
-  test("does not replace what VALKEY_SERVER asks for", () => {
+  test("never replaces an explicit VALKEY_SERVER", () => {
     const machine = new Machine({
       environment: { VALKEY_SERVER: "/wrong" },
       files: ON_PATH,
@@ -112,7 +112,7 @@ describe("machines", () => {
     expect(machine.files.get(UNPACKED)).toContain("LD_LIBRARY_PATH");
   });
 
-  test("Debian 12: the package comes from the backports, on the machine's own mirror", () => {
+  test("Debian 12: the package comes from the backports, from the machine's mirror", () => {
     const machine = new Machine({ files: DEBIAN_12, commands: aptCommands(["bookworm-backports"]) });
     const added: string[] = [];
     const { writeFile } = machine;
@@ -127,7 +127,7 @@ describe("machines", () => {
     ]);
   });
 
-  test("apt has a state of its own, which is gone afterwards, and the C library is not unpacked", () => {
+  test("apt uses a separate state, which is removed afterwards, and the C library is not unpacked", () => {
     const machine = new Machine({ files: DEBIAN_12, commands: aptCommands(["bookworm-backports"]) });
     const before = new Set(machine.files.keys());
     findValkey(machine);
@@ -146,7 +146,7 @@ describe("machines", () => {
     expect(machine.ran.some((line) => /sudo|dpkg -i/.test(line))).toBe(false);
   });
 
-  test("macOS: Homebrew installs what it does not have, and apt is not asked", () => {
+  test("macOS: Homebrew installs Valkey, and apt is not used", () => {
     let isInstalled = false;
     const machine = new Machine({
       platform: "darwin",
@@ -164,7 +164,7 @@ describe("machines", () => {
     expect(machine.ran.filter((line) => line.startsWith("apt-get"))).toEqual([]);
   });
 
-  test("only a container engine that answers is used", () => {
+  test("uses only a container engine that responds", () => {
     const machine = new Machine({
       commands: {
         docker: { status: 1, stdout: "", stderr: "Cannot connect" },
@@ -177,7 +177,7 @@ describe("machines", () => {
     expect(machine.ran.filter((line) => line.startsWith("docker"))).toEqual(["docker info"]);
   });
 
-  test("nothing at all: one message that says what to install and what was tried", () => {
+  test("nothing available: one message with ways to install it and the attempts", () => {
     const machine = new Machine({
       files: DEBIAN_12,
       commands: { ...aptCommands([]), docker: { status: 1, stdout: "", stderr: "no daemon" } },
@@ -187,15 +187,15 @@ describe("machines", () => {
       expect(reason).toContain(part);
     }
     expect(reason).toContain("the distribution's package: Unable to locate package valkey-server");
-    expect(reason).toContain("a container engine: docker is installed and does not answer");
+    expect(reason).toContain("a container engine: docker is installed but does not respond");
     expect([...machine.files.keys()].filter((path) => path.startsWith(FOLDER))).toEqual([]);
   });
 
-  test("a release without a source entry of its own: the backports are not guessed", () => {
+  test("a release without a source entry: no guessed backports", () => {
     const machine = new Machine({
       files: { "/etc/os-release": "VERSION_CODENAME=bookworm\n", "/etc/apt/sources.list": "# nothing\n" },
       commands: aptCommands(["bookworm-backports"]),
     });
-    expect(reasonOf(machine)).toContain("has no source entry for its own release");
+    expect(reasonOf(machine)).toContain("no package source of this machine has an entry for its release");
   });
 });

@@ -1,6 +1,6 @@
 /**
- * For `debug`, by which iovalkey tells every command where the variable DEBUG says so: a password as well, and into the
- * function's log.
+ * Replaces the package `debug`. With the variable DEBUG set, iovalkey would log every command through it, passwords
+ * included.
  */
 export default function noDebug(): { readonly enabled: false } {
   return { enabled: false };

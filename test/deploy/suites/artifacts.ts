@@ -1,4 +1,4 @@
-/** What is in the artifacts, and the environment that it reads. */
+/** The contents of the artifacts, and the environment variables that they read. */
 
 import { describe, expect, it } from "vitest";
 import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
@@ -7,7 +7,7 @@ import { at, entriesOf } from "#test/deploy/template.ts";
 
 export function artifacts(packaged: Packaged): void {
   const recordings = new Map<string, Promise<Recording>>();
-  /** What an artifact reads in a variant's environment; run once. */
+  /** The variables that an artifact reads in the environment of a variant. Runs each artifact once. */
   function recordingOf(variant: string, name: string): Promise<Recording> {
     const known = recordings.get(`${variant} ${name}`);
     if (known !== undefined) return known;
@@ -30,17 +30,17 @@ export function artifacts(packaged: Packaged): void {
     return recording;
   }
   describe.each(NAMES)("%s", (variant) => {
-    it("sets every environment variable that the code reads, and none besides; the artifacts run alone", async () => {
+    it("sets exactly the environment variables that the code reads, and the artifacts run without other files", async () => {
       for (const name of FUNCTIONS) {
         const environment = packaged().template(variant).environment(idOf(name));
         const recordings: Recording[] = [];
-        // What is read depends on how Valkey is entered: the others are set as well, to nothing.
+        // Variables of other kinds of authentication are not read. They are set to the empty string.
         for (const other of ["dev", "local", "existing-secret"]) {
           recordings.push(await recordingOf(other, name));
         }
         const reads = new Set(recordings.flatMap((recording) => [...recording.reads]));
         const ours = new Set(recordings.flatMap((recording) => [...recording.ours]));
-        // Node's own.
+        // Read by Node.
         const set = Object.keys(environment).filter((variable) => variable !== "NODE_OPTIONS");
         expect(
           [...ours].filter((variable) => !set.includes(variable)),
@@ -56,14 +56,14 @@ export function artifacts(packaged: Packaged): void {
   });
 
   it.each(FUNCTIONS)(
-    "%s's artifact has the handler's modules with their source maps, and nothing else",
+    "%s's artifact contains only the handler's modules and their source maps",
     async (name) => {
       const { files, unloadable, failure } = await recordingOf("prod", name);
       const code = files.filter((path) => path.endsWith(".mjs"));
       expect(code).toContain(`dist/${name}/index.mjs`);
       expect(unloadable).toEqual([]);
       expect([...files].sort()).toEqual(code.flatMap((path) => [path, `${path}.map`]).sort());
-      // It got as far as what it was asked: no configuration, and no module, is missing.
+      // The handler failed on its event, so no configuration and no module is missing.
       expect(failure).not.toMatch(
         /ConfigurationError|ERR_MODULE_NOT_FOUND|no handler|all of the environment/,
       );
@@ -71,7 +71,7 @@ export function artifacts(packaged: Packaged): void {
   );
 }
 
-/** A value that the configuration takes, for what CloudFormation would put in; and an address at which nobody answers. */
+/** A valid value in place of one from CloudFormation, and an address without a server. */
 function placeholder(variable: string, value: unknown): string {
   if (variable === "VALKEY_URL") {
     const text = typeof value === "string" ? value : String(at(value, "Fn::Sub"));

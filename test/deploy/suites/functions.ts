@@ -1,4 +1,4 @@
-/** The functions, and what calls them. */
+/** The functions and their triggers. */
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
@@ -11,7 +11,7 @@ export function functions(packaged: Packaged): void {
       template = packaged().template(variant);
     });
 
-    it("has the four functions, on Node 24 and arm64, with source maps; only dispatch may loop", () => {
+    it("has four functions on Node 24 and arm64 with source maps; only dispatch allows recursion", () => {
       expect(template.idsOf("AWS::Lambda::Function").sort()).toEqual(FUNCTIONS.map(idOf).sort());
       for (const name of FUNCTIONS) {
         expect(template.property(idOf(name))).toMatchObject({
@@ -26,7 +26,7 @@ export function functions(packaged: Packaged): void {
       }
     });
 
-    it("hands completions to dispatch in batches, with answers by message, bounded concurrency and metrics", () => {
+    it("triggers dispatch with batches, partial failure responses, limited concurrency and metrics", () => {
       const mappings = template.idsOf("AWS::Lambda::EventSourceMapping");
       expect(mappings).toHaveLength(1);
       expect(template.property(mappings[0] ?? "")).toMatchObject({

@@ -1,4 +1,4 @@
-/** The custom resource that provides the library. */
+/** The custom resource that loads the library. */
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
@@ -11,7 +11,7 @@ export function library(packaged: Packaged): void {
       template = packaged().template(variant);
     });
 
-    it("provides the library before dispatch and reconcile change, again for another one, and hears of it", () => {
+    it("loads a changed library before it updates dispatch and reconcile, and waits for the result", () => {
       expect(template.property("ValkeyLibrary")).toMatchObject({
         ServiceToken: { "Fn::GetAtt": [idOf("provision"), "Arn"] },
         LibraryHash: expect.stringMatching(/^[0-9a-f]{64}$/),
@@ -19,7 +19,7 @@ export function library(packaged: Packaged): void {
       for (const name of ["dispatch", "reconcile"]) {
         expect(template.resource(idOf(name), "DependsOn")).toContain("ValkeyLibrary");
       }
-      // Longer than Lambda's two repetitions, and far below CloudFormation's hour.
+      // Longer than Lambda's two retries, and much shorter than CloudFormation's default of one hour.
       const seconds = Number(template.property("ValkeyLibrary", "ServiceTimeout"));
       const timeout = Number(template.property(idOf("provision"), "Timeout"));
       expect(seconds).toBeGreaterThan(3 * timeout + 180);

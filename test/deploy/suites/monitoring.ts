@@ -1,4 +1,4 @@
-/** Alarms and dashboard: every metric is one that somebody emits, by the names that it is emitted with. */
+/** Alarms and the dashboard use only metrics that exist, with their exact names and dimensions. */
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { DIMENSION, METRICS_BY_FUNCTION, NAMESPACE } from "#shared/runtime/telemetry.ts";
@@ -11,7 +11,7 @@ interface Metric {
   readonly dimensions: Readonly<Record<string, unknown>>;
 }
 
-/** Of AWS's own metrics, those that we use: by their namespace, the dimension and the type of what it names. */
+/** The AWS metrics in use: for each namespace, the dimension and the type of resource that it names. */
 const AWS_METRICS: Readonly<
   Record<string, readonly [dimension: string, type: string, names: readonly string[]]>
 > = {
@@ -45,7 +45,7 @@ function metricIn(source: unknown): Metric {
   };
 }
 
-/** The metrics of an alarm: its own, or those of its expression. */
+/** The metrics of an alarm or of its expression. */
 function metricsOf(template: Template, id: string): Metric[] {
   const ofExpression = listOf(template.property(id, "Metrics")).flatMap((one) =>
     listOf(at(one, "MetricStat", "Metric")),
@@ -65,7 +65,7 @@ function shownIn(template: Template): Metric[] {
   );
 }
 
-/** The logical id that a dimension's value names, whichever way. */
+/** The logical id in the value of a dimension. */
 function namedBy(value: unknown): string {
   const reference = at(value, "Ref") ?? at(value, "Fn::GetAtt", 0) ?? value;
   return String(reference).replace(/^\$\{(\w+)(?:\.\w+)?\}$/, "$1");
@@ -86,7 +86,7 @@ function expectEmitted(template: Template, { namespace, name, dimensions }: Metr
   expect(template.resource(namedBy(value), "Type")).toBe(type);
 }
 
-/** What an operator is to hear of: the metric, its function or queue, and from which value on. */
+/** The expected alarms: the metric, its function or queue, and the threshold. */
 const WANTED = [
   ["ApproximateNumberOfMessagesVisible", "DeadLetterQueue", "GreaterThanThreshold", 0],
   ["ApproximateAgeOfOldestMessage", "CompletionsQueue", "GreaterThanThreshold", 300],
@@ -107,7 +107,7 @@ export function monitoring(packaged: Packaged): void {
       alarms = template.idsOf("AWS::CloudWatch::Alarm");
     });
 
-    it("has every alarm that is wanted, and no metric in one that is not emitted", () => {
+    it("has the expected alarms, each on a metric that exists", () => {
       const found = alarms.map((id) => {
         const [{ name, dimensions } = { name: "", dimensions: {} }] = metricsOf(template, id);
         const [value] = Object.values(dimensions);
@@ -119,7 +119,7 @@ export function monitoring(packaged: Packaged): void {
       for (const metric of alarms.flatMap((id) => metricsOf(template, id))) expectEmitted(template, metric);
     });
 
-    it("alarms where the reconciler has not run for five minutes, also where nothing is heard of it", () => {
+    it("has an alarm for five minutes without a successful reconciler run, also without data", () => {
       const silent = alarms.filter((id) => template.property(id, "TreatMissingData") === "breaching");
       expect(silent).toEqual(["ReconcilerSilentAlarm"]);
       expect(listOf(template.property("ReconcilerSilentAlarm", "Metrics"))).toEqual([
@@ -129,7 +129,7 @@ export function monitoring(packaged: Packaged): void {
       ]);
     });
 
-    it("shows only metrics that are emitted: throughput, edges, skips, depth, ages, errors, latency", () => {
+    it("shows only metrics that exist: throughput, edges, skips, depth, ages, errors, latency", () => {
       const shown = shownIn(template);
       for (const metric of shown) expectEmitted(template, metric);
       const names = shown.map(({ name }) => name);
@@ -149,7 +149,7 @@ export function monitoring(packaged: Packaged): void {
     });
   });
 
-  it("tells the topic that is there or is made, or nobody", () => {
+  it("notifies an existing topic, a new topic, or none", () => {
     const told = (variant: string): unknown[] => {
       const template = packaged().template(variant);
       return template.idsOf("AWS::CloudWatch::Alarm").map((id) => template.property(id, "AlarmActions"));

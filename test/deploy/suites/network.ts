@@ -1,11 +1,11 @@
-/** Where the functions run, what they reach from there, and what runs them. */
+/** The network of the functions, their endpoints, and the schedule. */
 
 import { expect, it } from "vitest";
 import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
 import { at } from "#test/deploy/template.ts";
 
 export function network(packaged: Packaged): void {
-  it("makes what the functions call reachable from the VPC, and no more endpoints than that", () => {
+  it("creates exactly the endpoints that the functions call from the VPC", () => {
     const services = (variant: string): string[] => {
       const template = packaged().template(variant);
       return template
@@ -28,7 +28,7 @@ export function network(packaged: Packaged): void {
     }
   });
 
-  it("lets the whole VPC reach the endpoints, and provisions only when they are there", () => {
+  it("lets the whole VPC reach the endpoints, and runs provision only after they exist", () => {
     const prod = packaged().template("prod");
     expect(prod.property("EndpointsSecurityGroup", "SecurityGroupIngress")).toMatchObject([
       { FromPort: 443, ToPort: 443, CidrIp: { "Fn::GetAtt": ["Vpc", "CidrBlock"] } },

@@ -13,7 +13,7 @@ export function queues(packaged: Packaged): void {
       template = packaged().template(variant);
     });
 
-    it("keeps messages encrypted, hidden for six times the function's time, and the dead ones longer", () => {
+    it("encrypts messages, hides them for six function timeouts, and keeps dead letters longer", () => {
       const [mapping = ""] = template.idsOf("AWS::Lambda::EventSourceMapping");
       const timeout = Number(template.property(idOf("dispatch"), "Timeout"));
       const window = Number(template.property(mapping, "MaximumBatchingWindowInSeconds") ?? 0);

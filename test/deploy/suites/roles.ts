@@ -1,10 +1,10 @@
-/** What the functions may do in AWS. */
+/** The permissions of the functions. */
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
 import { at, listOf, type Template } from "#test/deploy/template.ts";
 
-/** All statements that allow something, wherever a policy stands. */
+/** All allowing statements of all policies. */
 function allowed(template: Template): unknown[] {
   return template.resources.flatMap(([, resource]) =>
     [at(resource, "Properties"), ...listOf(at(resource, "Properties", "Policies"))]
@@ -20,7 +20,7 @@ export function roles(packaged: Packaged): void {
       template = packaged().template(variant);
     });
 
-    it("gives every function a role of its own, without a wildcard but where AWS asks for one", () => {
+    it("gives each function its own role, without wildcards that AWS does not require", () => {
       const roles = FUNCTIONS.map((name) => at(template.property(idOf(name), "Role"), "Fn::GetAtt", 0));
       expect(new Set(roles).size).toBe(FUNCTIONS.length);
       const statements = allowed(template);
@@ -35,7 +35,7 @@ export function roles(packaged: Packaged): void {
       }
     });
 
-    it("lets nobody else's principal in: every role names its service", () => {
+    it("lets only the AWS service of each role assume it", () => {
       for (const id of template.idsOf("AWS::IAM::Role")) {
         for (const statement of listOf(template.property(id, "AssumeRolePolicyDocument", "Statement"))) {
           expect(String(at(statement, "Principal", "Service"))).toMatch(

@@ -1,41 +1,38 @@
-/** The replication group, and who may enter it. */
+/** The replication group and its users. */
 
 import { expect, it } from "vitest";
 import { idOf, OWN, type Packaged } from "#test/deploy/names.ts";
 import { at } from "#test/deploy/template.ts";
 
 export function valkey(packaged: Packaged): void {
-  it.each(OWN)(
-    "%s: a replication group with TLS, encryption, failover, functions and no eviction",
-    (variant) => {
-      const template = packaged().template(variant);
-      const [group = "", ...others] = template.idsOf("AWS::ElastiCache::ReplicationGroup");
-      expect(others).toEqual([]);
-      expect(template.property(group)).toMatchObject({
-        Engine: "valkey",
-        ClusterMode: "enabled",
-        TransitEncryptionEnabled: true,
-        TransitEncryptionMode: "required",
-        AtRestEncryptionEnabled: true,
-        AutomaticFailoverEnabled: true,
-        MultiAZEnabled: true,
-        CacheParameterGroupName: { Ref: "ValkeyParameters" },
-        UserGroupIds: [{ Ref: "ValkeyUsers" }],
-      });
-      expect(template.property("ValkeyParameters", "Properties")).toEqual({
-        "cluster-enabled": "yes",
-        "maxmemory-policy": "noeviction",
-      });
-      expect(template.idsOf("AWS::ElastiCache::ServerlessCache")).toEqual([]);
-      // Deleted with the stack, it would take the executions with it.
-      const policy = variant === "own-in-existing-network" ? "Delete" : "RetainExceptOnCreate";
-      expect(template.resource(group, "DeletionPolicy")).toBe(policy);
-      expect(template.resource(group, "UpdateReplacePolicy")).toBe("Retain");
-    },
-  );
+  it.each(OWN)("%s: a replication group with TLS, encryption, failover and no eviction", (variant) => {
+    const template = packaged().template(variant);
+    const [group = "", ...others] = template.idsOf("AWS::ElastiCache::ReplicationGroup");
+    expect(others).toEqual([]);
+    expect(template.property(group)).toMatchObject({
+      Engine: "valkey",
+      ClusterMode: "enabled",
+      TransitEncryptionEnabled: true,
+      TransitEncryptionMode: "required",
+      AtRestEncryptionEnabled: true,
+      AutomaticFailoverEnabled: true,
+      MultiAZEnabled: true,
+      CacheParameterGroupName: { Ref: "ValkeyParameters" },
+      UserGroupIds: [{ Ref: "ValkeyUsers" }],
+    });
+    expect(template.property("ValkeyParameters", "Properties")).toEqual({
+      "cluster-enabled": "yes",
+      "maxmemory-policy": "noeviction",
+    });
+    expect(template.idsOf("AWS::ElastiCache::ServerlessCache")).toEqual([]);
+    // It contains all executions, so the deletion of the stack must not delete it.
+    const policy = variant === "own-in-existing-network" ? "Delete" : "RetainExceptOnCreate";
+    expect(template.resource(group, "DeletionPolicy")).toBe(policy);
+    expect(template.resource(group, "UpdateReplacePolicy")).toBe("Retain");
+  });
 
   it.each(OWN)(
-    "%s: users with IAM, each with its function's rules, and a default user that is off",
+    "%s: IAM users, each with the rules of its function, and a disabled default user",
     (variant) => {
       const template = packaged().template(variant);
       const users = template.idsOf("AWS::ElastiCache::User");

@@ -1,20 +1,21 @@
-/** What may be in a function's bundle, and why. A build that finds anything else in one fails. */
+/** The packages that a function's bundle may contain, with reasons. A build fails if it finds another one. */
 
-import { type Contents, LUA, SLUICE } from "#scripts/build/contents.ts";
+import { type BundleContents, LUA, SLUICE } from "#scripts/build/contents.ts";
 import type { Replacement } from "#scripts/build/plugins.ts";
 
-export interface Part {
+/** Packages that a bundle needs for one reason. */
+export interface PackageGroup {
   readonly name: string;
   readonly why: string;
   readonly packages: readonly string[];
 }
 
-export const PARTS: readonly Part[] = [
+export const PACKAGE_GROUPS: readonly PackageGroup[] = [
   { name: "Sluice", why: "the function's own code", packages: [SLUICE] },
-  { name: "the Lua library", why: "both editions, to load where a primary has none", packages: [LUA] },
+  { name: "the Lua library", why: "both editions, to load into primaries that lack it", packages: [LUA] },
   {
     name: "iovalkey",
-    why: "the client of Valkey, and what it requires",
+    why: "the Valkey client and its dependencies",
     packages: [
       "iovalkey",
       "@iovalkey/commands",
@@ -29,7 +30,7 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "Powertools",
-    why: "structured logs and metrics, joined to the handler by middy",
+    why: "structured logs and metrics, as middy middleware",
     packages: [
       "@aws-lambda-powertools/commons",
       "@aws-lambda-powertools/logger",
@@ -40,12 +41,12 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "SQS",
-    why: "sends completions and dead letters, replays them",
+    why: "sends completions, sends and replays dead letters",
     packages: ["@aws-sdk/client-sqs", "@aws-sdk/middleware-sdk-sqs"],
   },
   {
     name: "AWS SDK",
-    why: "what clients of AWS share: credentials, signing, HTTP, retries",
+    why: "shared by all AWS clients: credentials, signing, HTTP, retries",
     packages: [
       "@aws-sdk/core",
       "@aws-sdk/credential-provider-env",
@@ -58,7 +59,7 @@ export const PARTS: readonly Part[] = [
   },
   {
     name: "Secrets Manager",
-    why: "reads the password where VALKEY_AUTH is secret",
+    why: "reads the password if VALKEY_AUTH is secret",
     packages: ["@aws-lambda-powertools/parameters", "@aws-sdk/client-secrets-manager"],
   },
 ];
@@ -66,18 +67,21 @@ export const PARTS: readonly Part[] = [
 export const REPLACEMENTS: readonly Replacement[] = [
   { module: "@aws-sdk/credential-provider-node", by: "lambda-credentials.ts" },
   { module: "debug", by: "no-debug.ts" },
-  // The SDK's core can stream events in both directions. No operation that we use does.
+  // Bidirectional event streams: no operation that Sluice uses has them.
   { module: "@smithy/core/event-streams" },
 ];
 
-/** Packages of a bundle of which no part says why they are there. */
-export function unexplained({ packages }: Contents, parts = PARTS): string[] {
-  const explained = new Set(parts.flatMap((part) => part.packages));
-  return [...packages.keys()].filter((name) => !explained.has(name));
+/** Packages of a bundle that no group lists. */
+export function unlistedPackages({ packages }: BundleContents, groups = PACKAGE_GROUPS): string[] {
+  const listed = new Set(groups.flatMap((group) => group.packages));
+  return [...packages.keys()].filter((name) => !listed.has(name));
 }
 
-/** Modules that are to be replaced, and that nothing imports: a new version may import what they were by another name. */
-export function unused(bundles: readonly Contents[], replacements = REPLACEMENTS): string[] {
+/** Replaced modules that no bundle imports: a new version of a dependency may import them by another name. */
+export function unusedReplacements(
+  bundles: readonly BundleContents[],
+  replacements = REPLACEMENTS,
+): string[] {
   return replacements
     .map(({ module }) => module)
     .filter((module) => !bundles.some(({ imported }) => imported.has(module)));
