@@ -69,7 +69,7 @@ describe("the findings", () => {
     expect(wronglySkipped).toEqual([]);
   });
 
-  it("finds an execution lost that no state was read", () => {
+  it("finds an execution lost if its state was not read", () => {
     expect(compareWithModel(EXPECTED, { tasks: SOUND.slice(0, 2), cascades: 1 }).lost).toEqual([
       "task 2: no state was read",
     ]);

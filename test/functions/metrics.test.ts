@@ -37,12 +37,12 @@ function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
 }
 
 describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) => {
-  const stand = useReconcilerServers(kind);
+  const servers = useReconcilerServers(kind);
   const logs = new FunctionLogs();
 
   function start(name: "dispatch" | "reconcile" | "redrive"): FunctionProcess {
     logs.clear();
-    const { queue, address } = stand();
+    const { queue, address } = servers();
     return new FunctionProcess({
       functionName: name,
       bundle: fileURLToPath(new URL(`../../dist/${name}/index.mjs`, import.meta.url)),
@@ -60,7 +60,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
   }
 
   it("dispatch emits one line per invocation, with the maximum depth and latency of that invocation", async () => {
-    const fixture = new FlowFixture(stand().valkey);
+    const fixture = new FlowFixture(servers().valkey);
     const { parent } = await family(fixture, 3);
     await fixture.finish(parent, "failed");
     const record = (id: string, depth: number) =>
@@ -109,12 +109,12 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
       ValkeyLatency: expect.any(Number),
     });
     expect(third).toEqual({ CompletionsDispatched: 0 });
-    await stand().queue.drain();
-    await stand().queue.drain(stand().queue.queue.deadLetterQueueUrl);
+    await servers().queue.drain();
+    await servers().queue.drain(servers().queue.queue.deadLetterQueueUrl);
   });
 
   it("reconcile emits one line per run", async () => {
-    const flow = await stand().submit("up>child", "other>child");
+    const flow = await servers().submit("up>child", "other>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start("reconcile");
     await fn.invoke({});
@@ -124,7 +124,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     expect(first).toMatchObject({ ExecutionsScanned: 1, CompletionsRepaired: 1, IndexesUnread: 0 });
     expect(first?.ValkeyLatency).toBeGreaterThan(0);
     await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
-    await stand().queue.drain();
+    await servers().queue.drain();
   });
 
   it("redrive emits no metrics", async () => {
