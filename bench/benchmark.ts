@@ -3,9 +3,9 @@ import type { Row } from "#bench/report.ts";
 
 export interface BenchContext {
   readonly core: Core;
-  /** Small sizes, few rounds: end states and round trips are checked, and no time is judged. */
+  /** Small sizes and few rounds: checks end states and round trips, and has no goals for times. */
   readonly quick: boolean;
-  /** Tells whoever waits what is under way. */
+  /** Prints progress. */
   readonly note: (text: string) => void;
 }
 
@@ -16,11 +16,12 @@ export interface Benchmark {
   run(context: BenchContext): Promise<Row[]>;
 }
 
-/** Something is not as it must be after a run: what was measured is worth nothing. */
-export class WrongEndError extends Error {
-  override readonly name = "WrongEndError";
+/** The state after a run is wrong, so its measurements are invalid. */
+export class UnexpectedResultError extends Error {
+  override readonly name = "UnexpectedResultError";
 }
 
 export function expectEqual(what: string, actual: unknown, expected: unknown): void {
-  if (actual !== expected) throw new WrongEndError(`${what}: ${String(actual)}, not ${String(expected)}`);
+  if (actual !== expected)
+    throw new UnexpectedResultError(`${what}: ${String(actual)}, expected ${String(expected)}`);
 }

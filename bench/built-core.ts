@@ -5,12 +5,12 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { build } from "esbuild";
 import { BUNDLING } from "#scripts/build.ts";
 
-/** The dispatcher, the client and the publisher, as a bundle has them. */
+/** The bundled dispatcher, Valkey client and publisher. */
 export type Core = typeof import("#bench/core.ts");
 
 const ENTRY = fileURLToPath(new URL("core.ts", import.meta.url));
 
-/** Bundles the core as the functions are bundled, and loads that, so that no figure is one of unbuilt sources. */
+/** Bundles the core with the options of the functions and loads it, so that measurements apply to deployed code. */
 export async function loadBuiltCore(): Promise<Core> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-bench-"));
   try {

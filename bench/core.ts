@@ -1,4 +1,4 @@
-/** What of the deployed code is measured without the function around it. Bundled and minified as the functions are. */
+/** The parts of the functions that are measured on their own, bundled and minified like the functions. */
 
 export { dispatch } from "#shared/dispatch/dispatcher.ts";
 export { SqsCompletionPublisher } from "#shared/queue/publisher.ts";

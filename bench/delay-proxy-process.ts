@@ -1,9 +1,9 @@
-/** The delay proxy's own process: it must not take time from those whose delay it makes. */
+/** Runs the delay proxy in a separate process, so that it does not slow down the code under test. */
 
 import { DelayProxy } from "#bench/delay-proxy.ts";
 
 const [url = "", delayMs = ""] = process.argv.slice(2);
-// Whoever asked is gone.
+// The parent process has ended.
 process.on("disconnect", () => process.exit(0));
 const proxy = await DelayProxy.before(new URL(url), Number(delayMs));
 process.send?.({ port: proxy.port });

@@ -1,12 +1,12 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 
-/** Timers are good to a millisecond; what is due sooner is waited for turn by turn. */
+/** Timers have a resolution of a millisecond. Shorter delays are polled with setImmediate. */
 const TIMER_MS = 2;
 
 /**
- * Passes TCP connections on, and each chunk so much later than it came, in both directions. Every chunk has its own
- * time, and none waits for the one before to be delivered: latency grows, bandwidth stays.
+ * A TCP proxy that delays each chunk in both directions. Chunks are delayed independently, so latency grows and bandwidth
+ * does not change.
  */
 export class DelayProxy implements AsyncDisposable {
   readonly #server: Server;
@@ -22,7 +22,7 @@ export class DelayProxy implements AsyncDisposable {
     });
   }
 
-  /** Listens on a free port of loopback. `delayMs` is that of one direction. */
+  /** Starts a proxy on a free loopback port. `delayMs` is the delay of each direction. */
   static async before(url: URL, delayMs: number): Promise<DelayProxy> {
     const proxy = new DelayProxy({ host: url.hostname, port: Number(url.port) }, delayMs);
     proxy.#server.listen(0, "127.0.0.1");
@@ -37,7 +37,7 @@ export class DelayProxy implements AsyncDisposable {
   #keep(socket: Socket): void {
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
-    // The other side learns of it by the close that follows.
+    // The following close event ends the other side.
     socket.on("error", () => socket.destroy());
   }
 
@@ -50,7 +50,7 @@ export class DelayProxy implements AsyncDisposable {
 
 interface Chunk {
   readonly dueAt: number;
-  /** Undefined: the end of what this side sends. */
+  /** Undefined marks the end of the stream. */
   readonly data: Buffer | undefined;
 }
 

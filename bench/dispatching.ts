@@ -1,11 +1,11 @@
-/** The built dispatcher on a benchmark's server, and the built function around it. */
+/** Runs the built dispatcher and the built functions on the server of a benchmark. */
 
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import type { SQSEvent } from "aws-lambda";
 import { expectEqual } from "#bench/benchmark.ts";
 import type { Core } from "#bench/built-core.ts";
-import { ROUTER } from "#bench/scenes.ts";
+import { ROUTER } from "#bench/flows.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionOptions } from "#local/function-settings.ts";
 import type { Completion } from "#shared/contract/message.ts";
@@ -16,7 +16,7 @@ import type { Valkey } from "#shared/valkey/client.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 
 const MAX_CASCADE_DEPTH = 50;
-/** Dispatches that are measured here succeed: whoever hears a warning has set the benchFlow wrongly. */
+/** Measured dispatches must succeed: a warning means that the benchmark's flow is wrong. */
 const TELEMETRY: Telemetry = {
   count: () => undefined,
   info: () => undefined,
@@ -28,7 +28,7 @@ const TELEMETRY: Telemetry = {
   },
 };
 
-/** What the dispatcher needs of a client. */
+/** The part of the Valkey client that the dispatcher uses. */
 export type Client = Pick<Valkey, "pipelined" | "call">;
 
 export type Dispatch = (events: readonly CompletionEvent[]) => Promise<void>;
@@ -59,7 +59,7 @@ export interface Traffic {
   readonly commands: number;
 }
 
-/** Dispatches once and counts what goes to Valkey; throws where it takes other than so many round trips. */
+/** Dispatches once and counts commands. Throws if the number of round trips is not `expectedRounds`. */
 export async function dispatchCounted(
   core: Core,
   valkey: Client,
@@ -91,13 +91,13 @@ const BUNDLES = {
 export interface FunctionSettings {
   readonly name: keyof typeof BUNDLES;
   readonly valkeyUrl: URL;
-  /** Of a queue; without one a function that sends anything fails. */
+  /** The completions queue. Without it, a function that sends messages fails. */
   readonly queue?: { readonly queueUrl: string; readonly environment: Readonly<Record<string, string>> };
   readonly onOutput?: (text: string) => void;
   readonly environment?: Readonly<Record<string, string>>;
 }
 
-/** How a built function is run here. */
+/** The options to run a built function. */
 export function functionOptions(settings: FunctionSettings): FunctionOptions {
   const { name, valkeyUrl, queue, onOutput = () => undefined, environment = {} } = settings;
   return {
@@ -121,7 +121,7 @@ export function startFunction(settings: FunctionSettings): FunctionProcess {
   return new FunctionProcess(functionOptions(settings));
 }
 
-/** Completions as Lambda hands them to the function. */
+/** Converts completions to the event that Lambda passes to the function. */
 export function sqsEventOf(completions: readonly Completion[]): SQSEvent {
   return {
     Records: completions.map((completion, index) => ({
@@ -146,8 +146,8 @@ export function sqsEventOf(completions: readonly Completion[]): SQSEvent {
   };
 }
 
-/** Has the function handle the completions; throws where one of them would come again. */
+/** Invokes the function with the completions. Throws if one of them would be retried. */
 export async function invoke(fn: FunctionProcess, completions: readonly Completion[]): Promise<void> {
   const answer = await fn.invoke(sqsEventOf(completions));
-  expectEqual("the function's answer", JSON.stringify(answer), '{"batchItemFailures":[]}');
+  expectEqual("the function's response", JSON.stringify(answer), '{"batchItemFailures":[]}');
 }

@@ -6,17 +6,17 @@ import type { FunctionOptions } from "#local/function-settings.ts";
 const RUNTIME = fileURLToPath(new URL("../local/function-runtime.ts", import.meta.url));
 
 export interface StartTimes {
-  /** From the start of the process to the handler being there. */
+  /** From the start of the process until the handler is loaded. */
   readonly readyMs: number;
-  /** From the start of the process to the first answer. */
+  /** From the start of the process to the first response. */
   readonly answerMs: number;
 }
 
-/** Starts a function in a new process of its runtime, has it answer once, and ends the process. */
+/** Starts a function in a new process, invokes it once, and ends the process. */
 export async function timeStart(options: FunctionOptions, event: unknown): Promise<StartTimes> {
   const begun = performance.now();
   const child = fork(RUNTIME, [options.bundle, options.functionName, "256"], {
-    // As Lambda is set up: the stack of an error is worth the time.
+    // The NODE_OPTIONS of the deployed functions.
     execArgv: ["--enable-source-maps"],
     stdio: ["ignore", "ignore", "inherit", "ipc"],
     env: { PATH: process.env.PATH, AWS_LAMBDA_FUNCTION_NAME: options.functionName, ...options.environment },

@@ -1,8 +1,8 @@
 /**
- * `npm run bench`: measures, and says what was measured, on what, and what it does not show.
+ * `npm run bench`: runs the benchmarks, and prints what each one measures, what it does not show, and the machine.
  *
- * Exit status: 0 when everything ran to the right end, whether its goals are met or not, 1 when an end state or a
- * number of round trips was wrong or something broke, 2 when the arguments are wrong.
+ * Exit status: 0 when all end states were correct, even if a goal is not met, 1 when an end state or a number of round
+ * trips was wrong or a benchmark failed, 2 when the arguments are invalid.
  */
 
 import { cpus, release, type } from "node:os";

@@ -1,27 +1,27 @@
-/** Taking times: medians of alternating sides, since whatever else the machine does then hits all sides alike. */
+/** Time measurement: medians of alternating runs, so that other load on the machine affects all sides equally. */
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((left, right) => left - right);
   const middle = sorted.length / 2;
   const upper = sorted[Math.floor(middle)];
-  if (upper === undefined) throw new RangeError("a median of nothing");
+  if (upper === undefined) throw new RangeError("the median of no values");
   const lower = Number.isInteger(middle) ? (sorted[middle - 1] ?? upper) : upper;
   return (lower + upper) / 2;
 }
 
-/** Milliseconds that something takes. */
+/** The duration of a run in milliseconds. */
 export async function timed(run: () => Promise<unknown>): Promise<number> {
   const begun = performance.now();
   await run();
   return performance.now() - begun;
 }
 
-/** One measurement: a figure, or several at once by name. */
+/** One measurement. */
 export type Side = () => Promise<number>;
 
 /**
- * Takes turns: every side once in each round, in the opposite order in every second one. Returns each side's
- * median; one round before the first is thrown away.
+ * Runs every side once per round, in reverse order in every second round. Returns the median of each side. A warm-up round
+ * is discarded.
  */
 export async function alternate<Name extends string>(
   rounds: number,
@@ -40,7 +40,7 @@ export async function alternate<Name extends string>(
   return medians;
 }
 
-/** The slope of the straight line through the values, per step, by least squares. */
+/** The slope of a least-squares line through the values, per step. */
 export function slope(values: readonly number[]): number {
   const centre = (values.length - 1) / 2;
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;

@@ -3,11 +3,11 @@ import { readFile } from "node:fs/promises";
 export interface Memory {
   /** Resident now, in megabytes. */
   readonly now: number;
-  /** The most that was ever resident. */
+  /** The maximum so far. */
   readonly peak: number;
 }
 
-/** A process' resident memory, as Linux tells it. Rejects on other platforms, and when the process is gone. */
+/** The resident memory of a process. Reads /proc: rejects on platforms other than Linux, and after the process has ended. */
 export async function memoryOf(pid: number | undefined): Promise<Memory> {
   const status = await readFile(`/proc/${pid}/status`, "utf8");
   return { now: megabytes(status, "VmRSS"), peak: megabytes(status, "VmHWM") };

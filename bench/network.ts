@@ -4,12 +4,12 @@ import { fileURLToPath } from "node:url";
 
 const PROXY = fileURLToPath(new URL("delay-proxy-process.ts", import.meta.url));
 
-/** A way to a server that takes time. */
+/** A connection to a server with a simulated latency. */
 export interface Network extends AsyncDisposable {
   readonly url: URL;
 }
 
-/** Starts a proxy before a server, in a process of its own. `delayMs` is that of one direction. */
+/** Starts a delay proxy for a server in a child process. `delayMs` is the delay of each direction. */
 export async function startNetwork(server: URL, delayMs: number): Promise<Network> {
   const child = fork(PROXY, [server.href, String(delayMs)], {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
@@ -32,5 +32,5 @@ export async function startNetwork(server: URL, delayMs: number): Promise<Networ
 
 function portOf(message: unknown): number {
   if (typeof message === "object" && message !== null && "port" in message) return Number(message.port);
-  throw new TypeError("the delay proxy did not tell its port");
+  throw new TypeError("the delay proxy did not report its port");
 }

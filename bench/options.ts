@@ -1,7 +1,7 @@
 import { Command, CommanderError, Option } from "commander";
 
 export interface BenchOptions {
-  /** Empty: all. */
+  /** Names of benchmarks; empty for all. */
   readonly only: readonly string[];
   readonly quick: boolean;
   readonly json: boolean;
@@ -9,23 +9,30 @@ export interface BenchOptions {
 
 export type ParsedOptions =
   | { readonly kind: "run"; readonly options: BenchOptions }
-  /** Help was asked for and shown, or the arguments are wrong and that was said. */
+  /** The help text or an error message has been written. */
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
-/** Reads the arguments that follow `npm run bench --`. */
+/** Parses the arguments that follow `npm run bench --`. */
 export function parseOptions(args: readonly string[], names: readonly string[]): ParsedOptions {
   const command = new Command("npm run bench --")
-    .description("Measures Sluice on a real Valkey: the built code, against other ways and against bounds.")
+    .description(
+      "Measures the built code on a real Valkey, compared with a sequential dispatcher and with lower bounds. Exit " +
+        "status: 0, also when a goal is not met; 1 when an end state was wrong or a benchmark failed; 2 when the " +
+        "arguments are invalid.",
+    )
     .addOption(
-      new Option("--only <name>", `run this one (${names.join(", ")}); may be given several times`)
+      new Option("--only <name>", `run only this benchmark (${names.join(", ")}); may be repeated`)
         .choices(names)
         .argParser((name: string, previous: readonly string[] | undefined) => {
           if (!names.includes(name)) command.error(`error: there is no benchmark "${name}"`, { exitCode: 2 });
           return [...(previous ?? []), name];
         }),
     )
-    .option("--quick", "small sizes, in under a minute: checks end states and round trips, judges no times")
-    .option("--json", "end with one line of JSON on standard output; everything else goes to standard error")
+    .option(
+      "--quick",
+      "small sizes, in under a minute: checks end states and round trips, without goals for times",
+    )
+    .option("--json", "print one line of JSON to standard output; everything else goes to standard error")
     .allowExcessArguments(false)
     .exitOverride();
   try {

@@ -1,4 +1,4 @@
-/** What a benchmark gives, and how it is shown to a person and to a program. */
+/** The results of benchmarks, as text and as JSON. */
 
 /** A goal and whether this run met it. */
 export interface Goal {
@@ -7,7 +7,7 @@ export interface Goal {
   readonly met: boolean;
 }
 
-/** One measured case. The names of the figures end in their unit, or in what they are a ratio of. */
+/** One measured case. The name of a figure ends in its unit, or names its ratio. */
 export interface Row {
   readonly what: string;
   readonly figures: Readonly<Record<string, number>>;
@@ -43,7 +43,7 @@ function rounded(value: number): number {
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3));
 }
 
-/** One result as lines for a person. */
+/** A result as text. */
 export function describeResult({ name, measured, not_shown, seconds, rows }: Result): string {
   const width = Math.max(...rows.map(({ what }) => what.length));
   const lines = rows.flatMap(({ what, figures, goals = [] }) => [
@@ -66,24 +66,24 @@ export function describeMachine({ cores, cpu, node, valkey, platform }: Machine)
   return `${cores} cores (${cpu}), ${platform}, Node ${node}, Valkey ${valkey}, everything over loopback`;
 }
 
-/** The goals of all results: how many are met, and which are not. */
+/** The number of goals that are met, and a list of those that are not. */
 export function describeGoals(results: readonly Result[]): string {
   const goals = results.flatMap(({ name, rows }) =>
     rows.flatMap(({ what, goals = [] }) => goals.map((goal) => ({ name, what, ...goal }))),
   );
-  if (goals.length === 0) return "a quick run judges no times";
+  if (goals.length === 0) return "a quick run has no goals";
   const missed = goals.filter(({ met }) => !met);
   const list = missed.map(({ name, what, goal, value }) => `  ${name}, ${what}: ${goal} (${value})`);
   return [`${goals.length - missed.length} of ${goals.length} goals met`, ...list].join("\n");
 }
 
-/** Null where nothing was judged. */
+/** Null if there are no goals. */
 function metOf(rows: readonly Row[]): boolean | null {
   const goals = rows.flatMap(({ goals = [] }) => goals);
   return goals.length === 0 ? null : goals.every(({ met }) => met);
 }
 
-/** One object, its keys the benchmarks' names, and `machine`. The names are for other programs: do not change them. */
+/** One JSON object with a key per benchmark, and `machine`. Other programs read it: do not rename its fields. */
 export function jsonOf(machine: Machine, results: readonly Result[]): string {
   const byName = results.map(({ name, rows, ...rest }) => [
     name,

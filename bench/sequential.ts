@@ -12,9 +12,9 @@ import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
 
 /**
- * The shape that a dispatcher has which takes one step at a time: two reads for the execution, and for each edge its
- * child, the child's lane, the child's attempt, and the call; 2 + 4N round trips for N edges. The same client
- * library, the same keys, the same call and the same decoder as ours. Returns how many children were skipped.
+ * A dispatcher that sends one command at a time: two reads for the execution, and for each edge its child, the child's
+ * lane, the child's attempt, and the call; 2 + 4N round trips for N edges. It uses the same client library, keys, call and
+ * decoder as Sluice's dispatcher. Returns the number of skipped children.
  */
 export async function dispatchSequentially(
   client: Redis,

@@ -1,16 +1,16 @@
 import { Redis } from "iovalkey";
-import { ROUTER } from "#bench/scenes.ts";
+import { ROUTER } from "#bench/flows.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
-/** Keys in one pipeline while a dataset is kept or put back. */
+/** Keys per pipeline when a dataset is saved or restored. */
 const CHUNK = 2_000;
-/** Setting the benchFlow may take its time. */
+/** Long enough for the submission of large flows. */
 const COMMAND_TIMEOUT_MS = 120_000;
 
-/** Every key of a server, as DUMP gives it. */
+/** All keys of a server in the format of DUMP. */
 export interface Dataset {
   readonly entries: readonly { readonly key: string; readonly dump: Buffer }[];
 }
@@ -20,12 +20,12 @@ export interface CommandTime {
   readonly micros: number;
 }
 
-/** A Valkey of a benchmark's own, with our library. */
+/** A Valkey server for one benchmark, with the library loaded. */
 export class BenchServer implements AsyncDisposable {
   readonly url: URL;
-  /** For setting scenes, and for looking at what came of them. */
+  /** To submit flows and to check their end states. */
   readonly valkey: Valkey;
-  /** The client library itself, for what is no part of our code. */
+  /** The plain client library, for commands that Sluice does not use. */
   readonly client: Redis;
   readonly #server: ValkeyServer;
 
@@ -42,7 +42,7 @@ export class BenchServer implements AsyncDisposable {
   static async start(): Promise<BenchServer> {
     const server = new BenchServer(await startValkey());
     await ensureLibrary(server.valkey);
-    // Else every function that starts warns that it is not recorded.
+    // Otherwise every function logs a warning at its start that the partition count is not recorded.
     await server.client.hset(PARTITION_CONFIG_KEY, "num_flow_partitions", ROUTER.numFlowPartitions);
     return server;
   }
@@ -51,8 +51,8 @@ export class BenchServer implements AsyncDisposable {
     return /valkey_version:(\S+)/.exec(await this.client.info("server"))?.[1] ?? "unknown";
   }
 
-  /** Keeps all keys, to play the same benchFlow more than once. */
-  async keep(): Promise<Dataset> {
+  /** Saves all keys, to run the same flow several times. */
+  async save(): Promise<Dataset> {
     const keys: string[] = [];
     for await (const page of this.client.scanStream({ count: CHUNK })) {
       if (Array.isArray(page)) keys.push(...page.map(String));
@@ -70,8 +70,8 @@ export class BenchServer implements AsyncDisposable {
     return { entries };
   }
 
-  /** Puts back what was kept, and nothing else is there then. Functions stay. */
-  async putBack({ entries }: Dataset): Promise<void> {
+  /** Replaces all keys with a saved dataset. Loaded functions stay. */
+  async restore({ entries }: Dataset): Promise<void> {
     await this.client.flushdb("SYNC");
     for (let start = 0; start < entries.length; start += CHUNK) {
       const pipeline = this.client.pipeline();
@@ -84,14 +84,14 @@ export class BenchServer implements AsyncDisposable {
     await this.client.config("RESETSTAT");
   }
 
-  /** What the server has spent on a command since the reset, what the command itself calls included. */
+  /** The server's time for a command since the reset, including the commands that it calls. */
   async commandTime(name: string): Promise<CommandTime> {
     const stats = await this.client.info("commandstats");
     const [, calls, micros] = new RegExp(`cmdstat_${name}:calls=(\\d+),usec=(\\d+)`).exec(stats) ?? [];
     return { calls: Number(calls ?? 0), micros: Number(micros ?? 0) };
   }
 
-  /** Processor time of the server's main thread so far, in microseconds. 0 where the platform does not tell. */
+  /** CPU time of the server's main thread in microseconds; 0 if the platform does not report it. */
   async processorMicros(): Promise<number> {
     const info = await this.client.info("cpu");
     let seconds = 0;

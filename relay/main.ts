@@ -21,7 +21,7 @@ import type { Log } from "#shared/runtime/telemetry.ts";
 const HELP = `Usage: npm run relay
 
 Subscribes to the completions channel on every Valkey node and forwards each completion to the completions queue. On
-SIGTERM or SIGINT it unsubscribes, sends what is left within 20 seconds, and ends. The reconciler recovers missed events.
+SIGTERM or SIGINT it unsubscribes, sends queued completions for up to 20 seconds, and ends. The reconciler recovers missed events.
 
 Environment:
   VALKEY_URL, VALKEY_CLUSTER_MODE, VALKEY_AUTH, …  as for the functions

@@ -2,8 +2,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { SQSClient } from "@aws-sdk/client-sqs";
 import { type BenchContext, type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { dispatchCounted, functionOptions } from "#bench/dispatching.ts";
+import { type BenchFlow, endRoots, eventOf, expectChildren, Outbox, star, submit } from "#bench/flows.ts";
 import type { Row } from "#bench/report.ts";
-import { type BenchFlow, endRoots, eventOf, expectChildren, Outbox, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { Poller } from "#local/poller.ts";
@@ -15,7 +15,7 @@ const EDGES = [1, 10, 100];
 const BATCH = 10;
 const POLL_MS = 5;
 
-/** Counts a client's requests by the name of their command. */
+/** Counts the requests of a client by command. */
 function countRequests(client: SQSClient): Map<string, number> {
   const counts = new Map<string, number>();
   client.middlewareStack.add(
@@ -33,17 +33,17 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
   const executions = quick ? 20 : 200;
   await using server = await BenchServer.start();
   await using queue = await startQueue({ visibilityTimeoutSeconds: 60 });
-  const scenes: BenchFlow[] = [];
+  const flows: BenchFlow[] = [];
   const completions: Completion[] = [];
   for (let number = 0; number < executions; number += 1) {
-    const benchFlow = await submit(server.valkey, star(edges));
-    scenes.push(benchFlow);
-    completions.push(...(await endRoots(server.valkey, benchFlow, "success")));
+    const flow = await submit(server.valkey, star(edges));
+    flows.push(flow);
+    completions.push(...(await endRoots(server.valkey, flow, "success")));
   }
-  const kept = await server.keep();
+  const dataset = await server.save();
   const first = completions.slice(0, BATCH).map(eventOf);
   const traffic = await dispatchCounted(core, server.valkey, new Outbox(), first, 4);
-  await server.putBack(kept);
+  await server.restore(dataset);
 
   using clients = new DisposableStack();
   const [sender, receiver] = [queue.client(), queue.client()];
@@ -63,7 +63,7 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
       },
     }),
   );
-  // The start of the process, and what it says then, belong to no execution.
+  // The start of the process and its log lines belong to no execution.
   await fn.invoke({ Records: [] });
   logBytes = 0;
   const processor = await server.processorMicros();
@@ -81,23 +81,23 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
         },
       },
     ],
-    onError: (fault) => {
-      throw new Error(fault);
+    onError: (error) => {
+      throw new Error(error);
     },
   });
   poller.start();
   while (poller.counts.done < executions) await sleep(POLL_MS);
-  // Before the long poll that finds nothing: what an idle queue costs is another matter.
+  // Without the long poll that finds nothing: the cost of an idle queue is not measured here.
   const received = receives.get("ReceiveMessageCommand") ?? 0;
   await poller.stop();
   const serverMicros = (await server.processorMicros()) - processor;
   await fn.stop();
-  await expectChildren(server.valkey, scenes, "eligible");
+  await expectChildren(server.valkey, flows, "eligible");
 
   const each = (count: number) => count / executions;
   const sendRequests = [...sends.values()].reduce((sum, count) => sum + count, 0);
   return {
-    what: `${edges} ${edges === 1 ? "edge" : "edges"}, by completed execution`,
+    what: `${edges} ${edges === 1 ? "edge" : "edges"}, per completed execution`,
     figures: {
       sqs_send: each(sendRequests),
       sqs_receive: each(Math.min(received, invocationMs.length)),
@@ -114,11 +114,11 @@ async function measure({ core, quick }: BenchContext, edges: number): Promise<Ro
 export const cost: Benchmark = {
   name: "cost",
   measured:
-    "what one completed execution takes, in full batches of ten: requests to the queue, invocations and their time, " +
-    "commands to Valkey and its processor time, bytes of logs and metrics (docs/cost.md makes money of it)",
+    "resources per completed execution, in full batches of ten: requests to the queue, invocations and their time, " +
+    "Valkey commands and CPU time, bytes of logs and metrics (docs/cost.md converts them to prices)",
   notShown:
-    "batches that are not full, empty receives of an idle queue, and the network's delay, which comes to every " +
-    "invocation four times",
+    "batches that are not full, empty receives of an idle queue, and the network's latency, which each invocation " +
+    "has four times",
   async run(context) {
     const rows: Row[] = [];
     for (const edges of EDGES) {

@@ -1,9 +1,9 @@
 import type { BenchContext, Benchmark } from "#bench/benchmark.ts";
 import { expectEqual } from "#bench/benchmark.ts";
 import { dispatchCounted, dispatcher, invoke, startFunction } from "#bench/dispatching.ts";
+import { endRoots, eventOf, expectChildren, Outbox, ROUTER, star, submit } from "#bench/flows.ts";
 import { alternate, median, timed } from "#bench/measure.ts";
 import { atLeast, type Row } from "#bench/report.ts";
-import { endRoots, eventOf, expectChildren, Outbox, ROUTER, star, submit } from "#bench/scenes.ts";
 import { dispatchSequentially } from "#bench/sequential.ts";
 import { BenchServer, raise } from "#bench/server.ts";
 
@@ -18,17 +18,17 @@ const QUICK_CASES = [
   { children: 1, rounds: 2 },
   { children: 100, rounds: 2 },
 ];
-/** The case that the goals are for. */
-const JUDGED = 1_000;
-/** Up to here a fan-out is one window, and takes four round trips. */
+/** The case with goals. */
+const SIZE_WITH_GOALS = 1_000;
+/** Up to this size a fan-out is one window and takes four round trips. */
 const ONE_WINDOW = 2_048;
 
 async function measure({ core, quick }: BenchContext, children: number, rounds: number): Promise<Row> {
   await using server = await BenchServer.start();
-  const benchFlow = await submit(server.valkey, star(children));
-  const completions = await endRoots(server.valkey, benchFlow, "success");
+  const flow = await submit(server.valkey, star(children));
+  const completions = await endRoots(server.valkey, flow, "success");
   const events = completions.map(eventOf);
-  const kept = await server.keep();
+  const dataset = await server.save();
   using resources = new DisposableStack();
   const valkey = new core.Valkey({ url: server.url, cluster: false }, { onConnectionError: raise });
   resources.defer(() => valkey.close());
@@ -38,34 +38,34 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
   const functionMs: number[] = [];
   const callMs: number[] = [];
   const processorMs: number[] = [];
-  const { ours, sequential } = await alternate(rounds, {
-    ours: async () => {
-      await server.putBack(kept);
+  const { sluice, sequential } = await alternate(rounds, {
+    sluice: async () => {
+      await server.restore(dataset);
       const processor = await server.processorMicros();
       await server.resetCommandTimes();
       const ms = await timed(() => dispatch(events));
       callMs.push((await server.commandTime("fcall")).micros / 1_000);
       processorMs.push(((await server.processorMicros()) - processor) / 1_000);
-      await expectChildren(server.valkey, [benchFlow], "eligible");
+      await expectChildren(server.valkey, [flow], "eligible");
       return ms;
     },
     sequential: async () => {
-      await server.putBack(kept);
+      await server.restore(dataset);
       const ms = await timed(async () => {
         for (const event of events) await dispatchSequentially(server.client, ROUTER, event);
       });
-      await expectChildren(server.valkey, [benchFlow], "eligible");
+      await expectChildren(server.valkey, [flow], "eligible");
       return ms;
     },
     function: async () => {
-      await server.putBack(kept);
+      await server.restore(dataset);
       const ms = await timed(() => invoke(fn, completions));
-      await expectChildren(server.valkey, [benchFlow], "eligible");
+      await expectChildren(server.valkey, [flow], "eligible");
       functionMs.push(ms);
       return ms;
     },
   });
-  await server.putBack(kept);
+  await server.restore(dataset);
   const traffic =
     children <= ONE_WINDOW
       ? await dispatchCounted(core, valkey, publisher, events, 4)
@@ -75,21 +75,21 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
   return {
     what: `${children} children`,
     figures: {
-      sluice_ms: ours,
+      sluice_ms: sluice,
       sequential_ms: sequential,
-      times_sequential: sequential / ours,
+      times_sequential: sequential / sluice,
       fcall_ms: bound,
-      of_bound: bound / ours,
+      of_bound: bound / sluice,
       server_cpu_ms: median(processorMs),
       whole_function_ms: median(functionMs),
       ...(traffic.rounds === 0 ? {} : { round_trips: traffic.rounds, commands: traffic.commands }),
     },
     goals:
-      quick || children !== JUDGED
+      quick || children !== SIZE_WITH_GOALS
         ? []
         : [
-            atLeast("at least 15 times the sequential shape", sequential / ours, 15),
-            atLeast("at least 0.7 of the bound", bound / ours, 0.7),
+            atLeast("at least 15 times the sequential shape", sequential / sluice, 15),
+            atLeast("at least 0.7 of the bound", bound / sluice, 0.7),
           ],
   };
 }
@@ -97,12 +97,12 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
 export const fanout: Benchmark = {
   name: "fanout",
   measured:
-    "one completion whose children become eligible: the built dispatcher, 2 + 4N sequential round trips with the " +
-    "same client library, and the bound, which is the server's own time for the calls of ff_resolve_dependency",
+    "one completion whose children become eligible: the built dispatcher, 2 + 4N sequential round trips with the same " +
+    "client library, and the lower bound, which is the server's time for the calls of ff_resolve_dependency",
   notShown:
-    "a network; a cluster; other clients on the server. The bound leaves out what the server needs to read the " +
-    "edges and children and to parse and answer (server_cpu_ms has it all). whole_function_ms is the built " +
-    "function in its own process, with its logs, metrics and the way there",
+    "a network, a cluster, other clients. The bound excludes reading edges and children, parsing and replying " +
+    "(server_cpu_ms includes them). whole_function_ms is the built function in a separate process, with logs, " +
+    "metrics and IPC",
   async run(context) {
     const rows: Row[] = [];
     for (const { children, rounds } of context.quick ? QUICK_CASES : CASES) {

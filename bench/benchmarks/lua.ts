@@ -1,32 +1,32 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
+import { type BenchFlow, endRoots, star, submit } from "#bench/flows.ts";
 import { median } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { type BenchFlow, endRoots, star, submit } from "#bench/scenes.ts";
 import { BenchServer } from "#bench/server.ts";
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
 import { parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeResolution, resolveDependency } from "#shared/contract/resolve.ts";
 
-/** What a call of any function costs: one that reads one field. */
+/** The baseline: a function that reads one field. */
 const PLAIN_LIBRARY = `#!lua name=bench
 server.register_function{ function_name = 'bench_read', flags = { 'no-writes' }, callback = function(keys)
   return server.call('HGET', keys[1], 'state')
 end }`;
 
-interface Situation {
+interface LuaCase {
   readonly what: string;
   readonly commands: readonly ValkeyCommand[];
-  /** What each of the replies decodes to. */
+  /** The kind of each decoded reply. */
   readonly reply: "satisfied" | "impossible" | undefined;
-  readonly isJudged?: boolean;
+  readonly hasGoal?: boolean;
 }
 
-/** The calls for the first root's edge to every child. */
+/** The calls for the edges of the first root to every child. */
 function callsOf({ plan }: BenchFlow, outcome: TerminalOutcome): ValkeyCommand[] {
   const { flow, index, tasks } = plan;
   const root = tasks.find(({ incoming }) => incoming.length === 0);
-  if (root === undefined) throw new Error("the benchFlow has no root");
+  if (root === undefined) throw new Error("the flow has no root");
   return root.outgoing.map(({ edge, child }) =>
     resolveDependency(
       11,
@@ -45,13 +45,13 @@ function callsOf({ plan }: BenchFlow, outcome: TerminalOutcome): ValkeyCommand[]
   );
 }
 
-async function situations(server: BenchServer, children: number): Promise<Situation[]> {
-  const benchFlow = async (options: Parameters<typeof star>[1] = {}): Promise<BenchFlow> => {
+async function luaCases(server: BenchServer, children: number): Promise<LuaCase[]> {
+  const flow = async (options: Parameters<typeof star>[1] = {}): Promise<BenchFlow> => {
     const made = await submit(server.valkey, star(children, options));
     await endRoots(server.valkey, made, "success");
     return made;
   };
-  const last = await benchFlow();
+  const last = await flow();
   return [
     {
       what: "a plain FCALL of one HGET",
@@ -68,26 +68,26 @@ async function situations(server: BenchServer, children: number): Promise<Situat
       reply: undefined,
     },
     {
-      what: "satisfied, more to come",
-      commands: callsOf(await benchFlow({ roots: 2 }), "success"),
+      what: "satisfied, other upstreams pending",
+      commands: callsOf(await flow({ roots: 2 }), "success"),
       reply: "satisfied",
     },
     {
       what: "satisfied, the last one",
       commands: callsOf(last, "success"),
       reply: "satisfied",
-      isJudged: true,
+      hasGoal: true,
     },
     {
       what: "satisfied, the last one, with data",
-      commands: callsOf(await benchFlow({ dataPassing: true }), "success"),
+      commands: callsOf(await flow({ dataPassing: true }), "success"),
       reply: "satisfied",
     },
-    { what: "impossible", commands: callsOf(await benchFlow(), "failed"), reply: "impossible" },
+    { what: "impossible", commands: callsOf(await flow(), "failed"), reply: "impossible" },
   ];
 }
 
-async function play(server: BenchServer, { what, commands, reply }: Situation): Promise<number> {
+async function runCase(server: BenchServer, { what, commands, reply }: LuaCase): Promise<number> {
   await server.resetCommandTimes();
   for (const result of await server.valkey.pipelined(commands)) {
     if (!result.ok) throw result.error;
@@ -104,33 +104,33 @@ async function play(server: BenchServer, { what, commands, reply }: Situation): 
 export const lua: Benchmark = {
   name: "lua",
   measured:
-    "the server's own microseconds for a call of ff_resolve_dependency in four situations, in turns with a function " +
-    "that only reads one field",
-  notShown: "reading the command, writing the reply, replication, and what more keys in memory cost",
+    "the server's microseconds for a call of ff_resolve_dependency in four cases, alternating with a function that " +
+    "only reads one field",
+  notShown: "reading the command, writing the reply, replication, and the effect of more keys in memory",
   async run({ quick }) {
     const [children, rounds] = quick ? [50, 2] : [500, 41];
     await using server = await BenchServer.start();
     await server.client.call("FUNCTION", ["LOAD", PLAIN_LIBRARY]);
-    const all = await situations(server, children);
-    const kept = await server.keep();
+    const all = await luaCases(server, children);
+    const dataset = await server.save();
     const micros = all.map((): number[] => []);
     for (let round = 0; round <= rounds; round += 1) {
-      await server.putBack(kept);
-      for (const [index, situation] of all.entries()) {
-        // The last one of a benchFlow is read by the plain call before it is resolved, in every round alike.
-        const spent = await play(server, situation);
+      await server.restore(dataset);
+      for (const [index, luaCase] of all.entries()) {
+        // The baseline reads the same edges first, in every round.
+        const spent = await runCase(server, luaCase);
         if (round > 0) micros[index]?.push(spent);
       }
     }
     const medians = micros.map(median);
     const plain = medians[0] ?? Number.NaN;
-    return all.map(({ what, isJudged = false }, index): Row => {
+    return all.map(({ what, hasGoal = false }, index): Row => {
       const spent = medians[index] ?? Number.NaN;
       return {
         what,
         figures: { micros: spent, times_plain: spent / plain },
         goals:
-          isJudged && !quick ? [atMost("at most 13 times a plain FCALL of one HGET", spent / plain, 13)] : [],
+          hasGoal && !quick ? [atMost("at most 13 times a plain FCALL of one HGET", spent / plain, 13)] : [],
       };
     });
   },

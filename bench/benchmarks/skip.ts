@@ -1,8 +1,8 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { dispatchCounted, dispatcher } from "#bench/dispatching.ts";
+import { endRoots, eventOf, expectChildren, Outbox, star, submit } from "#bench/flows.ts";
 import { alternate, timed } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
-import { endRoots, eventOf, expectChildren, Outbox, star, submit } from "#bench/scenes.ts";
 import { BenchServer, raise } from "#bench/server.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 
@@ -11,14 +11,14 @@ const CASES = [
   { children: 1_000, rounds: 7 },
 ];
 const QUICK_CASES = [{ children: 100, rounds: 1 }];
-const JUDGED = 1_000;
+const SIZE_WITH_GOALS = 1_000;
 
 export const skip: Benchmark = {
   name: "skip",
   measured:
-    "one completion whose children are all skipped and published to the queue emulator, in turns with the same " +
-    "fan-out without skipping, and with the same messages sent by the publisher alone (the queue's own time)",
-  notShown: "SQS itself: the emulator shares this process, and its time is ours",
+    "one completion whose children are all skipped and published to the queue emulator, alternating with the same " +
+    "fan-out without skips, and with the publisher alone sending the same messages (the time of the queue)",
+  notShown: "SQS itself: the emulator runs in this process, so its time is included",
   async run({ core, quick, note }) {
     const rows: Row[] = [];
     for (const { children, rounds } of quick ? QUICK_CASES : CASES) {
@@ -31,7 +31,7 @@ export const skip: Benchmark = {
       ];
       const success = (await endRoots(server.valkey, good, "success")).map(eventOf);
       const failure = (await endRoots(server.valkey, bad, "failed")).map(eventOf);
-      const kept = await server.keep();
+      const dataset = await server.save();
       using resources = new DisposableStack();
       const valkey = new core.Valkey({ url: server.url, cluster: false }, { onConnectionError: raise });
       resources.defer(() => valkey.close());
@@ -44,13 +44,13 @@ export const skip: Benchmark = {
       expectEqual("published completions", outbox.sent.length, children);
       const figures = await alternate(rounds, {
         fanout: async () => {
-          await server.putBack(kept);
+          await server.restore(dataset);
           const ms = await timed(() => dispatch(success));
           await expectChildren(server.valkey, [good], "eligible");
           return ms;
         },
         skip: async () => {
-          await server.putBack(kept);
+          await server.restore(dataset);
           const before = await visible(queue);
           const ms = await timed(() => dispatch(failure));
           await expectChildren(server.valkey, [bad], "skipped");
@@ -58,8 +58,8 @@ export const skip: Benchmark = {
           return ms;
         },
         queue: async () => {
-          // What putting back leaves behind for the garbage collector is in the other sides' time too.
-          await server.putBack(kept);
+          // The other sides restore the dataset as well, and include the garbage collection that follows.
+          await server.restore(dataset);
           return timed(() => publisher.send(outbox.sent));
         },
       });
@@ -75,9 +75,9 @@ export const skip: Benchmark = {
           commands: traffic.commands,
         },
         goals:
-          quick || children !== JUDGED
+          quick || children !== SIZE_WITH_GOALS
             ? []
-            : [atMost("at most 1.5 times fanout, the queue's own time taken off", withoutQueue, 1.5)],
+            : [atMost("at most 1.5 times fanout, without the time of the queue", withoutQueue, 1.5)],
       });
     }
     return rows;

@@ -4,7 +4,7 @@ import { buffer } from "node:stream/consumers";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { DelayProxy } from "#bench/delay-proxy.ts";
 
-/** Answers each byte with the next greater one, so that nobody takes what was sent for what was answered. */
+/** Replies to each byte with the next greater one, so that replies differ from requests. */
 function answer(data: Buffer): Buffer {
   return Buffer.from(data.map((byte) => (byte + 1) % 256));
 }
@@ -35,18 +35,21 @@ describe("the delay proxy", () => {
   const connectTo = (proxy: DelayProxy) =>
     connect({ host: "127.0.0.1", port: proxy.port, allowHalfOpen: true });
 
-  it.each([0, 0.33, 5])("passes everything on in its order, both ways, %d ms late", async (delayMs) => {
-    await using proxy = await proxyOf(delayMs);
-    const client = connectTo(proxy);
-    const sent = Buffer.from(Uint8Array.from({ length: 300_000 }, (_, index) => (index * 31) % 251));
-    const received = buffer(client);
-    for (let start = 0; start < sent.length; start += 7_001)
-      client.write(sent.subarray(start, start + 7_001));
-    client.end();
-    expect((await received).equals(answer(sent))).toBe(true);
-  });
+  it.each([0, 0.33, 5])(
+    "forwards all data in order, in both directions, with a delay of %d ms",
+    async (delayMs) => {
+      await using proxy = await proxyOf(delayMs);
+      const client = connectTo(proxy);
+      const sent = Buffer.from(Uint8Array.from({ length: 300_000 }, (_, index) => (index * 31) % 251));
+      const received = buffer(client);
+      for (let start = 0; start < sent.length; start += 7_001)
+        client.write(sent.subarray(start, start + 7_001));
+      client.end();
+      expect((await received).equals(answer(sent))).toBe(true);
+    },
+  );
 
-  it("keeps connections apart", async () => {
+  it("keeps connections separate", async () => {
     await using proxy = await proxyOf(1);
     const answers = await Promise.all(
       ["one", "two", "three"].map(async (text) => {
@@ -61,19 +64,19 @@ describe("the delay proxy", () => {
     );
   });
 
-  it("delivers nothing before its time", async () => {
+  it("delivers nothing early", async () => {
     await using proxy = await proxyOf(20);
     const client = connectTo(proxy);
     await once(client, "connect");
     const begun = performance.now();
     client.write("a");
     await once(client, "data");
-    // Both ways. Late is what a busy machine may be; early is what a proxy must not be.
+    // Both directions. A busy machine may be late, but nothing may arrive early.
     expect(performance.now() - begun).toBeGreaterThanOrEqual(40);
     client.destroy();
   });
 
-  it("passes on that one side is gone, and leaves nothing open when it ends", async () => {
+  it("forwards the end of a connection, and closes all connections when it ends", async () => {
     const proxy = await proxyOf(1);
     const client = connectTo(proxy);
     client.write("a");

@@ -3,19 +3,19 @@ import { alternate, median, slope } from "#bench/measure.ts";
 import { atLeast, atMost, describeGoals, describeResult, jsonOf, type Result } from "#bench/report.ts";
 
 describe("measuring", () => {
-  it("takes the middle value, or the mean of the two in the middle", () => {
+  it("median: the middle value, or the mean of the two in the middle", () => {
     expect(median([10, 9, 100])).toBe(10);
     expect(median([4, 1, 3, 100])).toBe(3.5);
     expect(() => median([])).toThrow(RangeError);
   });
 
-  it("finds the slope of a line, and none in what only goes up and down", () => {
+  it("slope: that of a line, and about 0 for values that only alternate", () => {
     expect(slope([1, 3, 5, 7])).toBeCloseTo(2);
     expect(slope([5, 1, 1, 5])).toBeCloseTo(0);
     expect(slope([4])).toBe(0);
   });
 
-  it("takes turns, changes the order each round, and throws the first round away", async () => {
+  it("alternate: reverses the order in every round and discards the warm-up round", async () => {
     const order: string[] = [];
     let calls = 0;
     const side = (name: string) => () => {
@@ -25,7 +25,7 @@ describe("measuring", () => {
     };
     const medians = await alternate(3, { a: side("a"), b: side("b") });
     expect(order.join("")).toBe("abbaabba");
-    // Left without the first round: a had the calls 4, 5 and 8, b had 3, 6 and 7.
+    // Without the warm-up round, a has the calls 4, 5 and 8, and b has 3, 6 and 7.
     expect(medians).toEqual({ a: 5, b: 6 });
   });
 });
@@ -46,7 +46,7 @@ describe("the report", () => {
     ],
   };
 
-  it("says of each goal whether it is met", () => {
+  it("shows for each goal whether it is met", () => {
     const text = describeResult(result);
     expect(text).toContain("sluice_ms 1.23  commands 1235");
     expect(text).toMatch(/NOT MET\s+at least 2 \(1.5\)/);
@@ -56,7 +56,7 @@ describe("the report", () => {
     );
   });
 
-  it("makes one object of it, the benchmark's name its key", () => {
+  it("JSON: one object with a key per benchmark", () => {
     expect(JSON.parse(jsonOf(machine, [result]))).toEqual({
       machine,
       fanout: {

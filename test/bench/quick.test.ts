@@ -30,7 +30,7 @@ function bench(...args: string[]): Promise<{ code: unknown; stdout: string; stde
 
 describe("npm run bench", () => {
   it(
-    "runs every benchmark to the right end, and ends with one line of JSON",
+    "--quick --json runs every benchmark and prints one line of JSON",
     async () => {
       const { code, stdout, stderr } = await bench("--quick", "--json");
       expect(code, stderr).toBe(0);
@@ -51,7 +51,7 @@ describe("npm run bench", () => {
           not_shown: expect.any(String),
           seconds: expect.any(Number),
         });
-        expect(met, `${name}: a quick run judges no times`).toBeNull();
+        expect(met, `${name}: a quick run has no goals`).toBeNull();
         expect(rows.length, name).toBeGreaterThan(0);
         for (const { what, goals, ...figures } of rows) {
           expect(what).toEqual(expect.any(String));
@@ -71,7 +71,7 @@ describe("npm run bench", () => {
   );
 
   it(
-    "runs those that are named, and shows a person what was measured and what it does not show",
+    "--only runs the named benchmarks, and prints what they measure and what they do not show",
     async () => {
       const { code, stdout } = await bench("--quick", "--only", "lua", "--only", "skip");
       expect(code).toBe(0);
@@ -93,7 +93,7 @@ describe("npm run bench", () => {
     expect(stdout).toBe("");
   });
 
-  it("says what it can be asked for", async () => {
+  it("--help lists the options and benchmarks", async () => {
     const { code, stdout } = await bench("--help");
     expect(code).toBe(0);
     for (const name of NAMES) expect(stdout).toContain(name);

@@ -13,7 +13,7 @@ import { ConfigurationError } from "#shared/errors.ts";
 import { QUEUE_IMPLEMENTATIONS } from "#test/support/queue-servers.ts";
 
 const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
-const NOBODY = () => undefined;
+const IGNORE = () => undefined;
 
 describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
   test("supports batches, message groups on a standard queue, Number attributes and counts", async () => {
@@ -143,14 +143,14 @@ describe("the choice of a queue server", () => {
 
   test("auto: first the endpoint of the AWS SDK's variables", async () => {
     const env = { ...NO_PYTHON, AWS_ENDPOINT_URL: "http://127.0.0.1:1/", AWS_REGION: "eu-central-1" };
-    const server = await queueServerFor("auto", NOBODY, env);
+    const server = await queueServerFor("auto", IGNORE, env);
     expect(server).toMatchObject({
       endpoint: "http://127.0.0.1:1",
       isExternal: true,
       environment: { AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:1", AWS_REGION: "eu-central-1" },
     });
     const nearer = { ...env, AWS_ENDPOINT_URL_SQS: "http://127.0.0.1:2" };
-    expect((await queueServerFor("auto", NOBODY, nearer)).endpoint).toBe("http://127.0.0.1:2");
+    expect((await queueServerFor("auto", IGNORE, nearer)).endpoint).toBe("http://127.0.0.1:2");
   });
 
   test("auto: fauxqs, with a message, if there is neither an endpoint nor Python", async () => {

@@ -1,4 +1,4 @@
-/** Workflows to measure on, submitted and worked by the code that does that elsewhere. */
+/** Flows for benchmarks, submitted and run with the SDK. */
 
 import { randomUUID } from "node:crypto";
 import { expectEqual } from "#bench/benchmark.ts";
@@ -18,10 +18,10 @@ export const ROUTER = new PartitionRouter();
 const LANE = unwrap(parseLaneId("default"));
 const NAMESPACE = "bench";
 const IDENTITY = { workerId: "bench", instanceId: "bench-1" };
-/** What an execution that succeeds leaves for its children. */
+/** The result of an execution that succeeds. */
 const RESULT = JSON.stringify({ rows: "x".repeat(1_000) });
 
-/** Keeps what is sent, for a benchmark to deliver itself. */
+/** A publisher that collects completions. */
 export class Outbox implements CompletionPublisher {
   readonly sent: Completion[] = [];
 
@@ -40,7 +40,7 @@ function task(id: string): Task {
   return { id, lane: LANE, priority: 0, payload: "" };
 }
 
-/** Roots of which each leads to every child. */
+/** Roots, each with an edge to every child. */
 export function star(children: number, options: { roots?: number; dataPassing?: boolean } = {}): Workflow {
   const { roots: rootCount = 1, dataPassing = false } = options;
   const roots = Array.from({ length: rootCount }, (_, number) => `root-${number}`);
@@ -52,7 +52,7 @@ export function star(children: number, options: { roots?: number; dataPassing?: 
   };
 }
 
-/** A root and `descendants` below it, each with one parent, and ten children as long as there are any. */
+/** A tree of a root and its descendants with ten children per node. */
 export function tree(descendants: number): Workflow {
   const ids = Array.from({ length: descendants + 1 }, (_, number) => `node-${number}`);
   return {
@@ -66,7 +66,7 @@ export function tree(descendants: number): Workflow {
   };
 }
 
-/** Layers in which every task has four upstreams in the layer before. */
+/** Layers in which every task has four upstreams in the previous layer. */
 export function layered(tasks: number): Workflow {
   const width = Math.max(4, Math.round(Math.sqrt(tasks)));
   const ids = Array.from({ length: tasks }, (_, number) => `task-${number}`);
@@ -91,7 +91,7 @@ export async function submit(
   return { flowId, plan: planSubmission(router, workflow, flowId, NAMESPACE) };
 }
 
-/** Has a worker end what is eligible in the benchFlow's partition: its roots. Their completions, as they are sent. */
+/** Ends the roots of a flow with a worker. Returns their completions. */
 export async function endRoots(
   valkey: Pipelines,
   { plan }: BenchFlow,
@@ -105,7 +105,7 @@ export async function endRoots(
     { partition, lane: LANE },
     () =>
       Promise.resolve(
-        outcome === "success" ? { outcome, result: RESULT } : { outcome, reason: "it was to fail" },
+        outcome === "success" ? { outcome, result: RESULT } : { outcome, reason: "fails as requested" },
       ),
     { limit: roots },
   );
@@ -117,13 +117,13 @@ export function eventOf({ executionId, flowId, depth, root }: Completion): Compl
   return { executionId, flowId, depth, root, traceparent: undefined };
 }
 
-/** Throws unless every execution of the scenes is where it must be: the roots ended, all others in one state. */
+/** Throws unless all executions with upstreams are in the given state. */
 export async function expectChildren(
   valkey: Pipelines,
-  scenes: readonly BenchFlow[],
+  flows: readonly BenchFlow[],
   state: "eligible" | "skipped" | "blocked",
 ): Promise<void> {
-  const children = scenes.flatMap(({ plan }) => plan.tasks.filter(({ incoming }) => incoming.length > 0));
+  const children = flows.flatMap(({ plan }) => plan.tasks.filter(({ incoming }) => incoming.length > 0));
   const statusCounter = new FlowStatusCounter(
     valkey,
     ROUTER,
