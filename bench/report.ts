@@ -30,15 +30,15 @@ export interface Machine {
   readonly platform: string;
 }
 
-export function atLeast(goal: string, value: number, least: number): Goal {
-  return { goal, value: rounded(value), met: value >= least };
+export function atLeast(goal: string, value: number, min: number): Goal {
+  return { goal, value: rounded(value), met: value >= min };
 }
 
-export function atMost(goal: string, value: number, most: number): Goal {
-  return { goal, value: rounded(value), met: value <= most };
+export function atMost(goal: string, value: number, max: number): Goal {
+  return { goal, value: rounded(value), met: value <= max };
 }
 
-/** Three digits that count: what is behind them is noise on any machine. */
+/** Rounds to three significant digits; more would be noise. */
 function rounded(value: number): number {
   return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3));
 }

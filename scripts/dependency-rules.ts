@@ -77,7 +77,7 @@ export const RULES: readonly IForbiddenRuleType[] = [
   },
   {
     name: "no-unresolved-imports",
-    comment: "The import leads nowhere. Its rules cannot be checked either.",
+    comment: "The import cannot be resolved, so its rules cannot be checked.",
     severity: "error",
     from: {},
     to: { couldNotResolve: true },

@@ -84,12 +84,12 @@ describe("npm run bench", () => {
   );
 
   it.each([
-    { args: ["--only", "nothing"], told: /no benchmark "nothing"/ },
-    { args: ["--fast"], told: /unknown option/ },
-  ])("refuses $args", async ({ args, told }) => {
+    { args: ["--only", "nothing"], error: /no benchmark "nothing"/ },
+    { args: ["--fast"], error: /unknown option/ },
+  ])("refuses $args", async ({ args, error }) => {
     const { code, stdout, stderr } = await bench(...args);
     expect(code).toBe(2);
-    expect(stderr).toMatch(told);
+    expect(stderr).toMatch(error);
     expect(stdout).toBe("");
   });
 

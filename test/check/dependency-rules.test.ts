@@ -18,7 +18,7 @@ const ALIASES = [
   "deploy",
 ];
 
-/** A project of these files, each with the text that imports what is named. */
+/** Creates a project of files, each of which imports the given modules. */
 async function projectOf(files: Readonly<Record<string, readonly string[]>>): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), "sluice-rules-"));
   onTestFinished(() => rm(folder, { recursive: true }));
@@ -38,7 +38,7 @@ async function projectOf(files: Readonly<Record<string, readonly string[]>>): Pr
   return folder;
 }
 
-/** One violation of every rule: the importing file, and what it imports. */
+/** One violation of every rule: the importing file and the imported module. */
 const VIOLATIONS: Readonly<Record<string, readonly [file: string, imported: string]>> = {
   "layers-shared-contract": ["shared/contract/bad.ts", "#shared/runtime/good.ts"],
   "layers-lua": ["lua/bad.ts", "#shared/runtime/good.ts"],

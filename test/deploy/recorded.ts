@@ -37,14 +37,14 @@ export async function recorded(
       await mkdir(dirname(join(folder, path)), { recursive: true });
       await writeFile(join(folder, path), content);
     }
-    const said = await messageOf(folder, handler.replace(/\.\w+$/, ".mjs"), environment);
-    const reads = new Set(listedIn(said, "reads"));
+    const report = await messageOf(folder, handler.replace(/\.\w+$/, ".mjs"), environment);
+    const reads = new Set(listedIn(report, "reads"));
     const text = await ourSources(files);
     return {
       reads,
       ours: new Set([...reads].filter((name) => !name.startsWith("AWS_") && text.includes(name))),
-      unloadable: listedIn(said, "unloadable"),
-      failure: String(at(said, "failure")),
+      unloadable: listedIn(report, "unloadable"),
+      failure: String(at(report, "failure")),
       files: [...files.keys()],
     };
   } finally {
@@ -68,13 +68,13 @@ async function messageOf(
       output += text;
     });
   }
-  let said: unknown;
+  let report: unknown;
   child.on("message", (message) => {
-    said = message;
+    report = message;
   });
   await new Promise((resolve) => child.once("close", resolve));
-  if (said === undefined) throw new Error(`the artifact could not be loaded:\n${output}`);
-  return said;
+  if (report === undefined) throw new Error(`the artifact could not be loaded:\n${output}`);
+  return report;
 }
 
 /** The text of Sluice's sources in an artifact, found by its source maps. */

@@ -41,7 +41,7 @@ function start(args: readonly string[], stdin = "") {
     stderr += text;
   });
   const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
-  return { child, ended, said: () => stderr };
+  return { child, ended, output: () => stderr };
 }
 
 const run = (...args: readonly string[]) => start(args).ended;
@@ -110,8 +110,8 @@ describe("errors", () => {
 
 test("SIGTERM during an event ends the function", async () => {
   // The function retries its response, which the URL does not accept, until its deadline.
-  const { child, ended, said } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
-  await expect.poll(said, { timeout: 20_000 }).toContain("request succeeded");
+  const { child, ended, output } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
+  await expect.poll(output, { timeout: 20_000 }).toContain("request succeeded");
   const below = descendantsOf(child.pid ?? 0);
   expect(below.length).toBeGreaterThan(0);
   child.kill("SIGTERM");

@@ -154,10 +154,10 @@ describe("the choice of a queue server", () => {
   });
 
   test("auto: fauxqs, with a message, if there is neither an endpoint nor Python", async () => {
-    const said: string[] = [];
-    await using server = await queueServerFor("auto", (line) => said.push(line), NO_PYTHON);
+    const messages: string[] = [];
+    await using server = await queueServerFor("auto", (line) => messages.push(line), NO_PYTHON);
     expect(server.name).toBe("fauxqs");
-    expect(said).toEqual([expect.stringMatching(/using fauxqs: .*Python 3\.13/)]);
+    expect(messages).toEqual([expect.stringMatching(/using fauxqs: .*Python 3\.13/)]);
   });
 
   test("an external server gets the caller's credentials, or placeholders if there are none", () => {

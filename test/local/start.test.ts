@@ -233,7 +233,7 @@ describe("invalid input ends with exit status 2 before anything starts", () => {
   });
 
   test("an invalid workflow", async () => {
-    const path = await writeWorkflow("faulty", [{ id: "a", dependsOn: ["b"] }, { id: "a" }]);
+    const path = await writeWorkflow("invalid", [{ id: "a", dependsOn: ["b"] }, { id: "a" }]);
     const { code, stderr } = await start(["--workflow", path]).ended;
     expect(code).toBe(2);
     expect(stderr).toContain(path);

@@ -52,13 +52,13 @@ test("releases the lock when the work fails", async () => {
 test("removes the lock of a dead owner, and only one of many waiting processes gets it", async () => {
   writeFileSync(path, DEAD);
   let inside = 0;
-  let most = 0;
+  let max = 0;
   const work = async () => {
     inside += 1;
-    most = Math.max(most, inside);
+    max = Math.max(max, inside);
     await new Promise(setImmediate);
     inside -= 1;
   };
   await Promise.all(Array.from({ length: 8 }, () => withLock(path, work, quietly)));
-  expect(most).toBe(1);
+  expect(max).toBe(1);
 });

@@ -19,7 +19,7 @@ export class Machine implements Probes {
   readonly environment: Record<string, string>;
   readonly files: Map<string, string>;
   readonly commands: Map<string, Command>;
-  readonly said: string[] = [];
+  readonly messages: string[] = [];
   readonly ran: string[] = [];
 
   constructor(setting: {
@@ -62,7 +62,7 @@ export class Machine implements Probes {
     }
   };
   say = (line: string): void => {
-    this.said.push(line);
+    this.messages.push(line);
   };
 }
 

@@ -29,7 +29,7 @@ test("installs once, and again when the lock file or the platform changes", () =
   expect(installPackages(machine)).toBe(true);
   expect(installPackages(machine)).toBe(false);
   expect(npmRuns(machine)).toBe(1);
-  expect(machine.said).toHaveLength(1);
+  expect(machine.messages).toHaveLength(1);
   machine.files.set("/project/package-lock.json", lock("1.0.1"));
   expect(installPackages(machine)).toBe(true);
   expect(installPackages(Object.assign(machine, { architecture: "arm64" }))).toBe(true);

@@ -150,13 +150,13 @@ export function monitoring(packaged: Packaged): void {
   });
 
   it("notifies an existing topic, a new topic, or none", () => {
-    const told = (variant: string): unknown[] => {
+    const actionsOf = (variant: string): unknown[] => {
       const template = packaged().template(variant);
       return template.idsOf("AWS::CloudWatch::Alarm").map((id) => template.property(id, "AlarmActions"));
     };
-    expect(new Set(told("prod").map(String))).toEqual(new Set([""]));
-    for (const actions of told("existing-secret")) expect(actions).toEqual([{ Ref: "AlarmTopic" }]);
-    for (const actions of told("existing-iam")) {
+    expect(new Set(actionsOf("prod").map(String))).toEqual(new Set([""]));
+    for (const actions of actionsOf("existing-secret")) expect(actions).toEqual([{ Ref: "AlarmTopic" }]);
+    for (const actions of actionsOf("existing-iam")) {
       expect(actions).toEqual(["arn:aws:sns:us-east-1:123456789012:alarms"]);
     }
     expect(packaged().template("existing-secret").property("AlarmTopic", "Subscription")).toEqual([
