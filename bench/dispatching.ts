@@ -41,7 +41,6 @@ export function dispatcher(core: Core, valkey: Client, publisher: CompletionPubl
         valkey,
         publisher,
         router: ROUTER,
-        edition: 11,
         telemetry: TELEMETRY,
         maxCascadeDepth: MAX_CASCADE_DEPTH,
         deadlineMs: Number.POSITIVE_INFINITY,

@@ -35,9 +35,8 @@ export async function dispatchSequentially(
     const lane = unwrap(parseLaneId(await client.hget(child.core, "lane_id")));
     const attempt = unwrap(parseAttemptIndex(await client.hget(child.core, "current_attempt_index")));
     const { name, args } = resolveDependency(
-      11,
       { edge, upstream: executionId, flow, flowIndex, child, lane: flowIndex.lane(lane), attempt },
-      outcome,
+      { outcome, completedAt: "" },
       nowMs,
     );
     const resolution = decodeResolution(await client.call(name, [...args]));

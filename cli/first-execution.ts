@@ -44,14 +44,14 @@ async function main(): Promise<void> {
   const sessions = createSessions(config, telemetry, (valkey) =>
     detectEdition(valkey, wanted, () => Promise.resolve(), telemetry),
   );
-  const { valkey, startupInfo: edition } = await sessions.get();
+  const { valkey } = await sessions.get();
   try {
     const completions = new SqsCompletionPublisher(queueClient(), queueUrl);
     const router = new PartitionRouter(config.partitions);
     const flowId = unwrap(parseFlowId(randomUUID()));
     const workflow = parseWorkflow(JSON.stringify(WORKFLOW), "first-execution");
     if (!workflow.ok) throw new ConfigurationError(workflow.errors);
-    const flow = await submitFlow({ valkey, router, completions }, workflow.value, { flowId, edition });
+    const flow = await submitFlow({ valkey, router, completions }, workflow.value, { flowId });
     console.log(`submitted flow ${flowId}: ${[...flow.executions.values()].join(", then ")}`);
 
     const [task] = workflow.value.tasks;

@@ -18,9 +18,10 @@ local function refuse(code, ...)
   return { 0, code, ... }
 end
 
--- Raises an error before anything is read if the caller uses the KEYS of another edition.
+-- Raises an error before anything is read if KEYS or ARGV are missing. Callers may pass more than this edition reads:
+-- one call shape serves every edition and version.
 local function check_arity(name, keys, key_count, args, arg_count)
-  if #keys ~= key_count then
+  if #keys < key_count then
     error(string.format('%s takes %d KEYS, not %d', name, key_count, #keys))
   end
   if #args < arg_count then

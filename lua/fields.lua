@@ -61,3 +61,8 @@ end
 local function sibling_key(key, last_part)
   return string.match(key, '^.*:') .. last_part
 end
+
+-- Returns the hash tag of a key. All keys of a call carry the same one.
+local function hash_tag(key)
+  return string.match(key, '{[^}]*}')
+end

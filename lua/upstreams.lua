@@ -1,12 +1,22 @@
 -- Applies the outcome of an upstream to its child. Both editions of ff_resolve_dependency share their first 11 KEYS,
 -- and these functions take `keys` with those positions: 1 core, 2 deps:meta, 3 deps:unresolved, 4 dep, 5 eligible,
 -- 6 terminal, 7 blocked:dependencies, 8 attempt, 9 stream meta, 10 payload, 11 the upstream's result. `args` starts
--- with edge_id, upstream_outcome, now_ms.
+-- with edge_id, upstream_outcome, now_ms; its 6th element, if given, is the upstream's completed_at.
+
+-- Returns whether the upstream of an edge has ended otherwise, or not at all any more, since the caller read its
+-- `completed_at`. An empty `completed_at` checks nothing, and so does an upstream without a record in this slot.
+local function has_upstream_changed(core_key, upstream, completed_at)
+  if not upstream or not completed_at or completed_at == '' then
+    return false
+  end
+  local recorded = server.call('HGET', 'ff:exec:' .. hash_tag(core_key) .. ':' .. upstream .. ':core', 'completed_at')
+  return recorded and recorded ~= completed_at
+end
 
 -- Returns the data_passing_ref of an unresolved edge, '' if it passes no data. Returns nil and the reply if there is
 -- nothing to resolve.
 local function fetch_unresolved(keys, args)
-  local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref')
+  local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref', 'upstream_execution_id')
   local state, data_passing_ref = values[1], values[2]
   if not state and not data_passing_ref then
     return nil, refuse('invalid_dependency')
@@ -16,6 +26,9 @@ local function fetch_unresolved(keys, args)
   end
   if not parse_milliseconds(args[3]) then
     return nil, refuse('invalid_input', 'now_ms')
+  end
+  if has_upstream_changed(keys[1], values[3], args[6]) then
+    return nil, refuse('upstream_changed')
   end
   return text_or_empty(data_passing_ref)
 end

@@ -37,6 +37,13 @@ export class InvalidRecordError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** A message names another flow than the record of its execution. */
+export class FlowMismatchError extends SluiceError {
+  override readonly name = "FlowMismatchError";
+  override readonly code = "flow_mismatch";
+  override readonly retryable = false;
+}
+
 /** A reply of Valkey is malformed (contract, section 5). */
 export class ProtocolError extends SluiceError {
   override readonly name = "ProtocolError";

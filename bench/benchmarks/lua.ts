@@ -29,7 +29,6 @@ function callsOf({ plan }: BenchFlow, outcome: TerminalOutcome): ValkeyCommand[]
   if (root === undefined) throw new Error("the flow has no root");
   return root.outgoing.map(({ edge, child }) =>
     resolveDependency(
-      11,
       {
         edge: edge.id,
         upstream: edge.upstream,
@@ -39,7 +38,7 @@ function callsOf({ plan }: BenchFlow, outcome: TerminalOutcome): ValkeyCommand[]
         lane: index.lane(root.task.lane),
         attempt: unwrap(parseAttemptIndex("0")),
       },
-      outcome,
+      { outcome, completedAt: "" },
       Date.now(),
     ),
   );

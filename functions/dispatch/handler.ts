@@ -45,7 +45,6 @@ const ports: BatchPorts = {
         valkey: timed,
         router,
         publisher,
-        edition,
         telemetry,
         deadlineMs,
         ensureLibrary: () => loadLibrary(valkey, edition),

@@ -5,13 +5,14 @@
 --           8 attempt, 9 stream meta, 10 payload (all of the child), 11 the upstream's result, 12 edgegroup,
 --           13 incoming edges of the child, 14 pending_cancel_groups; all under the flow's tag
 -- ARGV      1 edge_id, 2 upstream_outcome (success, skipped, or any other outcome), 3 now_ms (used), 4 flow_id,
---           5 the child's execution id
+--           5 the child's execution id, 6 (optional) the upstream's completed_at as the caller read it
 -- Reply     OK, satisfied, "data_injected" | ""
 --           OK, impossible, "child_skipped" | ""
 --           OK, already_resolved
 --           OK, pending, ""         the edge is counted, and its group is still undecided
 --           OK, already_fired, ""   the edge is counted, and its group was decided earlier
--- Refusals  invalid_dependency; invalid_input, now_ms;
+-- Refusals  invalid_dependency; invalid_input, now_ms; upstream_changed: the upstream's record has another
+--           completed_at than ARGV 6, so it was replayed since the caller read it;
 --           invariant_violation, <edges resolved>, <edges applied>. The last one comes AFTER the edge was resolved
 --           and counted: a repeated call replies already_resolved
 -- Publishes for a child that it skips: outcome skipped on ff:dag:completions.

@@ -50,11 +50,6 @@ local function evaluate_group(group, quorum)
   return group.failed + group.skipped > group.n - quorum and 'impossible' or 'pending'
 end
 
--- Returns the hash tag of a key. All keys of a flow and its members share it.
-local function hash_tag(key)
-  return string.match(key, '{[^}]*}')
-end
-
 local function group_key_of(core_key, flow_id, execution_id)
   return 'ff:flow:' .. hash_tag(core_key) .. ':' .. flow_id .. ':edgegroup:' .. execution_id
 end

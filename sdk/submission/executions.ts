@@ -48,7 +48,7 @@ function weightOf({ incoming, task }: PlannedTask): number {
 
 /** The commands that create one execution. A root needs one call and no transaction. */
 function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCommand[] {
-  const { edition, flow, index } = plan;
+  const { flow, index } = plan;
   const { keys, task, incoming } = planned;
   const create = createExecution({
     keys,
@@ -66,7 +66,7 @@ function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCom
     command(flow.partition, "multi"),
     create,
     // The edges are not staged yet, so no revision exists. The function does not check it.
-    ...incoming.map((edge) => applyDependencyToChild(edition, flow, keys, index, task.lane, edge, 0, nowMs)),
+    ...incoming.map((edge) => applyDependencyToChild(flow, keys, index, task.lane, edge, 0, nowMs)),
     command(flow.partition, "exec"),
   ];
 }

@@ -24,11 +24,11 @@ const OPEN = "open";
  *
  * @throws SubmissionError if the flow id belongs to another workflow, or if the flow was closed before all of the
  * workflow was in it.
- * @throws ValkeyError if the library is not loaded, or has another edition than the plan.
+ * @throws ValkeyError if the library is not loaded or outdated.
  */
 export async function readExistingFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
   const { flow } = plan;
-  const probes = probeEdition(plan);
+  const probes = probeLibrary(plan);
   const [coreResult, membersResult, ...probeResults] = await valkey.pipelined([
     command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
     command(flow.partition, "smembers", flow.members),
@@ -95,18 +95,18 @@ function listOf(value: unknown): readonly unknown[] {
 }
 
 /**
- * A call that fails if the loaded library has another edition than the plan. If the edition matches, the library
+ * A call that fails if no library is loaded, or an outdated one of Sluice's that rejects surplus KEYS. Any other library
  * refuses the call and writes nothing, because the edge's child does not exist. No call for a plan without edges.
  *
  * The probe is needed because Valkey does not roll back a transaction. A child whose edges fail to apply would have no
  * dependencies, and a worker could run it too early.
  */
-function probeEdition({ router, edition, flow, index, tasks }: Plan): ValkeyCommand[] {
+function probeLibrary({ router, flow, index, tasks }: Plan): ValkeyCommand[] {
   for (const { task, incoming } of tasks) {
     const [edge] = incoming;
     if (edge === undefined) continue;
     const absentChild = router.execKeys(unwrap(mintExecutionId(flow.partition, randomUUID())));
-    return [applyDependencyToChild(edition, flow, absentChild, index, task.lane, edge, 0, Date.now())];
+    return [applyDependencyToChild(flow, absentChild, index, task.lane, edge, 0, Date.now())];
   }
   return [];
 }

@@ -2,7 +2,6 @@ import { v5 as uuidV5 } from "uuid";
 import { topologicalOrder } from "#sdk/submission/graph.ts";
 import { edgeKey } from "#sdk/submission/validate-graph.ts";
 import type { Task, Workflow } from "#sdk/submission/workflow.ts";
-import type { Edition } from "#shared/contract/edition.ts";
 import { type FlowId, mintExecutionId, parseEdgeId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
@@ -14,8 +13,6 @@ export interface Plan {
   readonly flow: FlowKeys;
   readonly index: IndexKeys;
   readonly namespace: string;
-  /** The edition of the library that the plan is made for. */
-  readonly edition: Edition;
   readonly router: PartitionRouter;
   /** In topological order. */
   readonly tasks: readonly PlannedTask[];
@@ -44,7 +41,6 @@ export function planSubmission(
   workflow: Workflow,
   flowId: FlowId,
   namespace: string,
-  edition: Edition = 11,
 ): Plan {
   const order = topologicalOrder(workflow);
   if (order === undefined) {
@@ -83,7 +79,6 @@ export function planSubmission(
     flow,
     index: router.indexKeys(flow.partition),
     namespace,
-    edition,
     tasks: order.flatMap((id) => planned.get(id) ?? []),
     edgeCount: workflow.edges.length,
   };

@@ -16,7 +16,6 @@ import { sendMissedCompletions } from "#sdk/submission/missed-completions.ts";
 import { type Plan, type PlannedTask, planSubmission } from "#sdk/submission/plan.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
-import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecutionId, FlowId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { createFlow } from "#shared/contract/submission.ts";
@@ -35,8 +34,6 @@ export interface SubmitOptions {
   readonly flowId: FlowId;
   /** `default` if omitted. */
   readonly namespace?: string;
-  /** The edition of the loaded library. 11 if omitted. */
-  readonly edition?: Edition;
   /** Called after every pipeline that created something. */
   readonly onProgress?: (progress: SubmitProgress) => void;
 }
@@ -84,8 +81,8 @@ export async function submitFlow(
   workflow: Workflow,
   options: SubmitOptions,
 ): Promise<Submission> {
-  const { flowId, namespace = DEFAULT_NAMESPACE, edition = 11 } = options;
-  const plan = planSubmission(router, workflow, flowId, namespace, edition);
+  const { flowId, namespace = DEFAULT_NAMESPACE } = options;
+  const plan = planSubmission(router, workflow, flowId, namespace);
   const progress = new ProgressCounter(plan, options.onProgress);
   try {
     const existing = await createOrReadFlow(valkey, plan);

@@ -42,8 +42,9 @@ export function cancelFlow(
   return fcall(
     flow.partition,
     "ff_cancel_flow",
-    [flow.core, flow.members, index.flowIndex],
-    [flow.id, reason, policy, nowMs],
+    [flow.core, flow.members, index.flowIndex, flow.pendingCancels, index.cancelBacklog],
+    // An empty grace is the library's default.
+    [flow.id, reason, policy, nowMs, ""],
   );
 }
 

@@ -1,7 +1,9 @@
 /**
  * Identifiers of the wire contract (section 1), as branded types that only a parser creates.
  *
- * An id keeps its exact spelling. It is part of key names, so another spelling would name other keys.
+ * `parseFlowId` returns a flow id in canonical form, lower case, since FlowFabric builds keys from that form (contract,
+ * section 1). All other ids keep their exact spelling: they are read from Valkey, where another spelling would name
+ * other keys.
  */
 
 declare const brand: unique symbol;
@@ -79,8 +81,17 @@ export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
   return valid(text);
 }
 
-/** Parses a flow id: a hyphenated UUID in upper or lower case. */
+/**
+ * Parses a flow id from a message, a request or an application: a hyphenated UUID in any case. The result is in lower
+ * case, the form in which FlowFabric builds keys.
+ */
 export function parseFlowId(text: unknown): Parsed<FlowId> {
+  const stored = parseStoredFlowId(text);
+  return stored.ok ? valid(stored.value.toLowerCase()) : stored;
+}
+
+/** Parses a flow id that a record holds, and keeps its spelling: release 0.1 built keys from the text that it was given. */
+export function parseStoredFlowId(text: unknown): Parsed<FlowId> {
   return typeof text === "string" && UUID.test(text)
     ? valid(text)
     : invalid("invalid_uuid", "a flow id (a UUID)", text);

@@ -144,6 +144,11 @@ export class IndexKeys {
     this.#idx = `ff:idx:${tagOf(partition)}`;
   }
 
+  /** The indexes of another partition. */
+  under(partition: Partition): IndexKeys {
+    return partition === this.partition ? this : new IndexKeys(partition);
+  }
+
   lane(lane: LaneId): LaneKeys {
     let keys = this.#lanes.get(lane);
     if (keys === undefined) {
@@ -186,6 +191,10 @@ export class IndexKeys {
   get flowIndex(): string {
     return `${this.#idx}:flow_index`;
   }
+  /** Flows with members still to cancel (contract, section 13). */
+  get cancelBacklog(): string {
+    return `${this.#idx}:cancel_backlog`;
+  }
   /** 14-KEYS edition only. */
   get pendingCancelGroups(): string {
     return `${this.#idx}:pending_cancel_groups`;
@@ -204,6 +213,11 @@ export class FlowKeys {
     this.#flow = `ff:flow:${tagOf(partition)}:${id}`;
   }
 
+  /** The keys of the same flow under another partition's tag. */
+  under(partition: Partition): FlowKeys {
+    return partition === this.partition ? this : new FlowKeys(partition, this.id);
+  }
+
   get core(): string {
     return `${this.#flow}:core`;
   }
@@ -218,6 +232,10 @@ export class FlowKeys {
   }
   incoming(downstream: ExecutionId): string {
     return `${this.#flow}:in:${downstream}`;
+  }
+  /** Members still to cancel (contract, section 13). */
+  get pendingCancels(): string {
+    return `${this.#flow}:pending_cancels`;
   }
   grant(mutation: string): string {
     return `${this.#flow}:grant:${mutation}`;

@@ -39,6 +39,7 @@ export const REFUSAL_CODES = [
   "stale_graph_revision",
   "stale_lease",
   "terminal",
+  "upstream_changed",
   "use_claim_resumed_execution",
 ] as const;
 

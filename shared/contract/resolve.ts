@@ -1,7 +1,6 @@
-/** Calls `ff_resolve_dependency` in both editions, and decodes its reply (contract, sections 6 and 7). */
+/** Calls `ff_resolve_dependency`, and decodes its reply (contract, sections 6 and 7). */
 
 import { fcall, type ValkeyCommand } from "#shared/contract/command.ts";
-import type { Edition } from "#shared/contract/edition.ts";
 import type { AttemptIndex, EdgeId, ExecutionId } from "#shared/contract/ids.ts";
 import {
   type ExecKeys,
@@ -26,18 +25,32 @@ export interface Dependency {
   readonly attempt: AttemptIndex;
 }
 
+/** How the upstream ended. */
+export interface UpstreamEnd {
+  readonly outcome: TerminalOutcome;
+  /**
+   * The `completed_at` of the upstream's record when its outcome was read. Sluice's library refuses the call with
+   * `upstream_changed` when the record has another one by now; an empty text checks nothing.
+   */
+  readonly completedAt: string;
+}
+
 /**
- * Builds the call. `nowMs` is in milliseconds since the epoch and becomes the `completed_at` of a child that this call
- * skips.
+ * Builds the call, in the one shape that every library reads correctly: 14 KEYS and 6 ARGV. Libraries read KEYS and ARGV
+ * by position and ignore the rest, so that a library may be replaced at any moment; with 11 KEYS, a 14-KEYS library takes
+ * every group for `all_of` (contract, section 7).
+ *
+ * `nowMs` is in milliseconds since the epoch and becomes the `completed_at` of a child that this call skips.
  */
 export function resolveDependency(
-  edition: Edition,
   dependency: Dependency,
-  outcome: TerminalOutcome,
+  upstream: UpstreamEnd,
   nowMs: number,
 ): ValkeyCommand {
-  const { child, edge, lane, attempt, flow } = dependency;
+  const { child, edge, lane, attempt } = dependency;
   const { partition } = child;
+  // All keys of a call share a slot. A child outside its flow's partition cannot have a group there.
+  const flow = dependency.flow.under(partition);
   const unused = noopKey(partition);
   const keys = [
     child.core,
@@ -51,15 +64,12 @@ export function resolveDependency(
     child.streamMeta(attempt),
     child.payload,
     child.resultOf(dependency.upstream),
+    flow.edgeGroup(child.id),
+    flow.incoming(child.id),
+    dependency.flowIndex.under(partition).pendingCancelGroups,
   ];
-  const args = [edge, outcome, nowMs];
-  if (edition === 11) return fcall(partition, "ff_resolve_dependency", keys, args);
-  return fcall(
-    partition,
-    "ff_resolve_dependency",
-    [...keys, flow.edgeGroup(child.id), flow.incoming(child.id), dependency.flowIndex.pendingCancelGroups],
-    [...args, flow.id, child.id],
-  );
+  const args = [edge, upstream.outcome, nowMs, flow.id, child.id, upstream.completedAt];
+  return fcall(partition, "ff_resolve_dependency", keys, args);
 }
 
 /** The effect of the call on the edge and its child. */

@@ -1,7 +1,6 @@
 /** Calls of the functions that create executions and flows, and add members and edges (contract, section 6). */
 
 import { fcall, type ValkeyArgument, type ValkeyCommand } from "#shared/contract/command.ts";
-import type { Edition } from "#shared/contract/edition.ts";
 import type { EdgeId, ExecutionId, LaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import { noopKey } from "#shared/contract/keys.ts";
@@ -136,11 +135,10 @@ export function stageDependencyEdge(
 }
 
 /**
- * `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. The 14-KEYS edition also
- * counts the edge in the child's group (contract, section 7).
+ * `ff_apply_dependency_to_child`: replies `OK, <unsatisfied count>` or `OK, already_applied`. A 14-KEYS library also
+ * counts the edge in the child's group, the 8th key; an 11-KEYS one ignores that key (contract, section 7).
  */
 export function applyDependencyToChild(
-  edition: Edition,
   flow: FlowKeys,
   child: ExecKeys,
   index: IndexKeys,
@@ -158,8 +156,8 @@ export function applyDependencyToChild(
     laneKeys.eligible,
     laneKeys.blockedDependencies,
     child.depsAllEdges,
+    flow.edgeGroup(child.id),
   ];
-  if (edition === 14) keys.push(flow.edgeGroup(child.id));
   return fcall(child.partition, "ff_apply_dependency_to_child", keys, [
     flow.id,
     edge.id,

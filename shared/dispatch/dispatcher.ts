@@ -6,7 +6,7 @@
 import { parseEdgeId } from "#shared/contract/ids.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import type { TerminalOutcome } from "#shared/contract/record.ts";
+import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { clearCheckpoints, resume, saveCheckpoints } from "#shared/dispatch/checkpoint.ts";
 import { readChildren, reportUnreadable } from "#shared/dispatch/children.ts";
@@ -18,12 +18,13 @@ import {
   type CompletedExecution,
   DEFERRED,
   type DispatchResult,
+  DONE,
   type EdgeResult,
   type EdgeToResolve,
   type FanOutPlan,
   failed,
 } from "#shared/dispatch/types.ts";
-import { OutOfTimeError, PublishError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import { OutOfTimeError, PublishError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
 import { chunked } from "#shared/valkey/batches.ts";
@@ -40,6 +41,8 @@ const WINDOW = 2_500;
 const CHUNK = 256;
 /** A window begins only when this many of the slowest window so far fit into the time left. */
 const RESERVED_WINDOWS = 2;
+/** Readings of a record that keeps changing while its children are resolved. */
+const MAX_READINGS = 3;
 /** Round trips from the start of the first window to the last resolve: edges, children, calls. */
 const ROUND_TRIPS_TO_RESOLVE = 3;
 
@@ -117,12 +120,17 @@ function keyOf({ executionId, flowId }: CompletedExecution): string {
   return `${executionId} ${flowId}`;
 }
 
+/**
+ * Dispatches each execution by its record. An execution that is replayed while its children are resolved is read again:
+ * the library refuses the calls that name its old end.
+ */
 async function dispatchExecutions(
   ports: DispatcherPorts,
   budget: TimeBudget,
   executions: readonly CompletedExecution[],
+  readings = MAX_READINGS,
 ): Promise<Map<CompletedExecution, DispatchResult>> {
-  const states = await readRecords(ports.valkey, ports.router, executions);
+  const states = await readRecords(ports, executions);
   const results = new Map<CompletedExecution, DispatchResult>();
   const plans: FanOutPlan[] = [];
   const noState = (): RecordState => failed(new ValkeyError("the record was not read"));
@@ -131,10 +139,19 @@ async function dispatchExecutions(
     if ("kind" in planned) results.set(execution, planned);
     else plans.push(planned);
   }
-  for (const [plan, edgeResults] of await fanOut(ports, budget, plans)) {
-    results.set(plan.execution, resultOf(plan, edgeResults));
-  }
-  return results;
+  const edgeResults = await fanOut(ports, budget, plans);
+  const changed = plans.filter(({ edges }) =>
+    edges.some((edge) => edgeResults.get(edge)?.kind === "upstream_changed"),
+  );
+  for (const plan of plans) results.set(plan.execution, resultOf(plan, edgeResults));
+  if (changed.length === 0 || readings === 1) return results;
+  const again = await dispatchExecutions(
+    ports,
+    budget,
+    changed.map(({ execution }) => execution),
+    readings - 1,
+  );
+  return new Map([...results, ...again]);
 }
 
 /** The gates that need the record: the edges to resolve, or why there are none. */
@@ -153,20 +170,20 @@ function planFanOut(
     });
     return { kind: "stopped", gate: "not_terminal" };
   }
-  const edges = state.edges.flatMap((set) => edgesOf(ports, execution, state.outcome, set));
-  return { execution, completedAt: state.completedAt, edges };
+  const edges = state.edges.flatMap((set) => edgesOf(ports, execution, state.end, set));
+  return { execution, completedAt: state.end.completedAt, edges };
 }
 
 function edgesOf(
   ports: DispatcherPorts,
   execution: CompletedExecution,
-  outcome: TerminalOutcome,
+  upstream: UpstreamEnd,
   { flow, ids }: EdgeSet,
 ): EdgeToResolve[] {
   const flowIndex = ports.router.indexKeys(flow.partition);
   return ids.flatMap((id) => {
     const edge = parseEdgeId(id);
-    if (edge.ok) return [{ execution, outcome, edge: edge.value, flow, flowIndex }];
+    if (edge.ok) return [{ execution, upstream, edge: edge.value, flow, flowIndex }];
     reportUnreadable(ports.telemetry, { execution, edge: id }, edge.error.message);
     return [];
   });
@@ -174,27 +191,30 @@ function edgesOf(
 
 type EdgeResults = ReadonlyMap<EdgeToResolve, EdgeResult>;
 
-/** Steps 2 to 5 for all plans, window by window. Returns the plans with the edges that were due, and their results. */
+/**
+ * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery of the same
+ * pass resolved it.
+ */
 async function fanOut(
   ports: DispatcherPorts,
   budget: TimeBudget,
   plans: readonly FanOutPlan[],
-): Promise<Map<FanOutPlan, EdgeResults>> {
+): Promise<EdgeResults> {
   const { window = WINDOW } = ports;
   const short = plans.filter(({ edges }) => edges.length <= window);
-  const long = await resume(
-    ports,
-    plans.filter(({ edges }) => edges.length > window),
-  );
-  const due = [...short, ...long];
-  const results = await resolveWindows(ports, budget, due, long, window);
+  const long = plans.filter(({ edges }) => edges.length > window);
+  const resumed = await resume(ports, long);
+  const results = await resolveWindows(ports, budget, [...short, ...resumed], resumed, window);
+  for (const { item, result } of pairResults(long, resumed, (plan) => plan)) {
+    const due = new Set(result.edges);
+    for (const edge of item.edges) if (!due.has(edge)) results.set(edge, DONE);
+  }
+  // A checkpoint belongs to one pass over the edges. The pass is over when no edge was deferred, even if some failed: a
+  // later pass must reach the edges before the checkpoint too, since their children may have been replayed.
   const isOver = ({ edges }: FanOutPlan): boolean =>
     edges.every((edge) => (results.get(edge) ?? DEFERRED).kind !== "deferred");
-  await clearCheckpoints(
-    ports,
-    long.filter((plan) => isOver(plan) && !plan.edges.some((edge) => results.get(edge)?.kind === "failed")),
-  );
-  return new Map(due.map((plan) => [plan, results]));
+  await clearCheckpoints(ports, resumed.filter(isOver));
+  return results;
 }
 
 /** Resolves the edges in windows: the next one is read while the one before is resolved and published. */
@@ -210,7 +230,7 @@ async function resolveWindows(
   const incomplete = new Set<CompletedExecution>();
   const record = (edge: EdgeToResolve, result: EdgeResult): void => {
     results.set(edge, result);
-    if (result.kind === "failed" || result.kind === "deferred") incomplete.add(edge.execution);
+    if (result.kind !== "done" && result.kind !== "unreadable") incomplete.add(edge.execution);
   };
   let slowestWindowMs = 0;
   const hasTime = (): boolean =>
@@ -262,10 +282,11 @@ async function resolveWindow(
 /** A completed execution is dispatched only when each of its edges has a result and none failed or was deferred. */
 function resultOf({ execution, edges }: FanOutPlan, results: EdgeResults): DispatchResult {
   const errors: SluiceError[] = [];
-  let deferred = 0;
+  let [deferred, changed] = [0, 0];
   for (const edge of edges) {
     const result = results.get(edge) ?? failed(new ValkeyError(`edge ${edge.edge} is not accounted for`));
     if (result.kind === "failed") errors.push(result.error);
+    if (result.kind === "upstream_changed") changed += 1;
     if (result.kind === "deferred") deferred += 1;
   }
   if (deferred > 0) {
@@ -274,6 +295,9 @@ function resultOf({ execution, edges }: FanOutPlan, results: EdgeResults): Dispa
         `the invocation ran out of time: ${deferred} edges of ${execution.executionId} are left`,
       ),
     );
+  }
+  if (changed > 0) {
+    errors.push(new RefusedError("ff_resolve_dependency", "upstream_changed", [], true));
   }
   const [first, ...others] = errors;
   return first === undefined ? { kind: "dispatched" } : { kind: "failed", errors: [first, ...others] };

@@ -1,7 +1,6 @@
 /** Round trip 4: `ff_resolve_dependency` for each child, and what each reply means. */
 
 import type { Pipelines, ValkeyResult } from "#shared/contract/command.ts";
-import type { Edition } from "#shared/contract/edition.ts";
 import { decodeResolution, type Resolution, resolveDependency } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { type ChildRead, notRead, readStates } from "#shared/dispatch/children.ts";
@@ -20,10 +19,10 @@ import { noResult } from "#shared/valkey/batches.ts";
 
 const SKIPPED = "skipped";
 const NOT_APPLIED = "invalid_dependency";
+const UPSTREAM_CHANGED = "upstream_changed";
 
 export interface ResolvePorts {
   readonly valkey: Pipelines;
-  readonly edition: Edition;
   readonly telemetry: Telemetry;
   /** Loads the library on primaries that lack it. */
   readonly ensureLibrary: () => Promise<void>;
@@ -57,6 +56,10 @@ export async function resolveChildren(
     }
     const { child, nowMs, reply } = call;
     const { edge } = child;
+    if (isUpstreamChanged(reply)) {
+      resolved.push({ edge, result: { kind: "upstream_changed" } });
+      continue;
+    }
     const resolution = interpret(reply);
     if (resolution instanceof Error) {
       resolved.push({ edge, result: failed(resolution) });
@@ -83,7 +86,7 @@ interface Call {
 
 type FinalEdge = Extract<ResolvedEdge, { result: EdgeResult }>;
 
-/** Calls the function for all children. Where a primary lacks the library, loads it and calls once more. */
+/** Calls the function for all children. Where a primary lacks the library or has an old one, loads it and calls again. */
 async function callAll(
   ports: ResolvePorts,
   chunks: readonly Promise<readonly ChildRead[]>[],
@@ -97,8 +100,7 @@ async function callAll(
       }),
     )
   ).flat();
-  const isMissing = (call: Call | FinalEdge): call is Call =>
-    "reply" in call && isFunctionMissing(call.reply);
+  const isMissing = (call: Call | FinalEdge): call is Call => "reply" in call && needsLibrary(call.reply);
   const missing = first.filter(isMissing);
   if (missing.length === 0) return first;
   const others = first.filter((call) => !isMissing(call));
@@ -120,9 +122,8 @@ async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]
   const replies = await ports.valkey.pipelined(
     children.map(({ edge, child, lane, attempt }) =>
       resolveDependency(
-        ports.edition,
         { ...edge, upstream: edge.execution.executionId, child, lane, attempt },
-        edge.outcome,
+        edge.upstream,
         nowMs,
       ),
     ),
@@ -134,8 +135,17 @@ async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]
   }));
 }
 
-function isFunctionMissing(reply: ValkeyResult): boolean {
-  return !reply.ok && reply.error.message.startsWith("ERR Function not found");
+/** Errors of a primary without the library, or with the one of release 0.1, which rejects surplus KEYS. */
+const LIBRARY_NEEDED = /^ERR Function not found|ff_resolve_dependency takes \d+ KEYS, not \d+/;
+
+function needsLibrary(reply: ValkeyResult): boolean {
+  return !reply.ok && LIBRARY_NEEDED.test(reply.error.message);
+}
+
+function isUpstreamChanged(reply: ValkeyResult): boolean {
+  if (!reply.ok) return false;
+  const resolution = decodeResolution(reply.value);
+  return resolution.ok && resolution.value.kind === "refused" && resolution.value.code === UPSTREAM_CHANGED;
 }
 
 function interpret(reply: ValkeyResult): Exclude<Resolution, { kind: "refused" }> | SluiceError {

@@ -1,6 +1,6 @@
 import type { AttemptIndex, EdgeId, ExecutionId, FlowId } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/contract/keys.ts";
-import type { TerminalOutcome } from "#shared/contract/record.ts";
+import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import type { SluiceError } from "#shared/errors.ts";
 
 /** One completed execution of a batch. Several messages of the batch may report it; the shallowest one counts. */
@@ -23,8 +23,8 @@ export interface FanOutPlan {
 /** One staged edge of a completed execution. */
 export interface EdgeToResolve {
   readonly execution: CompletedExecution;
-  /** How the upstream ended. */
-  readonly outcome: TerminalOutcome;
+  /** How the upstream ended, as its record said when it was read. */
+  readonly upstream: UpstreamEnd;
   readonly edge: EdgeId;
   readonly flow: FlowKeys;
   readonly flowIndex: IndexKeys;
@@ -63,6 +63,8 @@ export interface SkippedChild {
 export type EdgeResult =
   /** The child is updated and, if it was skipped, published. */
   | { readonly kind: "done" }
+  /** The library refused the call: the upstream was replayed since its record was read. Nothing was written. */
+  | { readonly kind: "upstream_changed" }
   /** An id of the edge does not parse: it was logged and counted, and no retry would change it. */
   | { readonly kind: "unreadable" }
   | { readonly kind: "failed"; readonly error: SluiceError }

@@ -28,30 +28,28 @@ export async function checkPartitions(
 }
 
 /**
- * Returns the edition to use: the configured one, or with `auto` the edition of the loaded library. Calls `ensureLibrary`
- * if a primary lacks the library, or if an edition is configured.
+ * Returns the edition of the loaded library. It is known by the library's version; `configured` decides only for unknown
+ * versions, and which edition to load where a primary lacks the library. Calls are the same for both editions.
  *
- * Throws a ConfigurationError if the version is unknown or the primaries have different editions, and a ValkeyError if no
- * primary has a library. A primary that still lacks the library or is unreachable is only logged: messages for its slots
- * are retried, and the others are dispatched.
+ * Throws a ConfigurationError if the version is unknown and no edition is configured, if the configured edition is not
+ * the loaded one, or if the primaries have different editions; and a ValkeyError if no primary has a library. A primary
+ * that still lacks the library or is unreachable is only logged: messages for its slots are retried, and the others are
+ * dispatched.
  */
 export async function detectEdition(
   valkey: Valkey,
-  { edition }: { readonly edition: Edition | "auto" },
+  { edition: configured }: { readonly edition: Edition | "auto" },
   ensureLibrary: () => Promise<void>,
   telemetry: Telemetry,
 ): Promise<Edition> {
-  if (edition !== "auto") {
-    await ensureLibrary();
-    return edition;
-  }
   let versions = await versionsOf(valkey);
-  if (versions.some(({ state }) => state === "missing")) {
+  const isConfigured = configured !== "auto";
+  if (isConfigured || versions.some(({ state }) => state === "missing")) {
     await ensureLibrary();
     versions = await versionsOf(valkey);
   }
   const editions = new Set(
-    versions.flatMap(({ state, version }) => (state === "loaded" ? [editionOf(version)] : [])),
+    versions.flatMap(({ state, version }) => (state === "loaded" ? [editionOf(version, configured)] : [])),
   );
   const [found, ...others] = editions;
   if (others.length > 0) {

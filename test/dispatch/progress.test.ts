@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
+import { parseEdgeId, parseExecutionId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
@@ -13,7 +14,7 @@ import {
   eventOf,
   stateOf,
 } from "#test/support/dispatch.ts";
-import type { FlowFixture } from "#test/support/flow-fixture.ts";
+import { type FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 const WINDOW = 200;
@@ -178,4 +179,49 @@ describe.each(DEPLOYMENTS)("a fan-out over several deliveries ($name)", (deploym
     expect(await stateOf(fixture, broken)).toBe("skipped");
     expect((await publishedIds()).filter((id) => id === broken.id)).toHaveLength(1);
   });
+
+  it("is cleared at the end of a pass with failures: a child before it that was replayed is reached again", async () => {
+    const { fixture, parent } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
+    const edges = await edgesInOrder(fixture, parent);
+    const [first, last] = [edges[0], edges.at(-1)];
+    if (!first || !last) throw new Error("no edges");
+    // The last edge is staged and never applied: it fails every delivery.
+    const unapplied = last.child.dep(last.edge);
+    await fixture.read("rename", unapplied, `${unapplied}:moved`);
+    const NOT_APPLIED = [{ name: "RefusedError", code: "invalid_dependency", retryable: true }];
+    expect(await dispatchOne(windowed(), event)).toMatchObject(NOT_APPLIED);
+    expect(await fixture.read("exists", parent.fanOut)).toBe(0);
+    await publishedIds();
+
+    // Only a member of a flow is replayed into waiting; the bulk records name no flow.
+    await fixture.read("hset", first.child.core, "flow_id", fixture.flow.id);
+    await fixture.done(replayExecution(first.child, fixture.index, fixture.lane, [first.edge], 0));
+    expect(await stateOf(fixture, first.child)).toBe("waiting_children");
+    expect(await dispatchOne(windowed(), event)).toMatchObject(NOT_APPLIED);
+    expect(await stateOf(fixture, first.child)).toBe("skipped");
+    expect(await publishedIds()).toEqual([first.child.id]);
+  });
+
+  it("is cleared by the delivery that ends a pass, not by one that ran out of time", async () => {
+    const { fixture, parent } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
+    await dispatchOne(expiringAfter(1), event);
+    expect(await fixture.read("exists", parent.fanOut)).toBe(1);
+    expect(await dispatchOne(windowed(), event)).toEqual([]);
+    expect(await fixture.read("exists", parent.fanOut)).toBe(0);
+  });
 });
+
+/** The edges of an execution in the order in which they are resolved, each with its child. */
+async function edgesInOrder(fixture: FlowFixture, parent: ExecKeys) {
+  const ids = await fixture.read("smembers", fixture.flow.outgoing(parent.id));
+  if (!Array.isArray(ids)) throw new TypeError("SMEMBERS replied no array");
+  const edges = ids.map((id: unknown) => unwrap(parseEdgeId(id))).sort();
+  return Promise.all(
+    edges.map(async (edge) => {
+      const child = await fixture.read("hget", fixture.flow.edge(edge), "downstream_execution_id");
+      return { edge, child: ROUTER.execKeys(unwrap(parseExecutionId(child))) };
+    }),
+  );
+}

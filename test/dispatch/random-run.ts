@@ -53,7 +53,7 @@ export async function runAtRandom(
   { crashes = false }: { readonly crashes?: boolean } = {},
 ): Promise<RandomRun> {
   const tasks = await build(fixture, graph);
-  const ports = portsOf(fixture.valkey, queue, { edition: fixture.edition });
+  const ports = portsOf(fixture.valkey, queue);
   const pool: CompletionEvent[] = [];
   let published = 0;
   for (;;) {

@@ -26,7 +26,6 @@ describe.each(SERVER_KINDS.flatMap((kind) => EDITIONS.map((edition) => ({ kind, 
     async function dispatchQueued(maxCascadeDepth = 50): Promise<number> {
       let messages = 0;
       const ports = portsOf(servers().valkey, servers().queue, {
-        edition,
         maxCascadeDepth,
         now: () => Date.now() - MINUTE_MS,
       });

@@ -5,7 +5,7 @@ import { applyDependencyToChild } from "#shared/contract/submission.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { LANE, RecordingPublisher, workflowOf } from "#test/submission/fixture.ts";
 import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
-import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH, run } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d");
 
@@ -16,16 +16,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
   });
   afterAll(() => valkey.close());
 
-  const submit = (flowId = newFlowId(), detectedEdition = edition) =>
-    submitFlow({ valkey, router: ROUTER, completions: new RecordingPublisher() }, DIAMOND, {
-      flowId,
-      edition: detectedEdition,
-    });
+  const submit = (flowId = newFlowId()) =>
+    submitFlow({ valkey, router: ROUTER, completions: new RecordingPublisher() }, DIAMOND, { flowId });
 
   test("every child is blocked; only the 14-KEYS edition counts its edges in a group", async () => {
     const { flowId } = await submit();
     await submit(flowId);
-    const plan = planSubmission(ROUTER, DIAMOND, flowId, "default", edition);
+    const plan = planSubmission(ROUTER, DIAMOND, flowId, "default");
     for (const { keys, incoming } of plan.tasks) {
       const read = (...args: string[]) => run(valkey, keys.partition, "hget", ...args);
       const blocked = incoming.length > 0;
@@ -34,24 +31,15 @@ describe.each(DEPLOYMENTS_OF_BOTH)("submitFlow ($name, $edition KEYS)", ({ conne
       expect(await read(plan.flow.edgeGroup(keys.id), "n")).toBe(expected);
     }
   });
-
-  test("submitting with the other edition fails and writes nothing", async () => {
-    const flowId = newFlowId();
-    await expect(submit(flowId, edition === 11 ? 14 : 11)).rejects.toThrow(
-      "ff_apply_dependency_to_child takes",
-    );
-    const { flow } = planSubmission(ROUTER, DIAMOND, flowId, "default", edition);
-    expect(await snapshot(valkey, flow.partition)).toEqual({});
-  });
 });
 
 describe.each(DEPLOYMENTS_14)("keys ($name)", () => {
   test("the edge group is the eighth key of ff_apply_dependency_to_child", () => {
-    const plan = planSubmission(ROUTER, DIAMOND, newFlowId(), "default", 14);
+    const plan = planSubmission(ROUTER, DIAMOND, newFlowId(), "default");
     const last = plan.tasks.at(-1);
     const [edge] = last?.incoming ?? [];
     if (last === undefined || edge === undefined) throw new Error("d has incoming edges");
-    const { args } = applyDependencyToChild(14, plan.flow, last.keys, plan.index, LANE, edge, 0, 1);
+    const { args } = applyDependencyToChild(plan.flow, last.keys, plan.index, LANE, edge, 0, 1);
     expect(args.slice(1, 10)).toEqual([8, ...args.slice(2, 9), plan.flow.edgeGroup(last.keys.id)]);
   });
 });

@@ -99,7 +99,6 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
         for (const { edge, child } of edges.filter(({ edge }) => staged.has(edge.id))) {
           await valkey.pipelined([
             resolveDependency(
-              11,
               {
                 edge: edge.id,
                 upstream: executionId,
@@ -109,7 +108,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
                 lane: index.lane(LANE),
                 attempt: unwrap(parseAttemptIndex("")),
               },
-              outcome,
+              { outcome, completedAt: "" },
               Date.now(),
             ),
           ]);

@@ -126,7 +126,7 @@ export class DispatchSetup {
   }
 
   ports(overrides: Partial<DispatcherPorts> = {}): ReturnType<typeof portsOf> {
-    return portsOf(this.valkey, this.queue, { edition: this.#edition, ...overrides });
+    return portsOf(this.valkey, this.queue, overrides);
   }
 
   /** Removes the library from every primary. Only for servers that no other test file uses. */
@@ -180,7 +180,6 @@ export function portsOf(
     valkey,
     router: ROUTER,
     publisher: new SqsCompletionPublisher(queue.client, queue.queue.queueUrl),
-    edition: 11,
     maxCascadeDepth: 50,
     ensureLibrary: async () => {
       await ensureLibrary(valkey);

@@ -87,9 +87,15 @@ export class FlowFixture {
   /** The edition of the library that the server has. */
   readonly edition: Edition;
 
-  constructor(valkey: Valkey, lane: LaneId = LANE, router: PartitionRouter = ROUTER, edition: Edition = 11) {
+  constructor(
+    valkey: Valkey,
+    lane: LaneId = LANE,
+    router: PartitionRouter = ROUTER,
+    edition: Edition = 11,
+    flowId: FlowId = newFlowId(),
+  ) {
     this.valkey = valkey;
-    this.flow = router.flowKeys(newFlowId());
+    this.flow = router.flowKeys(flowId);
     this.index = router.indexKeys(this.flow.partition);
     this.lane = lane;
     this.edition = edition;
@@ -179,16 +185,7 @@ export class FlowFixture {
   }
 
   apply(edge: Edge, child: ExecKeys, revision: number, nowMs = Date.now()): ValkeyCommand {
-    return applyDependencyToChild(
-      this.edition,
-      this.flow,
-      child,
-      this.index,
-      this.lane,
-      edge,
-      revision,
-      nowMs,
-    );
+    return applyDependencyToChild(this.flow, child, this.index, this.lane, edge, revision, nowMs);
   }
 
   /** Stages an edge and applies it to its child. */
@@ -208,10 +205,10 @@ export class FlowFixture {
     outcome: TerminalOutcome,
     nowMs = Date.now(),
     childAttempt = attempt(0),
+    completedAt = "",
   ): ValkeyCommand {
     const child = ROUTER.execKeys(edge.downstream);
     return resolveDependency(
-      this.edition,
       {
         edge: edge.id,
         upstream: edge.upstream,
@@ -221,7 +218,7 @@ export class FlowFixture {
         lane: this.index.lane(this.lane),
         attempt: childAttempt,
       },
-      outcome,
+      { outcome, completedAt },
       nowMs,
     );
   }

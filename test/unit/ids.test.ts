@@ -6,6 +6,7 @@ import {
   parseExecutionId,
   parseFlowId,
   parseLaneId,
+  parseStoredFlowId,
   partitionOf,
   unwrap,
 } from "#shared/contract/ids.ts";
@@ -54,7 +55,12 @@ describe("parseExecutionId", () => {
 });
 
 describe("parseFlowId, parseEdgeId, parseLaneId and parseAttemptIndex", () => {
-  it.each([parseFlowId, parseEdgeId])("accept only a UUID, in upper or lower case", (parse) => {
+  it("parseFlowId accepts a UUID in any case, and returns it in lower case", () => {
+    expect(parseFlowId(UUID.toUpperCase())).toEqual({ ok: true, value: UUID });
+    expect(reasonOf(parseFlowId(UUID.slice(1)))).toBe("invalid_uuid");
+  });
+
+  it.each([parseStoredFlowId, parseEdgeId])("accept only a UUID, in upper or lower case", (parse) => {
     expect(parse(UUID.toUpperCase())).toEqual({ ok: true, value: UUID.toUpperCase() });
     for (const text of ["", UUID.slice(1), `${UUID}0`, `{fp:1}:${UUID}`, undefined]) {
       expect(reasonOf(parse(text))).toBe("invalid_uuid");

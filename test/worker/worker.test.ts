@@ -170,7 +170,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
       lane: plan.index.lane(LANE),
       attempt: unwrap(parseAttemptIndex("")),
     };
-    await valkey.pipelined([resolveDependency(11, parts, "success", Date.now())]);
+    await valkey.pipelined([resolveDependency(parts, { outcome: "success", completedAt: "" }, Date.now())]);
     const payloads: string[] = [];
     await workBatch(
       deps,

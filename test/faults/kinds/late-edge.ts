@@ -77,7 +77,7 @@ async function stage(flow: FlowUnderTest, random: Random): Promise<{ apply(): Pr
   return {
     apply: async () => {
       await flow.call(
-        applyDependencyToChild(11, flow.flowKeys, down, flow.index, flow.lane, edge, revision + 1, now),
+        applyDependencyToChild(flow.flowKeys, down, flow.index, flow.lane, edge, revision + 1, now),
       );
     },
   };
