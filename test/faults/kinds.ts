@@ -6,6 +6,7 @@ import { kill } from "#test/faults/kinds/kill.ts";
 import { lateEdge } from "#test/faults/kinds/late-edge.ts";
 import { malformed } from "#test/faults/kinds/malformed.ts";
 import { overlap } from "#test/faults/kinds/overlap.ts";
+import { overtaken } from "#test/faults/kinds/overtaken.ts";
 import { pause } from "#test/faults/kinds/pause.ts";
 import { queue } from "#test/faults/kinds/queue.ts";
 import { replay } from "#test/faults/kinds/replay.ts";
@@ -32,6 +33,7 @@ export const KINDS: readonly FaultKind[] = [
   overlap,
   malformed,
   replay,
+  overtaken,
   lateEdge,
   unsent,
 ];
