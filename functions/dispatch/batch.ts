@@ -1,4 +1,4 @@
-/** One batch of messages: parse, dispatch, dead-letter, and the answer to SQS. */
+/** Processes one batch: parses and dispatches its messages, sends dead letters, and returns the messages to retry. */
 
 import type { SQSBatchResponse, SQSRecord } from "aws-lambda";
 import { classifyFailures, INVARIANT_VIOLATION } from "#functions/dispatch/disposition.ts";
@@ -17,20 +17,20 @@ import {
 } from "#shared/runtime/telemetry.ts";
 
 export interface BatchPorts {
-  /** Dispatches events by a deadline. Rejects when there is no usable Valkey. */
+  /** Dispatches events until the deadline (milliseconds since the epoch). Rejects if Valkey is unavailable. */
   readonly dispatch: (events: readonly CompletionEvent[], deadlineMs: number) => Promise<DispatchResult[]>;
-  /** Undefined: the queue's redrive policy keeps the messages that no retry can process. */
+  /** Undefined: a message that cannot succeed is retried too, until the redrive policy of the queue dead-letters it. */
   readonly deadLetterQueue: Pick<BatchSender, "send"> | undefined;
   readonly telemetry: GaugingTelemetry;
-  /** For the one line that each message gets. */
+  /** Logs one line per processed message. */
   readonly messageLogger: Pick<Log, "info">;
 }
 
-/** Time reserved after the deadline, in milliseconds, so that dead letters are sent even when dispatching ran out of time. */
+/** Reserved after the deadline to send dead letters, in milliseconds. */
 const DEAD_LETTER_MS = 500;
 const ERRORS_SHOWN = 10;
 
-/** A message and what became of it. */
+/** A message and its result. */
 interface MessageOutcome {
   readonly record: SQSRecord;
   /** Undefined when the message is not a completion event. */
@@ -42,8 +42,8 @@ interface MessageOutcome {
  * Processes a batch by `deadlineMs` (milliseconds since the epoch), plus half a second for dead letters. Returns the
  * messages to retry.
  *
- * Rejects only when there is no usable Valkey and every message needs it: a failed invocation slows the event source
- * down.
+ * Rejects only if Valkey is unavailable and every message needs it. Lambda then polls the queue more slowly, as it does
+ * after every failed invocation.
  */
 export async function processBatch(
   ports: BatchPorts,
@@ -73,7 +73,7 @@ function parseMessage(record: SQSRecord): ParsedMessage {
   return parsed.ok ? { record, event: parsed.value } : { record, event: undefined, error: parsed.error };
 }
 
-/** Dispatches the readable messages: one outcome per message, in the messages' order. */
+/** Dispatches the messages that parsed. Returns one outcome per message, malformed ones included, in their order. */
 async function dispatchMessages(
   ports: BatchPorts,
   messages: readonly ParsedMessage[],
@@ -111,9 +111,9 @@ async function dispatchEvents(
   try {
     return await ports.dispatch(events, deadlineMs);
   } catch (error) {
-    // The malformed messages of the batch are dead-lettered even while Valkey is away.
+    // Malformed messages need no Valkey: do not reject, so that they are dead-lettered.
     if (isWholeBatch) throw error;
-    return events.map(() => failedWith(new ValkeyError("there is no usable Valkey", { cause: error })));
+    return events.map(() => failedWith(new ValkeyError("Valkey is unavailable", { cause: error })));
   }
 }
 
@@ -122,8 +122,8 @@ function failedWith(error: SluiceError): DispatchResult {
 }
 
 /**
- * Sends the messages that no retry can process to the dead-letter queue, and logs one line per message. Returns the
- * messages to retry: those that the dead-letter queue did not accept are among them, so that nothing is lost.
+ * Sends the messages that cannot succeed to the dead-letter queue, and logs one line per message. Returns the messages to
+ * retry. A message that the dead-letter queue did not accept is retried, so that it is not lost.
  */
 async function deadLetterOrRetry(
   { deadLetterQueue, telemetry, messageLogger }: BatchPorts,
@@ -180,7 +180,7 @@ function fieldsOf(record: SQSRecord, event: CompletionEvent | undefined) {
   return { message_id: record.messageId, ...(event && traceFields(event)) };
 }
 
-/** A metric that did not happen in an invocation is not emitted. */
+/** Emits no metric for a count of 0. */
 function countAny(telemetry: GaugingTelemetry, metric: MetricName, value: number): void {
   if (value > 0) telemetry.count(metric, value);
 }

@@ -3,22 +3,22 @@ import { ConfigurationError } from "#shared/errors.ts";
 import { type Environment, isSet, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
 import { readEdition, readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
-/** What the dispatch function needs to know, from its environment. */
+/** The configuration of the dispatch function, from its environment variables. */
 export interface DispatchConfig extends ValkeyConfig {
   readonly completionsQueueUrl: string;
-  /** Undefined: messages that no retry can help are left to the queue's redrive policy. */
+  /** Undefined: only the queue's redrive policy dead-letters messages, after several deliveries and without a reason. */
   readonly deadLetterQueueUrl: string | undefined;
   /** Completions deeper than this are acknowledged and not dispatched. */
   readonly maxCascadeDepth: number;
-  /** `auto`: ask the library for its version. */
+  /** `auto`: the edition that belongs to the version of the loaded library. */
   readonly edition: Edition | "auto";
 }
 
 export const DEFAULT_MAX_CASCADE_DEPTH = 50;
-/** The greatest whole number that a Number attribute of SQS and a double both hold with room to spare. */
+/** Far below the largest integer of a Number attribute of SQS and of a JavaScript number. */
 const MAX_DEPTH_SETTING = 1_000_000_000;
 
-/** Reads the configuration; throws one ConfigurationError that names every fault. */
+/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
 export function readDispatchConfig(env: Environment): DispatchConfig {
   const errors: string[] = [];
   const config: DispatchConfig = {

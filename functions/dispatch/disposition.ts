@@ -3,7 +3,7 @@ import { RefusedError, type SluiceError } from "#shared/errors.ts";
 /** The refusal that `ff_resolve_dependency` gives once: a repeated call finds the edge resolved. */
 export const INVARIANT_VIOLATION = "invariant_violation";
 
-/** What happens to a message that failed. */
+/** How a failed message is handled: dead-lettered, retried, or both. */
 export interface Disposition {
   /** Why the message goes to the dead-letter queue now; undefined when it does not. */
   readonly deadLetter: SluiceError | undefined;
@@ -12,8 +12,9 @@ export interface Disposition {
 }
 
 /**
- * A message is dead-lettered when none of its errors is retryable. While one is, it is retried, and classified again
- * then. A violated invariant is dead-lettered the first time, since a retry would not see it.
+ * A message with a retryable error is retried, and classified again at its next delivery. Without one, it is
+ * dead-lettered. An invariant violation is dead-lettered at once: at the next delivery, the edge is already resolved, and
+ * the library does not report it again.
  */
 export function classifyFailures(errors: readonly SluiceError[]): Disposition {
   const retry = errors.some(({ retryable }) => retryable);

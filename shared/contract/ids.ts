@@ -90,7 +90,7 @@ export function parseFlowId(text: unknown): Parsed<FlowId> {
   return stored.ok ? valid(stored.value.toLowerCase()) : stored;
 }
 
-/** Parses a flow id that a record holds, and keeps its spelling: release 0.1 built keys from the text that it was given. */
+/** Parses the flow id in a record, and keeps its case: release 0.1 built keys from flow ids as they were spelled. */
 export function parseStoredFlowId(text: unknown): Parsed<FlowId> {
   return typeof text === "string" && UUID.test(text)
     ? valid(text)

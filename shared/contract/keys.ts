@@ -109,7 +109,7 @@ export class ExecKeys {
   get cascade(): string {
     return `${this.#exec}:cascade`;
   }
-  /** Sluice's own key: a lock with a deadline, held by a delivery that publishes a cascade left unpublished by another. */
+  /** Sluice's own key: a lock of a delivery that publishes a cascade which an earlier one left unpublished. It expires. */
   get cascadeClaim(): string {
     return `${this.#exec}:cascade:claim`;
   }

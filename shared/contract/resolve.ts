@@ -30,15 +30,15 @@ export interface UpstreamEnd {
   readonly outcome: TerminalOutcome;
   /**
    * The `completed_at` of the upstream's record when its outcome was read. Sluice's library refuses the call with
-   * `upstream_changed` when the record has another one by now; an empty text checks nothing.
+   * `upstream_changed` if the record has a different one now. Empty: no check.
    */
   readonly completedAt: string;
 }
 
 /**
  * Builds the call, in the one shape that every library reads correctly: 14 KEYS and 6 ARGV. Libraries read KEYS and ARGV
- * by position and ignore the rest, so that a library may be replaced at any moment; with 11 KEYS, a 14-KEYS library takes
- * every group for `all_of` (contract, section 7).
+ * by position and ignore the rest, so a library may be replaced at any moment. Called with 11 KEYS, a 14-KEYS library
+ * would treat every group as `all_of` (contract, section 7).
  *
  * `nowMs` is in milliseconds since the epoch and becomes the `completed_at` of a child that this call skips.
  */

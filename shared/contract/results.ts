@@ -1,6 +1,6 @@
 /**
- * Pairs each item of a batch with its own result, in the items' order. An item without a result gets the one that
- * `missing` makes, which should be a failure: a batch call that answers too little must never read as success.
+ * Pairs each item of a batch with its result, in the items' order. An item without a result gets `missing(item)`, which
+ * should be a failure: a batch call that returns too few results must never count as success.
  *
  * @example
  * for (const { item, result } of pairResults(edges, await valkey.pipelined(commands), noResult)) { … }

@@ -1,9 +1,9 @@
 /**
  * Checkpoints of long fan-outs. A fan-out that does not fit into one invocation continues after its checkpoint, so
- * that a redelivery does not ask for every resolved edge again.
+ * that a redelivery does not repeat the calls of all edges before it.
  *
- * Edges are resolved in the order of their ids. The checkpoint is the last edge up to which every edge is resolved and
- * every skipped child is published. The fan-out clears it when it has been through all edges.
+ * Edges are resolved in the order of their ids. The checkpoint is an edge id: this edge and all before it are resolved,
+ * and their skipped children are published. It is cleared once no edge is deferred.
  */
 
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
@@ -39,8 +39,8 @@ export async function resume(
 }
 
 /**
- * Saves a checkpoint for each plan that has edges in this window and none that failed so far. A checkpoint that could
- * not be written costs the next delivery time and nothing else.
+ * Saves a checkpoint for each plan that has edges in this window and no edge that failed so far. If it cannot be saved,
+ * the next delivery only takes longer.
  */
 export async function saveCheckpoints(
   { valkey, router }: CheckpointPorts,

@@ -116,7 +116,7 @@ type ReadState =
   | { readonly ok: false; readonly error: ValkeyError | InvalidRecordError };
 
 const FIRST_ATTEMPT = 0 as AttemptIndex;
-/** `execution_id` tells a missing record from a record that lacks a field. */
+/** `execution_id` distinguishes a missing record from a record that lacks a field. */
 const CHILD_FIELDS = ["lane_id", "current_attempt_index", "terminal_outcome", "completed_at", "execution_id"];
 
 /**
@@ -171,7 +171,7 @@ function readStateOf(
   if (fields.every((field) => field === "")) {
     return { ok: true, lane: undefined, attempt: FIRST_ATTEMPT, state };
   }
-  // A guess would write the indexes of another lane, or the record of another attempt.
+  // No default: the call would write the indexes of another lane, or the record of another attempt.
   const lane = parseLaneId(laneText);
   if (!lane.ok) return invalidRecord(id, "lane_id", lane.error.message);
   const attempt = parseAttemptIndex(attemptText);

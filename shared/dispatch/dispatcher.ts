@@ -35,14 +35,14 @@ import { chunked } from "#shared/valkey/batches.ts";
  */
 const WINDOW = 2_500;
 /**
- * Edges that go through the steps of a window together, beside the other chunks: the server works on one chunk while
- * this process decodes the replies for another.
+ * Edges of a window that share one pipeline. Several chunks are in flight at once: the server works on one while this
+ * process decodes the replies of another.
  */
 const CHUNK = 256;
-/** A window begins only when this many of the slowest window so far fit into the time left. */
+/** A window begins only if the remaining time is longer than this many of the slowest windows so far. */
 const RESERVED_WINDOWS = 2;
-/** Readings of a record that keeps changing while its children are resolved. */
-const MAX_READINGS = 3;
+/** How often a record is read in all if the execution is replayed while its children are resolved. */
+const MAX_READS = 3;
 /** Round trips from the start of the first window to the last resolve: edges, children, calls. */
 const ROUND_TRIPS_TO_RESOLVE = 3;
 
@@ -50,9 +50,9 @@ export interface DispatcherPorts extends ResolvePorts {
   readonly router: PartitionRouter;
   readonly publisher: CompletionPublisher;
   readonly maxCascadeDepth: number;
-  /** When the invocation must have answered: milliseconds since the epoch. */
+  /** When `dispatch` must return: milliseconds since the epoch. */
   readonly deadlineMs: number;
-  /** Edges that are read and resolved together; 2,500 unless given. */
+  /** Edges that are read and resolved together. Default: 2,500. */
   readonly window?: number;
 }
 
@@ -91,7 +91,7 @@ type Admission =
   | { readonly execution: CompletedExecution; readonly gate?: never }
   | { readonly execution?: never; readonly gate: "no_flow" | "depth_limit" };
 
-/** The gates that need no record. */
+/** The gates (checks before any edge is resolved) that need no record: the message has a flow, and is not too deep. */
 function admit(ports: DispatcherPorts, event: CompletionEvent): Admission {
   const { executionId, flowId, depth, root, traceparent } = event;
   if (flowId === undefined) return { gate: "no_flow" };
@@ -106,7 +106,7 @@ function admit(ports: DispatcherPorts, event: CompletionEvent): Admission {
   return { execution: { executionId, flowId, depth, root, traceparent } };
 }
 
-/** Several events may report one execution. The one with the lowest depth stands for all of them, unmixed. */
+/** Of several events for one execution, keeps the one with the lowest depth, with its root and its trace context. */
 function shallowestOfEach(reported: readonly CompletedExecution[]): Map<string, CompletedExecution> {
   const executions = new Map<string, CompletedExecution>();
   for (const execution of reported) {
@@ -121,14 +121,14 @@ function keyOf({ executionId, flowId }: CompletedExecution): string {
 }
 
 /**
- * Dispatches each execution by its record. An execution that is replayed while its children are resolved is read again:
- * the library refuses the calls that name its old end.
+ * Dispatches each execution according to its record. If an execution is replayed while its children are resolved, the
+ * library refuses the remaining calls with `upstream_changed`, and the record is read again.
  */
 async function dispatchExecutions(
   ports: DispatcherPorts,
   budget: TimeBudget,
   executions: readonly CompletedExecution[],
-  readings = MAX_READINGS,
+  reads = MAX_READS,
 ): Promise<Map<CompletedExecution, DispatchResult>> {
   const states = await readRecords(ports, executions);
   const results = new Map<CompletedExecution, DispatchResult>();
@@ -144,17 +144,17 @@ async function dispatchExecutions(
     edges.some((edge) => edgeResults.get(edge)?.kind === "upstream_changed"),
   );
   for (const plan of plans) results.set(plan.execution, resultOf(plan, edgeResults));
-  if (changed.length === 0 || readings === 1) return results;
+  if (changed.length === 0 || reads === 1) return results;
   const again = await dispatchExecutions(
     ports,
     budget,
     changed.map(({ execution }) => execution),
-    readings - 1,
+    reads - 1,
   );
   return new Map([...results, ...again]);
 }
 
-/** The gates that need the record: the edges to resolve, or why there are none. */
+/** The gates that need the record. Returns the edges to resolve, or the result if there are none to resolve. */
 function planFanOut(
   ports: DispatcherPorts,
   execution: CompletedExecution,
@@ -192,8 +192,8 @@ function edgesOf(
 type EdgeResults = ReadonlyMap<EdgeToResolve, EdgeResult>;
 
 /**
- * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery of the same
- * pass resolved it.
+ * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery resolved
+ * it in the same pass.
  */
 async function fanOut(
   ports: DispatcherPorts,
@@ -236,30 +236,30 @@ async function resolveWindows(
   const hasTime = (): boolean =>
     budget.hasTimeFor(ROUND_TRIPS_TO_RESOLVE) &&
     ports.now() + RESERVED_WINDOWS * slowestWindowMs < ports.deadlineMs;
-  let underWay: Promise<void> = Promise.resolve();
+  let inFlight: Promise<void> = Promise.resolve();
   for (let start = 0; start < edges.length; start += size) {
     const window = edges.slice(start, start + size);
     if (!hasTime()) {
-      await underWay;
+      await inFlight;
       for (const edge of edges.slice(start)) record(edge, DEFERRED);
       return results;
     }
     const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) => readChildren(ports, chunk));
     if (start > 0) {
-      await Promise.all([...chunks, underWay]);
+      await Promise.all([...chunks, inFlight]);
       if (!hasTime()) {
         for (const edge of edges.slice(start)) record(edge, DEFERRED);
         return results;
       }
     }
     const begunMs = ports.now();
-    underWay = resolveWindow(ports, chunks).then(async (resolved) => {
+    inFlight = resolveWindow(ports, chunks).then(async (resolved) => {
       for (const { edge, result } of resolved) record(edge, result);
       await saveCheckpoints(ports, long, window, (execution) => incomplete.has(execution));
       slowestWindowMs = Math.max(slowestWindowMs, ports.now() - begunMs);
     });
   }
-  await underWay;
+  await inFlight;
   return results;
 }
 
@@ -284,7 +284,7 @@ function resultOf({ execution, edges }: FanOutPlan, results: EdgeResults): Dispa
   const errors: SluiceError[] = [];
   let [deferred, changed] = [0, 0];
   for (const edge of edges) {
-    const result = results.get(edge) ?? failed(new ValkeyError(`edge ${edge.edge} is not accounted for`));
+    const result = results.get(edge) ?? failed(new ValkeyError(`edge ${edge.edge} has no result`));
     if (result.kind === "failed") errors.push(result.error);
     if (result.kind === "upstream_changed") changed += 1;
     if (result.kind === "deferred") deferred += 1;
@@ -292,7 +292,7 @@ function resultOf({ execution, edges }: FanOutPlan, results: EdgeResults): Dispa
   if (deferred > 0) {
     errors.push(
       new OutOfTimeError(
-        `the invocation ran out of time: ${deferred} edges of ${execution.executionId} are left`,
+        `the invocation ran out of time: ${deferred} edges of ${execution.executionId} are not resolved yet`,
       ),
     );
   }

@@ -14,13 +14,13 @@ const DEAD_LETTER_RETENTION_DAYS = 14;
 const SECONDS_A_DAY = 86_400;
 
 /**
- * How long a mark is kept, in seconds: a day longer than a message and its dead letter are kept. A replayed dead letter
- * has a new retention, so that it can outlive the mark. Its skipped children are then published once more, which
- * changes nothing: the edges of their children answer `already_resolved`.
+ * How long a mark is kept, in seconds: a day longer than the retention of a message and its dead letter together. A
+ * replayed dead letter has a new retention, so it can outlive the mark. Its skipped children are then published once
+ * more, which changes nothing: the edges of their children reply `already_resolved`.
  */
 export const MARK_TTL_SECONDS = (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
 
-/** Children that are published between two looks at the clock. */
+/** Children that are published between two checks of the deadline. */
 const SLICE = 500;
 /** How long a child is claimed, in milliseconds, by an invocation without a deadline. */
 const CLAIM_TTL_MS = 10_000;
@@ -31,7 +31,7 @@ export interface PublishPorts {
   readonly telemetry: Telemetry;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
-  /** When the invocation must have answered: milliseconds since the epoch. */
+  /** Publishing stops at this time: milliseconds since the epoch. */
   readonly deadlineMs: number;
 }
 
@@ -41,12 +41,12 @@ type ChildGroup = readonly [SkippedChild, ...SkippedChild[]];
 /**
  * Publishes the completion of every skipped child, then marks the child: one result per skipped child, in order.
  *
- * The mark is written after the queue accepted the message. Dying in between publishes the child twice, which changes
- * nothing; marking first would lose the cascade. A child that is not known to be accepted fails its edge: the redelivery
- * finds it without a mark and publishes it.
+ * The mark is written after the queue accepted the message. If the process dies in between, the child is published twice,
+ * which changes nothing; marking first would lose the cascade. If it is unknown whether the queue accepted a child, its
+ * edge fails: the redelivery finds no mark and publishes the child.
  *
- * Where a share p of the queue's answers is lost, a child is published about 1 / (1 - p) times, at any depth: deliveries
- * publish one after the other until one of them gets an answer, and the mark stops the rest.
+ * If a share p of the queue's responses is lost, each child is published about 1 / (1 - p) times, at any depth: one
+ * delivery after the other publishes it, until one of them gets a response and sets the mark.
  */
 export async function publishCascades(
   ports: PublishPorts,
@@ -82,7 +82,7 @@ export async function publishCascades(
   });
 }
 
-/** A group of the batch and what became of it. */
+/** A group and the result of publishing its child. */
 interface GroupResult {
   readonly item: ChildGroup;
   readonly result: EdgeResult;
@@ -114,17 +114,17 @@ async function publish(ports: PublishPorts, groups: readonly ChildGroup[]): Prom
 
 /** Depth, root and traceparent of a message come from one execution of the batch: the one with the lowest depth. */
 function shallowest(group: ChildGroup): SkippedChild {
-  return group.reduce((least, one) =>
-    one.cause.edge.execution.depth < least.cause.edge.execution.depth ? one : least,
+  return group.reduce((lowest, one) =>
+    one.cause.edge.execution.depth < lowest.cause.edge.execution.depth ? one : lowest,
   );
 }
 
 /**
- * Claims the children that another delivery skipped, and returns a failure for those that a third one has claimed.
+ * Claims the children that another delivery skipped. A child that a further delivery has claimed gets a failure.
  *
- * Without claims, simultaneous deliveries of one message would each find the child unpublished and publish it, and the
- * copies would multiply at every level. The delivery that skipped the child publishes without a claim, so that one skip
- * is published at most twice.
+ * Without claims, each of several concurrent deliveries of one message would find the child unpublished and publish it,
+ * and the copies would multiply at every level. The delivery that skipped the child publishes it without a claim, so that
+ * one skip is published at most twice.
  */
 async function claim(
   ports: PublishPorts,
@@ -159,7 +159,7 @@ async function claim(
   return groups.map((item) => ({ item, result: results.get(item) }));
 }
 
-/** A delivery that has not published by its deadline is dead, and its message stays invisible for longer than that. */
+/** After its deadline, a delivery publishes nothing. Its message stays invisible for longer than that. */
 function claimTtlMs({ now, deadlineMs }: PublishPorts): number {
   const leftMs = Math.ceil(deadlineMs - now());
   return Number.isFinite(leftMs) ? Math.max(1, leftMs) : CLAIM_TTL_MS;
@@ -181,8 +181,8 @@ function groupByChild(skipped: readonly SkippedChild[]): ChildGroup[] {
 
 /**
  * Marks the published children. Deletes the claims of those that the queue refused, so that a redelivery may publish
- * them at once. A claim whose send has an unknown outcome stays until it expires: the queue may have accepted the
- * message, and every copy of a message would be multiplied at each level of the cascade.
+ * them at once. If the outcome of a send is unknown, the claim stays until it expires: the queue may have accepted the
+ * message, and copies of a message multiply at every level of the cascade.
  */
 async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupResult[]): Promise<void> {
   const published = sent.filter(({ result }) => result.kind === "done").map(({ item }) => item);
@@ -196,7 +196,7 @@ async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupRes
       .map(([{ cause }]) => command(cause.child.partition, "del", cause.child.cascadeClaim)),
   ]);
   const failure = pairResults(published, replies, noResult).find(({ result }) => !result.ok);
-  // The cascade is on its way. Without its mark it can only be published once more.
+  // Not a failure: the child is published. Without a mark, a redelivery publishes it again, which changes nothing.
   if (failure && !failure.result.ok) {
     telemetry.count(METRICS.marksFailed);
     telemetry.warn("cascade marks not written: a redelivery may publish these children again", {

@@ -17,10 +17,10 @@ import {
 } from "#shared/errors.ts";
 import { noResult } from "#shared/valkey/batches.ts";
 
-/** What the record of a completed execution says. */
+/** The state of a completed execution, according to its record. */
 export type RecordState =
   | { readonly kind: "ended"; readonly end: UpstreamEnd; readonly edges: readonly EdgeSet[] }
-  /** Not terminal, or without an outcome: not finished yet, or replayed since. Nothing may be resolved. */
+  /** Not terminal, or without an outcome: it has not ended yet, or was replayed. Nothing may be resolved. */
   | { readonly kind: "not_ended"; readonly phase: string; readonly outcome: string }
   | { readonly kind: "failed"; readonly error: SluiceError };
 
@@ -40,8 +40,8 @@ const RECORD_FIELDS = ["lifecycle_phase", "terminal_outcome", "completed_at", "f
 /**
  * Reads records and outgoing edges: one state per execution, in the executions' order.
  *
- * One round trip, and a second one for executions whose record spells the flow id differently: their edges may be stored
- * under that spelling.
+ * Takes one round trip, and a second one if a record spells its flow id differently from the message: the edges may be
+ * stored under that spelling.
  */
 export async function readRecords(
   ports: RecordPorts,
@@ -63,7 +63,7 @@ export async function readRecords(
   });
 }
 
-/** A record, and the spelling of its flow id where that differs from the message's. */
+/** The state in a record, and the record's flow id if the message spells it differently. */
 type RecordRead =
   | {
       readonly kind: "ended";
@@ -155,7 +155,8 @@ function interpret(
       ),
     );
   }
-  // "No edges" in the wrong flow would read as "no children". A record without a flow id may have joined late.
+  // Under the wrong flow id, the set of edges is empty, and no child would be updated. An empty flow id is accepted: the
+  // execution may have joined the flow after this read.
   if (storedFlow !== "" && storedFlow.toLowerCase() !== flowId) {
     return failed(
       new FlowMismatchError(
@@ -180,7 +181,7 @@ function interpret(
 
 function edgeSetOf(flow: FlowKeys, reply: ValkeyResult): EdgeSet | SluiceError {
   if (!reply.ok) return new ValkeyError("reading the outgoing edges failed", { cause: reply.error });
-  if (!Array.isArray(reply.value)) return new ProtocolError("SMEMBERS replied no array");
+  if (!Array.isArray(reply.value)) return new ProtocolError("SMEMBERS did not reply with an array");
   return { flow, ids: reply.value.map(fieldText) };
 }
 

@@ -30,7 +30,7 @@ export interface ResolvePorts {
   readonly now: () => number;
 }
 
-/** What became of one edge so far: final, or a skipped child that must be published first. */
+/** The state of one edge after its call: a final result, or a skipped child that must be published first. */
 export type ResolvedEdge =
   | { readonly edge: EdgeToResolve; readonly result: EdgeResult }
   | { readonly edge: EdgeToResolve; readonly skipped: SkippedChild };
@@ -76,17 +76,17 @@ export async function resolveChildren(
   return [...resolved, ...(await findUnpublished(ports.valkey, resolvedBefore))];
 }
 
-/** One call of the function. */
+/** One call of `ff_resolve_dependency`. */
 interface Call {
   readonly child: ChildToResolve;
-  /** When the call was made: the contract makes it the `completed_at` of a child that it skips. */
+  /** The call's `now_ms`, in milliseconds since the epoch. It becomes the `completed_at` of a child that the call skips. */
   readonly nowMs: number;
   readonly reply: ValkeyResult;
 }
 
 type FinalEdge = Extract<ResolvedEdge, { result: EdgeResult }>;
 
-/** Calls the function for all children. Where a primary lacks the library or has an old one, loads it and calls again. */
+/** Calls the function for all children. If a primary lacks the library or has an old one, loads it and repeats the call. */
 async function callAll(
   ports: ResolvePorts,
   chunks: readonly Promise<readonly ChildRead[]>[],
@@ -135,7 +135,7 @@ async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]
   }));
 }
 
-/** Errors of a primary without the library, or with the one of release 0.1, which rejects surplus KEYS. */
+/** Errors of a primary that lacks the library, or has that of release 0.1, which rejects surplus KEYS. */
 const LIBRARY_NEEDED = /^ERR Function not found|ff_resolve_dependency takes \d+ KEYS, not \d+/;
 
 function needsLibrary(reply: ValkeyResult): boolean {
@@ -175,9 +175,9 @@ function metricsOf(resolution: Exclude<Resolution, { kind: "refused" }>): readon
 }
 
 /**
- * Of children whose edge was resolved before this call, finds those that are skipped and not published for that skip.
- * A child whose record had not ended when it was read may have been skipped since, by another delivery of the same
- * message that died before publishing. Such a record is read once more.
+ * Finds the children to publish among those whose edge was resolved before this call: they are skipped, and not marked
+ * for that skip. If a child had not ended when its record was read, the record is read again: another delivery of the same
+ * message may have skipped the child since, and died before publishing it.
  */
 async function findUnpublished(
   valkey: Pipelines,

@@ -1,19 +1,19 @@
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import { OutOfTimeError } from "#shared/errors.ts";
 
-/** A timer cannot be set for longer. */
+/** The longest delay of a timer in Node. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /**
- * How long after the deadline a call may still end, in milliseconds: enough to mark what was published just before it.
- * Part of the margin that the handler reserves.
+ * How long after the deadline a call may still end, in milliseconds. Children that are published just before the deadline
+ * can then be marked. The margin that the handler reserves includes this time.
  */
 const GRACE_MS = 250;
 
 /**
- * The time of one invocation, as a client whose calls end by the deadline and a short grace.
+ * A Valkey client for one invocation. Its calls end shortly after the deadline at the latest.
  *
- * A reply that is not there by then becomes a failure of its commands. The server may still run them: a
- * redelivery finds out what it did. `hasTimeFor` lets a step that would not finish be deferred before it begins.
+ * If the replies have not arrived by then, the commands fail. The server may still run them: a redelivery reads what they
+ * changed. With `hasTimeFor`, the dispatcher defers a step that would not finish in time.
  */
 export class TimeBudget implements Pipelines {
   readonly #valkey: Pipelines;
@@ -28,7 +28,7 @@ export class TimeBudget implements Pipelines {
     this.#deadlineMs = deadlineMs;
   }
 
-  /** Whether this many round trips fit into the time left, each as slow as the slowest so far. */
+  /** Whether the remaining time is longer than this many round trips, each as slow as the slowest so far. */
   hasTimeFor(roundTrips: number): boolean {
     return this.#now() + roundTrips * this.#slowestMs < this.#deadlineMs;
   }
@@ -46,15 +46,15 @@ export class TimeBudget implements Pipelines {
     }
   }
 
-  /** The result of `run`, or an OutOfTimeError at the deadline. */
+  /** Returns the result of `run`. Rejects with an OutOfTimeError if it takes until shortly after the deadline. */
   race<T>(run: () => Promise<T>): Promise<T> {
     return raceDeadline(run, this.#now, this.#deadlineMs + GRACE_MS);
   }
 }
 
 /**
- * The result of `run`. Rejects with an OutOfTimeError when it is not there by `deadlineMs` (milliseconds since the
- * epoch); past the deadline, `run` is not called.
+ * Returns the result of `run`. Rejects with an OutOfTimeError if `run` takes until `deadlineMs` (milliseconds since the
+ * epoch). After the deadline, `run` is not called.
  */
 export async function raceDeadline<T>(
   run: () => Promise<T>,

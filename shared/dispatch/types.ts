@@ -3,7 +3,7 @@ import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/contract/k
 import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import type { SluiceError } from "#shared/errors.ts";
 
-/** One completed execution of a batch. Several messages of the batch may report it; the shallowest one counts. */
+/** One completed execution of a batch. If several messages report it, the one with the lowest depth counts. */
 export interface CompletedExecution {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId;
@@ -12,7 +12,7 @@ export interface CompletedExecution {
   readonly traceparent: string | undefined;
 }
 
-/** A completed execution and the edges that its children wait on. */
+/** A completed execution and its outgoing edges. */
 export interface FanOutPlan {
   readonly execution: CompletedExecution;
   /** The record's `completed_at`. It identifies this end of the execution: a replayed execution ends at another time. */
@@ -23,14 +23,14 @@ export interface FanOutPlan {
 /** One staged edge of a completed execution. */
 export interface EdgeToResolve {
   readonly execution: CompletedExecution;
-  /** How the upstream ended, as its record said when it was read. */
+  /** How the upstream ended, according to its record. */
   readonly upstream: UpstreamEnd;
   readonly edge: EdgeId;
   readonly flow: FlowKeys;
   readonly flowIndex: IndexKeys;
 }
 
-/** An edge and its child, as the child's record was before the call. */
+/** An edge and its child, as read before the call. */
 export interface ChildToResolve {
   readonly edge: EdgeToResolve;
   readonly child: ExecKeys;
@@ -40,7 +40,7 @@ export interface ChildToResolve {
   readonly state: ChildState;
 }
 
-/** What the cascade needs to know of a child. */
+/** Whether a child is skipped, and whether that skip is published. */
 export interface ChildState {
   /** The record's `terminal_outcome`; empty when it has none. */
   readonly outcome: string;
@@ -50,7 +50,7 @@ export interface ChildState {
   readonly publishedFor: string;
 }
 
-/** A skipped child whose completion must reach the queue, so that its own children are updated. */
+/** A skipped child. Its completion must be published, so that its children are updated too. */
 export interface SkippedChild {
   readonly cause: ChildToResolve;
   /** The `completed_at` of this skip. */
@@ -59,23 +59,23 @@ export interface SkippedChild {
   readonly isInherited: boolean;
 }
 
-/** What became of one edge. Every edge gets exactly one; a message is acknowledged only when none failed. */
+/** The result of one edge. A message is acknowledged only if every edge is `done` or `unreadable`. */
 export type EdgeResult =
   /** The child is updated and, if it was skipped, published. */
   | { readonly kind: "done" }
   /** The library refused the call: the upstream was replayed since its record was read. Nothing was written. */
   | { readonly kind: "upstream_changed" }
-  /** An id of the edge does not parse: it was logged and counted, and no retry would change it. */
+  /** An id of the edge is malformed. The edge was logged and counted, and a retry would not change it. */
   | { readonly kind: "unreadable" }
   | { readonly kind: "failed"; readonly error: SluiceError }
-  /** The invocation had no time left for it. */
+  /** Not resolved, because the invocation ran out of time. */
   | { readonly kind: "deferred" };
 
-/** What became of one completed execution. */
+/** The result of one completed execution. */
 export type DispatchResult =
   /** All of its children are updated. */
   | { readonly kind: "dispatched" }
-  /** A gate stopped it: there is nothing to update, or nothing that may be updated. */
+  /** A gate stopped it: no child has to be updated, or none may be updated. */
   | { readonly kind: "stopped"; readonly gate: "no_flow" | "depth_limit" | "not_terminal" }
   /** Some of its edges are not updated. The first errors say why. */
   | { readonly kind: "failed"; readonly errors: readonly [SluiceError, ...SluiceError[]] };

@@ -8,13 +8,13 @@ const MAX_ENTRIES = 10;
 const MAX_BYTES = 1_048_576;
 /** Batches in flight at once. */
 const CONCURRENCY = 8;
-/** Sends of one entry that the queue refuses, the first one included. */
+/** Maximum attempts to send one entry that the queue refuses. */
 const MAX_ATTEMPTS = 4;
 const FIRST_PAUSE_MS = 50;
-/** A timer cannot be set for longer. */
+/** The longest delay of a timer in Node. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
-/** What became of one message. */
+/** The result of sending one message. */
 export type SendResult = { readonly ok: true } | { readonly ok: false; readonly error: PublishError };
 
 /** A message to send. The sender assigns the id within the batch. */
@@ -26,17 +26,19 @@ type Pending = { readonly position: number; readonly entry: QueueEntry };
 interface Failure {
   readonly reason: string;
   readonly outcome: PublishError["outcome"];
-  /** Whether another attempt at once may succeed, and cannot duplicate the message. */
+  /** Whether another attempt may succeed and cannot duplicate the message. */
   readonly retry: boolean;
 }
 
 /**
  * Sends messages to an SQS queue.
  *
- * The sender tells *refused* from *unknown*. Refused: SQS answered that it did not accept the entry, or was never
- * reached; such an entry is retried with backoff. Unknown: no answer arrived (timeout, reset, 5xx), so SQS may have
- * accepted the entry; it is not sent again here, since a blind retry duplicates it. The caller decides, and must not
- * acknowledge what it sent on behalf of. The client makes each request once (`queueClient`).
+ * A send can fail in two ways:
+ * - `refused`: SQS answered that it did not accept the entry, or was never reached. The entry is retried with backoff.
+ * - `unknown`: no answer arrived (timeout, reset, 5xx), so SQS may have accepted the entry. It is not sent again here,
+ *   since that may duplicate it. The caller must not acknowledge the message that caused the send.
+ *
+ * The client makes each request once (`SendOptions.once`): the retries of the SDK would duplicate messages.
  */
 export class BatchSender {
   readonly #client: QueueClient;
@@ -48,8 +50,8 @@ export class BatchSender {
   }
 
   /**
-   * Sends all entries: one result per entry, in the entries' order. Never rejects. An entry that is not accepted by
-   * `deadlineMs` (milliseconds since the epoch; none unless given) fails.
+   * Sends all entries: one result per entry, in the entries' order. Never rejects. An entry fails if it is not accepted
+   * by `deadlineMs` (milliseconds since the epoch; no deadline by default).
    */
   async send(entries: readonly QueueEntry[], deadlineMs = Number.POSITIVE_INFINITY): Promise<SendResult[]> {
     const leftMs = Math.ceil(deadlineMs - Date.now());
@@ -151,7 +153,7 @@ function refusalOf(entry: {
   return {
     reason: `the queue refused the message: ${entry.Code}: ${entry.Message ?? "no reason given"}`,
     outcome: "refused",
-    // The sender's fault stays one however often the entry is sent.
+    // SenderFault: the entry itself is invalid, so another attempt would fail too.
     retry: entry.SenderFault !== true,
   };
 }
@@ -162,7 +164,7 @@ const NO_CREDENTIALS = "CredentialsProviderError";
 const THROTTLED = /Throttl|TooManyRequests|RequestLimitExceeded|SlowDown/i;
 const TOO_MANY_REQUESTS = 429;
 
-/** Classifies the error of a whole request. When in doubt the outcome is unknown, which loses nothing. */
+/** Classifies the error of a whole request. If in doubt, the outcome is `unknown`: the message is retried, not lost. */
 function failureOf(error: unknown): Failure {
   const reason = `sending to the queue failed: ${messageOf(error)}`;
   const { name, code, $metadata: metadata } = Object(error);
@@ -212,7 +214,7 @@ function sizeOf({ MessageBody: body, MessageAttributes: attributes = {} }: Queue
   return bytes;
 }
 
-/** Waits, with jitter: half as long to one and a half times as long. */
+/** Waits for 0.5 to 1.5 times `ms`, so that senders do not retry at the same moment. */
 function pause(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms * (0.5 + Math.random())));
 }

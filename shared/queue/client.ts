@@ -10,13 +10,13 @@ type Command<Input extends ServiceInputTypes, Output extends ServiceOutputTypes>
 export interface SendOptions {
   readonly abortSignal?: AbortSignal;
   /**
-   * Makes the request once. By default the SDK repeats a request without an answer, which is right for a read and
-   * duplicates the messages of a send.
+   * Makes the request only once. By default, the SDK repeats a request that got no answer. Repeating a send duplicates its
+   * messages.
    */
   readonly once?: boolean;
 }
 
-/** A client of SQS. An `SQSClient` of the AWS SDK is one; it ignores `once`, which its `maxAttempts` decides. */
+/** A client of SQS, for example the AWS SDK's `SQSClient`. That one ignores `once`: set its `maxAttempts` to 1 instead. */
 export interface QueueClient {
   send<Input extends ServiceInputTypes, Output extends ServiceOutputTypes>(
     command: Command<Input, Output>,
@@ -31,8 +31,8 @@ export interface OwnQueueClient extends QueueClient {
 }
 
 /**
- * Creates a client of SQS. Region, credentials and endpoint come from the AWS SDK's own variables. A request that is not
- * answered within 5 s fails; the SDK alone would wait without a limit.
+ * Creates a client of SQS. Region, credentials and endpoint come from the AWS SDK's environment variables. A request fails
+ * after 5 s without an answer; the SDK's default has no timeout.
  *
  * The SDK is loaded with the first request: it is a large part of a cold start, and most invocations send nothing.
  */
@@ -49,7 +49,7 @@ export function queueClient(): OwnQueueClient {
     },
     destroy: () => {
       for (const client of clients.values()) {
-        // A client that could not be created has failed its request already.
+        // If creating the client failed, the request that needed it has reported the error.
         void client.then((created) => created.destroy()).catch(() => undefined);
       }
     },

@@ -31,7 +31,7 @@ export interface DeadLetter {
  * (at most 1 KB of UTF-8) and `failed_at` (ISO 8601). They replace the reason of an earlier failure.
  *
  * A message whose result is not `ok` must not be acknowledged: the queue's redrive policy keeps it. That includes a
- * message with more than seven attributes of its own, since SQS accepts ten.
+ * message with more than seven attributes: there is no room for three more, since SQS accepts ten.
  */
 export async function sendToDeadLetterQueue(
   sender: Pick<BatchSender, "send">,

@@ -6,7 +6,7 @@ import type { QueueClient } from "#shared/queue/client.ts";
 export interface CompletionPublisher {
   /**
    * Sends all completions: one result per completion, in order. Never rejects. A completion that is not accepted by
-   * `deadlineMs` (milliseconds since the epoch; none unless given) fails.
+   * `deadlineMs` (milliseconds since the epoch; no deadline by default) fails.
    */
   send(completions: readonly Completion[], deadlineMs?: number): Promise<SendResult[]>;
 }

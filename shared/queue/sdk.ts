@@ -1,3 +1,3 @@
-/** What of the AWS SDK sends messages: loaded with the first one, and with nothing else of the SDK. */
+/** The part of the AWS SDK that sends messages. Imported dynamically, so that it is loaded with the first message. */
 
 export { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";

@@ -54,7 +54,7 @@ export const METRICS = {
   recordsUnreadable: "RecordsUnreadable",
   /** Indexes of blocked executions that a sweep could not read completely. */
   indexesUnread: "IndexesUnread",
-  /** The age of the oldest missed release: how long ago the longest-waiting resolvable execution could have run. */
+  /** How long ago the blocked execution that waits longest could have been released or skipped. */
   oldestResolvableAge: "OldestResolvableAge",
   /** The time from the start of a sweep to its end, over all of its invocations. */
   sweepDuration: "SweepDuration",

@@ -7,7 +7,7 @@ import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 /** Commands per pipeline: enough to amortize the round trip, few enough for the server's buffers. */
 export const MAX_PIPELINE_LENGTH = 1_000;
 
-/** Splits items into chunks of at most `limit` in weight, in order. An item above the limit is a chunk by itself. */
+/** Splits items into chunks of at most `limit` in weight, in order. An item above the limit is a separate chunk. */
 export function* chunked<T>(
   items: readonly T[],
   weigh: (item: T) => number = () => 1,

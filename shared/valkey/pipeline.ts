@@ -4,7 +4,7 @@
  * For each command, iovalkey's pipeline creates an object with three promises, looks up keys and flattens arguments. For a
  * wide fan-out, that took a third of the client's CPU time. Here all commands share one promise and one write.
  *
- * This relies on internals of iovalkey, which `test/valkey/iovalkey-internals.test.ts` checks one by one:
+ * This relies on internals of iovalkey, each of which `test/valkey/iovalkey-internals.test.ts` checks:
  * - `sendCommand(command, stream, destination)` accepts any object with the members of `SentCommand`.
  * - For a stream with `isPipeline`, it calls `stream.write` exactly once per command: at once if the client is connected,
  *   else for all commands together when it is. In the same tick, it queues the command for its reply.
