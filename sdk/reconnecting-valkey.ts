@@ -28,9 +28,14 @@ export class ReconnectingValkey implements Pipelines {
     this.#client = connect([]);
   }
 
-  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+  /** The current client; a new one if the connection is broken. Do not keep it. */
+  get client(): Valkey {
     if (this.#client.isBroken && !this.#isClosed) this.#reconnect();
-    return this.#client.pipelined(commands);
+    return this.#client;
+  }
+
+  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    return this.client.pipelined(commands);
   }
 
   /** Closes the connection at once. Calls in flight fail, and so do all later ones. */

@@ -73,6 +73,16 @@ export class ValkeyError extends SluiceError {
   override readonly retryable = true;
 }
 
+/**
+ * A write was executed, but too few replicas confirmed it in time: a failover may lose it. A retry finds the write and
+ * waits again.
+ */
+export class NotReplicatedError extends SluiceError {
+  override readonly name = "NotReplicatedError";
+  override readonly code = "written_not_confirmed";
+  override readonly retryable = true;
+}
+
 /** A message is not known to be accepted by the queue. */
 export class PublishError extends SluiceError {
   override readonly name = "PublishError";

@@ -1,13 +1,21 @@
+import { isDeepStrictEqual } from "node:util";
 import type { ClaimedExecution, WorkerClient } from "#sdk/worker/claim.ts";
 import { DEFAULT_RETRY_DELAYS_MS, retryFailed } from "#sdk/worker/retry.ts";
-import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type ExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
 import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { InvalidRecordError, messageOf, ProtocolError, PublishError, ValkeyError } from "#shared/errors.ts";
+import {
+  InvalidRecordError,
+  messageOf,
+  NotReplicatedError,
+  ProtocolError,
+  PublishError,
+  ValkeyError,
+} from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { noResult, refusalError } from "#shared/valkey/batches.ts";
@@ -39,6 +47,11 @@ export interface WorkedExecution {
 }
 
 export interface FinishDependencies extends WorkerClient {
+  /**
+   * The connection that writes outcomes; `valkey` by default. With a `ReplicatedValkey`, an outcome counts as written, and
+   * its completion is published, once enough replicas have confirmed it.
+   */
+  readonly replicated?: Pipelines;
   readonly completions: CompletionPublisher;
 }
 
@@ -75,6 +88,8 @@ const LEASE_LOST_CODES: ReadonlySet<string> = new Set([
  * outcome is written once. A failure of one execution does not keep the others from being written and published.
  *
  * @throws ValkeyError if an outcome could not be written, or a flow id not read, after all retries.
+ * @throws NotReplicatedError if an outcome was written, but too few replicas confirmed it after all retries. Its completion
+ * was not published: call again with the same runs, or leave it to the reconciler.
  * @throws PublishError if the publisher did not accept a completion after three attempts.
  * @throws InvalidRecordError if a record holds a malformed flow id.
  */
@@ -97,6 +112,9 @@ export async function finishBatch(
   return written.map(({ item, result }) => {
     const { id } = item.claimed.target.keys;
     if (result.ok) return { id, status: statusOf(result.state) };
+    if (result.error instanceof NotReplicatedError) {
+      throw new NotReplicatedError(`the outcome of ${id}: ${result.error.message}`, { cause: result.error });
+    }
     throw new ValkeyError(`could not write the outcome of ${id}: ${messageOf(result.error)}`, {
       cause: result.error,
     });
@@ -105,11 +123,11 @@ export async function finishBatch(
 
 /** Calls the function that ends each run. */
 async function writeOutcomes(
-  { valkey, identity }: FinishDependencies,
+  { valkey, replicated = valkey, identity }: FinishDependencies,
   runs: readonly FinishedRun[],
   isRetry: boolean,
 ): Promise<WriteResult[]> {
-  const replies = await valkey.pipelined(runs.map((run) => callFor(identity, run)));
+  const replies = await replicated.pipelined(runs.map((run) => callFor(identity, run)));
   return pairResults(runs, replies, noResult).map(({ item, result }) =>
     result.ok ? interpretReply(item, result.value, isRetry) : result,
   );
@@ -126,7 +144,7 @@ function callFor(identity: WorkerIdentity, { claimed, run }: FinishedRun): Valke
       });
 }
 
-function interpretReply({ run }: FinishedRun, value: unknown, isRetry: boolean): WriteResult {
+function interpretReply({ run, claimed }: FinishedRun, value: unknown, isRetry: boolean): WriteResult {
   const name = run.outcome === "success" ? "ff_complete_execution" : "ff_fail_execution";
   const decoded = decodeReply(value);
   if (!decoded.ok) return decoded;
@@ -134,6 +152,13 @@ function interpretReply({ run }: FinishedRun, value: unknown, isRetry: boolean):
   if (reply.kind === "refused") {
     // The first call may have been executed after the record was read: the next retry reads it again.
     if (isRetry && reply.code === NOT_ACTIVE) return failure(new ValkeyError("the execution has just ended"));
+    // An earlier call of `finishBatch` wrote this outcome with this lease.
+    if (
+      reply.code === NOT_ACTIVE &&
+      isDeepStrictEqual(reply.detail.slice(0, 2), [run.outcome, claimed.lease.epoch])
+    ) {
+      return { ok: true, state: { kind: "ended", outcome: run.outcome } };
+    }
     return LEASE_LOST_CODES.has(reply.code)
       ? { ok: true, state: { kind: "lost" } }
       : failure(refusalError(name, reply));
@@ -150,13 +175,17 @@ function interpretReply({ run }: FinishedRun, value: unknown, isRetry: boolean):
   }
 }
 
-/** Reads the records of runs whose call failed, and repeats the calls that were not executed. */
+/**
+ * Reads the records of runs whose call failed, and repeats the calls that were not executed. Reads over the connection for
+ * outcomes: it also waits for the replication of the writes that the records show.
+ */
 async function writeUnwritten(
   deps: FinishDependencies,
   runs: readonly FinishedRun[],
 ): Promise<(WriteResult | undefined)[]> {
   const fields = ["lifecycle_phase", "terminal_outcome", "attempt_state", "current_lease_epoch"];
-  const replies = await deps.valkey.pipelined(
+  const { valkey, replicated = valkey } = deps;
+  const replies = await replicated.pipelined(
     runs.map(({ claimed: { target } }) =>
       command(target.keys.partition, "hmget", target.keys.core, ...fields),
     ),

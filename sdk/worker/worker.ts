@@ -36,6 +36,8 @@ export type WorkDependencies = ClaimDependencies & FinishDependencies;
  *
  * @throws ValkeyError if Valkey fails before a claim, or for longer than all retries last. Executions that are claimed
  * by then stay active: Sluice does not reclaim leases.
+ * @throws NotReplicatedError if `replicated` is given and too few replicas confirmed an outcome after all retries. The
+ * outcome is written, and the reconciler sends its completion later.
  * @throws PublishError if a completion was not accepted. Its outcome is written, and the reconciler sends it later.
  * @throws RefusedError if a Valkey function refuses a call for a reason other than a lost race.
  * @throws ProtocolError if a Valkey function replies in a form that the contract does not have.

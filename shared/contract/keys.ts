@@ -28,6 +28,11 @@ export function noopKey(partition: Partition): string {
   return `ff:noop:${tagOf(partition)}`;
 }
 
+/** Sluice's own key: a write to it precedes a `WAIT`. Its value has no meaning, and it expires. */
+export function replicationKey(partition: Partition): string {
+  return `ff:replication:${tagOf(partition)}`;
+}
+
 export function idempotencyKey(partition: Partition, namespace: string, key: string): string {
   return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;
 }

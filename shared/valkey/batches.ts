@@ -2,7 +2,7 @@
 
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import { decodeReply, type Reply } from "#shared/contract/reply.ts";
-import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import { NotReplicatedError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 
 /** Commands per pipeline: enough to amortize the round trip, few enough for the server's buffers. */
 export const MAX_PIPELINE_LENGTH = 1_000;
@@ -66,9 +66,13 @@ export async function readEach<T>(
   return values;
 }
 
-/** Returns a command's value. Throws a ValkeyError if the command failed or has no result. */
+/**
+ * Returns a command's value. Throws a NotReplicatedError if the command was executed but not confirmed, and a ValkeyError
+ * if it failed or has no result.
+ */
 export function valueOrThrow(result: ValkeyResult | undefined): unknown {
   if (result?.ok) return result.value;
+  if (result?.error instanceof NotReplicatedError) throw result.error;
   const cause = result?.error ?? new Error("the pipeline returned no result for a command");
   throw new ValkeyError(cause.message, { cause });
 }

@@ -5,7 +5,13 @@ import { slotOf } from "#shared/contract/partitions.ts";
 import { messageOf, ValkeyError } from "#shared/errors.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import { connectionOptions } from "#shared/valkey/authentication.ts";
-import { type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
+import { type CommandSender, type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
+import {
+  confirmedResults,
+  type ReplicationWait,
+  replicationWrite,
+  waitFor,
+} from "#shared/valkey/replication.ts";
 
 export interface ValkeyOptions {
   /** Called for connection errors. Commands report their own errors. */
@@ -97,6 +103,10 @@ export class Valkey implements Pipelines {
     return this.#isBroken;
   }
 
+  get commandTimeoutMs(): number {
+    return this.#timeoutMs;
+  }
+
   /** The nodes of the cluster that this client has discovered, as `host:port`. Empty for a standalone server. */
   get knownNodes(): string[] {
     return this.#client instanceof Cluster
@@ -115,6 +125,49 @@ export class Valkey implements Pipelines {
         for (const [index, result] of partitionResults.entries()) results[positions[index] ?? -1] = result;
       }),
     );
+    return results;
+  }
+
+  /**
+   * Sends commands as `pipelined` does, then waits on the same connections until replicas have received everything that
+   * the commands wrote or found written. A result is a NotReplicatedError if its command was executed, but too few
+   * replicas confirmed it in time.
+   *
+   * `WAIT` covers only the writes of its own connection, and answers at once if there are none. So a write follows the
+   * commands of each partition: it also covers earlier writes of other connections. Each node gets one `WAIT`, which
+   * delays all later commands of its connection: use a client for these calls only, and make one call at a time.
+   */
+  async replicated(commands: readonly ValkeyCommand[], wait: ReplicationWait): Promise<ValkeyResult[]> {
+    const client = this.#client;
+    try {
+      // Until it is connected, a cluster client queues commands and does not know their nodes.
+      if (client instanceof Cluster && client.status !== "ready") await this.call("ping");
+    } catch (error) {
+      return commands.map(() => ({ ok: false, error: this.#toValkeyError(error) }));
+    }
+    // From here to the last WAIT, nothing is awaited: each WAIT directly follows the commands on their connection.
+    const groups = [...positionsByPartition(commands)].map(([partition, positions]) => {
+      const destination: { slot?: number; redis?: Redis } =
+        client instanceof Redis ? { redis: client } : { slot: slotOf(partition) };
+      const group = positions.flatMap((position) => commands[position] ?? []);
+      const results = this.#exec(destination, [...group, replicationWrite(partition)]);
+      // The cluster client has set the node to which it sent the commands.
+      return { partition, positions, node: destination.redis, results };
+    });
+    const waits = new Map<Redis, Promise<ValkeyResult[]>>();
+    for (const { node, partition } of groups) {
+      if (node === undefined || waits.has(node)) continue;
+      waits.set(node, this.#exec({ redis: node }, [waitFor(partition, wait)], node));
+    }
+    const results = new Array<ValkeyResult>(commands.length);
+    for (const group of groups) {
+      const [waited] = (group.node === undefined ? undefined : await waits.get(group.node)) ?? [];
+      const confirmed = confirmedResults(await group.results, waited, wait);
+      for (const [index, position] of group.positions.entries()) {
+        const result = confirmed[index];
+        if (result !== undefined) results[position] = result;
+      }
+    }
     return results;
   }
 
@@ -145,10 +198,14 @@ export class Valkey implements Pipelines {
     };
   }
 
-  async #exec(destination: Destination, commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+  async #exec(
+    destination: Destination,
+    commands: readonly ValkeyCommand[],
+    sender: CommandSender = this.#client,
+  ): Promise<ValkeyResult[]> {
     if (commands.length === 0) return [];
     try {
-      const results = await this.#withTimeout(() => sendPipeline(this.#client, destination, commands));
+      const results = await this.#withTimeout(() => sendPipeline(sender, destination, commands));
       return results.map((result) =>
         result.ok ? result : { ok: false, error: this.#toValkeyError(result.error) },
       );
