@@ -1,38 +1,40 @@
--- ff_promote_delayed: makes a delayed execution eligible once its delay has elapsed. Uses the server's time.
--- FlowFabric does not have this function: its scheduler does this, and Sluice's workers run without that scheduler.
+-- ff_promote_delayed: makes a delayed execution eligible once its delay has elapsed.
 --
 -- KEYS      1 core, 2 delayed, 3 eligible
--- ARGV      1 execution_id, 2 now_ms (ignored)
--- Reply     OK
--- Refusals  execution_not_found; not_runnable; not_delayed; delay_not_elapsed, <delay_until, ms since the epoch>
+-- ARGV      1 execution_id, 2 now_ms (used, also for timestamps)
+-- Reply     OK, promoted
+--           OK, not_found_cleaned | not_runnable_cleaned | not_delayed_cleaned: only the entry in KEYS 2 is removed
+--           OK, not_yet_due: delay_until is later than now_ms, nothing is written
+-- Refusals  invalid_input, now_ms
 -- Publishes nothing.
--- Cost      O(log n) in the size of the lane's zsets, at most 5 commands.
+-- Cost      O(log n) in the size of the lane's zsets, at most 4 commands.
 
 local function ff_promote_delayed(keys, args)
   check_arity('ff_promote_delayed', keys, 3, args, 2)
   local core_key, delayed_key, eligible_key = unpack(keys)
-  local execution_id = args[1]
+  local execution_id, now = unpack(args)
 
+  local now_ms = parse_milliseconds(now)
+  if not now_ms then
+    return refuse('invalid_input', 'now_ms')
+  end
   local core = fetch_fields(core_key, 'lifecycle_phase', 'eligibility_state', 'attempt_state', 'delay_until',
     'created_at', 'priority')
-  if not core then
-    return refuse('execution_not_found')
+  local stale = not core and 'not_found_cleaned'
+    or core.lifecycle_phase ~= 'runnable' and 'not_runnable_cleaned'
+    or core.eligibility_state ~= 'not_eligible_until_time' and 'not_delayed_cleaned'
+  if stale then
+    server.call('ZREM', delayed_key, execution_id)
+    return ok(stale)
   end
-  if core.lifecycle_phase ~= 'runnable' then
-    return refuse('not_runnable')
-  end
-  if core.eligibility_state ~= 'not_eligible_until_time' then
-    return refuse('not_delayed')
-  end
-  local now_ms = server_now()
   if number_or_zero(core.delay_until) > now_ms then
-    return refuse('delay_not_elapsed', core.delay_until)
+    return ok('not_yet_due')
   end
 
-  transition(core_key, eligible_state(core.attempt_state), format_integer(now_ms), 'delay_until', '')
+  transition(core_key, eligible_state(core.attempt_state), now, 'delay_until', '')
   server.call('ZREM', delayed_key, execution_id)
   server.call('ZADD', eligible_key, eligible_score(core), execution_id)
-  return ok()
+  return ok('promoted')
 end
 
 server.register_function{ function_name = 'ff_promote_delayed', callback = ff_promote_delayed }

@@ -38,45 +38,51 @@ export async function addMembers(
 }
 
 /**
- * Stages edges in pipelines. Each staged edge raises the graph revision by one, so the revision for the next call is
- * known before the reply arrives. If another submitter changes the graph meanwhile, the library refuses the remaining
- * calls as stale, and another round stages the missing edges.
+ * Stages the missing edges of the plan, in topological order of their upstreams. When an edge is staged, its downstream
+ * has no staged outgoing edges yet, so the library's search for cycles ends at once. FlowFabric's search also gives up
+ * after 1,000 nodes and then reports a cycle that does not exist: in another order, it refuses large graphs.
  *
- * Pass the edges in topological order of their upstreams: the library's search for cycles then ends at once.
+ * Each staged edge raises the graph revision by one, so the expected revision of every call is known in advance. It also
+ * keeps the order when two submissions run at the same time: at one revision, both stage the same edge, the first that
+ * is missing.
  */
 export async function stageEdges(
   valkey: Pipelines,
   plan: Plan,
-  edges: readonly Edge[],
-  options: { readonly someMayExist: boolean; readonly onStaged: (count: number) => void },
+  onStaged: (count: number) => void,
 ): Promise<void> {
-  let missing = options.someMayExist ? await missingEdges(valkey, plan, edges) : edges;
-  options.onStaged(edges.length - missing.length);
+  let missing: readonly Edge[] = plan.tasks.flatMap(({ outgoing }) => outgoing.map(({ edge }) => edge));
   for (let idle = 0; missing.length > 0; ) {
-    if (await stageRound(valkey, plan, missing)) {
-      options.onStaged(missing.length);
-      return;
-    }
-    const stillMissing = await missingEdges(valkey, plan, missing);
-    idle = stillMissing.length < missing.length ? 0 : idle + 1;
-    if (idle === MAX_IDLE_ROUNDS) {
+    const graph = await readGraph(valkey, plan, missing);
+    onStaged(missing.length - graph.missing.length);
+    idle = graph.missing.length < missing.length ? 0 : idle + 1;
+    if (idle > MAX_IDLE_ROUNDS) {
       throw new SubmissionError(`another client keeps changing the graph of flow ${plan.flow.id}`, {
         retryable: true,
       });
     }
-    options.onStaged(missing.length - stillMissing.length);
-    missing = stillMissing;
+    missing = graph.missing;
+    if (graph.revision === undefined) continue;
+    if (await stageRound(valkey, plan, missing, graph.revision)) {
+      onStaged(missing.length);
+      return;
+    }
   }
 }
 
 /** Tries each edge once. Returns whether all are staged now: stale calls are refused. */
-async function stageRound(valkey: Pipelines, plan: Plan, edges: readonly Edge[]): Promise<boolean> {
+async function stageRound(
+  valkey: Pipelines,
+  plan: Plan,
+  edges: readonly Edge[],
+  revision: number,
+): Promise<boolean> {
   const { flow } = plan;
   const nowMs = Date.now();
-  let revision = await readRevision(valkey, plan);
+  let next = revision;
   const staged = await sendChunks(chunked(edges), async (chunk) => {
     const results = await valkey.pipelined(
-      chunk.map((edge) => stageDependencyEdge(flow, edge, revision++, nowMs)),
+      chunk.map((edge) => stageDependencyEdge(flow, edge, next++, nowMs)),
     );
     return chunk.map((_, position) => isStaged(results[position]));
   });
@@ -90,16 +96,34 @@ function isStaged(result: ValkeyResult | undefined): boolean {
   throw refusalError("ff_stage_dependency_edge", reply);
 }
 
-async function missingEdges(valkey: Pipelines, plan: Plan, edges: readonly Edge[]): Promise<Edge[]> {
+/**
+ * Returns which edges are not staged, and the graph revision at which exactly these are missing. The revision is
+ * undefined if the graph changed during the read.
+ */
+async function readGraph(
+  valkey: Pipelines,
+  plan: Plan,
+  edges: readonly Edge[],
+): Promise<{ readonly missing: readonly Edge[]; readonly revision: number | undefined }> {
   const { flow } = plan;
+  const { revision, edgeCount } = await readRevision(valkey, plan);
+  if (edgeCount === "0") return { missing: edges, revision };
   const staged = await readEach(valkey, edges, ({ id }) => command(flow.partition, "exists", flow.edge(id)));
-  return edges.filter((_, position) => staged[position] !== 1);
+  const missing = edges.filter((_, position) => staged[position] !== 1);
+  const isSettled = missing.length === 0 || (await readRevision(valkey, plan)).revision === revision;
+  return { missing, revision: isSettled ? revision : undefined };
 }
 
-async function readRevision(valkey: Pipelines, { flow }: Plan): Promise<number> {
-  const [result] = await valkey.pipelined([command(flow.partition, "hget", flow.core, "graph_revision")]);
-  const text = fieldText(valueOrThrow(result));
+async function readRevision(
+  valkey: Pipelines,
+  { flow }: Plan,
+): Promise<{ readonly revision: number; readonly edgeCount: string }> {
+  const [result] = await valkey.pipelined([
+    command(flow.partition, "hmget", flow.core, "graph_revision", "edge_count"),
+  ]);
+  const fields: unknown = valueOrThrow(result);
+  const [text = "", edgeCount = ""] = Array.isArray(fields) ? fields.map(fieldText) : [];
   const revision = Number(text);
-  if (text !== "" && Number.isSafeInteger(revision)) return revision;
+  if (text !== "" && Number.isSafeInteger(revision)) return { revision, edgeCount };
   throw new InvalidRecordError(`flow ${flow.id} has an invalid graph revision: ${JSON.stringify(text)}`);
 }

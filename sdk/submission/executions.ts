@@ -1,4 +1,5 @@
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
+import { HELD_UNTIL_MS, isRoot } from "#sdk/submission/roots.ts";
 import type { RetryPolicy } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
@@ -19,7 +20,7 @@ const CHARACTERS_PER_COMMAND = 4_096;
 /**
  * Creates executions, each in one transaction with its dependencies. `ff_create_execution` alone makes a child
  * eligible, and a worker could claim it before its first dependency is applied. With the transaction, a child is
- * blocked from the start, and an execution that exists has all its dependencies.
+ * blocked from the start, and an execution that exists has all its dependencies. Roots are created held (roots.ts).
  */
 export async function createExecutions(
   valkey: Pipelines,
@@ -60,6 +61,7 @@ function transaction(plan: Plan, planned: PlannedTask, nowMs: number): ValkeyCom
     creator: CREATOR,
     policyJson: policyJson(task.retryPolicy),
     payload: task.payload,
+    ...(isRoot(planned) ? { delayUntil: HELD_UNTIL_MS } : {}),
   });
   if (incoming.length === 0) return [create];
   return [

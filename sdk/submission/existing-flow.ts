@@ -1,7 +1,9 @@
 import { randomUUID } from "node:crypto";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
-import { mintExecutionId, unwrap } from "#shared/contract/ids.ts";
+import { mintExecutionId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { applyDependencyToChild } from "#shared/contract/submission.ts";
@@ -18,22 +20,32 @@ export interface ExistingFlow {
 }
 
 const OPEN = "open";
+/** For a plan without tasks. */
+const DEFAULT_LANE = unwrap(parseLaneId("default"));
 
 /**
  * Reads which part of a plan already exists. Writes nothing.
  *
- * @throws SubmissionError if the flow id belongs to another workflow, or if the flow was closed before all of the
- * workflow was in it.
+ * @throws SubmissionError if the flow id belongs to another workflow, if the flow was closed before all of the
+ * workflow was in it, or if the loaded library is that of Sluice 0.1.
  * @throws ValkeyError if the library is not loaded or outdated.
  */
 export async function readExistingFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
   const { flow } = plan;
   const probes = probeLibrary(plan);
-  const [coreResult, membersResult, ...probeResults] = await valkey.pipelined([
+  const [coreResult, membersResult, promotion, ...probeResults] = await valkey.pipelined([
     command(flow.partition, "hmget", flow.core, "flow_id", "public_flow_state"),
     command(flow.partition, "smembers", flow.members),
+    probePromotion(plan),
     ...probes,
   ]);
+  if (replyOrThrow(valueOrThrow(promotion)).kind === "refused") {
+    throw new SubmissionError(
+      "the loaded flowfabric library is that of Sluice 0.1, which cannot release roots; nothing was written: deploy " +
+        "the current version first, which replaces it",
+      { retryable: false },
+    );
+  }
   for (const { result } of pairResults(probes, probeResults, () => undefined)) {
     replyOrThrow(valueOrThrow(result));
   }
@@ -101,12 +113,22 @@ function listOf(value: unknown): readonly unknown[] {
  * The probe is needed because Valkey does not roll back a transaction. A child whose edges fail to apply would have no
  * dependencies, and a worker could run it too early.
  */
-function probeLibrary({ router, flow, index, tasks }: Plan): ValkeyCommand[] {
+function probeLibrary(plan: Plan): ValkeyCommand[] {
+  const { flow, index, tasks } = plan;
   for (const { task, incoming } of tasks) {
     const [edge] = incoming;
     if (edge === undefined) continue;
-    const absentChild = router.execKeys(unwrap(mintExecutionId(flow.partition, randomUUID())));
-    return [applyDependencyToChild(flow, absentChild, index, task.lane, edge, 0, Date.now())];
+    return [applyDependencyToChild(flow, absentExecution(plan), index, task.lane, edge, 0, Date.now())];
   }
   return [];
+}
+
+/** A call that only Sluice 0.1's library refuses. It writes nothing, because the execution does not exist. */
+function probePromotion(plan: Plan): ValkeyCommand {
+  const lane = plan.tasks[0]?.task.lane ?? DEFAULT_LANE;
+  return promoteDelayed({ keys: absentExecution(plan), index: plan.index, lane }, 0);
+}
+
+function absentExecution({ router, flow }: Plan): ExecKeys {
+  return router.execKeys(unwrap(mintExecutionId(flow.partition, randomUUID())));
 }

@@ -5,21 +5,23 @@
  * the next submission completes it. This works because:
  * - ids are derived from the flow id and the task ids, and every function accepts what already exists;
  * - a child is created together with its dependencies, so it is blocked from the start;
- * - roots are created last, when the rest of the graph exists: nothing can run before;
- * - if a root ends before its edges are staged, the submission publishes its completion once more at the end.
+ * - roots are created with a delay that does not end by itself, and are released last: nothing can run before;
+ * - if an execution ended before its edges were staged (Sluice 0.1 did not hold roots), the submission publishes its
+ *   completion once more.
  */
 
 import { addMembers, stageEdges } from "#sdk/submission/edges.ts";
 import { createExecutions } from "#sdk/submission/executions.ts";
 import { type ExistingFlow, readExistingFlow } from "#sdk/submission/existing-flow.ts";
 import { sendMissedCompletions } from "#sdk/submission/missed-completions.ts";
-import { type Plan, type PlannedTask, planSubmission } from "#sdk/submission/plan.ts";
+import { type Plan, planSubmission } from "#sdk/submission/plan.ts";
+import { releaseRoots } from "#sdk/submission/roots.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { createFlow } from "#shared/contract/submission.ts";
-import { messageOf, SubmissionError } from "#shared/errors.ts";
+import { messageOf, RefusedError, SubmissionError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
@@ -62,12 +64,23 @@ export interface Submission {
 
 const FLOW_KIND = "dag";
 const DEFAULT_NAMESPACE = "default";
+/** What to do after a refusal that another submission with the same flow id does not correct, by code. */
+const ADVICE: ReadonlyMap<string, string> = new Map([
+  [
+    "cycle_detected",
+    "the workflow has no cycle: FlowFabric's library reports one when its search reaches 1,000 nodes, which happens if " +
+      "another client staged some of the edges in another order; submit the workflow with another flow id, or load " +
+      "Sluice's library and submit again",
+  ],
+  ["flow_already_terminal", "the flow was cancelled: submit the workflow with another flow id"],
+]);
 
 /**
- * Submits a workflow. Its roots can run as soon as they are created. The `flowfabric` library must be loaded.
+ * Submits a workflow. Its roots can run as soon as all of the workflow exists. The `flowfabric` library must be loaded.
  *
  * @throws SubmissionError that says how much of the workflow exists. If it is `retryable`, submit again with the same
- * flow id to complete the flow. If not, nothing was written: the workflow has a cycle, or the flow id is in use.
+ * flow id to complete the flow. If not, submitting again fails in the same way, and the message gives the reason: for
+ * example a cycle, a flow id that is in use, or a cancelled flow.
  *
  * @example
  * const parsed = parseWorkflow(await readFile("nightly.json", "utf8"), "nightly.json");
@@ -86,16 +99,20 @@ export async function submitFlow(
   const progress = new ProgressCounter(plan, options.onProgress);
   try {
     const existing = await createOrReadFlow(valkey, plan);
-    const isRoot = ({ incoming }: PlannedTask): boolean => incoming.length === 0;
-    const children = plan.tasks.filter((planned) => !isRoot(planned));
-    await createTasks(valkey, plan, existing, children, progress);
-    await createTasks(valkey, plan, existing, plan.tasks.filter(isRoot), progress);
-    return toSubmission(plan, workflow, await sendMissedCompletions(valkey, completions, plan));
+    await createMissing(valkey, plan, existing, progress);
+    await stageEdges(valkey, plan, (count) => progress.add("edges", count));
+    // No execution that this submission creates can end before its edges are staged.
+    const mayHaveEnded = existing.executions.size > 0;
+    const completionsSent = mayHaveEnded ? await sendMissedCompletions(valkey, completions, plan) : 0;
+    await releaseRoots(valkey, plan);
+    return toSubmission(plan, workflow, completionsSent);
   } catch (error) {
     if (error instanceof SubmissionError && !error.retryable) throw error;
+    const advice = error instanceof RefusedError ? ADVICE.get(error.code) : undefined;
     throw new SubmissionError(
-      `submitting flow ${flowId} failed: ${messageOf(error)}; ${progress.describe()}`,
-      { retryable: true, cause: error },
+      `submitting flow ${flowId} failed: ${messageOf(error)}; ${progress.describe()}; ` +
+        (advice ?? "it is safe to submit again with this flow id"),
+      { retryable: advice === undefined, cause: error },
     );
   }
 }
@@ -111,25 +128,20 @@ async function createOrReadFlow(valkey: Pipelines, plan: Plan): Promise<Existing
   return status === "OK" ? existing : readExistingFlow(valkey, plan);
 }
 
-/** Creates the executions of tasks, their memberships and their outgoing edges. The children must exist already. */
-async function createTasks(
+/** Creates the missing executions, upstreams first, and makes all executions members of the flow. */
+async function createMissing(
   valkey: Pipelines,
   plan: Plan,
   existing: ExistingFlow,
-  tasks: readonly PlannedTask[],
   progress: ProgressCounter,
 ): Promise<void> {
+  const { tasks } = plan;
   const missing = tasks.filter(({ keys }) => !existing.executions.has(keys.id));
   progress.add("executions", tasks.length - missing.length);
   await createExecutions(valkey, plan, missing, (count) => progress.add("executions", count));
   const nonMembers = tasks.filter(({ keys }) => !existing.members.has(keys.id));
   progress.add("members", tasks.length - nonMembers.length);
   await addMembers(valkey, plan, nonMembers, (count) => progress.add("members", count));
-  const edges = tasks.flatMap(({ outgoing }) => outgoing.map(({ edge }) => edge));
-  await stageEdges(valkey, plan, edges, {
-    someMayExist: existing.flowExists,
-    onStaged: (count) => progress.add("edges", count),
-  });
 }
 
 function toSubmission(plan: Plan, workflow: Workflow, completionsSent: number): Submission {
@@ -175,7 +187,7 @@ class ProgressCounter {
     const { tasksTotal, edgesTotal } = this.#totals;
     return (
       `at least ${executions} of ${tasksTotal} executions, ${members} of ${tasksTotal} memberships and ` +
-      `${edges} of ${edgesTotal} edges exist; it is safe to submit again with this flow id`
+      `${edges} of ${edgesTotal} edges exist`
     );
   }
 }

@@ -3,16 +3,16 @@ import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { noResult, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { ValkeyError } from "#shared/errors.ts";
+import { doneOrThrow, noResult, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const DEFAULT_LIMIT = 100;
 
 /**
  * Makes delayed executions of one lane and partition eligible once their delay is over, the earliest first. Returns
- * how many were promoted. A refusal is not an error: another worker was faster, or this clock is ahead of the server's.
+ * how many were promoted. The server's clock decides, because `ff_promote_delayed` trusts the time that it gets.
  *
- * @param options `nowMs`: milliseconds since the epoch, the current time by default; `limit`: the largest number of
- * executions to promote, 100 by default.
+ * @param options `limit`: the largest number of executions to promote, 100 by default.
  * @throws ValkeyError if a call fails. A later call continues.
  *
  * @example
@@ -21,20 +21,38 @@ const DEFAULT_LIMIT = 100;
 export async function promoteDue(
   { valkey, router }: Pick<ClaimDependencies, "valkey" | "router">,
   { partition, lane }: WorkSource,
-  { nowMs = Date.now(), limit = DEFAULT_LIMIT }: { readonly nowMs?: number; readonly limit?: number } = {},
+  { limit = DEFAULT_LIMIT }: { readonly limit?: number } = {},
 ): Promise<number> {
   const index = router.indexKeys(partition);
   const { delayed } = index.lane(lane);
-  const [due] = await valkey.pipelined([
-    command(partition, "zrange", delayed, "-inf", nowMs, "byscore", "limit", 0, limit),
+  const [time, earliest] = await valkey.pipelined([
+    command(partition, "time"),
+    command(partition, "zrange", delayed, 0, limit - 1, "withscores"),
   ]);
-  const ids = valueOrThrow(due);
-  const calls = (Array.isArray(ids) ? ids : []).flatMap((id: unknown) => {
+  const nowMs = milliseconds(valueOrThrow(time));
+  const calls = idsUpTo(nowMs, valueOrThrow(earliest)).flatMap((id) => {
     const parsed = parseExecutionId(id);
     if (!parsed.ok) return [];
     return [promoteDelayed({ keys: router.execKeys(parsed.value), index, lane }, nowMs)];
   });
   if (calls.length === 0) return 0;
   const results = pairResults(calls, await valkey.pipelined(calls), noResult);
-  return results.filter(({ result }) => replyOrThrow(valueOrThrow(result)).kind === "done").length;
+  return results.filter(({ result }) => {
+    const { fields } = doneOrThrow("ff_promote_delayed", valueOrThrow(result));
+    return fields[0] === "promoted";
+  }).length;
+}
+
+/** The reply of TIME, `[seconds, microseconds]`, in milliseconds since the epoch. */
+function milliseconds(time: unknown): number {
+  const [seconds, micros] = Array.isArray(time) ? time.map(Number) : [];
+  const nowMs = Math.floor((seconds ?? Number.NaN) * 1_000 + (micros ?? Number.NaN) / 1_000);
+  if (Number.isSafeInteger(nowMs)) return nowMs;
+  throw new ValkeyError(`the server replied an invalid time: ${JSON.stringify(time)}`);
+}
+
+/** The members with a score of at most `limit`, from a reply of ZRANGE WITHSCORES. */
+function idsUpTo(limit: number, membersAndScores: unknown): unknown[] {
+  const flat: readonly unknown[] = Array.isArray(membersAndScores) ? membersAndScores : [];
+  return flat.filter((_, position) => position % 2 === 0 && Number(flat[position + 1]) <= limit);
 }

@@ -200,8 +200,11 @@ export function cancelExecution(
 }
 
 /**
- * `ff_promote_delayed`: makes an execution eligible once its delay has elapsed. Sluice's own function, not part of the
- * contract. Replies `OK`, or refuses with `delay_not_elapsed, <delay_until>`.
+ * `ff_promote_delayed`: makes an execution eligible if its `delay_until` is not later than `nowMs` (contract, section
+ * 11). Replies `OK` and one word: `promoted`, `not_yet_due`, `not_found_cleaned`, `not_runnable_cleaned` or
+ * `not_delayed_cleaned`.
+ *
+ * @param nowMs Milliseconds since the epoch, by the server's clock. The function trusts it.
  */
 export function promoteDelayed(target: Target, nowMs: number): ValkeyCommand {
   const { keys, index, lane } = target;

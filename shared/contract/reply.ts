@@ -1,15 +1,14 @@
 import { ProtocolError } from "#shared/errors.ts";
 
 /**
- * All refusal codes of the contract (sections 6 and 7), and the two of Sluice's own `ff_promote_delayed`:
- * `delay_not_elapsed` and `not_delayed`. `test/lua/codes.test.ts` checks that the Lua sources use the same codes.
+ * All refusal codes of the contract (sections 6 and 7). `test/lua/codes.test.ts` checks that the Lua sources use the
+ * same codes.
  */
 export const REFUSAL_CODES = [
   "active_attempt_exists",
   "already_member_of_different_flow",
   "claim_grant_expired",
   "cycle_detected",
-  "delay_not_elapsed",
   "dependency_already_exists",
   "deps_not_satisfied",
   "execution_already_in_flow",
@@ -33,7 +32,6 @@ export const REFUSAL_CODES = [
   "lease_revoked",
   "max_replays_exhausted",
   "not_blocked_by_deps",
-  "not_delayed",
   "not_runnable",
   "self_referencing_edge",
   "stale_graph_revision",

@@ -1,13 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { evaluateFlowEligibility, promoteBlockedToEligible } from "#shared/contract/graph.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
-import {
-  expectOnlyIn,
-  expectRefusal,
-  expectTimeIn,
-  fixturesOn,
-  serverTime,
-} from "#test/support/expectations.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn, serverTime } from "#test/support/expectations.ts";
 import { field } from "#test/support/flow-fixture.ts";
 import { WAITING } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
@@ -94,34 +88,39 @@ describe.each(DEPLOYMENTS_OF_BOTH)("eligibility ($name, $edition KEYS)", (deploy
     await expectRefusal(fixture, noTime, "invalid_input", "now_ms");
   });
 
-  test("ff_promote_delayed makes an execution eligible after its delay, by the server's clock", async () => {
+  test("ff_promote_delayed makes eligible what is due at the time that the caller passes", async () => {
     const fixture = newFixture();
-    const from = await serverTime(fixture);
-    const keys = await fixture.execution({ delayUntil: from + 3_600_000, priority: 2 });
-    const command = promoteDelayed(fixture.target(keys), from + 7_200_000);
-    await expectRefusal(fixture, command, "delay_not_elapsed", String(from + 3_600_000));
-    await fixture.read(
-      "hset",
-      keys.core,
-      "delay_until",
-      String(from),
-      "attempt_state",
-      "pending_retry_attempt",
-    );
-    expect(await fixture.call(command)).toEqual({ kind: "done", status: "OK", fields: [] });
+    const delayUntil = (await serverTime(fixture)) + 3_600_000;
+    const keys = await fixture.execution({ delayUntil, priority: 2 });
+    await fixture.read("hset", keys.core, "attempt_state", "pending_retry_attempt");
+    const before = await fixture.snapshot();
+    const early = promoteDelayed(fixture.target(keys), delayUntil - 1);
+    expect(await fixture.done(early)).toEqual(["not_yet_due"]);
+    await expectRefusal(fixture, promoteDelayed(fixture.target(keys), Number.NaN), "invalid_input", "now_ms");
+    expect(await fixture.snapshot()).toEqual(before);
+    expect(await fixture.done(promoteDelayed(fixture.target(keys), delayUntil))).toEqual(["promoted"]);
     const core = await fixture.hash(keys.core);
     expect(core).toMatchObject({ ...WAITING, attempt_state: "pending_retry_attempt", delay_until: "" });
-    expectTimeIn(field(core, "last_transition_at"), from, await serverTime(fixture));
+    expect(field(core, "last_transition_at")).toBe(String(delayUntil));
     await expectOnlyIn(fixture, keys, "eligible", Number(field(core, "created_at")) - 2e12);
-    await expectRefusal(fixture, command, "not_delayed");
   });
 
-  test("ff_promote_delayed refuses missing and active executions", async () => {
+  test("ff_promote_delayed removes the entry of an execution that is not delayed, and writes nothing else", async () => {
     const fixture = newFixture();
-    const absent = promoteDelayed(fixture.target(fixture.newExecution()), 0);
-    await expectRefusal(fixture, absent, "execution_not_found");
-    const keys = await fixture.execution();
-    await fixture.claim(keys);
-    await expectRefusal(fixture, promoteDelayed(fixture.target(keys), 0), "not_runnable");
+    const absent = fixture.newExecution();
+    const running = await fixture.execution();
+    await fixture.claim(running);
+    const eligible = await fixture.execution();
+    const before = await fixture.snapshot();
+    const { delayed } = fixture.index.lane(fixture.lane);
+    for (const [keys, word] of [
+      [absent, "not_found_cleaned"],
+      [running, "not_runnable_cleaned"],
+      [eligible, "not_delayed_cleaned"],
+    ] as const) {
+      await fixture.read("zadd", delayed, "1", keys.id);
+      expect(await fixture.done(promoteDelayed(fixture.target(keys), Date.now()))).toEqual([word]);
+      expect(await fixture.snapshot()).toEqual(before);
+    }
   });
 });

@@ -78,7 +78,9 @@ const LIVES: readonly (readonly [name: string, life: Life])[] = [
     async (fixture, child, _, disturb) => {
       await fixture.fail(child, await fixture.claim(child), RETRY);
       await disturb();
-      await fixture.done(promoteDelayed(fixture.target(child), NOW));
+      expect(await fixture.done(promoteDelayed(fixture.target(child), Date.now() + 60_000))).toEqual([
+        "promoted",
+      ]);
       const lease = await fixture.claim(child);
       await disturb();
       await fixture.fail(child, lease, RETRY);

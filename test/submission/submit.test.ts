@@ -2,11 +2,14 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { planSubmission } from "#sdk/submission/plan.ts";
 import { type Submission, type SubmitProgress, submitFlow } from "#sdk/submission/submit.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
-import { workBatch } from "#sdk/worker/worker.ts";
-import { command, type Pipelines } from "#shared/contract/command.ts";
+import type { RunOutcome } from "#sdk/worker/finish.ts";
+import { type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
+import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { type FlowId, parseAttemptIndex, unwrap } from "#shared/contract/ids.ts";
 import { fieldText, isTerminalOutcome } from "#shared/contract/record.ts";
 import { resolveDependency } from "#shared/contract/resolve.ts";
+import { addExecutionToFlow, createExecution, createFlow } from "#shared/contract/submission.ts";
+import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
   InterceptedPipelines,
@@ -21,6 +24,8 @@ import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS, run, snapshot } from "#test/support/valkey.ts";
 
 const DIAMOND = workflowOf("a>b", "a=>c", "b>d", "c>d", "d>e");
+/** `c` and `e` have two upstreams each. */
+const TWO_ROOTS = workflowOf("a>c", "b>c", "b=>d", "c>e", "d>e");
 const IDENTITY = { workerId: "worker", instanceId: "worker-1" };
 
 function submit(
@@ -117,11 +122,23 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       const worked = await workBatch(
         { valkey, router: ROUTER, completions, identity: IDENTITY },
         place,
-        () => Promise.resolve({ outcome: "success", result: "" }),
+        succeedIfUpstreamsEnded(submission.flowId, workflow),
         { limit: 10 },
       );
       if (worked.length === 0 && completions.sent.length === 0) return;
     }
+  }
+
+  /** A task that succeeds. It fails the test if one of its upstreams has not ended. */
+  function succeedIfUpstreamsEnded(flowId: FlowId, workflow: Workflow): ExecutionHandler {
+    const { tasks } = planSubmission(ROUTER, workflow, flowId, "default");
+    return async ({ id }) => {
+      const planned = tasks.find(({ keys }) => keys.id === id);
+      for (const { upstream } of planned?.incoming ?? expect.fail(`${id} is not a task`)) {
+        expect(await recordOf(valkey, upstream, "terminal_outcome")).toEqual({ terminal_outcome: "success" });
+      }
+      return { outcome: "success", result: "" };
+    };
   }
 
   async function expectAllSucceeded(submission: Submission, workflow: Workflow): Promise<void> {
@@ -228,39 +245,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     expect(await snapshot(valkey, partition)).toEqual(before);
   });
 
-  test("the next submission completes one that crashed at any call, even if a worker ran meanwhile", async () => {
-    const counter = new InterceptedPipelines(valkey, (_, send) => send());
-    await submit(counter, DIAMOND);
-    expect(counter.calls).toBeGreaterThan(5);
-    for (let crash = 1; crash <= counter.calls; crash += 1) {
-      for (const written of [false, true]) {
-        const flowId = newFlowId();
-        const completions = new RecordingPublisher();
-        const crashing = new InterceptedPipelines(valkey, async (call, send) => {
-          if (call >= crash) {
-            if (written && call === crash) await send();
-            throw new Error("the process crashed");
-          }
-          return send();
-        });
-        await expect(submit(crashing, DIAMOND, flowId, completions)).rejects.toThrow("the process crashed");
-        await workBatch(
-          { valkey, router: ROUTER, completions, identity: IDENTITY },
-          { partition: ROUTER.flowPartition(flowId), lane: LANE },
-          () => Promise.resolve({ outcome: "success", result: "" }),
-          { limit: 10 },
-        );
-        // Drop what the worker published: a dispatcher has processed it against the incomplete graph.
-        completions.sent.splice(0);
-        const submission = await submit(valkey, DIAMOND, flowId, completions);
-        await expectWholeGraph(submission, DIAMOND);
-        await runToEnd(submission, DIAMOND, completions);
-        await expectAllSucceeded(submission, DIAMOND);
-      }
-    }
-  });
-
-  test("a worker that claims everything eligible after each call does not run a child early", async () => {
+  test("a worker that claims everything eligible after each call runs nothing before all edges are staged", async () => {
     const ran: string[] = [];
     const flowId = newFlowId();
     const completions = new RecordingPublisher();
@@ -282,31 +267,118 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
       return results;
     });
     const submission = await submit(eager, DIAMOND, flowId, completions);
-    // The root is created after the three edges between its descendants are staged.
-    expect(ran).toEqual(["input of a, 3 edges"]);
-    // It ended before its own edges were staged, so the submission publishes its completion.
-    expect(submission.completionsSent).toBe(1);
+    expect(ran).toEqual(["input of a, 5 edges"]);
+    expect(submission.completionsSent).toBe(0);
     await runToEnd(submission, DIAMOND, completions);
     await expectAllSucceeded(submission, DIAMOND);
   });
 
+  /** Creates the root `a` of DIAMOND as Sluice 0.1 does, eligible at once, and lets a worker end it. */
+  async function endRootEarly(flowId: FlowId, outcome: RunOutcome): Promise<void> {
+    const { flow, index, tasks } = planSubmission(ROUTER, DIAMOND, flowId, "default");
+    const { keys, task: root } = tasks[0] ?? expect.fail("no task");
+    const results = await valkey.pipelined([
+      createFlow(flow, index, "dag", "default", Date.now()),
+      createExecution({
+        keys,
+        index,
+        namespace: "default",
+        lane: LANE,
+        kind: "task",
+        priority: 0,
+        creator: "sluice",
+        policyJson: "",
+        payload: root.payload,
+      }),
+      addExecutionToFlow(flow, index, keys, Date.now()),
+    ]);
+    for (const result of results) doneOrThrow("call", valueOrThrow(result));
+    const worked = await workBatch(
+      { valkey, router: ROUTER, completions: new RecordingPublisher(), identity: IDENTITY },
+      { partition: flow.partition, lane: LANE },
+      () => Promise.resolve(outcome),
+      { limit: 10 },
+    );
+    expect(worked).toHaveLength(1);
+  }
+
   test("the completion of a root that failed before its edges were staged is published as failed", async () => {
     const flowId = newFlowId();
-    const worker = new RecordingPublisher();
-    const eager = new InterceptedPipelines(valkey, async (_, send) => {
-      const results = await send();
-      await workBatch(
-        { valkey, router: ROUTER, completions: worker, identity: IDENTITY },
-        { partition: ROUTER.flowPartition(flowId), lane: LANE },
-        () => Promise.resolve({ outcome: "failed", reason: "it broke" }),
-        { limit: 10 },
-      );
-      return results;
-    });
+    await endRootEarly(flowId, { outcome: "failed", reason: "it broke" });
     const completions = new RecordingPublisher();
-    const submission = await submit(eager, DIAMOND, flowId, completions);
+    const submission = await submit(valkey, DIAMOND, flowId, completions);
     const root = idOf(submission, "a");
     expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "failed", depth: 0, root }]);
+    expect(submission.completionsSent).toBe(1);
+  });
+
+  test("a released root that waits for a retry is not promoted by the next submission", async () => {
+    const retryPolicy = { maxRetries: 1, backoff: { type: "fixed", delayMs: 3_600_000 } } as const;
+    const workflow = { ...DIAMOND, tasks: DIAMOND.tasks.map(({ id }) => task(id, { retryPolicy })) };
+    const flowId = newFlowId();
+    const { partition } = await submit(valkey, workflow, flowId);
+    await workBatch(
+      { valkey, router: ROUTER, completions: new RecordingPublisher(), identity: IDENTITY },
+      { partition, lane: LANE },
+      () => Promise.resolve({ outcome: "failed", reason: "it broke" }),
+      { limit: 10 },
+    );
+    const before = await snapshot(valkey, partition);
+    const submission = await submit(valkey, workflow, flowId);
+    expect(await snapshot(valkey, partition)).toEqual(before);
+    expect(await recordOf(valkey, idOf(submission, "a"), "public_state")).toEqual({
+      public_state: "delayed",
+    });
+  });
+
+  test("a flow that is cancelled during the submission is an error that another submission does not correct", async () => {
+    const flowId = newFlowId();
+    const { core, partition } = ROUTER.flowKeys(flowId);
+    const cancelled = new InterceptedPipelines(valkey, async (_, send, commands) => {
+      if (commands.some(({ args }) => args[0] === "ff_stage_dependency_edge")) {
+        await run(valkey, partition, "hset", core, "public_flow_state", "cancelled");
+      }
+      return send();
+    });
+    for (const pipelines of [cancelled, valkey]) {
+      const attempt = submit(pipelines, DIAMOND, flowId);
+      await expect(attempt).rejects.toThrow(/flow_already_terminal.*with another flow id/);
+      await expect(attempt).rejects.toMatchObject({ retryable: false });
+    }
+  });
+
+  test("the roots of a flow that was cancelled before their release stay held", async () => {
+    const flowId = newFlowId();
+    const { core, partition } = ROUTER.flowKeys(flowId);
+    const cut = new InterceptedPipelines(valkey, (_, send, commands) =>
+      commands.some(({ args }) => args[0] === "ff_promote_delayed" && args[6] !== 0)
+        ? Promise.reject(new Error("cut off"))
+        : send(),
+    );
+    await expect(submit(cut, DIAMOND, flowId)).rejects.toThrow(/cut off.*safe to submit again/);
+    await run(valkey, partition, "hset", core, "public_flow_state", "cancelled");
+    const before = await snapshot(valkey, partition);
+    const attempt = submit(valkey, DIAMOND, flowId);
+    await expect(attempt).rejects.toThrow(/is cancelled: 1 of its roots were not released/);
+    await expect(attempt).rejects.toMatchObject({ retryable: false });
+    expect(await snapshot(valkey, partition)).toEqual(before);
+  });
+
+  test("the library of Sluice 0.1, which cannot release roots, is refused, and nothing is written", async () => {
+    const flowId = newFlowId();
+    // That library refuses to promote an execution that does not exist.
+    const outdated = new InterceptedPipelines(valkey, async (_, send, commands) => {
+      const results = await send();
+      return results.map((result, position) =>
+        commands[position]?.args[0] === "ff_promote_delayed"
+          ? { ok: true, value: [0, "execution_not_found"] }
+          : result,
+      );
+    });
+    await expect(submit(outdated, DIAMOND, flowId)).rejects.toThrow(
+      /that of Sluice 0.1.*nothing was written/,
+    );
+    expect(await snapshot(valkey, ROUTER.flowPartition(flowId))).toEqual({});
   });
 
   test("two concurrent submitters create one flow", async () => {
@@ -397,7 +469,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     }
   });
 
-  /** A worker that runs everything eligible after each pipeline, so that roots end before their edges are staged. */
+  /** A worker that runs everything eligible after each pipeline. */
   const workAfterEach =
     (flowId: FlowId): Interceptor =>
     async (_, send) => {
@@ -414,7 +486,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
 
   test.each([
     ["no worker", sendOnly],
-    ["a worker that ends the root early", workAfterEach],
+    ["a worker that runs everything eligible", workAfterEach],
   ])(
     "with %s, a pipeline that returns too few results fails the submission at any call",
     async (_, start) => {
@@ -436,42 +508,66 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
 
   test("a publisher that returns too few results fails the submission; the next one publishes again", async () => {
     const flowId = newFlowId();
-    const early = new InterceptedPipelines(valkey, workAfterEach(flowId));
+    await endRootEarly(flowId, { outcome: "success", result: "" });
     const short = new RecordingPublisher();
     short.send = () => Promise.resolve([]);
-    await expect(submit(early, DIAMOND, flowId, short)).rejects.toThrow(
+    await expect(submit(valkey, DIAMOND, flowId, short)).rejects.toThrow(
       "the publisher returned no result for",
     );
     const completions = new RecordingPublisher();
     const submission = await submit(valkey, DIAMOND, flowId, completions);
     expect(completions.executionIds).toEqual([idOf(submission, "a")]);
   });
+
+  test("a submission that dies after any command starts nothing early, and the next one completes it", async () => {
+    const counter = new CutPipelines(connect(), Number.POSITIVE_INFINITY);
+    await submit(counter, TWO_ROOTS);
+    counter.close();
+    expect(counter.commands).toBeGreaterThan(30);
+    for (let cut = 1; cut < counter.commands; cut += 1) {
+      const flowId = newFlowId();
+      const { partition, core } = ROUTER.flowKeys(flowId);
+      const completions = new RecordingPublisher();
+      const dying = new CutPipelines(connect(), cut);
+      await expect(submit(dying, TWO_ROOTS, flowId, completions)).rejects.toThrow("the process died");
+      const worked = await workBatch(
+        { valkey, router: ROUTER, completions, identity: IDENTITY },
+        { partition, lane: LANE },
+        succeedIfUpstreamsEnded(flowId, TWO_ROOTS),
+        { limit: 10 },
+      );
+      if (worked.length > 0) {
+        expect(await run(valkey, partition, "hget", core, "edge_count")).toBe(String(TWO_ROOTS.edges.length));
+      }
+      const submission = await submit(valkey, TWO_ROOTS, flowId, completions);
+      await expectWholeGraph(submission, TWO_ROOTS);
+      await runToEnd(submission, TWO_ROOTS, completions);
+      await expectAllSucceeded(submission, TWO_ROOTS);
+    }
+  });
 });
 
-test("a connection lost between any two commands of a transaction leaves no child eligible", async () => {
-  const [standalone] = DEPLOYMENTS;
-  if (standalone?.name !== "standalone") throw new Error("the first deployment is the standalone one");
-  const valkey = standalone.connect();
-  try {
-    // The diamond's children take 17 commands: 4 transactions with 5 edges.
-    for (let sent = 1; sent <= 17; sent += 1) {
-      const flowId = newFlowId();
-      const broken = new InterceptedPipelines(valkey, async (_, send, commands) => {
-        if (!commands.some(({ name }) => name === "multi")) return send();
-        expect(commands).toHaveLength(17);
-        const connection = standalone.connect();
-        for (const { name, args } of commands.slice(0, sent)) await connection.call(name, ...args);
-        connection.close();
-        throw new Error("the connection was lost");
-      });
-      await expect(submit(broken, DIAMOND, flowId)).rejects.toThrow("the connection was lost");
-      const partition = ROUTER.flowPartition(flowId);
-      const { eligible } = ROUTER.indexKeys(partition).lane(LANE);
-      expect(await run(valkey, partition, "zrange", eligible, 0, -1)).toEqual([]);
-      expect((await submit(valkey, DIAMOND, flowId)).taskCount).toBe(5);
-      expect(await run(valkey, partition, "zcard", eligible)).toBe(1);
-    }
-  } finally {
-    valkey.close();
+/** Sends the first `limit` commands on its own connection, then closes it and rejects, like a process that dies. */
+class CutPipelines implements Pipelines {
+  readonly #connection: Valkey;
+  readonly #limit: number;
+  commands = 0;
+
+  constructor(connection: Valkey, limit: number) {
+    this.#connection = connection;
+    this.#limit = limit;
   }
-});
+
+  async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    const left = this.#limit - this.commands;
+    this.commands += commands.length;
+    if (commands.length <= left) return this.#connection.pipelined(commands);
+    if (left > 0) await this.#connection.pipelined(commands.slice(0, left));
+    this.close();
+    throw new Error("the process died");
+  }
+
+  close(): void {
+    this.#connection.close();
+  }
+}
