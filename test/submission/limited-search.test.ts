@@ -45,7 +45,7 @@ describe.each([
 
   function submit(workflow: Workflow, flowId = newFlowId(), pipelines: Pipelines = valkey) {
     const deps = { valkey: pipelines, router: ROUTER, completions: new RecordingPublisher() };
-    return submitFlow(deps, workflow, { flowId, edition });
+    return submitFlow(deps, workflow, { flowId });
   }
 
   const edgeCount = async (flowId: FlowId) => {
@@ -87,7 +87,7 @@ describe.each([
     const flowId = newFlowId();
     const workflow = hub(3 * SMALL_LIMIT);
     await load(SMALL_LIMIT);
-    const plan = planSubmission(ROUTER, workflow, flowId, "default", edition);
+    const plan = planSubmission(ROUTER, workflow, flowId, "default");
     // Another client staged the hub's outgoing edges first, as Sluice 0.1 does.
     let isStaged = false;
     const disturbed = new InterceptedPipelines(valkey, async (_call, send, commands) => {
