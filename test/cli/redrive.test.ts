@@ -1,5 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import type { ChildProcess } from "node:child_process";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
@@ -7,14 +6,10 @@ import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { FunctionProcess } from "#local/function-process.ts";
 import { DeadLetterBench, FLOW } from "#test/support/dead-letters.ts";
+import { type RunningProgram, startProgram } from "#test/support/program.ts";
 import { startRedriveFunction } from "#test/support/redrive-function.ts";
 
 const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
-
-interface Running {
-  readonly child: ChildProcess;
-  readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
-}
 
 describe("sluice redrive", () => {
   let bench: DeadLetterBench;
@@ -31,29 +26,16 @@ describe("sluice redrive", () => {
   /** The SDK sends its requests to the host of the queue URL. */
   const throughProxy = (url: string): string => url.replace(bench.queue.endpoint, bench.proxy.endpoint);
 
-  function start(args: readonly string[], environment: Record<string, string> = {}): Running {
+  function start(args: readonly string[], environment: Record<string, string> = {}): RunningProgram {
     const { queue } = bench;
-    const child = spawn(process.execPath, [MAIN, "redrive", ...args], {
-      stdio: ["ignore", "pipe", "pipe"],
-      env: {
-        PATH: process.env.PATH,
-        ...queue.environment,
-        DEAD_LETTER_QUEUE_URL: throughProxy(queue.deadLetterQueueUrl),
-        COMPLETIONS_QUEUE_URL: throughProxy(queue.queueUrl),
-        ...environment,
-      },
+    const program = startProgram(MAIN, ["redrive", ...args], {
+      ...queue.environment,
+      DEAD_LETTER_QUEUE_URL: throughProxy(queue.deadLetterQueueUrl),
+      COMPLETIONS_QUEUE_URL: throughProxy(queue.queueUrl),
+      ...environment,
     });
-    children.push(child);
-    let stdout = "";
-    let stderr = "";
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      stdout += text;
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      stderr += text;
-    });
-    const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
-    return { child, ended };
+    children.push(program.child);
+    return program;
   }
 
   const run = (...args: readonly string[]) => start(args).ended;

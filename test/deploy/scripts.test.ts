@@ -1,9 +1,9 @@
-import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { startStack } from "#local/stack.ts";
 import { packageStage } from "#scripts/osls.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
+import { startProgram } from "#test/support/program.ts";
 
 interface Ended {
   readonly status: number | null;
@@ -17,19 +17,10 @@ async function run(
   environment: Readonly<Record<string, string>> = {},
 ): Promise<Ended> {
   const path = fileURLToPath(new URL(`../../${script}.ts`, import.meta.url));
-  const child = spawn(process.execPath, [path, ...args], {
-    // Hides the user's AWS credentials.
-    env: { PATH: process.env.PATH, HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true", ...environment },
-    stdio: ["ignore", "pipe", "pipe"],
-  });
-  let output = "";
-  for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding("utf8").on("data", (text: string) => {
-      output += text;
-    });
-  }
-  const status = await new Promise<number | null>((resolve) => child.once("close", resolve));
-  return { status, output };
+  // Hides the user's AWS credentials.
+  const hidden = { HOME: "/nonexistent", AWS_EC2_METADATA_DISABLED: "true" };
+  const { code, stdout, stderr } = await startProgram(path, args, { ...hidden, ...environment }).ended;
+  return { status: code, output: stdout + stderr };
 }
 
 describe("the scripts of a deployment", () => {

@@ -1,23 +1,14 @@
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
+import { type EndedProgram, startProgram } from "#test/support/program.ts";
 
 const DEPLOY = fileURLToPath(new URL("../../local/aws/deploy.ts", import.meta.url));
 
-async function deployTo(endpoint: string): Promise<{ code: number | null; stderr: string }> {
-  const child = spawn(process.execPath, [DEPLOY], {
-    stdio: ["ignore", "inherit", "pipe"],
-    env: { PATH: process.env.PATH, AWS_ENDPOINT_URL: endpoint },
-  });
-  let stderr = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  await once(child, "close");
-  return { code: child.exitCode, stderr };
+function deployTo(endpoint: string): Promise<EndedProgram> {
+  return startProgram(DEPLOY, [], { AWS_ENDPOINT_URL: endpoint }).ended;
 }
 
 test("without LocalStack it explains how to start one, before the build", async () => {

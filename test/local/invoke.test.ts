@@ -1,11 +1,10 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import { descendantsOf, isRunning } from "#test/local/processes.ts";
+import { startProgram } from "#test/support/program.ts";
 
 const INVOKE = fileURLToPath(new URL("../../local/invoke.ts", import.meta.url));
 const EVENTS = fileURLToPath(new URL("../../local/events", import.meta.url));
@@ -22,26 +21,17 @@ afterAll(async () => {
 });
 
 function start(args: readonly string[], stdin = "") {
-  const child = spawn(process.execPath, [INVOKE, ...args], {
-    env: {
-      PATH: process.env.PATH,
+  return startProgram(
+    INVOKE,
+    args,
+    {
       ...queue.environment,
       VALKEY_URL: server.url.href,
       COMPLETIONS_QUEUE_URL: queue.queueUrl,
       DEAD_LETTER_QUEUE_URL: queue.deadLetterQueueUrl,
     },
-  });
-  child.stdin.end(stdin);
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
-  return { child, ended, output: () => stderr };
+    stdin,
+  );
 }
 
 const run = (...args: readonly string[]) => start(args).ended;
@@ -110,8 +100,8 @@ describe("errors", () => {
 
 test("SIGTERM during an event ends the function", async () => {
   // The function retries its response, which the URL does not accept, until its deadline.
-  const { child, ended, output } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
-  await expect.poll(output, { timeout: 20_000 }).toContain("request succeeded");
+  const { child, ended, errorOutput } = start(["provision", `${EVENTS}/provision.json`, "--timeout", "60"]);
+  await expect.poll(errorOutput, { timeout: 20_000 }).toContain("request succeeded");
   const below = descendantsOf(child.pid ?? 0);
   expect(below.length).toBeGreaterThan(0);
   child.kill("SIGTERM");

@@ -1,5 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
+import type { ChildProcess } from "node:child_process";
 import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -9,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { startFauxqs } from "#local/queue-server.ts";
 import { findValkeyServer } from "#local/valkey-server.ts";
 import { descendantsOf, isRunning, type Process } from "#test/local/processes.ts";
+import { type RunningProgram, startProgram } from "#test/support/program.ts";
 
 const START = fileURLToPath(new URL("../../local/start.ts", import.meta.url));
 const TIMEOUT = 60_000;
@@ -29,32 +29,14 @@ afterEach(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-interface Running {
-  readonly child: ChildProcess;
-  readonly ended: Promise<{ code: number | null; stdout: string; stderr: string }>;
-}
-
-function start(args: readonly string[], environment: Record<string, string> = {}): Running {
-  const child = spawn(process.execPath, [START, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-    env: {
-      PATH: process.env.PATH,
-      VALKEY_SERVER: findValkeyServer(),
-      TMPDIR: temporary,
-      ...environment,
-    },
+function start(args: readonly string[], environment: Record<string, string> = {}): RunningProgram {
+  const program = startProgram(START, args, {
+    VALKEY_SERVER: findValkeyServer(),
+    TMPDIR: temporary,
+    ...environment,
   });
-  children.add(child);
-  let stdout = "";
-  let stderr = "";
-  child.stdout.setEncoding("utf8").on("data", (text: string) => {
-    stdout += text;
-  });
-  child.stderr.setEncoding("utf8").on("data", (text: string) => {
-    stderr += text;
-  });
-  const ended = once(child, "close").then(() => ({ code: child.exitCode, stdout, stderr }));
-  return { child, ended };
+  children.add(program.child);
+  return program;
 }
 
 /** The descendants of the program, once both the server and the function, which starts on the first message, run. */

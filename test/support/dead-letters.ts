@@ -1,10 +1,8 @@
 /** A dead-letter queue, a completions queue, and replays between them with a fake clock. */
 
 import {
-  DeleteMessageBatchCommand,
   type Message,
   type MessageAttributeValue,
-  ReceiveMessageCommand,
   SendMessageCommand,
   type SQSClient,
 } from "@aws-sdk/client-sqs";
@@ -13,6 +11,7 @@ import type { Clock, Limits } from "#shared/redrive/clock.ts";
 import { type RedrivePorts, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
+import { drainQueue } from "#test/support/drain.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
 
 export const FLOW = "550e8400-e29b-41d4-a716-446655440000";
@@ -117,27 +116,9 @@ export class DeadLetterBench implements AsyncDisposable {
     return visible;
   }
 
-  /** Receives and deletes every message of a queue. */
-  async drain(queueUrl = this.queue.queueUrl): Promise<Message[]> {
-    const messages: Message[] = [];
-    for (;;) {
-      const { Messages: batch = [] } = await this.client.send(
-        new ReceiveMessageCommand({
-          QueueUrl: queueUrl,
-          MaxNumberOfMessages: 10,
-          MessageAttributeNames: ["All"],
-          MessageSystemAttributeNames: ["All"],
-        }),
-      );
-      if (batch.length === 0) return messages;
-      messages.push(...batch);
-      await this.client.send(
-        new DeleteMessageBatchCommand({
-          QueueUrl: queueUrl,
-          Entries: batch.map(({ ReceiptHandle }, index) => ({ Id: String(index), ReceiptHandle })),
-        }),
-      );
-    }
+  /** Receives and deletes every message of a queue; the completions queue by default. */
+  drain(queueUrl = this.queue.queueUrl): Promise<Message[]> {
+    return drainQueue(this.client, queueUrl);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,11 +1,6 @@
 /** A dispatcher on a real Valkey and a real queue protocol, and helpers to observe both. */
 
-import {
-  DeleteMessageBatchCommand,
-  type Message,
-  ReceiveMessageCommand,
-  type SQSClient,
-} from "@aws-sdk/client-sqs";
+import type { Message, SQSClient } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, beforeEach } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
@@ -21,6 +16,7 @@ import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { LogFields, MetricName, Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import { drainQueue } from "#test/support/drain.ts";
 import { FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
 import { connectTo, type Deployment, onEveryPrimary } from "#test/support/valkey.ts";
 
@@ -58,26 +54,8 @@ export class QueueProbe implements AsyncDisposable {
   }
 
   /** Receives and deletes every message of a queue; the completions queue by default. */
-  async drain(QueueUrl = this.queue.queueUrl): Promise<Message[]> {
-    const messages: Message[] = [];
-    for (;;) {
-      const { Messages: batch = [] } = await this.client.send(
-        new ReceiveMessageCommand({
-          QueueUrl,
-          MaxNumberOfMessages: 10,
-          MessageAttributeNames: ["All"],
-          MessageSystemAttributeNames: ["All"],
-        }),
-      );
-      if (batch.length === 0) return messages;
-      messages.push(...batch);
-      await this.client.send(
-        new DeleteMessageBatchCommand({
-          QueueUrl,
-          Entries: batch.map(({ ReceiptHandle }, index) => ({ Id: String(index), ReceiptHandle })),
-        }),
-      );
-    }
+  drain(queueUrl = this.queue.queueUrl): Promise<Message[]> {
+    return drainQueue(this.client, queueUrl);
   }
 
   /** As `drain`, with the messages parsed as the dispatch function parses them. */
