@@ -114,7 +114,7 @@ export async function endRoots(
 }
 
 export function eventOf({ executionId, flowId, depth, root }: Completion): CompletionEvent {
-  return { executionId, flowId, depth, root, traceparent: undefined };
+  return { executionId, flowId, depth, generation: 0, root, traceparent: undefined };
 }
 
 /** Throws unless all executions with upstreams are in the given state. */

@@ -16,7 +16,7 @@ import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
-import { readQueueUrl } from "#shared/runtime/environment.ts";
+import { readConfiguration, readQueueUrl } from "#shared/runtime/environment.ts";
 import { createPowertools } from "#shared/runtime/powertools.ts";
 import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
 import { createSessions, detectEdition } from "#shared/valkey/start-up.ts";
@@ -34,15 +34,19 @@ const SKIP_TIMEOUT_MS = 60_000;
 const POLL_INTERVAL_MS = 500;
 
 async function main(): Promise<void> {
-  const errors: string[] = [];
-  const config = readValkeyConfig(process.env, errors);
-  const queueUrl = readQueueUrl(process.env, "COMPLETIONS_QUEUE_URL", errors);
-  const wanted = { edition: readEdition(process.env, errors) };
-  if (errors.length > 0) throw new ConfigurationError(errors);
+  const {
+    queueUrl,
+    edition: wantedEdition,
+    ...config
+  } = readConfiguration(process.env, (errors) => ({
+    ...readValkeyConfig(process.env, errors),
+    queueUrl: readQueueUrl(process.env, "COMPLETIONS_QUEUE_URL", errors),
+    edition: readEdition(process.env, errors),
+  }));
 
   const { telemetry } = createPowertools("first-execution");
   const sessions = createSessions(config, telemetry, (valkey) =>
-    detectEdition(valkey, wanted, () => Promise.resolve(), telemetry),
+    detectEdition(valkey, { edition: wantedEdition }, () => Promise.resolve(), telemetry),
   );
   const { valkey } = await sessions.get();
   try {

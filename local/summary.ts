@@ -57,9 +57,7 @@ export function incompleteReasons(
   const { ready, active, blocked } = status;
   const reasons = [`no progress any more: ${ready} ready, ${active} active, ${blocked} blocked`];
   if (counts.maxDepth > maxCascadeDepth) {
-    reasons.push(
-      `a skip cascade stopped at depth ${counts.maxDepth}: MAX_CASCADE_DEPTH is ${maxCascadeDepth}`,
-    );
+    reasons.push(`a skip cascade reached depth ${counts.maxDepth}: MAX_CASCADE_DEPTH is ${maxCascadeDepth}`);
   }
   if (active > 0) reasons.push(`${active} tasks are still leased by a worker that failed to end them`);
   if (deadLetters > 0) {

@@ -1,6 +1,5 @@
 import { awsCredentials } from "#relay/aws-credentials.ts";
-import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, readQueueUrl } from "#shared/runtime/environment.ts";
+import { type Environment, readConfiguration, readQueueUrl } from "#shared/runtime/environment.ts";
 import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 
@@ -14,15 +13,14 @@ export interface RelayConfig {
 
 /** Reads the configuration. Throws a ConfigurationError that lists every error. */
 export function readRelayConfig(env: Environment): RelayConfig {
-  const errors: string[] = [];
-  const valkey = readValkey(env, errors);
-  const config: RelayConfig = {
-    valkey: valkey.auth?.kind === "iam" ? withCredentials(valkey, valkey.auth) : valkey,
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
-    healthFile: env.RELAY_HEALTH_FILE || undefined,
-  };
-  if (errors.length > 0) throw new ConfigurationError(errors);
-  return config;
+  return readConfiguration(env, (errors) => {
+    const valkey = readValkey(env, errors);
+    return {
+      valkey: valkey.auth?.kind === "iam" ? withCredentials(valkey, valkey.auth) : valkey,
+      completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
+      healthFile: env.RELAY_HEALTH_FILE || undefined,
+    };
+  });
 }
 
 function withCredentials(valkey: ValkeyAddress, auth: Extract<ValkeyAuth, { kind: "iam" }>): ValkeyAddress {

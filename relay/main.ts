@@ -8,13 +8,13 @@
 
 import { writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import { Logger } from "@aws-lambda-powertools/logger";
 import { type RelayConfig, readRelayConfig } from "#relay/config.ts";
 import { pause } from "#relay/pause.ts";
 import { Relay } from "#relay/relay.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { createLogger } from "#shared/runtime/logger.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
 
@@ -63,7 +63,7 @@ function isUsage(error: unknown): boolean {
 
 async function run({ valkey, completionsQueueUrl, healthFile }: RelayConfig): Promise<number> {
   const stop = listenForStop();
-  const logger = new Logger({ serviceName: "sluice-relay" });
+  const logger = createLogger("relay");
   const client = queueClient();
   const relay = new Relay({
     address: valkey,

@@ -3,9 +3,10 @@
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy from "@middy/core";
-import type { Context, SQSBatchResponse, SQSEvent } from "aws-lambda";
+import type { Context, SQSBatchResponse } from "aws-lambda";
 import { type BatchPorts, processBatch } from "#functions/dispatch/batch.ts";
 import { readDispatchConfig } from "#functions/dispatch/config.ts";
+import { readRecords } from "#functions/dispatch/event.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
@@ -35,6 +36,7 @@ const sessions = createSessions(config, telemetry, (valkey) =>
 const ports: BatchPorts = {
   deadLetterQueue:
     config.deadLetterQueueUrl === undefined ? undefined : new BatchSender(sqs, config.deadLetterQueueUrl),
+  maxCascadeDepth: config.maxCascadeDepth,
   telemetry,
   messageLogger,
   dispatch: async (events, deadlineMs) => {
@@ -49,6 +51,7 @@ const ports: BatchPorts = {
         deadlineMs,
         ensureLibrary: () => loadLibrary(valkey, edition),
         maxCascadeDepth: config.maxCascadeDepth,
+        restartDelaySeconds: config.restartDelaySeconds,
         now: Date.now,
       },
       events,
@@ -64,11 +67,12 @@ async function loadLibrary(valkey: Valkey, fallback?: Edition): Promise<void> {
   telemetry.info("Valkey library checked", { state });
 }
 
-function handleBatch({ Records }: SQSEvent, context: Context): Promise<SQSBatchResponse> {
-  return processBatch(ports, Records, Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS);
+async function handleBatch(event: unknown, context: Context): Promise<SQSBatchResponse> {
+  const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - MARGIN_MS;
+  return processBatch(ports, readRecords(event), deadlineMs);
 }
 
-export const handler = middy<SQSEvent, SQSBatchResponse>()
+export const handler = middy<unknown, SQSBatchResponse>()
   .use(injectLambdaContext(logger))
   .use(logMetrics(metrics))
   .handler(handleBatch);

@@ -1,6 +1,5 @@
 import type { Edition } from "#shared/contract/edition.ts";
-import { ConfigurationError } from "#shared/errors.ts";
-import type { Environment } from "#shared/runtime/environment.ts";
+import { type Environment, readConfiguration } from "#shared/runtime/environment.ts";
 import { readEdition, readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
 /** The configuration of the provision function, from its environment variables. */
@@ -9,10 +8,10 @@ export interface ProvisionConfig extends ValkeyConfig {
   readonly edition: Edition | "auto";
 }
 
-/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
+/** Reads the configuration. Throws one ConfigurationError that lists every invalid variable. */
 export function readProvisionConfig(env: Environment): ProvisionConfig {
-  const errors: string[] = [];
-  const config: ProvisionConfig = { ...readValkeyConfig(env, errors), edition: readEdition(env, errors) };
-  if (errors.length > 0) throw new ConfigurationError(errors);
-  return config;
+  return readConfiguration(env, (errors) => ({
+    ...readValkeyConfig(env, errors),
+    edition: readEdition(env, errors),
+  }));
 }

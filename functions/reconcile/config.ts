@@ -1,6 +1,11 @@
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
-import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, isSet, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
+import {
+  type Environment,
+  isSet,
+  readConfiguration,
+  readInteger,
+  readQueueUrl,
+} from "#shared/runtime/environment.ts";
 import { readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 
 /** The configuration of the reconcile function, from its environment variables. */
@@ -16,25 +21,24 @@ const DEFAULT_LANES = "default";
 const DEFAULT_GRACE_SECONDS = 30;
 const MAX_GRACE_SECONDS = 86_400;
 
-/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
+/** Reads the configuration. Throws one ConfigurationError that lists every invalid variable. */
 export function readReconcileConfig(env: Environment): ReconcileConfig {
-  const errors: string[] = [];
-  const graceSeconds = readInteger(
-    env,
-    "RECONCILE_GRACE_SECONDS",
-    0,
-    MAX_GRACE_SECONDS,
-    DEFAULT_GRACE_SECONDS,
-    errors,
-  );
-  const config: ReconcileConfig = {
-    ...readValkeyConfig(env, errors),
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
-    lanes: readLanes(env, errors),
-    graceMs: graceSeconds * 1_000,
-  };
-  if (errors.length > 0) throw new ConfigurationError(errors);
-  return config;
+  return readConfiguration(env, (errors) => {
+    const graceSeconds = readInteger(
+      env,
+      "RECONCILE_GRACE_SECONDS",
+      0,
+      MAX_GRACE_SECONDS,
+      DEFAULT_GRACE_SECONDS,
+      errors,
+    );
+    return {
+      ...readValkeyConfig(env, errors),
+      completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
+      lanes: readLanes(env, errors),
+      graceMs: graceSeconds * 1_000,
+    };
+  });
 }
 
 /** A lane whose name contains a comma, or starts or ends with a space, can only be swept if the deployment records it. */

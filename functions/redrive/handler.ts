@@ -4,7 +4,6 @@
  * `continuation`.
  */
 
-import { Logger } from "@aws-lambda-powertools/logger";
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
@@ -14,6 +13,7 @@ import { readRedriveConfig } from "#shared/redrive/config.ts";
 import { RECEIVE_OPTIONS, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
+import { createLogger } from "#shared/runtime/logger.ts";
 
 /** Reserved before Lambda's deadline for requests in flight and for making messages visible again. */
 const RESERVED_MS = 5_000;
@@ -22,7 +22,7 @@ const MAX_HIDDEN = 10_000;
 /** An invocation cannot be stopped from outside. `max_seconds` shortens it. */
 const NEVER = new AbortController().signal;
 
-const logger = new Logger({ serviceName: "sluice-redrive" });
+const logger = createLogger("redrive");
 const config = readRedriveConfig(process.env);
 const client = queueClient();
 

@@ -22,14 +22,10 @@ export interface Completion {
   readonly root: ExecutionId;
   /** W3C trace context, passed on unchanged. */
   readonly traceparent?: string;
-}
-
-/** The part of an SQS record that `parseCompletionEvent` reads, in the form that Lambda passes to a function. */
-export interface QueueRecord {
-  readonly body: string;
-  readonly messageAttributes: Readonly<
-    Record<string, { readonly dataType: string; readonly stringValue?: string | undefined } | undefined>
-  >;
+  /** How often the cascade was restarted at the depth limit; 0 unless given. */
+  readonly generation?: number;
+  /** How long the queue hides the message after it was sent, 0 to 900 seconds; 0 unless given. */
+  readonly delaySeconds?: number;
 }
 
 /** The content of a message. It has no `outcome`: the record in Valkey is authoritative. */
@@ -38,6 +34,8 @@ export interface CompletionEvent {
   /** Undefined if the execution is in no flow, and so has no children. */
   readonly flowId: FlowId | undefined;
   readonly depth: number;
+  /** How often the cascade was restarted at the depth limit. */
+  readonly generation: number;
   readonly root: ExecutionId;
   /** W3C trace context, unchanged. Undefined if it is missing or malformed. */
   readonly traceparent: string | undefined;
@@ -47,14 +45,21 @@ export type ParsedEvent =
   | { readonly ok: true; readonly value: CompletionEvent }
   | { readonly ok: false; readonly error: MalformedMessageError };
 
-const DEPTH = /^\d{1,15}$/;
+/** The form of `depth` and `generation`: at most 15 digits, which a double holds exactly. */
+const COUNTER = /^\d{1,15}$/;
 /** Version, trace id, parent id, flags, and extra fields of later versions (www.w3.org/TR/trace-context, section 3.2). */
 const TRACEPARENT =
   /^(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?$/;
 
-/** Parses a message. Ignores unknown fields. Returns an error that names the field if a known one is malformed. */
-export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
-  const body = parseJsonObject(record.body);
+/**
+ * Parses a record of an event. Accepts any value, since anyone who may invoke the function chooses it. Ignores unknown
+ * fields, and takes null for a field that is absent. Returns an error that names the field if a known one is malformed.
+ */
+export function parseCompletionEvent(record: unknown): ParsedEvent {
+  if (!isObject(record)) return malformedMessage("the record is not a JSON object");
+  const { body: text, messageAttributes } = record;
+  if (typeof text !== "string") return malformedMessage("the record has no body of text");
+  const body = parseJsonObject(text);
   if (body === undefined) return malformedMessage("the body is not a JSON object");
   const executionId = parseExecutionId(body.execution_id);
   if (!executionId.ok) return malformedMessage(`execution_id: ${executionId.error.message}`);
@@ -63,22 +68,26 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
   const value = { executionId: executionId.value, flowId: flowId.value };
   // An execution in no flow has no children: nothing else in the message matters.
   if (value.flowId === undefined) {
-    return { ok: true, value: { ...value, depth: 0, root: value.executionId, traceparent: undefined } };
+    const root = value.executionId;
+    return { ok: true, value: { ...value, depth: 0, generation: 0, root, traceparent: undefined } };
   }
-  const { depth, root, traceparent } = record.messageAttributes;
-  const level = depth === undefined ? "0" : depth.stringValue;
-  if (level === undefined || !DEPTH.test(level) || (depth && !isNumber(depth.dataType))) {
-    return malformedMessage("the attribute depth is not a Number with an integer of at least 0");
-  }
-  const rootId = root === undefined ? executionId : parseExecutionId(root.stringValue);
+  const attributes = messageAttributes ?? {};
+  if (!isObject(attributes)) return malformedMessage("the message attributes are not a JSON object");
+  const depth = parseCounter(attributes.depth);
+  if (depth === undefined) return malformedMessage(`the attribute depth ${COUNTER_EXPECTED}`);
+  const generation = parseCounter(attributes.generation);
+  if (generation === undefined) return malformedMessage(`the attribute generation ${COUNTER_EXPECTED}`);
+  const { root } = attributes;
+  const rootId = isAbsent(root) ? executionId : parseExecutionId(stringValueOf(root));
   if (!rootId.ok) return malformedMessage(`the attribute root: ${rootId.error.message}`);
   return {
     ok: true,
     value: {
       ...value,
-      depth: Number(level),
+      depth,
+      generation,
       root: rootId.value,
-      traceparent: validTraceparent(traceparent?.stringValue),
+      traceparent: validTraceparent(stringValueOf(attributes.traceparent)),
     },
   };
 }
@@ -88,7 +97,16 @@ export function parseCompletionEvent(record: QueueRecord): ParsedEvent {
  * queues), it keeps a flow with many messages from delaying the other flows.
  */
 export function toBatchEntry(completion: Completion, id: string): SendMessageBatchRequestEntry {
-  const { executionId, flowId, outcome, depth, root, traceparent } = completion;
+  const {
+    executionId,
+    flowId,
+    outcome,
+    depth,
+    root,
+    traceparent,
+    generation = 0,
+    delaySeconds = 0,
+  } = completion;
   const attributes: Record<string, MessageAttributeValue> = {
     depth: { DataType: "Number", StringValue: String(depth) },
     root: { DataType: "String", StringValue: root },
@@ -96,28 +114,47 @@ export function toBatchEntry(completion: Completion, id: string): SendMessageBat
   if (traceparent !== undefined) {
     attributes.traceparent = { DataType: "String", StringValue: traceparent };
   }
+  if (generation > 0) attributes.generation = { DataType: "Number", StringValue: String(generation) };
   return {
     Id: id,
     MessageBody: JSON.stringify({ execution_id: executionId, flow_id: flowId, outcome }),
     MessageAttributes: attributes,
     MessageGroupId: flowId,
+    ...(delaySeconds > 0 ? { DelaySeconds: delaySeconds } : {}),
   };
 }
 
 /** Returns a valid trace context. A malformed one is dropped and does not fail the message. */
-function validTraceparent(text = ""): string | undefined {
+function validTraceparent(text: unknown): string | undefined {
+  if (typeof text !== "string") return undefined;
   const [, version, more] = TRACEPARENT.exec(text) ?? [];
   return version === undefined || (version === "00" && more !== undefined) ? undefined : text;
 }
 
-function isNumber(dataType: string): boolean {
-  return dataType === "Number" || dataType.startsWith("Number.");
+const COUNTER_EXPECTED = "is not a Number with an integer of at least 0";
+
+/** Returns the value of a Number attribute, 0 if it is absent, and undefined if it is malformed. */
+function parseCounter(attribute: unknown): number | undefined {
+  if (isAbsent(attribute)) return 0;
+  const text = stringValueOf(attribute);
+  const isNumber = isObject(attribute) && isNumberType(attribute.dataType);
+  return isNumber && typeof text === "string" && COUNTER.test(text) ? Number(text) : undefined;
+}
+
+function isNumberType(dataType: unknown): boolean {
+  return typeof dataType === "string" && /^Number(?:\.|$)/.test(dataType);
+}
+
+function stringValueOf(attribute: unknown): unknown {
+  return isObject(attribute) ? attribute.stringValue : undefined;
+}
+
+function isAbsent(value: unknown): value is undefined | null {
+  return value === undefined || value === null;
 }
 
 function parseOptionalFlowId(value: unknown): Parsed<FlowId | undefined> {
-  return value === undefined || value === null || value === ""
-    ? { ok: true, value: undefined }
-    : parseFlowId(value);
+  return isAbsent(value) || value === "" ? { ok: true, value: undefined } : parseFlowId(value);
 }
 
 /** Parses a JSON object. Returns undefined for anything else. */

@@ -23,8 +23,10 @@ import {
   type EdgeToResolve,
   type FanOutPlan,
   failed,
+  isShallower,
 } from "#shared/dispatch/types.ts";
 import { OutOfTimeError, PublishError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
 import { chunked } from "#shared/valkey/batches.ts";
@@ -46,10 +48,18 @@ const MAX_READS = 3;
 /** Round trips from the start of the first window to the last resolve: edges, children, calls. */
 const ROUND_TRIPS_TO_RESOLVE = 3;
 
+/** Restarts of one cascade at the depth limit, so that no error can keep it running for ever. */
+const MAX_GENERATIONS = 20;
+/** Slows a cascade down that reaches the limit again and again. */
+const RESTART_DELAY_SECONDS = 60;
+
 export interface DispatcherPorts extends ResolvePorts {
   readonly router: PartitionRouter;
   readonly publisher: CompletionPublisher;
+  /** A message above this depth restarts its cascade at depth 0. */
   readonly maxCascadeDepth: number;
+  /** How long a restarted message is delayed, in seconds. Default: 60. */
+  readonly restartDelaySeconds?: number;
   /** When `dispatch` must return: milliseconds since the epoch. */
   readonly deadlineMs: number;
   /** Edges that are read and resolved together. Default: 2,500. */
@@ -73,45 +83,95 @@ export async function dispatch(
   const budget = new TimeBudget(ports.valkey, ports.now, ports.deadlineMs);
   const bounded = { ...ports, valkey: budget, ensureLibrary: () => budget.race(ports.ensureLibrary) };
   const admissions = events.map((event) => admit(bounded, event));
-  const executions = shallowestOfEach(admissions.flatMap(({ execution }) => execution ?? []));
-  const results = await dispatchExecutions(bounded, budget, [...executions.values()]);
-  return admissions.map(({ execution, gate }) => {
-    if (execution === undefined) return { kind: "stopped", gate };
-    const counted = executions.get(keyOf(execution));
+  const of = (kind: "dispatch" | "restart"): CompletedExecution[] =>
+    admissions.flatMap((admission) => (admission.kind === kind ? admission.execution : []));
+  const executions = shallowestOfEach(of("dispatch"));
+  const restarts = shallowestOfEach(of("restart").filter((restart) => !executions.has(keyOf(restart))));
+  const [dispatched, restarted] = await Promise.all([
+    dispatchExecutions(bounded, budget, [...executions.values()]),
+    restartCascades(bounded, [...restarts.values()]),
+  ]);
+  const results = new Map([...dispatched, ...restarted]);
+  return admissions.map((admission) => {
+    if (admission.kind === "stopped") return admission;
+    const key = keyOf(admission.execution);
+    const counted = executions.get(key) ?? restarts.get(key);
     return (
       (counted && results.get(counted)) ?? {
         kind: "failed",
-        errors: [new ValkeyError(`the dispatcher returned no result for ${execution.executionId}`)],
+        errors: [new ValkeyError(`the dispatcher returned no result for ${admission.execution.executionId}`)],
       }
     );
   });
 }
 
 type Admission =
-  | { readonly execution: CompletedExecution; readonly gate?: never }
-  | { readonly execution?: never; readonly gate: "no_flow" | "depth_limit" };
+  | { readonly kind: "dispatch"; readonly execution: CompletedExecution }
+  /** The message is above the depth limit: its cascade restarts at depth 0. */
+  | { readonly kind: "restart"; readonly execution: CompletedExecution }
+  | Extract<DispatchResult, { kind: "stopped" }>;
 
 /** The gates (checks before any edge is resolved) that need no record: the message has a flow, and is not too deep. */
 function admit(ports: DispatcherPorts, event: CompletionEvent): Admission {
-  const { executionId, flowId, depth, root, traceparent } = event;
-  if (flowId === undefined) return { gate: "no_flow" };
-  if (depth > ports.maxCascadeDepth) {
-    ports.telemetry.count(METRICS.depthLimitReached);
-    ports.telemetry.warn(
-      "cascade stopped at MAX_CASCADE_DEPTH: the reconciler continues it",
-      traceFields(event),
-    );
-    return { gate: "depth_limit" };
+  const { executionId, flowId, depth, generation, root, traceparent } = event;
+  if (flowId === undefined) return { kind: "stopped", gate: "no_flow" };
+  const execution = { executionId, flowId, depth, generation, root, traceparent };
+  if (depth <= ports.maxCascadeDepth) return { kind: "dispatch", execution };
+  ports.telemetry.count(METRICS.depthLimitReached);
+  if (generation < MAX_GENERATIONS) {
+    ports.telemetry.warn("cascade reached MAX_CASCADE_DEPTH: it restarts at depth 0", traceFields(event));
+    return { kind: "restart", execution };
   }
-  return { execution: { executionId, flowId, depth, root, traceparent } };
+  ports.telemetry.warn(
+    `cascade stopped at MAX_CASCADE_DEPTH after ${MAX_GENERATIONS} restarts: the reconciler continues it`,
+    traceFields(event),
+  );
+  return { kind: "stopped", gate: "depth_limit" };
 }
 
-/** Of several events for one execution, keeps the one with the lowest depth, with its root and its trace context. */
+/**
+ * Publishes completions again at depth 0, delayed and one generation later: one result per completion. A sender may
+ * choose any depth, so that the depth in a message must slow a cascade down at most, and not end it. A completion that
+ * the queue did not accept is retried. A delivery that dies after the send sends it once more, which changes nothing.
+ */
+async function restartCascades(
+  ports: DispatcherPorts,
+  restarts: readonly CompletedExecution[],
+): Promise<Map<CompletedExecution, DispatchResult>> {
+  if (restarts.length === 0) return new Map();
+  const { restartDelaySeconds: delaySeconds = RESTART_DELAY_SECONDS } = ports;
+  const sent = await ports.publisher.send(
+    restarts.map(({ executionId, flowId, generation, root, traceparent }) => ({
+      executionId,
+      flowId,
+      // Dispatch does not keep the outcome of a message: the record has it.
+      outcome: "",
+      depth: 0,
+      generation: generation + 1,
+      root,
+      delaySeconds,
+      ...(traceparent === undefined ? {} : { traceparent }),
+    })),
+    ports.deadlineMs,
+  );
+  const noAnswer = ({ executionId }: CompletedExecution): SendResult => ({
+    ok: false,
+    error: new PublishError(`the publisher returned no result for ${executionId}`),
+  });
+  return new Map(
+    pairResults(restarts, sent, noAnswer).map(({ item, result }): [CompletedExecution, DispatchResult] => [
+      item,
+      result.ok ? { kind: "stopped", gate: "depth_limit" } : { kind: "failed", errors: [result.error] },
+    ]),
+  );
+}
+
+/** Of several events for one execution, keeps the shallowest one, with its root and its trace context. */
 function shallowestOfEach(reported: readonly CompletedExecution[]): Map<string, CompletedExecution> {
   const executions = new Map<string, CompletedExecution>();
   for (const execution of reported) {
     const known = executions.get(keyOf(execution));
-    if (known === undefined || execution.depth < known.depth) executions.set(keyOf(execution), execution);
+    if (known === undefined || isShallower(execution, known)) executions.set(keyOf(execution), execution);
   }
   return executions;
 }

@@ -2,7 +2,14 @@
 
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { DEFERRED, DONE, type EdgeResult, failed, type SkippedChild } from "#shared/dispatch/types.ts";
+import {
+  DEFERRED,
+  DONE,
+  type EdgeResult,
+  failed,
+  isShallower,
+  type SkippedChild,
+} from "#shared/dispatch/types.ts";
 import { CascadeInProgressError, PublishError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
@@ -92,12 +99,13 @@ async function publish(ports: PublishPorts, groups: readonly ChildGroup[]): Prom
   const answers = await ports.publisher.send(
     groups.map((group) => {
       const { child, edge } = shallowest(group).cause;
-      const { flowId, depth, root, traceparent } = edge.execution;
+      const { flowId, depth, generation, root, traceparent } = edge.execution;
       return {
         executionId: child.id,
         flowId,
         outcome: "skipped",
         depth: depth + 1,
+        generation,
         root,
         ...(traceparent === undefined ? {} : { traceparent }),
       };
@@ -112,10 +120,10 @@ async function publish(ports: PublishPorts, groups: readonly ChildGroup[]): Prom
   return paired.map(({ item, result }) => ({ item, result: result.ok ? DONE : failed(result.error) }));
 }
 
-/** Depth, root and traceparent of a message come from one execution of the batch: the one with the lowest depth. */
+/** Depth, root and traceparent of a message come from one execution of the batch: the shallowest. */
 function shallowest(group: ChildGroup): SkippedChild {
   return group.reduce((lowest, one) =>
-    one.cause.edge.execution.depth < lowest.cause.edge.execution.depth ? one : lowest,
+    isShallower(one.cause.edge.execution, lowest.cause.edge.execution) ? one : lowest,
   );
 }
 

@@ -8,8 +8,18 @@ export interface CompletedExecution {
   readonly executionId: ExecutionId;
   readonly flowId: FlowId;
   readonly depth: number;
+  /** How often its cascade was restarted at the depth limit. */
+  readonly generation: number;
   readonly root: ExecutionId;
   readonly traceparent: string | undefined;
+}
+
+/** Whether a cascade has come through fewer levels at `one` than at `other`: fewer restarts, then a lower depth. */
+export function isShallower(
+  one: Pick<CompletedExecution, "depth" | "generation">,
+  other: Pick<CompletedExecution, "depth" | "generation">,
+): boolean {
+  return one.generation === other.generation ? one.depth < other.depth : one.generation < other.generation;
 }
 
 /** A completed execution and its outgoing edges. */

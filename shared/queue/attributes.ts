@@ -16,12 +16,17 @@ export type Attributes = Readonly<Record<string, MessageAttributeValue>>;
 const FORBIDDEN = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu;
 const REPLACEMENT = "\ufffd";
 
+/** Returns a text without the characters that SQS rejects, which are replaced. */
+export function acceptedText(text: string): string {
+  return text.replace(FORBIDDEN, REPLACEMENT);
+}
+
 /**
  * A String attribute of at most `maxBytes` bytes of UTF-8. Characters that SQS rejects are replaced, and no character is
  * split. `text` must not be empty.
  */
 export function stringAttribute(text: string, maxBytes: number): MessageAttributeValue {
-  const bytes = Buffer.from(text.replace(FORBIDDEN, REPLACEMENT));
+  const bytes = Buffer.from(acceptedText(text));
   let end = Math.min(maxBytes, bytes.length);
   // A byte 10xxxxxx continues a character that begins before it.
   while (end < bytes.length && end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;

@@ -28,6 +28,8 @@ interface Failure {
   readonly outcome: PublishError["outcome"];
   /** Whether another attempt may succeed and cannot duplicate the message. */
   readonly retry: boolean;
+  /** Whether SQS refused the whole request because of one entry, so that the others may be accepted without it. */
+  readonly blamesEntry?: boolean;
 }
 
 /**
@@ -35,6 +37,7 @@ interface Failure {
  *
  * A send can fail in two ways:
  * - `refused`: SQS answered that it did not accept the entry, or was never reached. The entry is retried with backoff.
+ *   If SQS refuses a whole request because of an entry, each entry is sent alone.
  * - `unknown`: no answer arrived (timeout, reset, 5xx), so SQS may have accepted the entry. It is not sent again here,
  *   since that may duplicate it. The caller must not acknowledge the message that caused the send.
  *
@@ -93,6 +96,10 @@ export class BatchSender {
         return results;
       }
       const failures = await this.#attempt(pending, signal);
+      if (pending.length > 1 && pending.every(({ position }) => failures.get(position)?.blamesEntry)) {
+        const alone = await Promise.all(pending.map((one) => this.#sendBatch([one], deadlineMs, signal)));
+        return new Map([...results, ...alone.flatMap((one) => [...one])]);
+      }
       const again: Pending[] = [];
       for (const one of pending) {
         const failed = failures.get(one.position);
@@ -162,6 +169,8 @@ function refusalOf(entry: {
 const NEVER_SENT = /^(?:ECONNREFUSED|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|CERT_\w+|ERR_TLS_\w+)$/;
 const NO_CREDENTIALS = "CredentialsProviderError";
 const THROTTLED = /Throttl|TooManyRequests|RequestLimitExceeded|SlowDown/i;
+/** Errors of a whole request that one of its entries may have caused. */
+const ENTRY_ERROR = /Invalid(?:Parameter|Attribute|Message)|MissingParameter|EmptyValue|BatchRequestTooLong/;
 const TOO_MANY_REQUESTS = 429;
 
 /** Classifies the error of a whole request. If in doubt, the outcome is `unknown`: the message is retried, not lost. */
@@ -176,6 +185,7 @@ function failureOf(error: unknown): Failure {
       reason,
       outcome: "refused",
       retry: status === TOO_MANY_REQUESTS || THROTTLED.test(String(name)),
+      blamesEntry: ENTRY_ERROR.test(String(name)),
     };
   }
   return { reason, outcome: "unknown", retry: false };

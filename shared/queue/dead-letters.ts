@@ -1,9 +1,10 @@
 import type { MessageAttributeValue } from "@aws-sdk/client-sqs";
-import type { SQSMessageAttributes, SQSRecord } from "aws-lambda";
+import { isObject } from "#shared/contract/message.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { describeError, PublishError, type SluiceError } from "#shared/errors.ts";
+import { describeError, messageOf, PublishError, type SluiceError } from "#shared/errors.ts";
 import {
   type Attributes,
+  acceptedText,
   type ERROR_ATTRIBUTES,
   forwardedEntry,
   MAX_ATTRIBUTES,
@@ -15,11 +16,9 @@ const MAX_MESSAGE_BYTES = 1_024;
 const MAX_CODE_BYTES = 128;
 const UNKNOWN = "unknown";
 
-/** The parts of an SQS record that a dead letter keeps. */
-export type DeadRecord = Pick<SQSRecord, "body" | "messageAttributes" | "attributes">;
-
 export interface DeadLetter {
-  readonly record: DeadRecord;
+  /** A record of an SQS event, or whatever was in its place. */
+  readonly record: unknown;
   readonly error: SluiceError;
   readonly failedAt: Date;
 }
@@ -29,6 +28,9 @@ export interface DeadLetter {
  *
  * Body, attributes and message group stay as they are. Three String attributes are added: `error_code`, `error_message`
  * (at most 1 KB of UTF-8) and `failed_at` (ISO 8601). They replace the reason of an earlier failure.
+ *
+ * What SQS cannot have delivered, it does not accept either: malformed attributes are left out, and a record without a
+ * body is sent as JSON.
  *
  * A message whose result is not `ok` must not be acknowledged: the queue's redrive policy keeps it. That includes a
  * message with more than seven attributes: there is no room for three more, since SQS accepts ten.
@@ -57,9 +59,18 @@ export async function sendToDeadLetterQueue(
 
 const NO_RESULT = new PublishError("the dead-letter queue returned no result for the message");
 
-/** The entry of a letter, or why it cannot be sent. */
+/** The entry of a letter, or why it cannot be sent. A letter that cannot be read fails no other letter. */
 function entryFor(letter: DeadLetter): QueueEntry | PublishError {
-  const attributes = { ...attributesOf(letter.record.messageAttributes), ...reasonOf(letter) };
+  try {
+    return readEntry(letter);
+  } catch (error) {
+    return new PublishError(`the message cannot be dead-lettered: ${messageOf(error)}`, "refused");
+  }
+}
+
+function readEntry(letter: DeadLetter): QueueEntry | PublishError {
+  const record = isObject(letter.record) ? letter.record : {};
+  const attributes = { ...attributesOf(record.messageAttributes), ...reasonOf(letter) };
   const count = Object.keys(attributes).length;
   if (count > MAX_ATTRIBUTES) {
     return new PublishError(
@@ -67,10 +78,25 @@ function entryFor(letter: DeadLetter): QueueEntry | PublishError {
       "refused",
     );
   }
-  const { body, attributes: system } = letter.record;
-  const { MessageGroupId: group, AWSTraceHeader: trace } = system;
-  return forwardedEntry({ body, group, trace }, attributes);
+  const { MessageGroupId: group, AWSTraceHeader: trace } = isObject(record.attributes)
+    ? record.attributes
+    : {};
+  return forwardedEntry(
+    {
+      body: isText(record.body)
+        ? acceptedText(record.body)
+        : acceptedText(JSON.stringify(letter.record ?? null)),
+      group: isText(group) && GROUP.test(group) ? group : undefined,
+      trace: isText(trace) ? acceptedText(trace) : undefined,
+    },
+    attributes,
+  );
 }
+
+/** SQS accepts letters, digits and punctuation. */
+const GROUP = /^[!-~]{1,128}$/;
+const ATTRIBUTE_NAME = /^(?!aws\.|amazon\.|\.)[\w.-]{1,256}$/i;
+const DATA_TYPE = /^(String|Number|Binary)(\.|$)/;
 
 function reasonOf({
   error,
@@ -85,16 +111,29 @@ function reasonOf({
   };
 }
 
-/** Lambda encodes binary values as base64. */
-function attributesOf(attributes: SQSMessageAttributes): Attributes {
+function attributesOf(attributes: unknown): Attributes {
+  const entries = Object.entries(isObject(attributes) ? attributes : {});
   return Object.fromEntries(
-    Object.entries(attributes).map(([name, { dataType, stringValue, binaryValue }]) => [
-      name,
-      {
-        DataType: dataType,
-        ...(stringValue === undefined ? {} : { StringValue: stringValue }),
-        ...(binaryValue === undefined ? {} : { BinaryValue: Buffer.from(binaryValue, "base64") }),
-      },
-    ]),
+    entries.flatMap(([name, value]) => {
+      const attribute = ATTRIBUTE_NAME.test(name) ? attributeOf(value) : undefined;
+      return attribute === undefined ? [] : [[name, attribute]];
+    }),
   );
+}
+
+/** Returns an attribute as SQS takes it, or undefined if SQS cannot have delivered it. */
+function attributeOf(attribute: unknown): MessageAttributeValue | undefined {
+  const { dataType, stringValue, binaryValue } = isObject(attribute) ? attribute : {};
+  const kind = isText(dataType) ? DATA_TYPE.exec(dataType)?.[1] : undefined;
+  if (!isText(dataType) || kind === undefined) return undefined;
+  if (kind !== "Binary") {
+    return isText(stringValue) ? { DataType: dataType, StringValue: acceptedText(stringValue) } : undefined;
+  }
+  // Lambda encodes binary values as base64.
+  const bytes = isText(binaryValue) ? Buffer.from(binaryValue, "base64") : Buffer.alloc(0);
+  return bytes.length > 0 ? { DataType: dataType, BinaryValue: bytes } : undefined;
+}
+
+function isText(value: unknown): value is string {
+  return typeof value === "string" && value !== "";
 }

@@ -1,5 +1,9 @@
-import { ConfigurationError } from "#shared/errors.ts";
-import { type Environment, readInteger, readQueueUrl } from "#shared/runtime/environment.ts";
+import {
+  type Environment,
+  readConfiguration,
+  readInteger,
+  readQueueUrls,
+} from "#shared/runtime/environment.ts";
 
 /** The configuration of a replay, from the environment variables. */
 export interface RedriveConfig {
@@ -13,19 +17,10 @@ export interface RedriveConfig {
 const DEFAULT_MAX_REPLAYS = 5;
 const MAX_MAX_REPLAYS = 1_000;
 
-/** Reads the configuration; throws one ConfigurationError that lists every invalid variable. */
+/** Reads the configuration. Throws one ConfigurationError that lists every invalid variable. */
 export function readRedriveConfig(env: Environment): RedriveConfig {
-  const errors: string[] = [];
-  const config: RedriveConfig = {
-    deadLetterQueueUrl: readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", errors),
-    completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
+  return readConfiguration(env, (errors) => ({
+    ...readQueueUrls(env, errors),
     maxReplays: readInteger(env, "MAX_REPLAYS", 1, MAX_MAX_REPLAYS, DEFAULT_MAX_REPLAYS, errors),
-  };
-  if (errors.length === 0 && config.deadLetterQueueUrl === config.completionsQueueUrl) {
-    errors.push(
-      "DEAD_LETTER_QUEUE_URL and COMPLETIONS_QUEUE_URL name the same queue: set them to different queues",
-    );
-  }
-  if (errors.length > 0) throw new ConfigurationError(errors);
-  return config;
+  }));
 }

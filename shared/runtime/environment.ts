@@ -1,5 +1,7 @@
 /** Reads environment variables. Problems are appended to `errors`, so that one error can list all of them. */
 
+import { ConfigurationError } from "#shared/errors.ts";
+
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Returns whether a variable is set and not empty. */
@@ -7,19 +9,108 @@ export function isSet(env: Environment, name: string): boolean {
   return (env[name] ?? "") !== "";
 }
 
-/** Reads the URL of an SQS queue. */
-export function readQueueUrl(env: Environment, name: string, errors: string[]): string {
-  const example = "https://sqs.<region>.amazonaws.com/<account>/<queue>";
-  return readUrl(env, name, ["http:", "https:"], example, errors).href;
+/**
+ * Reads the configuration of a program with `read`, which appends problems to `errors`. Also checks the variables that
+ * every program has: the log level and the endpoints of the AWS SDK. Throws one ConfigurationError that lists every
+ * problem.
+ *
+ * @example
+ * const { url } = readConfiguration(process.env, (errors) => ({ url: readQueueUrl(process.env, "QUEUE_URL", errors) }));
+ */
+export function readConfiguration<T>(env: Environment, read: (errors: string[]) => T): T {
+  const errors: string[] = [];
+  const config = read(errors);
+  readLogLevel(env, errors);
+  for (const name of ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_SQS"]) {
+    if (isSet(env, name)) readUrl(env, name, WEB, "https://host", errors);
+  }
+  if (errors.length > 0) throw new ConfigurationError(errors);
+  return config;
 }
 
-/** Reads a required URL. `example` appears in the error for a missing one. Never puts the value in an error. */
+/** The log levels of Powertools, from the most lines to none. */
+export const LOG_LEVELS = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL", "SILENT"] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+/** Lambda's advanced logging controls have a name of their own for CRITICAL. */
+const FATAL = "FATAL";
+
+/**
+ * Reads the log level, in upper or lower case: `POWERTOOLS_LOG_LEVEL`, else `LOG_LEVEL`, and not below
+ * `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets and enforces. Returns undefined when none of them is set. Powertools alone
+ * takes a value that it does not know, or in lower case, for INFO.
+ */
+export function readLogLevel(env: Environment, errors: string[]): LogLevel | undefined {
+  const selected = readLevel(
+    env,
+    isSet(env, "POWERTOOLS_LOG_LEVEL") ? "POWERTOOLS_LOG_LEVEL" : "LOG_LEVEL",
+    LOG_LEVELS,
+    errors,
+  );
+  const enforced = readLevel(env, "AWS_LAMBDA_LOG_LEVEL", [...LOG_LEVELS, FATAL], errors);
+  const least = enforced === FATAL ? "CRITICAL" : enforced;
+  if (selected === undefined || least === undefined) return selected ?? least;
+  return LOG_LEVELS.indexOf(selected) < LOG_LEVELS.indexOf(least) ? least : selected;
+}
+
+function readLevel<Level extends string>(
+  env: Environment,
+  name: string,
+  levels: readonly Level[],
+  errors: string[],
+): Level | undefined {
+  const text = env[name]?.trim() ?? "";
+  if (text === "") return undefined;
+  const level = levels.find((one) => one === text.toUpperCase());
+  if (level === undefined) errors.push(`${name} is "${text}": expected one of ${levels.join(", ")}`);
+  return level;
+}
+
+const WEB = ["http:", "https:"];
+const QUEUE_EXAMPLE = "https://sqs.<region>.amazonaws.com/<account>/<queue>";
+
+/** Reads the URL of an SQS queue, which must be a standard queue. */
+export function readQueueUrl(env: Environment, name: string, errors: string[]): string {
+  const before = errors.length;
+  const url = readUrl(env, name, WEB, QUEUE_EXAMPLE, errors);
+  if (errors.length > before) return url.href;
+  if (/\.fifo\/*$/i.test(url.pathname)) {
+    errors.push(
+      `${name} names a FIFO queue: use a standard queue. Sluice delays single messages and sends no deduplication ids, ` +
+        "which a FIFO queue refuses, and one message that fails would block all later ones of its flow",
+    );
+  } else if (/^\/*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
+    errors.push(`${name} is not the URL of a queue: expected a URL like ${QUEUE_EXAMPLE}`);
+  }
+  return url.href;
+}
+
+/** Reads the two queues. Dead letters in the completions queue would be dispatched and dead-lettered for ever. */
+export function readQueueUrls(
+  env: Environment,
+  errors: string[],
+): { readonly completionsQueueUrl: string; readonly deadLetterQueueUrl: string } {
+  const before = errors.length;
+  const completionsQueueUrl = readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors);
+  const deadLetterQueueUrl = readQueueUrl(env, "DEAD_LETTER_QUEUE_URL", errors);
+  if (errors.length === before && completionsQueueUrl === deadLetterQueueUrl) {
+    errors.push(
+      "DEAD_LETTER_QUEUE_URL and COMPLETIONS_QUEUE_URL name the same queue: set them to different queues",
+    );
+  }
+  return { completionsQueueUrl, deadLetterQueueUrl };
+}
+
+/**
+ * Reads a required URL. `example` appears in the error for a missing one, `hint` in the error for one that does not
+ * parse. Never puts the value in an error.
+ */
 export function readUrl(
   env: Environment,
   name: string,
   protocols: readonly string[],
   example: string,
   errors: string[],
+  hint = "",
 ): URL {
   const text = env[name] ?? "";
   const url = URL.parse(text);
@@ -28,7 +119,7 @@ export function readUrl(
   errors.push(
     text === ""
       ? `${name} is not set: expected a URL like ${example}`
-      : `${name} is not a ${protocols.map((protocol) => `${protocol}//`).join(" or ")} URL with a host`,
+      : `${name} is not a ${protocols.map((protocol) => `${protocol}//`).join(" or ")} URL with a host${hint}`,
   );
   return new URL("redis://unset");
 }

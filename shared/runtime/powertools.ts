@@ -1,8 +1,9 @@
 /** Powertools wiring of the Lambda functions: one logger and one set of metrics per process. */
 
-import { Logger } from "@aws-lambda-powertools/logger";
+import type { Logger } from "@aws-lambda-powertools/logger";
 import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
-import { type GaugingTelemetry, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
+import { createLogger } from "#shared/runtime/logger.ts";
+import { type GaugingTelemetry, type MetricName, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
 
 export interface Powertools {
   readonly logger: Logger;
@@ -12,12 +13,32 @@ export interface Powertools {
   readonly telemetry: GaugingTelemetry;
 }
 
+/**
+ * Metrics that add up the counts of an invocation and write each once. Powertools keeps every value, and writes a line
+ * for each 100 values of a metric.
+ */
+class SummedMetrics extends Metrics {
+  readonly #counts = new Map<MetricName, number>();
+
+  count(metric: MetricName, value: number): void {
+    this.#counts.set(metric, (this.#counts.get(metric) ?? 0) + value);
+  }
+
+  /** The middleware calls it when the invocation has ended. */
+  override publishStoredMetrics(): this {
+    const counts = [...this.#counts];
+    this.#counts.clear();
+    for (const [metric, value] of counts) this.addMetric(metric, MetricUnit.Count, value);
+    return super.publishStoredMetrics();
+  }
+}
+
 /** Creates the logger and metrics of a function. `service` is its name, and the value of the metrics' dimension. */
 export function createPowertools(service: string): Powertools {
-  const logger = new Logger({ serviceName: `sluice-${service}` });
-  const metrics = new Metrics({ namespace: NAMESPACE, serviceName: service });
+  const logger = createLogger(service);
+  const metrics = new SummedMetrics({ namespace: NAMESPACE, serviceName: service });
   const telemetry: GaugingTelemetry = {
-    count: (metric, value = 1) => metrics.addMetric(metric, MetricUnit.Count, value),
+    count: (metric, value = 1) => metrics.count(metric, value),
     measure: (metric, value) => metrics.addMetric(metric, unitOf(metric), value),
     info: (message, fields) => logger.info(message, fields),
     warn: (message, fields) => logger.warn(message, fields),

@@ -22,7 +22,7 @@ export const METRICS = {
   messagesDeadLettered: "MessagesDeadLettered",
   /** Edge groups with more resolved edges than applied ones (contract, section 7): a sign of corrupt data. */
   invariantViolations: "InvariantViolations",
-  /** Completions that arrived with a depth above `MAX_CASCADE_DEPTH`. */
+  /** Messages with a depth above `MAX_CASCADE_DEPTH`: their cascade restarts at depth 0, or stops after 20 restarts. */
   depthLimitReached: "DepthLimitReached",
   /** Completions whose record is not terminal, for example after a replay: they resolve no edges. */
   recordNotTerminal: "RecordNotTerminal",
@@ -38,7 +38,7 @@ export const METRICS = {
   cascadesPublished: "CascadesPublished",
   /** Batches whose published cascades could not be marked: redeliveries may publish them again. */
   marksFailed: "MarksFailed",
-  /** The highest depth in an invocation: the number of levels of skipped executions above the completed one. */
+  /** The highest depth in an invocation, up to `MAX_CASCADE_DEPTH`: the levels of skipped executions above the completed one. */
   cascadeDepth: "CascadeDepth",
   /** The slowest round trip of an invocation to Valkey, from sending a pipeline to its last reply. */
   valkeyLatency: "ValkeyLatency",
@@ -138,16 +138,25 @@ interface TracedCompletion {
   readonly flowId: FlowId | undefined;
   readonly root: ExecutionId;
   readonly depth: number;
+  readonly generation: number;
   readonly traceparent: string | undefined;
 }
 
 /** Returns the log fields of a completion. All lines of one cascade have the same `root`. */
-export function traceFields({ executionId, flowId, root, depth, traceparent }: TracedCompletion): LogFields {
+export function traceFields({
+  executionId,
+  flowId,
+  root,
+  depth,
+  generation,
+  traceparent,
+}: TracedCompletion): LogFields {
   return {
     execution_id: executionId,
     flow_id: flowId ?? "",
     root,
     depth,
+    ...(generation === 0 ? {} : { generation }),
     ...(traceparent === undefined ? {} : { traceparent }),
   };
 }

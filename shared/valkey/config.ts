@@ -27,15 +27,17 @@ export interface ValkeyConfig {
   readonly partitions: PartitionConfig;
 }
 
+/** A character that ends or splits the part before the host moves the rest of a password into host, path or fragment. */
+const ESCAPES = "In a user or password, write @ / ? # % as %40 %2F %3F %23 %25";
+
 /** Reads `VALKEY_*`. Appends problems to `errors`, which never contain a part of a password. */
 export function readValkey(env: Environment, errors: string[]): ValkeyAddress {
-  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", errors);
+  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", errors, `. ${ESCAPES}`);
   const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", errors) === "true";
   if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
-    errors.push(
-      "VALKEY_URL has more than a database number after its host: remove the rest. In a user or password, write / ? # " +
-        "as %2F %3F %23",
-    );
+    errors.push(`VALKEY_URL has more than a database number after its host: remove the rest. ${ESCAPES}`);
+  } else if (/^\w+:\/\/[^/?#]*@[^/?#]*@/.test(env.VALKEY_URL ?? "")) {
+    errors.push(`VALKEY_URL has more than one @ before its path. ${ESCAPES}`);
   } else if (cluster && Number(url.pathname.slice(1)) !== 0) {
     errors.push(
       "VALKEY_URL selects a database, but a cluster (VALKEY_CLUSTER_MODE=true) has only database 0",

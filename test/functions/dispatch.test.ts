@@ -147,6 +147,48 @@ describe("the built dispatch function", () => {
     expect(await queue.drain(queue.queue.deadLetterQueueUrl)).toEqual([]);
   });
 
+  it("acknowledges nine good messages beside any malformed record", async () => {
+    await using fn = start({ DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl });
+    await ensureLibrary(valkey);
+    const fixture = new FlowFixture(valkey);
+    const { parent } = await family(fixture, 1);
+    await fixture.finish(parent, "success");
+    const good = { execution_id: parent.id, flow_id: fixture.flow.id };
+    const { messageAttributes: _, ...bare } = recordOf("{");
+    const nullValue = { depth: { dataType: "Number", stringValue: "1", binaryValue: null } };
+    for (const malformed of [
+      { ...bare, messageAttributes: nullValue },
+      bare,
+      { ...bare, messageAttributes: null },
+      { ...bare, attributes: null },
+      { ...bare, body: null },
+      null,
+    ]) {
+      const records = Array.from({ length: 9 }, () => recordOf(good));
+      expect(failedIds(await fn.invoke({ Records: [...records, malformed] }))).toEqual([]);
+      expect(await queue.drain(queue.queue.deadLetterQueueUrl)).toHaveLength(1);
+    }
+  });
+
+  it("takes a bare list of records, as EventBridge Pipes sends it", async () => {
+    await using fn = start();
+    await ensureLibrary(valkey);
+    const fixture = new FlowFixture(valkey);
+    const { parent, children } = await family(fixture, 1);
+    await fixture.finish(parent, "success");
+    const records = [recordOf({ execution_id: parent.id, flow_id: fixture.flow.id }), recordOf("{")];
+    expect(failedIds(await fn.invoke(records))).toEqual([records[1]?.messageId]);
+    expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(["waiting"]);
+  });
+
+  it.each([{}, null, { Records: [{ s3: {} }] }])(
+    "refuses %j, which is no SQS event, with the reason",
+    async (event) => {
+      await using fn = start();
+      await expect(fn.invoke(event)).rejects.toThrow(/InvalidRequestError.*the event is not an SQS event: /);
+    },
+  );
+
   it("fails to start with an invalid environment, and names every invalid variable", async () => {
     await using fn = start({ VALKEY_URL: "", MAX_CASCADE_DEPTH: "many" });
     const failure = fn.invoke({ Records: [] });

@@ -168,11 +168,11 @@ describe.each(DEPLOYMENTS)("the log of the dispatch function ($name)", ({ addres
     );
   });
 
-  it("does not log processed messages if POWERTOOLS_LOG_LEVEL is WARN", async () => {
+  it("does not log processed messages if POWERTOOLS_LOG_LEVEL is warn", async () => {
     const fixture = new FlowFixture(valkey);
     const { root } = await failedDiamond(fixture);
     const { MessageBody: Body } = completionOf(fixture, root, TRACE);
-    await using fn = start({ POWERTOOLS_LOG_LEVEL: "WARN" });
+    await using fn = start({ POWERTOOLS_LOG_LEVEL: "warn" });
     await fn.invoke({ Records: [recordOf({ MessageId: randomUUID(), Body }, SOURCE)] });
     expect(logs.lines.filter((line) => line.message_id !== undefined)).toEqual([]);
     expect(logs.metrics).toHaveLength(1);

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { DIMENSION, METRICS, METRICS_BY_FUNCTION, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
@@ -40,7 +40,10 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
   const servers = useReconcilerServers(kind);
   const logs = new FunctionLogs();
 
-  function start(name: "dispatch" | "reconcile" | "redrive"): FunctionProcess {
+  function start(
+    name: "dispatch" | "reconcile" | "redrive",
+    environment: Readonly<Record<string, string>> = {},
+  ): FunctionProcess {
     logs.clear();
     const { queue, address } = servers();
     return new FunctionProcess({
@@ -53,6 +56,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
         COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
         DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl,
         FLOW_PARTITIONS: "65536",
+        ...environment,
       },
       timeoutMs: 30_000,
       onOutput: logs.take,
@@ -80,7 +84,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
         record(parent.id, 7),
         record(running.id, 2),
         record(fixture.newExecution().id, 0),
-        record(parent.id, 51),
+        record(fixture.newExecution().id, 51),
         malformed,
       ],
     });
@@ -98,7 +102,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
       EdgesImpossible: 3,
       ChildrenSkipped: 3,
       CascadesPublished: 3,
-      CascadeDepth: 51,
+      CascadeDepth: 7,
       ValkeyLatency: expect.any(Number),
     });
     expect(first?.ValkeyLatency).toBeGreaterThan(0);
@@ -111,6 +115,24 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     expect(third).toEqual({ CompletionsDispatched: 0 });
     await servers().queue.drain();
     await servers().queue.drain(servers().queue.queue.deadLetterQueueUrl);
+  });
+
+  it("dispatch emits one line for an event of 10,000 records", async () => {
+    const malformed = recordOf({ Body: "{" }, SOURCE);
+    const Records = Array.from({ length: 10_000 }, (_, number) => ({
+      ...malformed,
+      messageId: `m${number}`,
+    }));
+    await using fn = start("dispatch", { DEAD_LETTER_QUEUE_URL: "", POWERTOOLS_LOG_LEVEL: "critical" });
+    await fn.invoke({ Records });
+    await fn.invoke({ Records: Records.slice(0, 2) });
+    // The response may arrive before the last output.
+    await vi.waitFor(() => expect(logs.metrics.length).toBeGreaterThanOrEqual(2));
+    const [first, second, ...more] = logs.metrics.map((line) => readMetrics("dispatch", line));
+    expect(more).toEqual([]);
+    expect(first).toEqual({ CompletionsDispatched: 0, MessagesFailed: 10_000, MessagesMalformed: 10_000 });
+    expect(second).toEqual({ CompletionsDispatched: 0, MessagesFailed: 2, MessagesMalformed: 2 });
+    expect(logs.lines).toEqual([]);
   });
 
   it("reconcile emits one line per run", async () => {

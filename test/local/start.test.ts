@@ -146,13 +146,13 @@ describe("a complete run", () => {
   );
 
   test(
-    "the reconciler continues a cascade that stopped at MAX_CASCADE_DEPTH, as often as needed",
+    "dispatch restarts a cascade at MAX_CASCADE_DEPTH, as often as needed",
     async () => {
       const path = await writeWorkflow("deep", chain(9));
       const { code, stdout } = await start(["--workflow", path, "--fail", "t0", "--json"], {
         MAX_CASCADE_DEPTH: "2",
       }).ended;
-      // Depths 0 to 2 are dispatched, so the tasks at depths 1 to 3 are skipped. Then those at depth 3 become roots.
+      // Depths 0 to 2 are dispatched, so the tasks at depths 1 to 3 are skipped. Then those at depth 3 restart at depth 0.
       expect(summaryIn(stdout)).toMatchObject({ failed: 1, skipped: 8, unfinished: 0, max_depth: 3 });
       expect(code).toBe(0);
     },

@@ -73,6 +73,34 @@ describe("BatchSender, with the functions' own client", () => {
     expect(answer).toEqual({ result: { ok: true }, calls: 3, arrived: 1 });
   });
 
+  it("an entry that makes SQS refuse the whole request fails no other entry", async () => {
+    const url = new URL(new URL(queue.queue.queueUrl).pathname, faulty.endpoint).href;
+    const client = queueClient();
+    faulty.decide = () => ({ kind: "none" });
+    faulty.calls = 0;
+    faulty.intercept = async (_, body) =>
+      body.includes("poison")
+        ? {
+            status: 400,
+            body: { __type: "com.amazonaws.sqs#InvalidParameterValue", message: "made to fail" },
+          }
+        : undefined;
+    try {
+      const bodies = ["a", "poison", "b"];
+      const results = await new BatchSender(client, url).send(bodies.map((MessageBody) => ({ MessageBody })));
+      expect(results).toMatchObject([
+        { ok: true },
+        { ok: false, error: { outcome: "refused" } },
+        { ok: true },
+      ]);
+      expect((await queue.drain()).map(({ Body }) => Body).sort()).toEqual(["a", "b"]);
+      expect(faulty.calls).toBe(2);
+    } finally {
+      faulty.intercept = async () => undefined;
+      client.destroy();
+    }
+  });
+
   it("a queue that cannot be reached is refused: nothing left this process", async () => {
     const gone = await FaultyQueue.before(queue.queue.endpoint);
     const client = gone.client();

@@ -9,12 +9,12 @@ import {
   type SluiceError,
 } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
-import { type DeadRecord, sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
+import { sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
 import { DeadLetterBench, errorAttributes, FLOW, number, text } from "#test/support/dead-letters.ts";
 
 const FAILED_AT = new Date("2026-11-23T05:06:07.089Z");
 
-function record(body: string, messageAttributes: SQSRecord["messageAttributes"] = {}): DeadRecord {
+function record(body: string, messageAttributes: SQSRecord["messageAttributes"] = {}): object {
   return {
     body,
     messageAttributes,
@@ -51,7 +51,7 @@ describe("sendToDeadLetterQueue", () => {
     await bench.drain(bench.queue.deadLetterQueueUrl);
   });
 
-  const send = (...letters: readonly { record: DeadRecord; error: SluiceError }[]) =>
+  const send = (...letters: readonly { record: unknown; error: SluiceError }[]) =>
     sendToDeadLetterQueue(
       new BatchSender(bench.proxy.client(), bench.queue.deadLetterQueueUrl),
       letters.map((letter) => ({ ...letter, failedAt: FAILED_AT })),

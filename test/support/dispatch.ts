@@ -174,7 +174,15 @@ export function eventOf(
   flowId: FlowId | undefined,
   overrides: Partial<CompletionEvent> = {},
 ): CompletionEvent {
-  return { executionId: execution, flowId, depth: 0, root: execution, traceparent: undefined, ...overrides };
+  return {
+    executionId: execution,
+    flowId,
+    depth: 0,
+    generation: 0,
+    root: execution,
+    traceparent: undefined,
+    ...overrides,
+  };
 }
 
 /** Dispatches a batch. Returns the errors of each event, in order; none when it was dispatched or stopped by a gate. */

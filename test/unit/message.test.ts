@@ -1,17 +1,19 @@
 import { describe, expect, it } from "vitest";
 import { parseExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
-import { parseCompletionEvent, type QueueRecord, toBatchEntry } from "#shared/contract/message.ts";
+import { parseCompletionEvent, toBatchEntry } from "#shared/contract/message.ts";
 
 const FLOW = "550e8400-e29b-41d4-a716-446655440000";
 const EXECUTION = `{fp:24}:${FLOW}`;
 const OTHER = `{fp:24}:${"1".repeat(8)}-1111-1111-1111-111111111111`;
 const TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-function record(body: unknown, attributes: QueueRecord["messageAttributes"] = {}): QueueRecord {
+type Attributes = Readonly<Record<string, unknown>>;
+
+function record(body: unknown, attributes: Attributes | null = {}): object {
   return { body: typeof body === "string" ? body : JSON.stringify(body), messageAttributes: attributes };
 }
 
-function reasonOf(message: QueueRecord): string {
+function reasonOf(message: unknown): string {
   const parsed = parseCompletionEvent(message);
   return parsed.ok ? "" : parsed.error.message;
 }
@@ -22,7 +24,14 @@ describe("parseCompletionEvent", () => {
   it("parses the contract's message, with defaults for depth and root", () => {
     expect(parseCompletionEvent(record({ ...BODY, extra: [1] }))).toEqual({
       ok: true,
-      value: { executionId: EXECUTION, flowId: FLOW, depth: 0, root: EXECUTION, traceparent: undefined },
+      value: {
+        executionId: EXECUTION,
+        flowId: FLOW,
+        depth: 0,
+        generation: 0,
+        root: EXECUTION,
+        traceparent: undefined,
+      },
     });
   });
 
@@ -33,6 +42,8 @@ describe("parseCompletionEvent", () => {
         flowId: unwrap(parseFlowId(FLOW)),
         outcome: "skipped",
         depth: 7,
+        generation: 3,
+        delaySeconds: 60,
         root: unwrap(parseExecutionId(OTHER)),
         traceparent: TRACE,
       },
@@ -41,6 +52,7 @@ describe("parseCompletionEvent", () => {
     expect(entry).toMatchObject({
       MessageBody: JSON.stringify({ ...BODY, outcome: "skipped" }),
       MessageGroupId: FLOW,
+      DelaySeconds: 60,
     });
     const attributes = Object.fromEntries(
       Object.entries(entry.MessageAttributes ?? {}).map(([name, { DataType, StringValue }]) => [
@@ -50,8 +62,25 @@ describe("parseCompletionEvent", () => {
     );
     expect(parseCompletionEvent(record(entry.MessageBody ?? "", attributes))).toEqual({
       ok: true,
-      value: { executionId: EXECUTION, flowId: FLOW, depth: 7, root: OTHER, traceparent: TRACE },
+      value: {
+        executionId: EXECUTION,
+        flowId: FLOW,
+        depth: 7,
+        generation: 3,
+        root: OTHER,
+        traceparent: TRACE,
+      },
     });
+  });
+
+  it.each([
+    ["no attributes", null],
+    ["attributes that are null", { depth: null, generation: null, root: null, traceparent: null }],
+  ])("takes %s for absent ones", (_, attributes) => {
+    const absent = parseCompletionEvent(record(BODY, {}));
+    expect(parseCompletionEvent(record(BODY, attributes))).toEqual(absent);
+    expect(parseCompletionEvent({ body: JSON.stringify(BODY) })).toEqual(absent);
+    expect(absent).toMatchObject({ ok: true });
   });
 
   it.each([undefined, null, ""])("reads flow_id %j as no flow", (flowId) => {
@@ -94,6 +123,15 @@ describe("parseCompletionEvent", () => {
   });
 
   it.each([
+    ["the record is not", undefined],
+    ["the record is not", null],
+    ["the record is not", []],
+    ["the record is not", "text"],
+    ["no body", {}],
+    ["no body", { body: null }],
+    ["no body", { body: BODY }],
+    ["attributes", { body: JSON.stringify(BODY), messageAttributes: "depth" }],
+    ["attributes", { body: JSON.stringify(BODY), messageAttributes: [] }],
     ["not a JSON object", record("{")],
     ["not a JSON object", record("[]")],
     ["not a JSON object", record("null")],
@@ -110,6 +148,13 @@ describe("parseCompletionEvent", () => {
     ["depth", record(BODY, { depth: { dataType: "Number" } })],
     ["depth", record(BODY, { depth: { dataType: "String", stringValue: "1" } })],
     ["depth", record(BODY, { depth: { dataType: "Number", stringValue: "9".repeat(400) } })],
+    ["depth", record(BODY, { depth: { dataType: "Number", stringValue: null } })],
+    ["depth", record(BODY, { depth: { dataType: { toString: 1 }, stringValue: "1" } })],
+    ["depth", record(BODY, { depth: { dataType: "Numbers", stringValue: "1" } })],
+    ["depth", record(BODY, { depth: 1 })],
+    ["generation", record(BODY, { generation: { dataType: "Number", stringValue: "-1" } })],
+    ["generation", record(BODY, { generation: { dataType: "String", stringValue: "1" } })],
+    ["root", record(BODY, { root: { dataType: "String", stringValue: null } })],
     ["root", record(BODY, { root: { dataType: "String", stringValue: "x" } })],
   ])("rejects a message, naming %s (case %#)", (named, message) => {
     expect(reasonOf(message)).toContain(named);
