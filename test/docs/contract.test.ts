@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { functionNames, librarySource } from "#lua/library.ts";
@@ -55,6 +56,34 @@ test("each function of the library has a heading in contract.md, with KEYS, ARGV
 test("each function of the library has one row in reference-lua.md, and no other function has one", () => {
   const rows = [...REFERENCE.matchAll(/^\| `(ff_\w+)` \|/gm)].map((match) => match[1]);
   expect(rows).toEqual(FUNCTIONS.toSorted());
+});
+
+test("reference-lua.md lists the same refusal codes as the header of each function", () => {
+  const codesIn = (text: string): string[] =>
+    REFUSAL_CODES.filter((code) => new RegExp(`\\b${code}\\b`).test(text)).toSorted();
+  const headers = execFileSync("git", ["ls-files", "-z", "--", "lua/ff_*.lua", "lua/*/ff_*.lua"], {
+    cwd: ROOT,
+    encoding: "utf8",
+  })
+    .split("\0")
+    .filter((path) => path !== "")
+    .map((path) => ({
+      name: basename(path, ".lua"),
+      // Remarks are in parentheses.
+      refusals: (/^-- Refusals([\s\S]*?)^-- (?:Publishes|Cost)/m.exec(readText(path))?.[1] ?? "").replace(
+        /\([^)]*\)/g,
+        "",
+      ),
+    }));
+  const expected = Map.groupBy(headers, ({ name }) => name);
+  const differing = [...expected].flatMap(([name, editions]) => {
+    const row = new RegExp(`^\\| \`${name}\` \\|.*$`, "m").exec(REFERENCE)?.[0] ?? "";
+    const documented = codesIn(row.split(" | ")[4] ?? "");
+    const actual = codesIn(editions.map(({ refusals }) => refusals).join(" "));
+    return String(documented) === String(actual) ? [] : [{ name, documented, actual }];
+  });
+  expect(expected.size).toBeGreaterThan(10);
+  expect(differing).toEqual([]);
 });
 
 test("contract.md has the sections 1 to 15, each once and in order", () => {
