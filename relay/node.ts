@@ -1,24 +1,9 @@
-/** A Valkey node, and a connection to it. */
+/** A connection to one Valkey node, for subscribing. */
 
 import { Redis, type RedisOptions } from "iovalkey";
 import { messageOf } from "#shared/errors.ts";
-import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import type { NodeAddress, ValkeyAddress } from "#shared/valkey/address.ts";
 import { connectionOptions } from "#shared/valkey/authentication.ts";
-
-export interface NodeAddress {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** `host:port`. */
-export function nameOf({ host, port }: NodeAddress): string {
-  return `${host}:${port}`;
-}
-
-/** The node of VALKEY_URL. */
-export function seedOf({ url }: ValkeyAddress): NodeAddress {
-  return { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
-}
 
 const REPLY_MS = 5_000;
 

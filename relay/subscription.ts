@@ -1,10 +1,10 @@
-import { type NodeAddress, NodeConnection, nameOf } from "#relay/node.ts";
+import { NodeConnection } from "#relay/node.ts";
 import { backoffMs, pause } from "#relay/pause.ts";
 import type { Tally } from "#relay/tally.ts";
 import { COMPLETIONS_CHANNEL } from "#shared/contract/keys.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
-import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import { type NodeAddress, nameOf, type ValkeyAddress } from "#shared/valkey/address.ts";
 
 /** Together with the reply timeout, this bounds the time to detect a dead connection. */
 const PING_INTERVAL_MS = 5_000;

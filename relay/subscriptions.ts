@@ -1,8 +1,8 @@
-import { type NodeAddress, nameOf, seedOf } from "#relay/node.ts";
 import { backoffMs, pause } from "#relay/pause.ts";
 import { Subscription, type SubscriptionPorts } from "#relay/subscription.ts";
 import { findNodes } from "#relay/topology.ts";
 import { messageOf } from "#shared/errors.ts";
+import { type NodeAddress, nameOf, seedNodes } from "#shared/valkey/address.ts";
 
 /** How often the cluster's nodes are listed. Until then, other nodes deliver the events of a new one. */
 const DISCOVERY_INTERVAL_MS = 5_000;
@@ -25,10 +25,10 @@ export class Subscriptions {
 
   constructor(ports: SubscriptionPorts) {
     this.#ports = ports;
-    const seed = seedOf(ports.address);
-    this.#nodes = [seed];
-    if (!ports.address.cluster) this.#listenTo([seed]);
-    this.#watching = ports.address.cluster ? this.#watch(seed) : Promise.resolve();
+    const seeds = seedNodes(ports.address);
+    this.#nodes = seeds;
+    if (!ports.address.cluster) this.#listenTo(seeds);
+    this.#watching = ports.address.cluster ? this.#watch(seeds) : Promise.resolve();
   }
 
   /** Number of nodes with a live subscription. */
@@ -43,7 +43,7 @@ export class Subscriptions {
     await Promise.all([...this.#subscriptions.values()].map((subscription) => subscription.stop()));
   }
 
-  async #watch(seed: NodeAddress): Promise<void> {
+  async #watch(seeds: readonly NodeAddress[]): Promise<void> {
     const { signal } = this.#stopping;
     for (let failures = 0; !signal.aborted; ) {
       try {
@@ -51,7 +51,7 @@ export class Subscriptions {
         const first = this.#discoveries % this.#nodes.length;
         this.#discoveries += 1;
         const inTurn = [...this.#nodes.slice(first), ...this.#nodes.slice(0, first)];
-        this.#listenTo(await findNodes(this.#ports.address, [...inTurn, seed], signal));
+        this.#listenTo(await findNodes(this.#ports.address, [...inTurn, ...seeds], signal));
         failures = 0;
       } catch (error) {
         failures += 1;

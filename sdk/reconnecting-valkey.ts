@@ -1,4 +1,5 @@
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
+import type { NodeAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /**
@@ -8,7 +9,7 @@ import type { Valkey } from "#shared/valkey/client.ts";
  * next call. It repeats nothing: the call during which the connection breaks fails, and the caller decides whether to
  * retry it.
  *
- * `connect` creates a client. It gets the cluster nodes that the previous client knew, as `host:port`.
+ * `connect` creates a client. It gets the cluster nodes that the previous client knew.
  *
  * @example
  * const valkey = new ReconnectingValkey(
@@ -18,12 +19,12 @@ import type { Valkey } from "#shared/valkey/client.ts";
  * valkey.close();
  */
 export class ReconnectingValkey implements Pipelines {
-  readonly #connect: (knownNodes: readonly string[]) => Valkey;
+  readonly #connect: (knownNodes: readonly NodeAddress[]) => Valkey;
   #client: Valkey;
-  #knownNodes: readonly string[] = [];
+  #knownNodes: readonly NodeAddress[] = [];
   #isClosed = false;
 
-  constructor(connect: (knownNodes: readonly string[]) => Valkey) {
+  constructor(connect: (knownNodes: readonly NodeAddress[]) => Valkey) {
     this.#connect = connect;
     this.#client = connect([]);
   }

@@ -1,6 +1,7 @@
 import { ReconnectingValkey } from "#sdk/reconnecting-valkey.ts";
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import { ConfigurationError } from "#shared/errors.ts";
+import type { NodeAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
 export interface ReplicationOptions {
@@ -42,7 +43,7 @@ export class ReplicatedValkey implements Pipelines {
   #isSending = false;
 
   constructor(
-    connect: (knownNodes: readonly string[]) => Valkey,
+    connect: (knownNodes: readonly NodeAddress[]) => Valkey,
     { waitReplicas = 0, waitTimeoutMs = DEFAULT_WAIT_TIMEOUT_MS }: ReplicationOptions = {},
   ) {
     this.#connection = new ReconnectingValkey(connect);

@@ -73,6 +73,9 @@ export class ValkeyError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** A node sent no reply: the connection failed, or the reply did not arrive in time. The command may have run. */
+export class UnreachableError extends ValkeyError {}
+
 /**
  * A write was executed, but too few replicas confirmed it in time: a failover may lose it. A retry finds the write and
  * waits again.

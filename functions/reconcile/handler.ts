@@ -8,14 +8,18 @@ import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
 import { readReconcileConfig } from "#functions/reconcile/config.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
+import { messageOf } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
 import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
 import { createPowertools } from "#shared/runtime/powertools.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
+import { isUnavailable } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import type { Session } from "#shared/valkey/session.ts";
 import { createSessions } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
 
@@ -23,15 +27,40 @@ const { logger, metrics, telemetry } = createPowertools("reconcile");
 const config = readReconcileConfig(process.env);
 const router = new PartitionRouter(config.partitions);
 const publisher = new SqsCompletionPublisher(queueClient(), config.completionsQueueUrl);
+/** The recorded lanes that were read last. */
+let lastLanes: readonly LaneId[] = [];
 /** Reads the recorded lanes once per client. A sweep reads their indexes before it has read the current lanes. */
-const sessions = createSessions(config, telemetry, async (valkey) => (await readRecordedLanes(valkey)).lanes);
+const sessions = createSessions(config, telemetry, async (valkey) => {
+  try {
+    lastLanes = (await readRecordedLanes(valkey)).lanes;
+  } catch (error) {
+    if (!isUnavailable(error)) throw error;
+  }
+  return lastLanes;
+});
 /** Reserved after the last step for the checkpoint, logs, metrics and the response. */
 const RESERVED_MS = 2_000;
 
 async function handleSchedule(_event: unknown, context: Context): Promise<SweepReport> {
   const deadlineMs = Date.now() + context.getRemainingTimeInMillis() - RESERVED_MS;
-  const { valkey, startupInfo: likelyLanes } = await sessions.get();
-  const timed = new TimedValkey(valkey);
+  const session = await sessions.get();
+  const timed = new TimedValkey(session.valkey);
+  try {
+    return await sweepOn(session, timed, deadlineMs);
+  } catch (error) {
+    if (timed.hasSucceeded || !session.valkey.isBroken) throw error;
+    // A sweep has done nothing before its first reply, except perhaps acquire the lease: then the next run works.
+    telemetry.warn("no reply from Valkey, starting over on new connections", { reason: messageOf(error) });
+    const next = await sessions.replace(session);
+    return await sweepOn(next, new TimedValkey(next.valkey), deadlineMs);
+  }
+}
+
+async function sweepOn(
+  { valkey, startupInfo: likelyLanes }: Session<readonly LaneId[]>,
+  timed: TimedValkey,
+  deadlineMs: number,
+): Promise<SweepReport> {
   try {
     return await sweep({
       valkey: timed,

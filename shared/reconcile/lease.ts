@@ -68,11 +68,27 @@ export async function acquireLease(valkey: CommandCaller): Promise<AcquiredLease
   if (checkpoint === undefined || !Number.isSafeInteger(serverNowMs)) {
     throw new ProtocolError("acquiring the reconciler's lease: the reply has no checkpoint or no time");
   }
-  return { lease: new Lease(valkey, token), checkpoint, serverNowMs };
+  return { lease: new AcquiredToken(valkey, token), checkpoint, serverNowMs };
 }
 
-/** An acquired lease. Each method returns false, and writes nothing, if the lease has been lost. */
-export class Lease {
+/** A lease. Each method returns false, and writes nothing, if the lease has been lost. */
+export interface Lease {
+  /** Renews the lease and saves the checkpoint. */
+  renew(checkpoint: string): Promise<boolean>;
+  /** Releases the lease and saves the checkpoint for the next run; an empty one ends the sweep. */
+  release(checkpoint: string): Promise<boolean>;
+}
+
+/**
+ * Stands for the lease while its node is down. Several runs may then work at a time: they send completions more than once,
+ * which changes nothing. No checkpoint is saved, so that each run begins a new sweep.
+ */
+export const NO_LEASE: Lease = {
+  renew: async () => true,
+  release: async () => true,
+};
+
+class AcquiredToken implements Lease {
   readonly #valkey: CommandCaller;
   readonly #token: string;
 
@@ -81,12 +97,10 @@ export class Lease {
     this.#token = token;
   }
 
-  /** Renews the lease and saves the checkpoint. */
   renew(checkpoint: string): Promise<boolean> {
     return this.#save(LEASE_TTL_MS, checkpoint);
   }
 
-  /** Releases the lease and saves the checkpoint for the next run; an empty one ends the sweep. */
   release(checkpoint: string): Promise<boolean> {
     return this.#save(0, checkpoint);
   }

@@ -8,7 +8,7 @@
  */
 
 import { pairResults } from "#shared/contract/results.ts";
-import { ValkeyError } from "#shared/errors.ts";
+import { messageOf, ValkeyError } from "#shared/errors.ts";
 import {
   type Checkpoint,
   formatCheckpoint,
@@ -16,7 +16,7 @@ import {
   parseCheckpoint,
   SweepProgress,
 } from "#shared/reconcile/checkpoint.ts";
-import { type AcquiredLease, acquireLease } from "#shared/reconcile/lease.ts";
+import { type AcquiredLease, acquireLease, NO_LEASE } from "#shared/reconcile/lease.ts";
 import { failed, firstFailure, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
 import { promoteUnblocked } from "#shared/reconcile/promote.ts";
 import { type BlockedExecution, type BlockedRead, readBlocked } from "#shared/reconcile/read-blocked.ts";
@@ -38,6 +38,7 @@ import {
 } from "#shared/reconcile/scan.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { chunked } from "#shared/valkey/batches.ts";
+import { isUnavailable } from "#shared/valkey/client.ts";
 
 /** Indexes that are open at once. One round trip reads a page of each, and all these pages are in memory. */
 const OPEN_INDEXES = 1_024;
@@ -57,17 +58,27 @@ export interface SweepReport extends Readonly<RunCounts> {
 
 /**
  * Sweeps until the end of the sweep or the deadline. Rejects if the lease cannot be acquired, renewed or released, or if
- * the recorded lanes cannot be read. Valkey is then unavailable, and the lease expires by itself.
+ * the recorded lanes cannot be read. Valkey is then unavailable, and the lease expires by itself. In a cluster where only
+ * the node of the lease or of the lanes is unavailable, the other nodes are swept without it.
  */
 export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
   const { valkey, partitions, telemetry } = ports;
   // One round trip reads all that is always needed and what is probably needed. An idle deployment needs no other read.
   const likelyScope = { lanes: union(ports.lanes, ports.likelyLanes), partitions };
-  const [acquired, recorded, pages] = await Promise.all([
-    acquireLease(valkey),
-    readRecordedLanes(valkey),
+  const [[lease, lanes], pages] = await Promise.all([
+    Promise.allSettled([acquireLease(valkey), readRecordedLanes(valkey)]),
     readPages(ports, new SweepProgress(likelyScope, newSweep(0)).next(OPEN_INDEXES)),
   ]);
+  const acquired = unlessUnavailable(lease, pages, (reason) => {
+    telemetry.warn("the node with the reconciler's lease is unavailable: sweeping without a lease", {
+      reason,
+    });
+    return { lease: NO_LEASE, checkpoint: "", serverNowMs: ports.now() };
+  });
+  const recorded = unlessUnavailable(lanes, pages, (reason) => {
+    telemetry.warn("the node with the recorded lanes is unavailable: using the lanes read last", { reason });
+    return { lanes: ports.likelyLanes, errors: [] };
+  });
   if (acquired === undefined) {
     telemetry.info("reconciler already running, nothing done", {});
     return { state: "busy", unread: 0, scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
@@ -79,6 +90,17 @@ export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
     run.reportUnreadable("recorded lane skipped: invalid name", { reason });
   const stopReason = await runUntilStopped(run, new PrefetchedPages(acquired.checkpoint === "" ? pages : []));
   return endRun(run, acquired, stopReason);
+}
+
+/** Returns the reply, or a substitute if its node is unavailable while other nodes reply. Otherwise throws its error. */
+function unlessUnavailable<T>(
+  reply: PromiseSettledResult<T>,
+  pages: readonly IndexPage[],
+  substitute: (reason: string) => T,
+): T {
+  if (reply.status === "fulfilled") return reply.value;
+  if (!isUnavailable(reply.reason) || !pages.some(({ ok }) => ok)) throw reply.reason;
+  return substitute(messageOf(reply.reason));
 }
 
 function union<T>(...lists: readonly (readonly T[])[]): T[] {

@@ -1,55 +1,37 @@
-import { Cluster, type ClusterOptions, Redis, type RedisOptions, ReplyError } from "iovalkey";
+import { Command } from "iovalkey";
 import type { Pipelines, ValkeyArgument, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import type { Partition } from "#shared/contract/ids.ts";
 import { slotOf } from "#shared/contract/partitions.ts";
-import { messageOf, ValkeyError } from "#shared/errors.ts";
-import type { ValkeyAddress } from "#shared/valkey/address.ts";
+import { messageOf, UnreachableError, ValkeyError } from "#shared/errors.ts";
+import { type NodeAddress, seedNodes, type ValkeyAddress } from "#shared/valkey/address.ts";
 import { connectionOptions } from "#shared/valkey/authentication.ts";
-import { type CommandSender, type Destination, sendPipeline } from "#shared/valkey/pipeline.ts";
+import { ClusterConnections } from "#shared/valkey/cluster.ts";
+import { Connection } from "#shared/valkey/connection.ts";
 import {
   confirmedResults,
   type ReplicationWait,
   replicationWrite,
   waitFor,
 } from "#shared/valkey/replication.ts";
+import type { Topology } from "#shared/valkey/topology.ts";
 
 export interface ValkeyOptions {
   /** Called for connection errors. Commands report their own errors. */
   readonly onConnectionError: (error: ValkeyError) => void;
-  /** Timeout of a reply in milliseconds, including the time to connect. Default: 5,000. */
+  /**
+   * Timeout of a reply in milliseconds, including the time to connect. Default: 5,000. The first command of a cluster
+   * client may take two seconds more, to discover the nodes.
+   */
   readonly commandTimeoutMs?: number;
-  /** More cluster nodes to connect to, as `host:port`: for example those that an earlier client discovered. */
-  readonly knownNodes?: readonly string[];
+  /** More cluster nodes to start from: for example those that an earlier client discovered. */
+  readonly knownNodes?: readonly NodeAddress[];
 }
 
 const COMMAND_TIMEOUT_MS = 5_000;
-
-/**
- * Options of a client that fails fast: it does not reconnect, resend or queue commands. After a lost connection, commands
- * fail at once, and the caller creates a new client.
- */
-const CONNECTION: RedisOptions = {
-  maxRetriesPerRequest: 0,
-  retryStrategy: () => null,
-  // Resending an FCALL is harmless, but its reply would describe the second call and not the first.
-  autoResendUnfulfilledCommands: false,
-  // Autopipelining routes an FCALL by its first argument, which is not a key.
-  enableAutoPipelining: false,
-};
-
-/**
- * Options of a cluster client that follows no redirections. While a slot migrates, iovalkey would redirect a whole
- * pipeline to the new node. Keys that have not moved yet would then read as missing: a missing record, or an execution
- * without edges. Instead, MOVED and ASK are errors, and the message is retried.
- */
-const CLUSTER: ClusterOptions = {
-  enableAutoPipelining: false,
-  slotsRefreshTimeout: 2_000,
-  clusterRetryStrategy: () => null,
-  maxRedirections: 0,
-  // ElastiCache's certificates are issued for host names: do not resolve them to addresses first.
-  dnsLookup: (address, callback) => callback(null, address),
-};
+/** A connection without a reply for this long is checked before use. The check costs one round trip. */
+const MAX_IDLE_MS = 5_000;
+/** Timeout of this check. A node that only is slow costs a new client, which is harmless. */
+const PROBE_TIMEOUT_MS = 100;
 
 /**
  * Error replies after which a client must be replaced, since its knowledge of the server is out of date. The new client
@@ -59,8 +41,15 @@ const CLUSTER: ClusterOptions = {
 const STALE_CLIENT_ERROR =
   /^(?:MOVED|ASK|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|NOAUTH|WRONGPASS)\b|^ERR (?!Function not found)/;
 
-/** iovalkey's messages if no cluster node is reachable. The cause is only in its "node error" event. */
-const NO_REACHABLE_NODE = /None of startup nodes is available|Failed to refresh slots cache/;
+/** Replies of a node that runs, but does not serve its slots. */
+const NOT_SERVING = /^(?:CLUSTERDOWN|LOADING|MASTERDOWN)\b/;
+
+/** Returns whether a command failed because its node is down or does not serve. Other nodes may still work. */
+export function isUnavailable(error: unknown): boolean {
+  return (
+    error instanceof UnreachableError || (error instanceof ValkeyError && NOT_SERVING.test(error.message))
+  );
+}
 
 /** A primary of the deployment. */
 export interface ValkeyNode {
@@ -68,64 +57,56 @@ export interface ValkeyNode {
   readonly name: string;
   /** Sends one command. Rejects with a ValkeyError. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
+  /** Sends one command with another timeout, in milliseconds. After the timeout, the connection is closed. */
+  callWithin(timeoutMs: number, name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
 
-/** A client of a standalone server or a cluster. All its errors are of class ValkeyError. */
+/**
+ * A client of a standalone server or a cluster. All its errors are of class ValkeyError.
+ *
+ * In a cluster, an unreachable node only fails the commands for its own slots. The client does not reconnect: see
+ * `isBroken`.
+ */
 export class Valkey implements Pipelines {
-  readonly #client: Redis | Cluster;
-  readonly #timeoutMs: number;
-  /** `host:port`, for messages. It never contains a password. */
-  readonly #host: string;
+  /** The timeout of a reply in milliseconds. */
+  readonly commandTimeoutMs: number;
+  readonly #nodes: Connection | ClusterConnections;
   #isBroken = false;
-  #nodeError = "";
 
   constructor(address: ValkeyAddress, options: ValkeyOptions) {
-    const { url } = address;
-    this.#timeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
-    this.#host = url.host;
-    const connection: RedisOptions = { ...CONNECTION, ...connectionOptions(address) };
-    const node = { host: url.hostname.replace(/^\[|\]$/g, ""), port: Number(url.port || 6379) };
-    this.#client = address.cluster
-      ? new Cluster([node, ...(options.knownNodes ?? [])], { ...CLUSTER, redisOptions: connection })
-      : new Redis({ ...connection, ...node, db: Number(url.pathname.slice(1) || 0) });
-    // Without a listener, a lost connection would end the process.
-    this.#client.on("error", (error) => options.onConnectionError(this.#toValkeyError(error)));
-    this.#client.on("node error", (error) => {
-      this.#nodeError = `: ${messageOf(error)}`;
-    });
-    this.#client.on("end", () => {
+    const { url, cluster } = address;
+    this.commandTimeoutMs = options.commandTimeoutMs ?? COMMAND_TIMEOUT_MS;
+    const seeds = seedNodes(address);
+    const [seed = { host: url.hostname, port: 0 }] = seeds;
+    const redis = connectionOptions(address);
+    const db = cluster ? 0 : Number(url.pathname.slice(1) || 0);
+    const open = (node: NodeAddress, onEnd: () => void): Connection =>
+      new Connection(node, {
+        redis: { ...redis, db },
+        timeoutMs: this.commandTimeoutMs,
+        onError: options.onConnectionError,
+        onEnd,
+      });
+    const onLost = (): void => {
       this.#isBroken = true;
-    });
+    };
+    this.#nodes = cluster
+      ? new ClusterConnections([...(options.knownNodes ?? []), ...seeds], open, onLost)
+      : open(seed, onLost);
   }
 
-  /** Whether the client must be replaced: a reply timed out, the connection was lost, or the server has changed. */
+  /** Whether the client must be replaced: a node did not reply, a connection was lost, or the server has changed. */
   get isBroken(): boolean {
     return this.#isBroken;
   }
 
-  get commandTimeoutMs(): number {
-    return this.#timeoutMs;
+  /** The nodes of the cluster that this client has discovered. Empty for a standalone server. */
+  get knownNodes(): readonly NodeAddress[] {
+    return this.#nodes instanceof ClusterConnections ? this.#nodes.knownNodes : [];
   }
 
-  /** The nodes of the cluster that this client has discovered, as `host:port`. Empty for a standalone server. */
-  get knownNodes(): string[] {
-    return this.#client instanceof Cluster
-      ? this.#client.nodes("all").map(({ options }) => `${options.host}:${options.port}`)
-      : [];
-  }
-
-  async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
-    if (this.#client instanceof Redis) return this.#exec({ redis: this.#client }, commands);
-    // A cluster needs one pipeline per slot.
-    const results = new Array<ValkeyResult>(commands.length);
-    await Promise.all(
-      [...positionsByPartition(commands)].map(async ([partition, positions]) => {
-        const group = positions.flatMap((position) => commands[position] ?? []);
-        const partitionResults = await this.#exec({ slot: slotOf(partition) }, group);
-        for (const [index, result] of partitionResults.entries()) results[positions[index] ?? -1] = result;
-      }),
-    );
-    return results;
+  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    return this.#toEachNode(commands, (connection, group) => connection.pipelined(group));
   }
 
   /**
@@ -137,127 +118,168 @@ export class Valkey implements Pipelines {
    * commands of each partition: it also covers earlier writes of other connections. Each node gets one `WAIT`, which
    * delays all later commands of its connection: use a client for these calls only, and make one call at a time.
    */
-  async replicated(commands: readonly ValkeyCommand[], wait: ReplicationWait): Promise<ValkeyResult[]> {
-    const client = this.#client;
-    try {
-      // Until it is connected, a cluster client queues commands and does not know their nodes.
-      if (client instanceof Cluster && client.status !== "ready") await this.call("ping");
-    } catch (error) {
-      return commands.map(() => ({ ok: false, error: this.#toValkeyError(error) }));
-    }
-    // From here to the last WAIT, nothing is awaited: each WAIT directly follows the commands on their connection.
-    const groups = [...positionsByPartition(commands)].map(([partition, positions]) => {
-      const destination: { slot?: number; redis?: Redis } =
-        client instanceof Redis ? { redis: client } : { slot: slotOf(partition) };
-      const group = positions.flatMap((position) => commands[position] ?? []);
-      const results = this.#exec(destination, [...group, replicationWrite(partition)]);
-      // The cluster client has set the node to which it sent the commands.
-      return { partition, positions, node: destination.redis, results };
-    });
-    const waits = new Map<Redis, Promise<ValkeyResult[]>>();
-    for (const { node, partition } of groups) {
-      if (node === undefined || waits.has(node)) continue;
-      waits.set(node, this.#exec({ redis: node }, [waitFor(partition, wait)], node));
-    }
-    const results = new Array<ValkeyResult>(commands.length);
-    for (const group of groups) {
-      const [waited] = (group.node === undefined ? undefined : await waits.get(group.node)) ?? [];
-      const confirmed = confirmedResults(await group.results, waited, wait);
-      for (const [index, position] of group.positions.entries()) {
-        const result = confirmed[index];
-        if (result !== undefined) results[position] = result;
-      }
-    }
-    return results;
+  replicated(commands: readonly ValkeyCommand[], wait: ReplicationWait): Promise<ValkeyResult[]> {
+    return this.#toEachNode(commands, (connection, group) => replicatedOn(connection, group, wait));
   }
 
   /** Sends one command without keys, or with keys that are not bound to a partition. Rejects with a ValkeyError. */
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
-    return this.#withTimeout(() => this.#client.call(name, args));
+    return this.#noting(async () => (await this.#connectionFor(name, args)).call(name, args));
   }
 
-  /** Returns the primaries: the standalone server, or those of the cluster that the client has discovered. */
+  /** Sends one command with another timeout, in milliseconds. After the timeout, the connection is closed. */
+  callWithin(timeoutMs: number, name: string, ...args: ValkeyArgument[]): Promise<unknown> {
+    return this.#noting(async () => (await this.#connectionFor(name, args)).call(name, args, timeoutMs));
+  }
+
+  /** Returns the primaries: the standalone server, or those of the cluster that serve slots. */
   async primaries(): Promise<ValkeyNode[]> {
-    const client = this.#client;
-    if (client instanceof Redis) return [this.#nodeOf(client)];
-    // Until it has connected, the client knows only the node of its address.
-    if (client.status !== "ready") await this.call("ping");
-    return client.nodes("master").map((node) => this.#nodeOf(node));
+    return (await this.#primaryConnections()).map((connection) => ({
+      name: connection.name,
+      call: (name, ...args) => this.#noting(() => connection.call(name, args)),
+      callWithin: (timeoutMs, name, ...args) => this.#noting(() => connection.call(name, args, timeoutMs)),
+    }));
+  }
+
+  /**
+   * Checks the connections that have been idle for 5 seconds: a thawed process may hold dead ones. A node that does not
+   * reply within 100 ms makes the client broken. Without an idle connection, nothing is sent.
+   */
+  async checkIdleConnections(): Promise<void> {
+    const { connections } = this.#nodes instanceof Connection ? { connections: [this.#nodes] } : this.#nodes;
+    const idle = connections.filter(({ isOpen, idleMs }) => isOpen && idleMs >= MAX_IDLE_MS);
+    const alive = await Promise.all(idle.map((connection) => connection.isAlive(PROBE_TIMEOUT_MS)));
+    if (alive.includes(false)) this.#isBroken = true;
   }
 
   /** Closes all connections. Commands in flight fail, unless the server has already sent their replies. */
   close(): void {
     this.#isBroken = true;
-    this.#client.disconnect();
+    this.#nodes.close();
   }
 
-  #nodeOf(node: Redis): ValkeyNode {
-    return {
-      name: `${node.options.host}:${node.options.port}`,
-      call: (name, ...args) => this.#withTimeout(() => node.call(name, args)),
-    };
-  }
-
-  async #exec(
-    destination: Destination,
+  /** Calls `send` once per node, with the commands for it. `send` returns one result per command, and never rejects. */
+  async #toEachNode(
     commands: readonly ValkeyCommand[],
-    sender: CommandSender = this.#client,
+    send: (connection: Connection, commands: readonly ValkeyCommand[]) => Promise<ValkeyResult[]>,
   ): Promise<ValkeyResult[]> {
     if (commands.length === 0) return [];
+    const results = await this.#routed(commands, send);
+    for (const result of results) if (!result.ok) this.#note(result.error);
+    return results;
+  }
+
+  async #routed(
+    commands: readonly ValkeyCommand[],
+    send: (connection: Connection, commands: readonly ValkeyCommand[]) => Promise<ValkeyResult[]>,
+  ): Promise<ValkeyResult[]> {
+    const nodes = this.#nodes;
+    if (nodes instanceof Connection) return send(nodes, commands);
+    let topology: Topology;
     try {
-      const results = await this.#withTimeout(() => sendPipeline(sender, destination, commands));
-      return results.map((result) =>
-        result.ok ? result : { ok: false, error: this.#toValkeyError(result.error) },
-      );
+      topology = await nodes.topology();
     } catch (error) {
-      const failure = { ok: false, error: this.#toValkeyError(error) } as const;
+      const failure = { ok: false, error: toValkeyError(error) } as const;
       return commands.map(() => failure);
     }
+    const connectionOf = (partition: Partition): Connection | undefined => {
+      const node = topology.primaryOf(slotOf(partition));
+      return node && nodes.to(node);
+    };
+    const results = new Array<ValkeyResult>(commands.length);
+    await Promise.all(
+      [...positionsByConnection(commands, connectionOf)].map(async ([connection, positions]) => {
+        const group = positions.flatMap((position) => commands[position] ?? []);
+        const replies = connection === undefined ? [] : await send(connection, group);
+        for (const [index, position] of positions.entries()) results[position] = replies[index] ?? UNSERVED;
+      }),
+    );
+    return results;
   }
 
-  /**
-   * Applies one timeout to everything that `send` sends, instead of one timer per command. After a timeout the client must
-   * be replaced. Commands in flight to other nodes of a cluster continue.
-   */
-  async #withTimeout<T>(send: () => Promise<T>): Promise<T> {
-    const { promise: timedOut, reject } = Promise.withResolvers<never>();
-    const timer = setTimeout(() => {
-      reject(new Error(`no reply within ${this.#timeoutMs} ms`));
-      // Close a standalone client, so that later commands fail at once. In a cluster, other nodes may still reply.
-      if (this.#client instanceof Redis) this.close();
-    }, this.#timeoutMs);
+  async #connectionFor(name: string, args: readonly ValkeyArgument[]): Promise<Connection> {
+    if (this.#nodes instanceof Connection) return this.#nodes;
+    const topology = await this.#nodes.topology();
+    const slot = new Command(name, [...args]).getSlot();
+    if (slot !== null) {
+      const node = topology.primaryOf(slot);
+      if (node === undefined) throw UNSERVED.error;
+      return this.#nodes.to(node);
+    }
+    const connections = await this.#primaryConnections();
+    const connection = connections.find(({ isOpen }) => isOpen) ?? connections[0];
+    if (connection === undefined) throw UNSERVED.error;
+    return connection;
+  }
+
+  async #primaryConnections(): Promise<Connection[]> {
+    const nodes = this.#nodes;
+    if (nodes instanceof Connection) return [nodes];
+    return (await nodes.topology()).primaries.map((node) => nodes.to(node));
+  }
+
+  async #noting(send: () => Promise<unknown>): Promise<unknown> {
     try {
-      return await Promise.race([send(), timedOut]);
+      return await send();
     } catch (error) {
-      throw this.#toValkeyError(error);
-    } finally {
-      clearTimeout(timer);
+      const converted = toValkeyError(error);
+      this.#note(converted);
+      throw converted;
     }
   }
 
-  /**
-   * Converts an error for the caller, and records whether the client must be replaced. An error reply keeps its text; a
-   * connection error also names the server. iovalkey's error is not kept as the cause: it contains the command, with a
-   * password or payload in it, and errors are logged.
-   */
-  #toValkeyError(thrown: unknown): ValkeyError {
-    if (thrown instanceof ValkeyError) return thrown;
-    if (thrown instanceof ReplyError) {
-      if (STALE_CLIENT_ERROR.test(messageOf(thrown))) this.#isBroken = true;
-      return new ValkeyError(messageOf(thrown));
-    }
-    this.#isBroken = true;
-    const reason = messageOf(thrown);
-    const cause = NO_REACHABLE_NODE.test(reason) ? this.#nodeError : "";
-    return new ValkeyError(`Valkey at ${this.#host}: ${reason}${cause}`);
+  /** Records whether the client must be replaced after an error. */
+  #note(error: Error): void {
+    if (error instanceof UnreachableError || STALE_CLIENT_ERROR.test(error.message)) this.#isBroken = true;
   }
 }
 
-function positionsByPartition(commands: readonly ValkeyCommand[]): Map<Partition, number[]> {
-  const groups = new Map<Partition, number[]>();
+const UNSERVED = {
+  ok: false,
+  error: new UnreachableError("no primary of the cluster serves this slot"),
+} as const;
+
+async function replicatedOn(
+  connection: Connection,
+  commands: readonly ValkeyCommand[],
+  wait: ReplicationWait,
+): Promise<ValkeyResult[]> {
+  // Up to the WAIT, nothing is awaited: it directly follows the commands on their connection.
+  const groups = [...Map.groupBy(commands.entries(), ([, { partition }]) => partition)].map(
+    ([partition, entries]) => {
+      const group = [...entries.map(([, sent]) => sent), replicationWrite(partition)];
+      return { partition, entries, results: connection.pipelined(group) };
+    },
+  );
+  const [first] = groups;
+  if (first === undefined) return [];
+  const [waited] = await connection.pipelined([waitFor(first.partition, wait)]);
+  const results = new Array<ValkeyResult>(commands.length);
+  for (const group of groups) {
+    const confirmed = confirmedResults(await group.results, waited, wait);
+    for (const [index, [position]] of group.entries.entries()) {
+      const result = confirmed[index];
+      if (result !== undefined) results[position] = result;
+    }
+  }
+  return results;
+}
+
+function toValkeyError(error: unknown): ValkeyError {
+  return error instanceof ValkeyError ? error : new ValkeyError(messageOf(error));
+}
+
+function positionsByConnection(
+  commands: readonly ValkeyCommand[],
+  connectionOf: (partition: Partition) => Connection | undefined,
+): Map<Connection | undefined, number[]> {
+  const connections = new Map<Partition, Connection | undefined>();
+  const groups = new Map<Connection | undefined, number[]>();
   for (const [position, { partition }] of commands.entries()) {
-    const group = groups.get(partition);
-    if (group === undefined) groups.set(partition, [position]);
+    if (!connections.has(partition)) connections.set(partition, connectionOf(partition));
+    const connection = connections.get(partition);
+    const group = groups.get(connection);
+    if (group === undefined) groups.set(connection, [position]);
     else group.push(position);
   }
   return groups;

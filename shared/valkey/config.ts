@@ -14,7 +14,7 @@ import {
   readRequired,
   readUrl,
 } from "#shared/runtime/environment.ts";
-import type { ValkeyAddress, ValkeyAuth } from "#shared/valkey/address.ts";
+import { nodeOf, type ValkeyAddress, type ValkeyAuth } from "#shared/valkey/address.ts";
 
 /** Ids of ElastiCache users and replication groups: letters, digits and single hyphens between them. */
 const ELASTICACHE_ID = /^[A-Za-z](?:-?[A-Za-z0-9])*$/;
@@ -30,10 +30,35 @@ export interface ValkeyConfig {
 /** A character that ends or splits the part before the host moves the rest of a password into host, path or fragment. */
 const ESCAPES = "In a user or password, write @ / ? # % as %40 %2F %3F %23 %25";
 
-/** Reads `VALKEY_*`. Appends problems to `errors`, which never contain a part of a password. */
+/**
+ * Reads `VALKEY_*`. Appends problems to `errors`, which never contain a part of a password.
+ *
+ * `VALKEY_URL` may list several nodes of a cluster after one scheme and one user: `rediss://user:password@a:6379,b:6379`.
+ */
 export function readValkey(env: Environment, errors: string[]): ValkeyAddress {
-  const url = readUrl(env, "VALKEY_URL", ["redis:", "rediss:"], "redis://host:6379", errors, `. ${ESCAPES}`);
+  const { first, more } = splitNodes(env.VALKEY_URL ?? "");
+  const url = readUrl(
+    { VALKEY_URL: first },
+    "VALKEY_URL",
+    ["redis:", "rediss:"],
+    "redis://host:6379",
+    errors,
+    `. ${ESCAPES}`,
+  );
+  const moreNodes = more.flatMap((text) => {
+    const node = URL.parse(`redis://${text}`);
+    const isNode = node !== null && node.hostname !== "" && /^[^/?#@]+$/.test(text);
+    return isNode ? [nodeOf(node)] : [];
+  });
+  if (moreNodes.length < more.length) {
+    errors.push(
+      `VALKEY_URL has a comma that host:port does not follow: list nodes as rediss://a:6379,b:6379. ${ESCAPES}`,
+    );
+  }
   const cluster = readChoice(env, "VALKEY_CLUSTER_MODE", ["true", "false"], "false", errors) === "true";
+  if (more.length > 0 && !cluster) {
+    errors.push("VALKEY_URL lists several nodes, but only a cluster has them: set VALKEY_CLUSTER_MODE=true");
+  }
   if (!/^\/?\d*$/.test(url.pathname) || url.search !== "" || url.hash !== "") {
     errors.push(`VALKEY_URL has more than a database number after its host: remove the rest. ${ESCAPES}`);
   } else if (/^\w+:\/\/[^/?#]*@[^/?#]*@/.test(env.VALKEY_URL ?? "")) {
@@ -45,7 +70,21 @@ export function readValkey(env: Environment, errors: string[]): ValkeyAddress {
   }
   const auth = readAuth(env, url, errors);
   const ca = readCa(env, url, errors);
-  return { url, cluster, auth, ...(ca === undefined ? {} : { ca }) };
+  return {
+    url,
+    cluster,
+    auth,
+    ...(moreNodes.length === 0 ? {} : { moreNodes }),
+    ...(ca === undefined ? {} : { ca }),
+  };
+}
+
+/** Splits `scheme://user@a,b/rest` into the URL of the first node, with user and rest, and the other nodes. */
+function splitNodes(text: string): { first: string; more: string[] } {
+  const [, start = "", nodes = "", rest = ""] =
+    /^([a-z]+:\/\/(?:[^/?#]*@)?)([^/?#@]*)(.*)$/is.exec(text) ?? [];
+  const [node = "", ...more] = nodes.split(",");
+  return more.length === 0 ? { first: text, more } : { first: `${start}${node}${rest}`, more };
 }
 
 function readAuth(env: Environment, url: URL, errors: string[]): ValkeyAuth {

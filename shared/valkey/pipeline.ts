@@ -5,10 +5,9 @@
  * wide fan-out, that took a third of the client's CPU time. Here all commands share one promise and one write.
  *
  * This relies on internals of iovalkey, each of which `test/valkey/iovalkey-internals.test.ts` checks:
- * - `sendCommand(command, stream, destination)` accepts any object with the members of `SentCommand`.
+ * - `sendCommand(command, stream)` accepts any object with the members of `SentCommand`.
  * - For a stream with `isPipeline`, it calls `stream.write` exactly once per command: at once if the client is connected,
  *   else for all commands together when it is. In the same tick, it queues the command for its reply.
- * - A cluster client sets `destination.redis` to the client of the slot's primary before it calls `stream.write`.
  * - The `stream` of a client is its socket.
  * - Replies settle the commands in order: `resolve` receives Buffers, and `reject` receives a ReplyError.
  * - A lost connection rejects the commands in flight. `disconnect()` settles them: replies already sent may still arrive.
@@ -19,15 +18,11 @@ import type { ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 
 const CRLF = Buffer.from("\r\n");
 
-/** Where a pipeline is sent. For a `slot`, the cluster client sets `redis` to the client of the slot's primary. */
-export interface Destination {
-  readonly slot?: number;
-  redis?: { readonly stream: { write(data: Buffer): unknown } };
-}
-
-/** The part of iovalkey's `Redis` and `Cluster` that sends a command of a pipeline. */
+/** The part of iovalkey's `Redis` that sends a command of a pipeline. */
 export interface CommandSender {
-  sendCommand(command: SentCommand, stream: unknown, destination: Destination): unknown;
+  /** The socket, once the client has begun to connect. */
+  readonly stream: { write(data: Buffer): unknown };
+  sendCommand(command: SentCommand, stream: unknown): unknown;
 }
 
 interface SentCommand {
@@ -43,7 +38,6 @@ interface SentCommand {
 /** Sends all commands in one write, and waits for all replies. Returns results in the commands' order. Never rejects. */
 export function sendPipeline(
   sender: CommandSender,
-  destination: Destination,
   commands: readonly ValkeyCommand[],
 ): Promise<ValkeyResult[]> {
   const { promise, resolve } = Promise.withResolvers<ValkeyResult[]>();
@@ -57,15 +51,15 @@ export function sendPipeline(
   let unwritten = commands.length;
   const stream = {
     isPipeline: true,
-    destination,
-    // iovalkey calls this once per command, after it has chosen the connection. The last call sends all of them.
+    destination: { redis: sender },
+    // iovalkey calls this once per command, when the client is connected. The last call sends all of them.
     write: (): void => {
       unwritten -= 1;
-      if (unwritten === 0) destination.redis?.stream.write(encode(commands));
+      if (unwritten === 0) sender.stream.write(encode(commands));
     },
   };
   for (const [index, { name }] of commands.entries()) {
-    sender.sendCommand(new PipelinedCommand(name, index, settle), stream, destination);
+    sender.sendCommand(new PipelinedCommand(name, index, settle), stream);
   }
   return promise;
 }

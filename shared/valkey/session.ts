@@ -1,3 +1,4 @@
+import type { NodeAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /** A client, and the result of its startup checks. */
@@ -23,21 +24,21 @@ const CLOSE_DELAY_MS = 15 * 60_000;
 
 /**
  * Provides each invocation with a working client. Invocations share one client until it fails: then the next invocation
- * gets a new one. A thawed execution environment may hold a dead connection, and only a failing command reveals it.
+ * gets a new one. A thawed execution environment may hold dead connections, so those that were idle are checked first.
  *
- * `connect` creates a client. It receives the cluster nodes that the previous client had discovered, as `host:port`.
+ * `connect` creates a client. It receives the cluster nodes that the previous client had discovered.
  * `start` runs once per client. If it fails, the invocation fails, and the next one starts with a new client. A client
  * older than `maxAgeMs` is replaced, and closed 15 minutes later.
  */
 export class SessionProvider<StartupInfo> {
-  readonly #connect: (knownNodes: readonly string[]) => Valkey;
+  readonly #connect: (knownNodes: readonly NodeAddress[]) => Valkey;
   readonly #start: (valkey: Valkey) => Promise<StartupInfo>;
   readonly #maxAgeMs: number;
   #current: CurrentClient<StartupInfo> | undefined;
-  #knownNodes: readonly string[] = [];
+  #knownNodes: readonly NodeAddress[] = [];
 
   constructor(
-    connect: (knownNodes: readonly string[]) => Valkey,
+    connect: (knownNodes: readonly NodeAddress[]) => Valkey,
     start: (valkey: Valkey) => Promise<StartupInfo>,
     maxAgeMs = MAX_CLIENT_AGE_MS,
   ) {
@@ -46,8 +47,9 @@ export class SessionProvider<StartupInfo> {
     this.#maxAgeMs = maxAgeMs;
   }
 
-  /** Returns the current session. Rejects with the error of `start`. */
+  /** Returns the current session, or a new one if its client is broken. Rejects with the error of `start`. */
   async get(): Promise<Session<StartupInfo>> {
+    if (this.#current?.valkey.isBroken === false) await this.#current.valkey.checkIdleConnections();
     const current = this.#getOrConnect();
     try {
       return { valkey: current.valkey, startupInfo: await current.startupInfo };
@@ -56,6 +58,13 @@ export class SessionProvider<StartupInfo> {
       if (this.#current === current) this.#discard(current);
       throw error;
     }
+  }
+
+  /** Returns a session with another client than `failed`. Rejects with the error of `start`. */
+  replace(failed: Session<StartupInfo>): Promise<Session<StartupInfo>> {
+    // Unless another invocation has already replaced the client.
+    if (this.#current?.valkey === failed.valkey) this.#discard(this.#current);
+    return this.get();
   }
 
   #getOrConnect(): CurrentClient<StartupInfo> {

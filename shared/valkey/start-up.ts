@@ -2,19 +2,25 @@
 
 import { type Edition, editionOf } from "#shared/contract/edition.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
-import { ConfigurationError, messageOf, ValkeyError } from "#shared/errors.ts";
+import { ConfigurationError, messageOf, UnreachableError, ValkeyError } from "#shared/errors.ts";
 import type { GaugingTelemetry, Telemetry } from "#shared/runtime/telemetry.ts";
-import { Valkey } from "#shared/valkey/client.ts";
+import { isUnavailable, Valkey } from "#shared/valkey/client.ts";
 import type { ValkeyConfig } from "#shared/valkey/config.ts";
 import { recordEdition } from "#shared/valkey/library.ts";
 import { SessionProvider } from "#shared/valkey/session.ts";
+
+/**
+ * Timeout of a startup check in milliseconds, where other nodes can work without the one that is asked. After it, commands
+ * for the silent node fail at once, so that it delays a new client only once.
+ */
+const CHECK_TIMEOUT_MS = 2_000;
 
 /**
  * Throws a ConfigurationError if the recorded partition count differs from the configured one: keys would be looked up in
  * the wrong partitions (contract, section 2). Returns false if no count is recorded.
  */
 export async function checkPartitions(
-  valkey: Valkey,
+  valkey: Pick<Valkey, "call">,
   { partitions }: Pick<ValkeyConfig, "partitions">,
 ): Promise<boolean> {
   const count = partitions.numFlowPartitions;
@@ -45,7 +51,13 @@ export async function detectEdition(
   let versions = await versionsOf(valkey);
   const isConfigured = configured !== "auto";
   if (isConfigured || versions.some(({ state }) => state === "missing")) {
-    await ensureLibrary();
+    try {
+      await ensureLibrary();
+    } catch (error) {
+      // The library cannot be loaded everywhere while a primary is unreachable.
+      const isIncomplete = versions.some(({ state }) => state === "unreachable");
+      if (!isIncomplete || !(error instanceof UnreachableError)) throw error;
+    }
     versions = await versionsOf(valkey);
   }
   const editions = new Set(
@@ -90,10 +102,13 @@ interface NodeVersion {
 }
 
 async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
+  const primaries = await valkey.primaries();
   return Promise.all(
-    (await valkey.primaries()).map(async ({ name: node, call }): Promise<NodeVersion> => {
+    primaries.map(async ({ name: node, call, callWithin }): Promise<NodeVersion> => {
+      const question = ["fcall", "ff_version", 0] as const;
       try {
-        return { node, state: "loaded", version: await call("fcall", "ff_version", 0) };
+        const reply = primaries.length > 1 ? callWithin(CHECK_TIMEOUT_MS, ...question) : call(...question);
+        return { node, state: "loaded", version: await reply };
       } catch (error) {
         const reason = messageOf(error);
         const isMissing = reason.startsWith("ERR Function not found");
@@ -105,7 +120,8 @@ async function versionsOf(valkey: Valkey): Promise<NodeVersion[]> {
 
 /**
  * Returns sessions with the configured Valkey. Each new client checks the recorded partition count before it runs
- * `start`. A missing record is logged once per process.
+ * `start`. A missing record is logged once per process. In a cluster, an unreadable record must not stop the work on
+ * other nodes: the configured count is used, and the next invocation checks again, since the client is then broken.
  */
 export function createSessions<StartupInfo>(
   config: ValkeyConfig,
@@ -113,6 +129,7 @@ export function createSessions<StartupInfo>(
   start: (valkey: Valkey) => Promise<StartupInfo>,
 ): SessionProvider<StartupInfo> {
   let hasWarned = false;
+  const flow_partitions = config.partitions.numFlowPartitions;
   return new SessionProvider(
     (knownNodes) =>
       new Valkey(config.valkey, {
@@ -121,13 +138,28 @@ export function createSessions<StartupInfo>(
           telemetry.warn("connection to Valkey failed", { reason: message }),
       }),
     async (valkey) => {
-      if (!(await checkPartitions(valkey, config)) && !hasWarned) {
-        hasWarned = true;
-        telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: using the configured partition count`, {
-          flow_partitions: config.partitions.numFlowPartitions,
-        });
+      try {
+        if (
+          !(await checkPartitions(config.valkey.cluster ? impatient(valkey) : valkey, config)) &&
+          !hasWarned
+        ) {
+          hasWarned = true;
+          telemetry.warn(`${PARTITION_CONFIG_KEY} is not recorded: using the configured partition count`, {
+            flow_partitions,
+          });
+        }
+      } catch (error) {
+        if (!config.valkey.cluster || !isUnavailable(error)) throw error;
+        telemetry.warn(
+          `${PARTITION_CONFIG_KEY} cannot be read: using the configured partition count, will check again`,
+          { flow_partitions, reason: messageOf(error) },
+        );
       }
       return start(valkey);
     },
   );
+}
+
+function impatient(valkey: Valkey): Pick<Valkey, "call"> {
+  return { call: (name, ...args) => valkey.callWithin(CHECK_TIMEOUT_MS, name, ...args) };
 }

@@ -4,22 +4,29 @@ interface Commands extends Pipelines {
   call(name: string, ...args: ValkeyArgument[]): Promise<unknown>;
 }
 
-/** Wraps a client for one invocation, and measures its slowest round trip. Failed round trips count as well. */
+/** Wraps a client for one attempt, and measures its slowest round trip. Failed round trips count as well. */
 export class TimedValkey implements Commands {
   readonly #valkey: Commands;
   /** In milliseconds, rounded to two decimals for the log. Undefined before the first round trip. */
   slowestMs: number | undefined;
+  /** Whether any command has succeeded. If none has, work whose first step only reads has written nothing. */
+  hasSucceeded = false;
 
   constructor(valkey: Commands) {
     this.#valkey = valkey;
   }
 
-  pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
-    return commands.length === 0 ? Promise.resolve([]) : this.#time(() => this.#valkey.pipelined(commands));
+  async pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]> {
+    if (commands.length === 0) return [];
+    const results = await this.#time(() => this.#valkey.pipelined(commands));
+    if (results.some(({ ok }) => ok)) this.hasSucceeded = true;
+    return results;
   }
 
-  call(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
-    return this.#time(() => this.#valkey.call(name, ...args));
+  async call(name: string, ...args: ValkeyArgument[]): Promise<unknown> {
+    const reply = await this.#time(() => this.#valkey.call(name, ...args));
+    this.hasSucceeded = true;
+    return reply;
   }
 
   async #time<T>(send: () => Promise<T>): Promise<T> {

@@ -13,14 +13,14 @@ import {
   type ValkeyCluster,
   type ValkeyServer,
 } from "#local/valkey-server.ts";
+import type { NodeAddress } from "#shared/valkey/address.ts";
 
 /** The servers of a test bed. */
 export interface Servers extends AsyncDisposable {
   readonly isCluster: boolean;
   readonly url: URL;
   readonly ports: readonly number[];
-  /** As `host:port`. */
-  readonly nodes: readonly string[];
+  readonly nodes: readonly NodeAddress[];
   /** Makes every server announce the port of its proxy, in the same order. */
   announce(ports: readonly number[]): Promise<void>;
 }
@@ -42,7 +42,7 @@ export class Standalone implements Servers {
   readonly isCluster = false;
   readonly url: URL;
   readonly ports: readonly number[];
-  readonly nodes: readonly string[] = [];
+  readonly nodes: readonly NodeAddress[] = [];
   readonly #folder: string | undefined;
   #server: Pick<ValkeyServer, "pid" | "stop">;
 
@@ -98,7 +98,7 @@ export class ClusterServers implements Servers {
   readonly isCluster = true;
   readonly url: URL;
   readonly ports: readonly number[];
-  readonly nodes: readonly string[];
+  readonly nodes: readonly NodeAddress[];
   readonly clients: readonly Redis[];
   readonly #cluster: ValkeyCluster;
 
@@ -106,7 +106,7 @@ export class ClusterServers implements Servers {
     this.#cluster = cluster;
     this.url = cluster.url;
     this.ports = cluster.nodes.map(({ port }) => port);
-    this.nodes = this.ports.map((port) => `${HOST}:${port}`);
+    this.nodes = this.ports.map((port) => ({ host: HOST, port }));
     this.clients = this.ports.map((port) => {
       const client = new Redis({ host: HOST, port, lazyConnect: true, retryStrategy: () => null });
       // Nodes are killed on purpose; a command to a dead node rejects.

@@ -14,6 +14,8 @@ export type ProxyMode =
 export class TcpProxy implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  /** Connections that stay open, and whose data are lost. */
+  readonly #dropped = new WeakSet<Socket>();
   #mode: ProxyMode = "pass";
   /** The number of connections accepted so far. */
   connections = 0;
@@ -50,6 +52,11 @@ export class TcpProxy implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
   }
 
+  /** Loses all data of the connections that are open now, and leaves them open. New ones work. */
+  drop(): void {
+    for (const socket of this.#sockets) this.#dropped.add(socket);
+  }
+
   #keep(socket: Socket): Socket {
     this.#sockets.add(socket);
     socket.on("close", () => this.#sockets.delete(socket));
@@ -60,7 +67,7 @@ export class TcpProxy implements AsyncDisposable {
 
   #link(from: Socket, to: Socket): void {
     from.on("data", (data) => {
-      if (this.#mode === "pass") to.write(data);
+      if (this.#mode === "pass" && !this.#dropped.has(from)) to.write(data);
     });
     from.on("close", () => to.destroy());
   }

@@ -2,13 +2,11 @@
 
 import { once } from "node:events";
 import { Socket } from "node:net";
-import { Cluster, Redis, type RedisOptions, ReplyError } from "iovalkey";
+import { Redis, type RedisOptions, ReplyError } from "iovalkey";
 import { afterEach, describe, expect, it } from "vitest";
-import type { Partition } from "#shared/contract/ids.ts";
-import { slotOf } from "#shared/contract/partitions.ts";
-import type { CommandSender, Destination } from "#shared/valkey/pipeline.ts";
+import type { CommandSender } from "#shared/valkey/pipeline.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
-import { DEPLOYMENTS } from "#test/support/valkey.ts";
+import { DEPLOYMENTS, type Deployment } from "#test/support/valkey.ts";
 
 /** The message of a failed expectation: which assumption an upgrade of iovalkey has broken. */
 function broken(assumption: string): string {
@@ -19,29 +17,24 @@ type Settled = readonly ["resolved" | "rejected", position: number, value: unkno
 
 /** A pipeline of minimal commands. It records every interaction with iovalkey. */
 class RecordedPipeline {
-  readonly destination: Destination;
   readonly settled: Settled[] = [];
   readonly sockets: object[] = [];
   /** The number of `write` calls. */
   writes = 0;
-  /** Whether `destination.redis` was set at each `write`. */
-  readonly hadConnection: boolean[] = [];
   readonly #words: readonly (readonly string[])[];
   readonly #done = Promise.withResolvers<void>();
 
-  constructor(destination: Destination, words: readonly (readonly string[])[]) {
-    this.destination = destination;
+  constructor(words: readonly (readonly string[])[]) {
     this.#words = words;
   }
 
   sendTo(sender: CommandSender): this {
     const stream = {
       isPipeline: true,
-      destination: this.destination,
+      destination: { redis: sender },
       write: (): void => {
         this.writes += 1;
-        this.hadConnection.push(this.destination.redis !== undefined);
-        if (this.writes === this.#words.length) this.destination.redis?.stream.write(this.#encode());
+        if (this.writes === this.#words.length) sender.stream.write(this.#encode());
       },
     };
     for (const [pipelineIndex, [name = ""]] of this.#words.entries()) {
@@ -60,7 +53,7 @@ class RecordedPipeline {
         resolve: (reply: unknown): void => settle("resolved", reply),
         reject: (error: Error): void => settle("rejected", error),
       };
-      sender.sendCommand(command, stream, this.destination);
+      sender.sendCommand(command, stream);
     }
     return this;
   }
@@ -86,6 +79,13 @@ class RecordedPipeline {
 }
 
 const OPTIONS: RedisOptions = { maxRetriesPerRequest: 0, retryStrategy: () => null };
+
+function standalone(): Deployment {
+  const [deployment] = DEPLOYMENTS;
+  if (deployment === undefined) throw new Error("no standalone deployment");
+  return deployment;
+}
+
 const ECHOES = [
   ["echo", "first"],
   ["echo", "second"],
@@ -93,34 +93,22 @@ const ECHOES = [
 ];
 const EACH_REJECTED = ECHOES.map((_, index) => ["rejected", index, expect.any(Error)]);
 
-describe.each(DEPLOYMENTS)("iovalkey's sendCommand ($name)", ({ address }) => {
-  let client: Redis | Cluster;
+describe("iovalkey's sendCommand", () => {
+  let client: Redis;
   afterEach(() => client.disconnect());
 
-  const node = { host: address.url.hostname, port: Number(address.url.port) };
-
-  function open(): Redis | Cluster {
-    client = address.cluster
-      ? new Cluster([node], { redisOptions: OPTIONS, clusterRetryStrategy: () => null, maxRedirections: 0 })
-      : new Redis({ ...OPTIONS, ...node });
+  function open(): Redis {
+    const { hostname: host, port } = standalone().address.url;
+    client = new Redis({ ...OPTIONS, host, port: Number(port) });
     return client;
-  }
-
-  /** The same destination as in `shared/valkey/client.ts`. */
-  function destinationOf(partition: number): Destination {
-    return client instanceof Redis ? { redis: client } : { slot: slotOf(partition as Partition) };
   }
 
   it("writes each command of a connected client exactly once, before it returns", async () => {
     await once(open(), "ready");
-    // A cluster opens the connection to a node with the first command for it.
-    await new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client).done("it settles every command");
-    const pipeline = new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client);
+    await new RecordedPipeline(ECHOES).sendTo(client).done("it settles every command");
+    const pipeline = new RecordedPipeline(ECHOES).sendTo(client);
     expect(pipeline.writes, broken("it calls stream.write once per command")).toBe(ECHOES.length);
-    expect(pipeline.hadConnection, broken("destination.redis is set before stream.write")).not.toContain(
-      false,
-    );
-    const socket = pipeline.destination.redis?.stream;
+    const socket = client.stream;
     expect(socket, broken("the stream of a client is its socket")).toBeInstanceOf(Socket);
     expect(new Set(pipeline.sockets), broken("toWritable receives the socket")).toEqual(new Set([socket]));
     await pipeline.done("it settles every command");
@@ -128,7 +116,7 @@ describe.each(DEPLOYMENTS)("iovalkey's sendCommand ($name)", ({ address }) => {
 
   it("settles commands in order: Buffers are resolved, error replies are rejected", async () => {
     await once(open(), "ready");
-    const pipeline = new RecordedPipeline(destinationOf(7), [
+    const pipeline = new RecordedPipeline([
       ["echo", "text"],
       ["set", "{fp:7}:test:internals", "1"],
       ["smembers", "{fp:7}:test:internals"],
@@ -150,7 +138,7 @@ describe.each(DEPLOYMENTS)("iovalkey's sendCommand ($name)", ({ address }) => {
 
   it("keeps the commands of a client that is still connecting, and writes them all later", async () => {
     open();
-    const pipeline = new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client);
+    const pipeline = new RecordedPipeline(ECHOES).sendTo(client);
     expect(pipeline.writes, broken("it writes no command before the client is connected")).toBe(0);
     const settled = await pipeline.done("it settles every command");
     expect(pipeline.writes, broken("it calls stream.write once per command")).toBe(ECHOES.length);
@@ -159,30 +147,17 @@ describe.each(DEPLOYMENTS)("iovalkey's sendCommand ($name)", ({ address }) => {
     );
   });
 
-  it("sends commands to the primary of their slot", async () => {
-    await once(open(), "ready");
-    for (const partition of [1, 7, 100, 200, 255]) {
-      const pipeline = new RecordedPipeline(destinationOf(partition), [
-        ["exists", `{fp:${partition}}:test:missing`],
-      ]);
-      const settled = await pipeline.sendTo(client).done("it settles every command");
-      expect(settled, broken("destination.redis is the client of the slot's primary")).toEqual([
-        ["resolved", 0, 0],
-      ]);
-    }
-  });
-
   it("settles commands in flight when the client is disconnected, and rejects later ones", async () => {
     await once(open(), "ready");
-    await new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client).done("it settles every command");
-    const inFlight = new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client);
+    await new RecordedPipeline(ECHOES).sendTo(client).done("it settles every command");
+    const inFlight = new RecordedPipeline(ECHOES).sendTo(client);
     expect(inFlight.writes, broken("it calls stream.write once per command")).toBe(ECHOES.length);
     const ended = once(client, "end");
     client.disconnect();
     // Replies that were already sent may still arrive.
     await inFlight.done("disconnect settles commands in flight");
     await ended;
-    const afterwards = new RecordedPipeline(destinationOf(7), ECHOES).sendTo(client);
+    const afterwards = new RecordedPipeline(ECHOES).sendTo(client);
     expect(await afterwards.done("a disconnected client rejects commands")).toEqual(EACH_REJECTED);
     expect(afterwards.writes, broken("a disconnected client writes no command")).toBe(0);
   });
@@ -190,14 +165,12 @@ describe.each(DEPLOYMENTS)("iovalkey's sendCommand ($name)", ({ address }) => {
 
 describe("iovalkey's sendCommand (lost connection)", () => {
   it("rejects every command in flight", async () => {
-    const [standalone] = DEPLOYMENTS;
-    if (standalone === undefined) throw new Error("no standalone deployment");
-    await using proxy = await TcpProxy.before(standalone.address.url);
+    await using proxy = await TcpProxy.before(standalone().address.url);
     const client = new Redis({ ...OPTIONS, host: proxy.url.hostname, port: Number(proxy.url.port) });
     client.on("error", () => undefined);
     await once(client, "ready");
     proxy.mode = "silent";
-    const pipeline = new RecordedPipeline({ redis: client }, ECHOES).sendTo(client);
+    const pipeline = new RecordedPipeline(ECHOES).sendTo(client);
     proxy.cut();
     expect(await pipeline.done("a lost connection rejects commands in flight")).toEqual(EACH_REJECTED);
     client.disconnect();
