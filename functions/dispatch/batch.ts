@@ -47,7 +47,7 @@ interface MessageOutcome extends ParsedMessage {
 
 /**
  * Processes a batch by `deadlineMs` (milliseconds since the epoch), plus half a second for dead letters. Returns the
- * messages to retry. Whatever one record contains, the others are processed and acknowledged.
+ * messages to retry. A record with malformed content does not affect the other records.
  *
  * Rejects only if Valkey is unavailable and every message needs it. Lambda then polls the queue more slowly, as it does
  * after every failed invocation.
@@ -60,7 +60,7 @@ export async function processBatch(
   const messages = records.map(parseMessage);
   const { telemetry, maxCascadeDepth } = ports;
   countAny(telemetry, METRICS.messagesMalformed, messages.filter(({ event }) => event === undefined).length);
-  // A sender may choose any depth. Above the limit it is no depth of a cascade, and `DepthLimitReached` counts it.
+  // Depths above the limit may be forged: `DepthLimitReached` counts them, and they are not measured.
   const depths = messages
     .flatMap(({ event }) => event?.depth ?? [])
     .filter((depth) => depth <= maxCascadeDepth);

@@ -3,15 +3,15 @@
 import { isObject } from "#shared/contract/message.ts";
 import { InvalidRequestError } from "#shared/errors.ts";
 
-/** A record of the event that can be named in the response. What else is in it is not checked. */
+/** A record that the response can name. Its other fields are not checked. */
 export interface IdentifiedRecord {
   readonly messageId: string;
 }
 
 /**
  * Returns the records of an SQS event: `{ Records: [...] }` from an event source mapping, or the bare list of the same
- * records from EventBridge Pipes. Throws an InvalidRequestError for any other event. A single record that is no SQS
- * record is not an error of the event.
+ * records from EventBridge Pipes. Throws an InvalidRequestError for any other event. A list may contain single records
+ * that are not SQS records.
  */
 export function readRecords(event: unknown): readonly unknown[] {
   const records: unknown = isObject(event) ? event.Records : event;
@@ -24,7 +24,7 @@ export function readRecords(event: unknown): readonly unknown[] {
   return records;
 }
 
-/** Whether the response can name a record: Lambda takes an empty identifier for a failure of the whole batch. */
+/** Whether the response can name a record: Lambda treats an empty identifier as a failure of the whole batch. */
 export function isIdentified(record: unknown): record is IdentifiedRecord {
   return isObject(record) && typeof record.messageId === "string" && record.messageId !== "";
 }

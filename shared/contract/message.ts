@@ -52,8 +52,8 @@ const TRACEPARENT =
   /^(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?$/;
 
 /**
- * Parses a record of an event. Accepts any value, since anyone who may invoke the function chooses it. Ignores unknown
- * fields, and takes null for a field that is absent. Returns an error that names the field if a known one is malformed.
+ * Parses a record of an event. The record may be any value, since every caller of the function can choose it. Ignores
+ * unknown fields, and treats null as an absent field. Returns an error that names the field if a known one is malformed.
  */
 export function parseCompletionEvent(record: unknown): ParsedEvent {
   if (!isObject(record)) return malformedMessage("the record is not a JSON object");

@@ -16,7 +16,7 @@ export type Attributes = Readonly<Record<string, MessageAttributeValue>>;
 const FORBIDDEN = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu;
 const REPLACEMENT = "\ufffd";
 
-/** Returns a text without the characters that SQS rejects, which are replaced. */
+/** Replaces the characters that SQS rejects. */
 export function acceptedText(text: string): string {
   return text.replace(FORBIDDEN, REPLACEMENT);
 }

@@ -17,7 +17,7 @@ const MAX_CODE_BYTES = 128;
 const UNKNOWN = "unknown";
 
 export interface DeadLetter {
-  /** A record of an SQS event, or whatever was in its place. */
+  /** An entry of the event's records. It may have any shape. */
   readonly record: unknown;
   readonly error: SluiceError;
   readonly failedAt: Date;
@@ -29,8 +29,7 @@ export interface DeadLetter {
  * Body, attributes and message group stay as they are. Three String attributes are added: `error_code`, `error_message`
  * (at most 1 KB of UTF-8) and `failed_at` (ISO 8601). They replace the reason of an earlier failure.
  *
- * What SQS cannot have delivered, it does not accept either: malformed attributes are left out, and a record without a
- * body is sent as JSON.
+ * Malformed attributes are left out, because SQS would refuse them. A record without a body is sent as JSON.
  *
  * A message whose result is not `ok` must not be acknowledged: the queue's redrive policy keeps it. That includes a
  * message with more than seven attributes: there is no room for three more, since SQS accepts ten.

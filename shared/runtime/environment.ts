@@ -31,13 +31,13 @@ export function readConfiguration<T>(env: Environment, read: (errors: string[]) 
 /** The log levels of Powertools, from the most lines to none. */
 export const LOG_LEVELS = ["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL", "SILENT"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
-/** Lambda's advanced logging controls have a name of their own for CRITICAL. */
+/** The name of CRITICAL in Lambda's advanced logging controls. */
 const FATAL = "FATAL";
 
 /**
  * Reads the log level, in upper or lower case: `POWERTOOLS_LOG_LEVEL`, else `LOG_LEVEL`, and not below
- * `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets and enforces. Returns undefined when none of them is set. Powertools alone
- * takes a value that it does not know, or in lower case, for INFO.
+ * `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets and enforces. Returns undefined if none of them is set. An unknown value
+ * is an error here: Powertools would log at INFO instead.
  */
 export function readLogLevel(env: Environment, errors: string[]): LogLevel | undefined {
   const selected = readLevel(

@@ -152,8 +152,8 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", (deployment) => {
     const ports = setup.ports();
     const deliveries = await Promise.all(Array.from({ length: 10 }, () => dispatchOne(ports, event)));
     // A delivery that finds the cascade claimed fails, so that its message is redelivered.
-    for (const fault of deliveries.flat())
-      expect(fault).toMatchObject({ name: "CascadeInProgressError", retryable: true });
+    for (const error of deliveries.flat())
+      expect(error).toMatchObject({ name: "CascadeInProgressError", retryable: true });
     const published = await publishedIds();
     expect(new Set(published)).toEqual(new Set(idsOf(children)));
     expect(published.length).toBeLessThanOrEqual(2 * children.length);

@@ -47,7 +47,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the spelling of a flow id ($name, $edition K
       const event = eventFrom(parent.id, spelling === "upper" ? id.toUpperCase() : id);
       expect(await dispatchOne(setup.ports(), event)).toEqual([]);
       expect(await Promise.all(children.map((child) => stateOf(fixture, child)))).toEqual(["skipped"]);
-      // The cascade goes on under the stored spelling.
+      // The cascade continues under the stored spelling.
       const cascade = await setup.queue.drainEvents();
       expect(cascade).toMatchObject([{ executionId: children[0]?.id }]);
       for (const next of cascade) expect(await dispatchOne(setup.ports(), next)).toEqual([]);

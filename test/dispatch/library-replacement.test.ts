@@ -35,7 +35,7 @@ describe.each(["standalone", "cluster"] as const)("a library that is replaced me
     return { fixture, first, child, edge, event: eventOf(first.id, fixture.flow.id) };
   }
 
-  /** The same Valkey, on which the library is replaced just before a round trip. */
+  /** A connection that replaces the library just before a round trip. */
   function replacedBefore(step: number, version: 15 | 34): Pipelines {
     let round = 0;
     return {
@@ -59,7 +59,7 @@ describe.each(["standalone", "cluster"] as const)("a library that is replaced me
     async (step) => {
       const { fixture, child, event } = await anyOfTwo();
       expect(await dispatchOne(setup.ports({ valkey: replacedBefore(step, 15) }), event)).toEqual([]);
-      // Version 15 knows no groups: it skips the child at the first failure, whoever calls it.
+      // Version 15 knows no groups: it skips the child at the first failure, for every caller.
       expect(await stateOf(fixture, child)).toBe(step <= CALLS ? "skipped" : "waiting_children");
     },
   );

@@ -20,7 +20,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       return { fixture, parent, children, replay, states, event: eventOf(parent.id, fixture.flow.id) };
     }
 
-    /** The same Valkey, on which something happens just before the first pipeline of calls. */
+    /** A connection that runs an action just before the first pipeline of calls. */
     function beforeCalls(act: () => Promise<unknown>): Pipelines {
       let isDone = false;
       return {
@@ -58,7 +58,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         valkey: beforeCalls(async () => {
           await replay();
           await fixture.finish(parent, "success");
-          // Ended in the same millisecond, the two ends could not be told apart.
+          // Ended in the same millisecond, the two ends could not be distinguished.
           await fixture.read("hset", parent.core, "completed_at", String(Date.now() + 60_000));
         }),
       });

@@ -102,7 +102,7 @@ async function deliver(
     throw error;
   }
   // Concurrent deliveries may fail each other with this error only.
-  for (const fault of errors.flat()) expect(fault.code).toBe("cascade_under_way");
+  for (const error of errors.flat()) expect(error.code).toBe("cascade_under_way");
   return batch.filter((_, position) => (errors[position] ?? []).length > 0);
 }
 

@@ -62,7 +62,7 @@ const sqsRecord = fc.record({
   messageAttributes: often(attributes),
   eventSource: often(fc.constant("aws:sqs")),
 });
-/** As the event of an invocation is: JSON. */
+/** A record as Lambda passes it: parsed from JSON. */
 const anyRecord = often(sqsRecord).map((value): unknown => JSON.parse(JSON.stringify([value]))[0]);
 
 function goodRecord(id: string, flow: string): object {
@@ -230,7 +230,7 @@ describe("readRecords", () => {
   });
 });
 
-/** The other programs whose input comes from outside. Each refuses with an error of its own, and never fails to read. */
+/** The parsers of other programs' input. Each returns or throws its documented error, and no other one, for any JSON. */
 describe("input of any shape", () => {
   const anyJson = fc.oneof(
     often(
