@@ -1,20 +1,23 @@
 -- ff_create_execution: creates an execution, either eligible now or delayed. Uses the server's time.
 --
--- KEYS      1 core, 2 payload, 3 policy, 4 tags, 5 the lane's eligible or delayed zset, 6 idempotency key (or noop),
---           7 execution_deadline, 8 all_executions
+-- KEYS      1 core, 2 payload, 3 policy, 4 tags, 5 the lane's eligible or delayed zset, 6 idempotency key,
+--           7 execution_deadline, 8 all_executions (6 and 7 may be noop)
 -- ARGV      1 execution_id, 2 namespace, 3 lane_id, 4 execution_kind, 5 priority (0 to 9000, clamped),
---           6 creator_identity, 7 policy_json, 8 input_payload, 9 delay_until (ms since the epoch), 10 dedup_ttl_ms,
---           11 tags_json (an object of strings), 12 execution_deadline_at (ms since the epoch), 13 partition_id;
+--           6 creator_identity, 7 policy_json (an object), 8 input_payload, 9 delay_until (ms since the epoch), 10 dedup_ttl_ms
+--           (ignored with the noop key), 11 tags_json (an object of strings), 12 execution_deadline_at (ms since the epoch), 13 partition_id;
 --           7 to 12 may be empty
 -- Reply     OK, execution_id, public_state
 --           DUPLICATE, <id stored under the idempotency key> | <execution_id>
--- Refusals  invalid_input, priority; and for an execution that is not a duplicate: invalid_policy_json;
---           invalid_input, <argument>
+-- Refusals  invalid_input, priority; and for an execution that is not a duplicate: invalid_policy_json, <detail>;
+--           invalid_capabilities, <detail> (routing.lua has the details); invalid_input, <argument>
 -- Publishes nothing.
 -- Cost      O(log n) in the size of the lane's zset, at most 10 commands plus one for each tag.
 --
 -- Only the server's clock decides whether delay_until lies in the future. KEYS 5 may therefore name either zset: the
 -- function derives the right one from it.
+--
+-- Differences from FlowFabric (contract, section 6): delay_until, dedup_ttl_ms, execution_deadline_at and tags_json are
+-- validated, and KEYS 5 is not trusted.
 
 local OPTIONAL_FIELDS = {
   'current_attempt_id', 'current_lease_id', 'current_worker_id', 'current_worker_instance_id', 'started_at',
@@ -56,15 +59,17 @@ local function ff_create_execution(keys, args)
   if not priority then
     return refuse('invalid_input', 'priority')
   end
-  local existing_id = server.call('GET', idempotency_key)
+  local is_deduplicated = not is_placeholder(idempotency_key)
+  local existing_id = is_deduplicated and server.call('GET', idempotency_key)
   if existing_id then
     return duplicate(existing_id)
   end
   if server.call('EXISTS', core_key) == 1 then
     return duplicate(execution_id)
   end
-  if policy_json ~= '' and decode_json(policy_json) == nil then
-    return refuse('invalid_policy_json')
+  local required_capabilities, refusal = parse_required_capabilities(policy_json)
+  if not required_capabilities then
+    return refusal
   end
   if is_invalid_milliseconds(delay_until) then
     return refuse('invalid_input', 'delay_until')
@@ -93,7 +98,7 @@ local function ff_create_execution(keys, args)
     'namespace', namespace, 'execution_kind', kind, 'partition_id', partition_id, 'creator_identity', creator,
     'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
     'replay_count', '0', 'lease_reclaim_count', '0',
-    'delay_until', is_delayed and delay_until or '',
+    'delay_until', is_delayed and delay_until or '', 'required_capabilities', required_capabilities,
   }
   for _, name in ipairs(OPTIONAL_FIELDS) do
     fields[#fields + 1] = name
@@ -117,9 +122,9 @@ local function ff_create_execution(keys, args)
   end
   server.call('SADD', all_key, execution_id)
   if deadline_at ~= '' then
-    server.call('ZADD', deadline_key, deadline_at, execution_id)
+    add_to_zset(deadline_key, deadline_at, execution_id)
   end
-  if (parse_milliseconds(dedup_ttl_ms) or 0) > 0 then
+  if is_deduplicated and (parse_milliseconds(dedup_ttl_ms) or 0) > 0 then
     server.call('SET', idempotency_key, execution_id, 'PX', dedup_ttl_ms)
   end
   return ok(execution_id, vector.public_state)

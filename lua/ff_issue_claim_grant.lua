@@ -3,12 +3,19 @@
 -- KEYS      1 core, 2 claim_grant, 3 eligible (read only: ff_claim_execution removes the execution)
 -- ARGV      1 execution_id, 2 worker_id, 3 worker_instance_id, 4 lane_id, 5 capability_hash,
 --           6 grant_ttl_ms (above 0), 7 route_snapshot_json, 8 admission_summary, 9 worker_capabilities_csv
---           (5 and 7 to 9 are stored as given)
+--           (at most 256 and 4,096 bytes; 5 and 7 to 9 are stored as given)
 -- Reply     OK, execution_id
 -- Refusals  invalid_input, grant_ttl_ms; execution_not_found; execution_not_eligible, <phase>, <eligibility>;
---           grant_already_exists; execution_not_in_eligible_set
+--           grant_already_exists; execution_not_in_eligible_set; invalid_capabilities, worker:too_many_bytes |
+--           worker:too_many_tokens; capability_mismatch, <missing capabilities, sorted CSV>
 -- Publishes nothing.
 -- Cost      O(1), at most 6 commands.
+--
+-- capability_mismatch is the one refusal here that writes: last_capability_mismatch_at of the record. The execution stays
+-- in the eligible zset, and a worker with the capabilities can take it.
+--
+-- Differences from FlowFabric (contract, section 6): grant_ttl_ms must be above 0, and execution_not_eligible has
+-- details.
 
 local function ff_issue_claim_grant(keys, args)
   check_arity('ff_issue_claim_grant', keys, 3, args, 9)
@@ -20,7 +27,8 @@ local function ff_issue_claim_grant(keys, args)
   if ttl_ms == 0 then
     return refuse('invalid_input', 'grant_ttl_ms')
   end
-  local core = fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome')
+  local core = fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
+    'required_capabilities')
   if not core then
     return refuse('execution_not_found')
   end
@@ -34,8 +42,17 @@ local function ff_issue_claim_grant(keys, args)
   if not server.call('ZSCORE', eligible_key, execution_id) then
     return refuse('execution_not_in_eligible_set')
   end
-
+  local worker_capabilities, refusal = parse_worker_capabilities(capabilities)
+  if not worker_capabilities then
+    return refusal
+  end
   local now_ms = server_now()
+  local missing = missing_capabilities(core.required_capabilities, worker_capabilities)
+  if missing ~= '' then
+    server.call('HSET', core_key, 'last_capability_mismatch_at', format_integer(now_ms))
+    return refuse('capability_mismatch', missing)
+  end
+
   local expires_at = format_integer(now_ms + ttl_ms)
   server.call('HSET', grant_key, 'execution_id', execution_id, 'worker_id', worker_id, 'worker_instance_id',
     instance_id, 'lane_id', lane_id, 'capability_hash', capability_hash, 'route_snapshot_json', route,

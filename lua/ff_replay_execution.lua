@@ -98,7 +98,8 @@ local function ff_replay_execution(keys, args)
     server.call('ZADD', eligible_key, eligible_score(core), execution_id)
   end
   transition(core_key, vector, now, 'replay_count', replay_count, 'completed_at', '', 'replayed_at', now)
-  server.call('XADD', history_key, '*', 'event', 'replayed', 'replay_count', replay_count, 'at', now)
+  add_history_event(history_key, 'replay_initiated', now, 'replay_count', replay_count, 'replay_type',
+    is_skipped_member and 'skipped_flow_member' or 'normal')
   return ok(unsatisfied)
 end
 

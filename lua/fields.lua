@@ -57,6 +57,26 @@ local function decode_json(json)
   return value
 end
 
+-- Returns whether a key is the placeholder ff:noop:{fp:N}, which fills an unused KEYS position. No function may read or
+-- write it: release 0.1 stored ids there, and those keys may still exist.
+local function is_placeholder(key)
+  return string.sub(key, 1, 8) == 'ff:noop:'
+end
+
+-- Adds an execution to a zset, unless the caller passed the placeholder.
+local function add_to_zset(key, score, execution_id)
+  if not is_placeholder(key) then
+    server.call('ZADD', key, score, execution_id)
+  end
+end
+
+-- Removes an execution from a zset, unless the caller passed the placeholder.
+local function remove_from_zset(key, execution_id)
+  if not is_placeholder(key) then
+    server.call('ZREM', key, execution_id)
+  end
+end
+
 -- Derives a key from a declared one with the same hash tag by replacing the part after the last colon.
 local function sibling_key(key, last_part)
   return string.match(key, '^.*:') .. last_part

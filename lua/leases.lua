@@ -3,7 +3,7 @@
 -- Reads the fields that refuse_unless_owned and the completing functions need.
 local function fetch_owned_execution(core_key)
   return fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'terminal_outcome', 'current_lease_id',
-    'current_lease_epoch', 'current_attempt_id', 'lease_expires_at', 'flow_id', 'retry_count')
+    'current_lease_epoch', 'current_attempt_id', 'current_attempt_index', 'lease_expires_at', 'flow_id', 'retry_count')
 end
 
 -- Returns a refusal unless this is the execution's current lease and it has not expired.
@@ -33,15 +33,27 @@ local function cleared_lease_fields()
     'lease_acquired_at', '', 'lease_expires_at', '', 'lease_last_renewed_at', '', 'lease_renewal_deadline', ''
 end
 
--- Removes a lease from every key but the record itself, which cleared_lease_fields clears. `lease_keys` names them.
-local function release_lease(execution_id, lease_id, lease_epoch, now, reason, lease_keys)
-  server.call('DEL', lease_keys.lease)
-  server.call('XADD', lease_keys.history, '*', 'event', 'released', 'reason', reason, 'lease_id', lease_id,
-    'lease_epoch', lease_epoch, 'at', now)
-  server.call('ZREM', lease_keys.lease_expiry, execution_id)
-  server.call('SREM', lease_keys.worker_leases, execution_id)
-  server.call('ZREM', lease_keys.active, execution_id)
-  server.call('ZREM', lease_keys.attempt_timeout, execution_id)
+-- Appends an event to the lease history, which keeps about the last 1,000 (contract, section 10).
+local function add_history_event(history_key, event, now, ...)
+  if not is_placeholder(history_key) then
+    server.call('XADD', history_key, 'MAXLEN', '~', 1000, '*', 'event', event, 'ts', now, ...)
+  end
+end
+
+-- Removes a lease from every key but the record itself, which cleared_lease_fields clears. `core` needs
+-- current_lease_id, current_lease_epoch and current_attempt_index; `lease_keys` names the keys.
+local function release_lease(execution_id, core, now, reason, lease_keys)
+  if not is_placeholder(lease_keys.lease) then
+    server.call('DEL', lease_keys.lease)
+  end
+  add_history_event(lease_keys.history, 'released', now, 'lease_id', core.current_lease_id, 'lease_epoch',
+    core.current_lease_epoch, 'attempt_index', core.current_attempt_index, 'reason', reason)
+  remove_from_zset(lease_keys.lease_expiry, execution_id)
+  if not is_placeholder(lease_keys.worker_leases) then
+    server.call('SREM', lease_keys.worker_leases, execution_id)
+  end
+  remove_from_zset(lease_keys.active, execution_id)
+  remove_from_zset(lease_keys.attempt_timeout, execution_id)
 end
 
 -- Publishes the completion of a flow member. An execution outside any flow has no dependents: nothing to publish.

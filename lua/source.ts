@@ -37,7 +37,7 @@ function readFiles(folder: string): LibraryFile[] {
 
 /**
  * Removes comments, a third of the text. Line numbers in the server's error messages still match the files. This happens
- * here and not in the build: `ensureLibrary` compares texts, so sources and bundles must load the same one.
+ * here and not in the build: sources and bundles must load the same text, since a revision has only one.
  */
 function withoutComments(text: string): string {
   if (LONG_BRACKET.test(text))

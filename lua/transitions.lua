@@ -93,8 +93,10 @@ end
 
 -- Ends the record of the open attempt, and closes its output stream if there is one.
 local function end_attempt(attempt_key, stream_key, now, attempt_state, closed_reason, ...)
-  server.call('HSET', attempt_key, 'attempt_state', attempt_state, 'ended_at', now, ...)
-  if server.call('EXISTS', stream_key) == 1 then
+  if not is_placeholder(attempt_key) then
+    server.call('HSET', attempt_key, 'attempt_state', attempt_state, 'ended_at', now, ...)
+  end
+  if not is_placeholder(stream_key) and server.call('EXISTS', stream_key) == 1 then
     server.call('HSET', stream_key, 'closed_at', now, 'closed_reason', closed_reason)
   end
 end

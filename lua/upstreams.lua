@@ -60,7 +60,8 @@ end
 
 -- Copies the upstream's result to the payload of an open child, if the edge passes data and the result exists.
 local function copy_upstream_result(keys, data_passing_ref, child)
-  if child and data_passing_ref ~= '' and server.call('COPY', keys[11], keys[10], 'REPLACE') == 1 then
+  if child and data_passing_ref ~= '' and not is_placeholder(keys[11])
+    and server.call('COPY', keys[11], keys[10], 'REPLACE') == 1 then
     return 'data_injected'
   end
   return ''

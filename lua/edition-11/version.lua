@@ -1,3 +1,6 @@
 -- Versions 5 to 15 belong to the 11-KEYS edition. A library of version 5 does not publish skipped children: the caller
 -- of ff_resolve_dependency continues the cascade.
 local LIBRARY_VERSION = '5'
+
+-- The edition as FUNCTION LIST shows it, in the description of sluice_revision.
+local LIBRARY_EDITION = '11'

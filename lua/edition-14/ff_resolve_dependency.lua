@@ -38,6 +38,9 @@ end
 
 -- Returns the child's upstreams that are not terminal, without duplicates.
 local function unfinished_upstreams(incoming_key, child_id)
+  if is_placeholder(incoming_key) then
+    return {}
+  end
   local flow_prefix = string.sub(incoming_key, 1, -#('in:' .. child_id) - 1)
   local exec_prefix = 'ff:exec:' .. hash_tag(incoming_key) .. ':'
   local upstreams, seen = {}, {}
@@ -69,7 +72,9 @@ local function record_group_decision(keys, args, group, decision)
     add('cancel_siblings_pending_flag', 'true')
     add('cancel_siblings_reason', 'sibling_quorum_' .. decision)
     add('cancel_siblings_pending_members', table.concat(unfinished_upstreams(keys[13], child_id), '|'))
-    server.call('SADD', keys[14], flow_id .. '|' .. child_id)
+    if not is_placeholder(keys[14]) then
+      server.call('SADD', keys[14], flow_id .. '|' .. child_id)
+    end
   end
   server.call('HSET', keys[12], unpack(fields))
 end

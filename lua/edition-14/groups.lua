@@ -13,6 +13,9 @@ local APPLY_KEY_COUNT = 8
 
 -- Returns the group, or nil if there is none. Every group has at least one of the first three fields.
 local function fetch_group(group_key)
+  if is_placeholder(group_key) then
+    return nil
+  end
   local values = server.call('HMGET', group_key, 'policy_variant', 'n', 'group_state', 'succeeded', 'failed',
     'skipped', 'on_satisfied', 'k')
   if not (values[1] or values[2] or values[3]) then
@@ -58,6 +61,9 @@ end
 -- already satisfied: a decided group never releases the child a second time.
 local function count_applied_edge(keys)
   local group_key = keys[APPLY_KEY_COUNT]
+  if is_placeholder(group_key) then
+    return true
+  end
   local group = fetch_group(group_key)
   if not group or group.policy_variant == '' then
     server.call('HSET', group_key, 'policy_variant', 'all_of', 'n', '1', 'succeeded', '0', 'group_state', 'pending')

@@ -59,9 +59,10 @@ export interface ClaimedExecution {
 const DEFAULT_LEASE_TTL_MS = 60_000;
 const GRANT_TTL_MS = 5_000;
 
-/** Refusals which mean that another worker was faster, or that the execution can no longer be claimed. */
+/** Refusals which mean that this worker cannot take the execution: another one was faster, or a capability is missing. */
 const LOST_RACE_CODES: ReadonlySet<string> = new Set([
   "active_attempt_exists",
+  "capability_mismatch",
   "claim_grant_expired",
   "execution_not_eligible",
   "execution_not_found",
@@ -135,7 +136,7 @@ async function claim(
   { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
 ): Promise<LeasedExecution[]> {
   const calls = targets.map((target): ClaimCall => {
-    const renewBeforeMs = Math.floor(leaseTtlMs / 3);
+    const renewBeforeMs = Math.floor((leaseTtlMs * 2) / 3);
     return {
       target,
       request: { leaseId: randomUUID(), attemptId: randomUUID(), leaseTtlMs, renewBeforeMs },

@@ -15,6 +15,8 @@ export interface Target {
 export interface WorkerIdentity {
   readonly workerId: string;
   readonly instanceId: string;
+  /** What the worker offers to executions that require capabilities (contract, section 15). At most 256, without commas. */
+  readonly capabilities?: readonly string[];
 }
 
 /** The lease that a claim returned, and the attempt that it covers. */
@@ -27,14 +29,27 @@ export interface Lease {
 
 const PLACEHOLDER_ATTEMPT = unwrap(parseAttemptIndex("0"));
 
-/** `ff_issue_claim_grant`: replies `OK, execution_id`. `ttlMs`: how long the worker may take to claim. */
+/**
+ * `ff_issue_claim_grant`: replies `OK, execution_id`, or refuses with `capability_mismatch, <missing>`. `ttlMs`: how long
+ * the worker may take to claim.
+ */
 export function issueClaimGrant(target: Target, worker: WorkerIdentity, ttlMs: number): ValkeyCommand {
   const { keys, index, lane } = target;
   return fcall(
     keys.partition,
     "ff_issue_claim_grant",
     [keys.core, keys.claimGrant, index.lane(lane).eligible],
-    [keys.id, worker.workerId, worker.instanceId, lane, "", ttlMs, "", "", ""],
+    [
+      keys.id,
+      worker.workerId,
+      worker.instanceId,
+      lane,
+      "",
+      ttlMs,
+      "",
+      "",
+      worker.capabilities?.join(",") ?? "",
+    ],
   );
 }
 
@@ -42,6 +57,7 @@ export interface ClaimRequest {
   readonly leaseId: string;
   readonly attemptId: string;
   readonly leaseTtlMs: number;
+  /** How long after the claim the worker should have renewed its lease. Nothing enforces it. */
   readonly renewBeforeMs: number;
 }
 
@@ -153,7 +169,10 @@ export function failExecution(
   );
 }
 
-/** `ff_cancel_execution`: replies `OK, cancelled, <phase before>`. It needs no lease. */
+/**
+ * `ff_cancel_execution`: replies `OK, cancelled, <phase before>`. Without a lease, it cancels the attempt of any worker.
+ * With one, it refuses with `stale_lease` if an active execution has another, unless the source is `operator_override`.
+ */
 export function cancelExecution(
   target: Target,
   worker: WorkerIdentity,

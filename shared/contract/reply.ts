@@ -7,6 +7,7 @@ import { ProtocolError } from "#shared/errors.ts";
 export const REFUSAL_CODES = [
   "active_attempt_exists",
   "already_member_of_different_flow",
+  "capability_mismatch",
   "claim_grant_expired",
   "cycle_detected",
   "dependency_already_exists",
@@ -22,6 +23,7 @@ export const REFUSAL_CODES = [
   "flow_already_terminal",
   "flow_not_found",
   "grant_already_exists",
+  "invalid_capabilities",
   "invalid_claim_grant",
   "invalid_dependency",
   "invalid_input",

@@ -8,6 +8,7 @@ import { builtFunction } from "#test/auth/built.ts";
 import { accessOf, KINDS, type Kind, SecuredValkey } from "#test/auth/secured.ts";
 import { WORK } from "#test/auth/work.ts";
 import { QueueProbe } from "#test/support/dispatch.ts";
+import { unloadLibrary } from "#test/support/library.ts";
 import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";
 
 const PASSWORD = "of-the-function";
@@ -49,6 +50,7 @@ describe("access.json", () => {
     const server = serverOf(kind);
     const admin = connectTo(server.plain);
     try {
+      await unloadLibrary(admin);
       await ensureLibrary(admin, edition);
       const work = await WORK[name]?.(admin, edition, queue);
       // The function must then load the library itself.
@@ -114,6 +116,7 @@ describe("access.json", () => {
   it("also restricts commands inside Valkey functions", async () => {
     const server = serverOf("standalone");
     const admin = connectTo(server.plain);
+    await unloadLibrary(admin);
     await ensureLibrary(admin, 11);
     admin.close();
     const rules = accessOf("dispatch").filter((rule) => rule !== "+hmget");

@@ -41,7 +41,11 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   const left = await family(fixture, 1);
   await fixture.finish(left.parent, "failed");
   for (const edge of left.edges) await fixture.done(fixture.resolution(edge, "failed"));
-  const parents = [good.parent, bad.parent, left.parent];
+  // A child whose record was deleted has no lane: its index keys are placeholders.
+  const orphaned = await family(fixture, 1);
+  await fixture.finish(orphaned.parent, "failed");
+  for (const child of orphaned.children) await fixture.read("del", child.core);
+  const parents = [good.parent, bad.parent, left.parent, orphaned.parent];
   if (edition === 14) parents.push(await firstOfAny(fixture));
   const wide = new FlowFixture(valkey, LANE, ROUTER, edition);
   const many = await bulkFamily(wide, MANY_EDGES);

@@ -18,7 +18,7 @@ import { BUNDLING, buildFunctions, bundle } from "#scripts/build.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** `keepNames` takes 23 KB of it: without it, stack traces and `errorType` would show minified class names. */
-const DISPATCH_BYTES = 475_000;
+const DISPATCH_BYTES = 510_000;
 
 describe("the functions' bundles", () => {
   let folder: string;
@@ -33,7 +33,7 @@ describe("the functions' bundles", () => {
   const codeOf = async (name: string): Promise<string[]> =>
     (await readdir(join(folder, name))).filter((file) => file.endsWith(".mjs"));
 
-  it("dispatch has at most 475 KB of code, and the reported sizes are those of the files", async () => {
+  it("dispatch has at most 510 KB of code, and the reported sizes are those of the files", async () => {
     const sizes = (await codeOf("dispatch")).map(
       async (file) => (await stat(join(folder, "dispatch", file))).size,
     );

@@ -1,5 +1,4 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { librarySource } from "#lua/library.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { detectEdition } from "#shared/valkey/start-up.ts";
 import {
@@ -11,6 +10,7 @@ import {
   stateOf,
 } from "#test/support/dispatch.ts";
 import type { FlowFixture } from "#test/support/flow-fixture.ts";
+import { librarySourceOf01, unloadLibrary } from "#test/support/library.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
 /** A flow in which an execution with three children has ended. */
@@ -26,7 +26,7 @@ async function endedFamily(fixture: FlowFixture, outcome: "success" | "failed") 
 // On servers that no other file uses: these tests replace and flush the library.
 describe.each(["standalone", "cluster"] as const)("the library of the server (%s)", (kind) => {
   const setup = dispatchSetupOnOwnServer(kind, 14);
-  beforeEach(() => setup.flushLibrary());
+  beforeEach(() => unloadLibrary(setup.valkey));
 
   it("is loaded when a dispatch finds it missing", async () => {
     await ensureLibrary(setup.valkey, 11);
@@ -80,10 +80,9 @@ describe.each(["standalone", "cluster"] as const)("the library of the server (%s
   });
 
   it("of release 0.1, which rejects surplus KEYS, is replaced and called again", async () => {
-    const old = librarySource(11).replace("#keys < key_count", "#keys ~= key_count");
     await ensureLibrary(setup.valkey, 11);
     const { event, childStates } = await endedFamily(setup.flow(11), "failed");
-    await onEveryPrimary(setup.valkey, "function", "LOAD", "REPLACE", old);
+    await onEveryPrimary(setup.valkey, "function", "LOAD", "REPLACE", librarySourceOf01(11));
     expect(await dispatchOne(setup.ports(), event)).toEqual([]);
     expect(await childStates()).toEqual(["skipped", "skipped", "skipped"]);
   });

@@ -68,7 +68,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
     expect(reply).toEqual(["lease", "1", expiresAt, "attempt", "0", "initial"]);
     expectTimeIn(expiresAt, from + 30_000, to + 30_000);
     const acquiredAt = String(Number(expiresAt) - 30_000);
-    const renewBy = String(Number(expiresAt) - 10_000);
+    const renewBy = String(Number(acquiredAt) + 10_000);
 
     expect(await fixture.hash(keys.core)).toMatchObject({
       ...ACTIVE,
@@ -94,13 +94,57 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
       attempt_state: "started",
       started_at: acquiredAt,
     });
-    expect(await fixture.hash(keys.leaseCurrent)).toMatchObject({ lease_id: "lease", expires_at: expiresAt });
+    expect(await fixture.hash(keys.leaseCurrent)).toMatchObject({
+      lease_id: "lease",
+      expires_at: expiresAt,
+      renewal_deadline: renewBy,
+    });
     expect(await fixture.read("exists", keys.claimGrant)).toBe(0);
     expect(await fixture.read("zrange", keys.attempts, 0, -1)).toEqual(["0"]);
-    expect(await fixture.read("xlen", keys.leaseHistory)).toBe(1);
+    expect(await fixture.read("xrange", keys.leaseHistory, "-", "+")).toEqual([
+      [
+        expect.any(String),
+        [
+          ...["event", "acquired", "ts", acquiredAt, "lease_id", "lease", "lease_epoch", "1"],
+          ...["attempt_id", "attempt", "attempt_index", "0"],
+          ...["worker_id", "worker", "worker_instance_id", "worker-1"],
+        ],
+      ],
+    ]);
     expect(await fixture.read("zscore", fixture.index.leaseExpiry, keys.id)).toBe(expiresAt);
     expect(await fixture.read("smembers", fixture.index.workerLeases("worker-1"))).toEqual([keys.id]);
     await expectOnlyIn(fixture, keys, "active", Number(expiresAt));
+  });
+
+  test.each([
+    ["", "", null, null],
+    ["0", "0", null, null],
+    ["5000", "1999999999999", 5_000, "1999999999999"],
+  ])(
+    "ff_claim_execution with timeout %j and deadline %j",
+    async (timeout, deadline, timeoutAfter, deadlineAt) => {
+      const fixture = newFixture();
+      const keys = await fixture.execution();
+      await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
+      const claim = claimExecution(fixture.target(keys), WORKER, TERMS);
+      const args = [...claim.args.slice(0, -2), timeout, deadline];
+      const [, , expiresAt] = await fixture.done({ ...claim, args });
+      const claimedAt = Number(expiresAt) - TERMS.leaseTtlMs;
+      expect(await fixture.read("zscore", fixture.index.attemptTimeout, keys.id)).toBe(
+        timeoutAfter === null ? null : String(claimedAt + timeoutAfter),
+      );
+      expect(await fixture.read("zscore", fixture.index.executionDeadline, keys.id)).toBe(deadlineAt);
+    },
+  );
+
+  test("the lease history keeps about 1,000 events", async () => {
+    const fixture = newFixture();
+    const keys = await fixture.execution();
+    const event = ["*", "event", "old"];
+    await Promise.all(Array.from({ length: 1_500 }, () => fixture.read("xadd", keys.leaseHistory, ...event)));
+    await fixture.claim(keys);
+    // Streams are trimmed by whole nodes of 100 entries.
+    expect(await fixture.read("xlen", keys.leaseHistory)).toBeLessThan(1_100);
   });
 
   test("the next attempt has its own record, the right type and a higher epoch", async () => {
@@ -135,10 +179,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
     await set("lifecycle_phase", "terminal", "ownership_state", "leased", "attempt_state", "running_attempt");
     await expectRefusal(fixture, claim, "execution_not_leaseable", "terminal", "eligible_now");
     await set("lifecycle_phase", "runnable", "eligibility_state", "blocked_by_dependencies");
-    await expectRefusal(fixture, claim, "execution_not_leaseable", "runnable", "blocked_by_dependencies");
-    await set("eligibility_state", "eligible_now");
     await expectRefusal(fixture, claim, "lease_conflict");
     await set("ownership_state", "unowned");
+    await expectRefusal(fixture, claim, "execution_not_leaseable", "runnable", "blocked_by_dependencies");
+    await set("eligibility_state", "eligible_now");
     await expectRefusal(fixture, claim, "active_attempt_exists");
     await set("attempt_state", "attempt_interrupted");
     await expectRefusal(fixture, claim, "use_claim_resumed_execution");

@@ -23,7 +23,7 @@ test.each(EDITIONS)("every refusal calls refuse with a literal code (%i KEYS)", 
   expect(source.match(/\{\s*0\s*,/g)).toHaveLength(1);
 });
 
-test("each edition has the functions of the contract and ff_promote_delayed", () => {
+test("each edition has the functions of the contract, and Sluice's own two", () => {
   const shared = [
     "ff_add_execution_to_flow",
     "ff_apply_dependency_to_child",
@@ -42,6 +42,7 @@ test("each edition has the functions of the contract and ff_promote_delayed", ()
     "ff_resolve_dependency",
     "ff_stage_dependency_edge",
     "ff_version",
+    "sluice_revision",
   ];
   expect(functionNames(librarySource(11)).sort()).toEqual(shared);
   expect(functionNames(librarySource(14)).sort()).toEqual([...shared, "ff_set_edge_group_policy"].sort());

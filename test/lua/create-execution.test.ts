@@ -170,6 +170,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_create_execution ($name, $edition KEYS)",
       fixture,
       createExecution(fixture.creation({ policyJson: "{" })),
       "invalid_policy_json",
+      "malformed",
     );
   });
 });

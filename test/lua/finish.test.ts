@@ -43,6 +43,16 @@ async function expectReleased(fixture: FlowFixture, keys: ExecKeys): Promise<voi
   expect(await fixture.read("sismember", fixture.index.workerLeases(WORKER.instanceId), keys.id)).toBe(0);
 }
 
+/** The newest event of the lease history. */
+async function lastEvent(fixture: FlowFixture, keys: ExecKeys): Promise<Record<string, string>> {
+  const [[, fields]] = (await fixture.read("xrevrange", keys.leaseHistory, "+", "-", "COUNT", 1)) as [
+    [string, string[]],
+  ];
+  return Object.fromEntries(
+    fields.flatMap((name, at) => (at % 2 === 0 ? [[name, fields[at + 1] ?? ""]] : [])),
+  );
+}
+
 function eventOf(fixture: FlowFixture, keys: ExecKeys, outcome: string): string {
   return `{"execution_id":"${keys.id}","flow_id":"${fixture.flow.id}","outcome":"${outcome}"}`;
 }
@@ -130,6 +140,18 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         retry_count: String(retriesBefore + 1),
         delay_until: delayUntil,
         completed_at: "",
+        failure_reason: "it broke",
+        pending_retry_reason: "it broke",
+        pending_previous_attempt_index: "0",
+        current_attempt_id: "",
+      });
+      expect(await lastEvent(fixture, keys)).toEqual({
+        event: "released",
+        lease_id: lease.leaseId,
+        lease_epoch: "1",
+        attempt_index: "0",
+        reason: "failed_retry_scheduled",
+        ts: String(Number(delayUntil) - delayMs),
       });
       await expectReleased(fixture, keys);
       await expectOnlyIn(fixture, keys, "delayed", Number(delayUntil));
@@ -208,11 +230,54 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         await expectOnlyIn(fixture, keys, "terminal", Number(field(core, "completed_at")));
         if (state === "active") {
           const record = await fixture.hash(keys.attempt(attempt(0)));
-          expect(record).toMatchObject({ attempt_state: "ended_cancelled" });
+          expect(record).toMatchObject({
+            attempt_state: "ended_cancelled",
+            failure_reason: "cancelled: not wanted",
+          });
+          expect(await lastEvent(fixture, keys)).toMatchObject({ event: "released", reason: "cancelled" });
         }
         expect(await feed.next()).toBe(eventOf(fixture, keys, "cancelled"));
       },
     );
+
+    test("ff_cancel_execution of an active execution compares the lease that the caller names", async () => {
+      const fixture = newFixture();
+      const keys = await fixture.member();
+      const lease = await fixture.claim(keys);
+      const cancel = (source: string, named?: Lease) =>
+        cancelExecution(fixture.target(keys), WORKER, attempt(0), {
+          reason: "",
+          source,
+          ...(named === undefined ? {} : { lease: named }),
+        });
+      for (const other of [
+        { ...lease, leaseId: "another owner's" },
+        { ...lease, epoch: "0" },
+      ]) {
+        await expectRefusal(fixture, cancel("lease_holder", other), "stale_lease");
+        await expectRefusal(fixture, cancel("", other), "stale_lease");
+      }
+      await fixture.read("hset", keys.core, "ownership_state", "lease_revoked");
+      await expectRefusal(fixture, cancel("lease_holder", lease), "lease_revoked");
+      await expectRefusal(fixture, cancel("lease_holder"), "lease_revoked");
+      await fixture.read("hset", keys.core, "ownership_state", "leased", "lease_expires_at", "1");
+      // Expiry is not checked.
+      expect(await fixture.done(cancel("lease_holder", lease))).toEqual(["cancelled", "active"]);
+      await expectReleased(fixture, keys);
+    });
+
+    test("ff_cancel_execution ignores the lease of an operator, and of an execution that is not active", async () => {
+      const fixture = newFixture();
+      const [active, waiting] = [await fixture.member(), await fixture.member()];
+      const lease = { ...(await fixture.claim(active)), leaseId: "another owner's" };
+      const cancel = (keys: ExecKeys, source: string) =>
+        fixture.done(
+          cancelExecution(fixture.target(keys), WORKER, attempt(0), { reason: "", source, lease }),
+        );
+      expect(await cancel(active, "operator_override")).toEqual(["cancelled", "active"]);
+      expect(await cancel(waiting, "")).toEqual(["cancelled", "runnable"]);
+      expect(field(await fixture.hash(waiting.core), "cancelled_by")).toBe(waiting.id);
+    });
 
     test("ff_cancel_execution refuses terminal and missing executions, and does not publish for source flow_cascade", async () => {
       const fixture = newFixture();

@@ -39,7 +39,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
       expectTimeIn(field(core, "last_transition_at"), from, await serverTime(fixture));
       await expectOnlyIn(fixture, keys, "eligible", Number(field(core, "created_at")) - 2e12);
       expect(await fixture.read("xrevrange", keys.leaseHistory, "+", "-", "COUNT", 1)).toEqual([
-        [expect.any(String), ["event", "replayed", "replay_count", "1", "at", expect.any(String)]],
+        [
+          expect.any(String),
+          [
+            ...["event", "replay_initiated", "ts", field(core, "last_transition_at")],
+            ...["replay_count", "1", "replay_type", "normal"],
+          ],
+        ],
       ]);
     },
   );
