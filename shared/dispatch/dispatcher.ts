@@ -5,65 +5,31 @@
 
 import { parseEdgeId } from "#shared/contract/ids.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
-import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { clearCheckpoints, resume, saveCheckpoints } from "#shared/dispatch/checkpoint.ts";
-import { readChildren, reportUnreadable } from "#shared/dispatch/children.ts";
-import { publishCascades } from "#shared/dispatch/publish-cascades.ts";
+import { reportUnreadable } from "#shared/dispatch/children.ts";
+import { type EdgeResults, type FanOutPorts, fanOut } from "#shared/dispatch/fan-out.ts";
 import { type EdgeSet, type RecordState, readRecords } from "#shared/dispatch/records.ts";
-import { type ResolvePorts, resolveChildren } from "#shared/dispatch/resolve-children.ts";
+import { type RestartPorts, restartCascades } from "#shared/dispatch/restart-cascades.ts";
 import { TimeBudget } from "#shared/dispatch/time-budget.ts";
 import {
   type CompletedExecution,
-  DEFERRED,
   type DispatchResult,
-  DONE,
-  type EdgeResult,
   type EdgeToResolve,
   type FanOutPlan,
   failed,
   isShallower,
 } from "#shared/dispatch/types.ts";
-import { OutOfTimeError, PublishError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
-import type { SendResult } from "#shared/queue/batch-sender.ts";
-import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import { OutOfTimeError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import { METRICS, traceFields } from "#shared/runtime/telemetry.ts";
-import { chunked } from "#shared/valkey/batches.ts";
 
-/**
- * Edges that are read and resolved together. A batch with no more edges takes four round trips. With more, the next
- * window is read while this one is resolved, and memory stays bounded.
- */
-const WINDOW = 2_500;
-/**
- * Edges of a window that share one pipeline. Several chunks are in flight at once: the server works on one while this
- * process decodes the replies of another.
- */
-const CHUNK = 256;
-/** A window begins only if the remaining time is longer than this many of the slowest windows so far. */
-const RESERVED_WINDOWS = 2;
 /** How often a record is read in all if the execution is replayed while its children are resolved. */
 const MAX_READS = 3;
-/** Round trips from the start of the first window to the last resolve: edges, children, calls. */
-const ROUND_TRIPS_TO_RESOLVE = 3;
-
 /** Restarts of one cascade at the depth limit, so that no error can keep it running for ever. */
 const MAX_GENERATIONS = 20;
-/** Slows a cascade down that reaches the limit again and again. */
-const RESTART_DELAY_SECONDS = 60;
-
-export interface DispatcherPorts extends ResolvePorts {
-  readonly router: PartitionRouter;
-  readonly publisher: CompletionPublisher;
+export interface DispatcherPorts extends FanOutPorts, RestartPorts {
   /** A message above this depth restarts its cascade at depth 0. */
   readonly maxCascadeDepth: number;
-  /** How long a restarted message is delayed, in seconds. Default: 60. */
-  readonly restartDelaySeconds?: number;
-  /** When `dispatch` must return: milliseconds since the epoch. */
-  readonly deadlineMs: number;
-  /** Edges that are read and resolved together. Default: 2,500. */
-  readonly window?: number;
 }
 
 /**
@@ -127,43 +93,6 @@ function admit(ports: DispatcherPorts, event: CompletionEvent): Admission {
     traceFields(event),
   );
   return { kind: "stopped", gate: "depth_limit" };
-}
-
-/**
- * Publishes completions again at depth 0, delayed and one generation later: one result per completion. A sender may
- * choose any depth, so that the depth in a message must slow a cascade down at most, and not end it. A completion that
- * the queue did not accept is retried. A delivery that dies after the send sends it once more, which changes nothing.
- */
-async function restartCascades(
-  ports: DispatcherPorts,
-  restarts: readonly CompletedExecution[],
-): Promise<Map<CompletedExecution, DispatchResult>> {
-  if (restarts.length === 0) return new Map();
-  const { restartDelaySeconds: delaySeconds = RESTART_DELAY_SECONDS } = ports;
-  const sent = await ports.publisher.send(
-    restarts.map(({ executionId, flowId, generation, root, traceparent }) => ({
-      executionId,
-      flowId,
-      // Dispatch does not keep the outcome of a message: the record has it.
-      outcome: "",
-      depth: 0,
-      generation: generation + 1,
-      root,
-      delaySeconds,
-      ...(traceparent === undefined ? {} : { traceparent }),
-    })),
-    ports.deadlineMs,
-  );
-  const noAnswer = ({ executionId }: CompletedExecution): SendResult => ({
-    ok: false,
-    error: new PublishError(`the publisher returned no result for ${executionId}`),
-  });
-  return new Map(
-    pairResults(restarts, sent, noAnswer).map(({ item, result }): [CompletedExecution, DispatchResult] => [
-      item,
-      result.ok ? { kind: "stopped", gate: "depth_limit" } : { kind: "failed", errors: [result.error] },
-    ]),
-  );
 }
 
 /** Of several events for one execution, keeps the shallowest one, with its root and its trace context. */
@@ -247,96 +176,6 @@ function edgesOf(
     reportUnreadable(ports.telemetry, { execution, edge: id }, edge.error.message);
     return [];
   });
-}
-
-type EdgeResults = ReadonlyMap<EdgeToResolve, EdgeResult>;
-
-/**
- * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery resolved
- * it in the same pass.
- */
-async function fanOut(
-  ports: DispatcherPorts,
-  budget: TimeBudget,
-  plans: readonly FanOutPlan[],
-): Promise<EdgeResults> {
-  const { window = WINDOW } = ports;
-  const short = plans.filter(({ edges }) => edges.length <= window);
-  const long = plans.filter(({ edges }) => edges.length > window);
-  const resumed = await resume(ports, long);
-  const results = await resolveWindows(ports, budget, [...short, ...resumed], resumed, window);
-  for (const { item, result } of pairResults(long, resumed, (plan) => plan)) {
-    const due = new Set(result.edges);
-    for (const edge of item.edges) if (!due.has(edge)) results.set(edge, DONE);
-  }
-  // A checkpoint belongs to one pass over the edges. The pass is over when no edge was deferred, even if some failed: a
-  // later pass must reach the edges before the checkpoint too, since their children may have been replayed.
-  const isOver = ({ edges }: FanOutPlan): boolean =>
-    edges.every((edge) => (results.get(edge) ?? DEFERRED).kind !== "deferred");
-  await clearCheckpoints(ports, resumed.filter(isOver));
-  return results;
-}
-
-/** Resolves the edges in windows: the next one is read while the one before is resolved and published. */
-async function resolveWindows(
-  ports: DispatcherPorts,
-  budget: TimeBudget,
-  plans: readonly FanOutPlan[],
-  long: readonly FanOutPlan[],
-  size: number,
-): Promise<Map<EdgeToResolve, EdgeResult>> {
-  const edges = plans.flatMap((plan) => plan.edges);
-  const results = new Map<EdgeToResolve, EdgeResult>();
-  const incomplete = new Set<CompletedExecution>();
-  const record = (edge: EdgeToResolve, result: EdgeResult): void => {
-    results.set(edge, result);
-    if (result.kind !== "done" && result.kind !== "unreadable") incomplete.add(edge.execution);
-  };
-  let slowestWindowMs = 0;
-  const hasTime = (): boolean =>
-    budget.hasTimeFor(ROUND_TRIPS_TO_RESOLVE) &&
-    ports.now() + RESERVED_WINDOWS * slowestWindowMs < ports.deadlineMs;
-  let inFlight: Promise<void> = Promise.resolve();
-  for (let start = 0; start < edges.length; start += size) {
-    const window = edges.slice(start, start + size);
-    if (!hasTime()) {
-      await inFlight;
-      for (const edge of edges.slice(start)) record(edge, DEFERRED);
-      return results;
-    }
-    const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) => readChildren(ports, chunk));
-    if (start > 0) {
-      await Promise.all([...chunks, inFlight]);
-      if (!hasTime()) {
-        for (const edge of edges.slice(start)) record(edge, DEFERRED);
-        return results;
-      }
-    }
-    const begunMs = ports.now();
-    inFlight = resolveWindow(ports, chunks).then(async (resolved) => {
-      for (const { edge, result } of resolved) record(edge, result);
-      await saveCheckpoints(ports, long, window, (execution) => incomplete.has(execution));
-      slowestWindowMs = Math.max(slowestWindowMs, ports.now() - begunMs);
-    });
-  }
-  await inFlight;
-  return results;
-}
-
-/** Steps 4 and 5 for one window: one final result per edge. */
-async function resolveWindow(
-  ports: DispatcherPorts,
-  chunks: Parameters<typeof resolveChildren>[1],
-): Promise<{ readonly edge: EdgeToResolve; readonly result: EdgeResult }[]> {
-  const resolved = await resolveChildren(ports, chunks);
-  const skipped = resolved.flatMap((one) => ("skipped" in one ? [one.skipped] : []));
-  const published = pairResults(skipped, await publishCascades(ports, skipped), ({ cause }) =>
-    failed(new PublishError(`the cascade of ${cause.child.id} was not published`)),
-  );
-  return [
-    ...resolved.filter((one) => "result" in one),
-    ...published.map(({ item, result }) => ({ edge: item.cause.edge, result })),
-  ];
 }
 
 /** A completed execution is dispatched only when each of its edges has a result and none failed or was deferred. */

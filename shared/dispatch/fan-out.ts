@@ -1,0 +1,131 @@
+/** Steps 2 to 5 for all edges of a batch: read the children, resolve the edges, publish the skipped children. */
+
+import { pairResults } from "#shared/contract/results.ts";
+import { clearCheckpoints, resume, saveCheckpoints } from "#shared/dispatch/checkpoint.ts";
+import { type ChildReadPorts, readChildren } from "#shared/dispatch/children.ts";
+import { type PublishPorts, publishCascades } from "#shared/dispatch/publish-cascades.ts";
+import { type ResolvePorts, resolveChildren } from "#shared/dispatch/resolve-children.ts";
+import type { TimeBudget } from "#shared/dispatch/time-budget.ts";
+import {
+  type CompletedExecution,
+  DEFERRED,
+  DONE,
+  type EdgeResult,
+  type EdgeToResolve,
+  type FanOutPlan,
+  failed,
+} from "#shared/dispatch/types.ts";
+import { PublishError } from "#shared/errors.ts";
+import { chunked } from "#shared/valkey/batches.ts";
+
+/**
+ * Edges that are read and resolved together. A batch with no more edges takes four round trips. With more, the next
+ * window is read while this one is resolved, and memory stays bounded.
+ */
+const WINDOW = 2_500;
+/**
+ * Edges of a window that share one pipeline. Several chunks are in flight at once: the server works on one while this
+ * process decodes the replies of another.
+ */
+const CHUNK = 256;
+/** A window begins only if the remaining time is longer than this many of the slowest windows so far. */
+const RESERVED_WINDOWS = 2;
+/** Round trips from the start of the first window to the last resolve: edges, children, calls. */
+const ROUND_TRIPS_TO_RESOLVE = 3;
+
+/** What resolving the edges of a batch needs. */
+export interface FanOutPorts extends ResolvePorts, ChildReadPorts, PublishPorts {
+  /** Edges that are read and resolved together. Default: 2,500. */
+  readonly window?: number;
+}
+
+/** The result of each edge. */
+export type EdgeResults = ReadonlyMap<EdgeToResolve, EdgeResult>;
+
+/**
+ * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery resolved
+ * it in the same pass.
+ */
+export async function fanOut(
+  ports: FanOutPorts,
+  budget: TimeBudget,
+  plans: readonly FanOutPlan[],
+): Promise<EdgeResults> {
+  const { window = WINDOW } = ports;
+  const short = plans.filter(({ edges }) => edges.length <= window);
+  const long = plans.filter(({ edges }) => edges.length > window);
+  const resumed = await resume(ports, long);
+  const results = await resolveWindows(ports, budget, [...short, ...resumed], resumed, window);
+  for (const { item, result } of pairResults(long, resumed, (plan) => plan)) {
+    const due = new Set(result.edges);
+    for (const edge of item.edges) if (!due.has(edge)) results.set(edge, DONE);
+  }
+  // A checkpoint belongs to one pass over the edges. The pass is over when no edge was deferred, even if some failed: a
+  // later pass must reach the edges before the checkpoint too, since their children may have been replayed.
+  const isOver = ({ edges }: FanOutPlan): boolean =>
+    edges.every((edge) => (results.get(edge) ?? DEFERRED).kind !== "deferred");
+  await clearCheckpoints(ports, resumed.filter(isOver));
+  return results;
+}
+
+/** Resolves the edges in windows: the next one is read while the one before is resolved and published. */
+async function resolveWindows(
+  ports: FanOutPorts,
+  budget: TimeBudget,
+  plans: readonly FanOutPlan[],
+  long: readonly FanOutPlan[],
+  size: number,
+): Promise<Map<EdgeToResolve, EdgeResult>> {
+  const edges = plans.flatMap((plan) => plan.edges);
+  const results = new Map<EdgeToResolve, EdgeResult>();
+  const incomplete = new Set<CompletedExecution>();
+  const record = (edge: EdgeToResolve, result: EdgeResult): void => {
+    results.set(edge, result);
+    if (result.kind !== "done" && result.kind !== "unreadable") incomplete.add(edge.execution);
+  };
+  let slowestWindowMs = 0;
+  const hasTime = (): boolean =>
+    budget.hasTimeFor(ROUND_TRIPS_TO_RESOLVE) &&
+    ports.now() + RESERVED_WINDOWS * slowestWindowMs < ports.deadlineMs;
+  let inFlight: Promise<void> = Promise.resolve();
+  for (let start = 0; start < edges.length; start += size) {
+    const window = edges.slice(start, start + size);
+    if (!hasTime()) {
+      await inFlight;
+      for (const edge of edges.slice(start)) record(edge, DEFERRED);
+      return results;
+    }
+    const chunks = [...chunked(window, () => 1, CHUNK)].map((chunk) => readChildren(ports, chunk));
+    if (start > 0) {
+      await Promise.all([...chunks, inFlight]);
+      if (!hasTime()) {
+        for (const edge of edges.slice(start)) record(edge, DEFERRED);
+        return results;
+      }
+    }
+    const begunMs = ports.now();
+    inFlight = resolveWindow(ports, chunks).then(async (resolved) => {
+      for (const { edge, result } of resolved) record(edge, result);
+      await saveCheckpoints(ports, long, window, (execution) => incomplete.has(execution));
+      slowestWindowMs = Math.max(slowestWindowMs, ports.now() - begunMs);
+    });
+  }
+  await inFlight;
+  return results;
+}
+
+/** Steps 4 and 5 for one window: one final result per edge. */
+async function resolveWindow(
+  ports: FanOutPorts,
+  chunks: Parameters<typeof resolveChildren>[1],
+): Promise<{ readonly edge: EdgeToResolve; readonly result: EdgeResult }[]> {
+  const resolved = await resolveChildren(ports, chunks);
+  const skipped = resolved.flatMap((one) => ("skipped" in one ? [one.skipped] : []));
+  const published = pairResults(skipped, await publishCascades(ports, skipped), ({ cause }) =>
+    failed(new PublishError(`the cascade of ${cause.child.id} was not published`)),
+  );
+  return [
+    ...resolved.filter((one) => "result" in one),
+    ...published.map(({ item, result }) => ({ edge: item.cause.edge, result })),
+  ];
+}
