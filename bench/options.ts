@@ -1,4 +1,5 @@
-import { Command, CommanderError, Option } from "commander";
+import { Command, Option } from "commander";
+import { parseArguments } from "#local/command-line.ts";
 
 export interface BenchOptions {
   /** Names of benchmarks; empty for all. */
@@ -32,15 +33,9 @@ export function parseOptions(args: readonly string[], names: readonly string[]):
       "--quick",
       "small sizes, in under a minute: checks end states and round trips, without goals for times",
     )
-    .option("--json", "print one line of JSON to standard output; everything else goes to standard error")
-    .allowExcessArguments(false)
-    .exitOverride();
-  try {
-    command.parse(args, { from: "user" });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
-  }
+    .option("--json", "print one line of JSON to standard output; everything else goes to standard error");
+  const exitCode = parseArguments(command, args);
+  if (exitCode !== undefined) return { kind: "done", exitCode };
   const { only = [], quick = false, json = false } = command.opts<Partial<BenchOptions>>();
   return { kind: "run", options: { only, quick, json } };
 }

@@ -1,4 +1,5 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Command, InvalidArgumentError } from "commander";
+import { parseArguments, runtimeOption } from "#local/command-line.ts";
 
 /** The parsed arguments of `npm run invoke`. */
 export interface InvokeOptions {
@@ -40,25 +41,11 @@ export function parseInvocation(
     )
     .argument("<function>", "dispatch, reconcile, redrive or provision")
     .argument("<event>", "a JSON file with the event, or - for standard input; see local/events for examples")
-    .addOption(
-      new Option(
-        "--runtime <runtime>",
-        'function runtime: "own" (built-in) or "aws" (AWS Lambda runtime interface client)',
-      )
-        .choices(["auto", "aws", "own"])
-        .default("auto", "aws if it is installed"),
-    )
+    .addOption(runtimeOption(["auto", "aws", "own"]).default("auto", "aws if it is installed"))
     .option("--timeout <seconds>", "timeout in seconds (default: the one of serverless.yml)", parseTimeout)
-    .addHelpText("after", EXAMPLES)
-    .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ writeOut: write, writeErr: writeError });
-  try {
-    command.parse(args, { from: "user" });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
-  }
+    .addHelpText("after", EXAMPLES);
+  const exitCode = parseArguments(command, args, write, writeError);
+  if (exitCode !== undefined) return { kind: "done", exitCode };
   const [functionName = "", eventFile = ""] = command.args;
   const { runtime, timeout = TIMEOUTS[functionName] ?? TIMEOUT_SECONDS.defaultValue } = command.opts<{
     runtime: InvokeOptions["runtime"];

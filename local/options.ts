@@ -1,4 +1,5 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { parseArguments, runtimeOption } from "#local/command-line.ts";
 import { DEFAULT_QUEUE, isQueueChoice, QUEUE_CHOICES, type QueueChoice } from "#local/queue-choice.ts";
 
 /** The parsed arguments of `npm start`. */
@@ -42,29 +43,15 @@ export function parseOptions(
         .argParser(parseQueueChoice)
         .default(DEFAULT_QUEUE),
     )
-    .addOption(
-      new Option(
-        "--runtime <runtime>",
-        'function runtime: "own" (built-in) or "aws" (AWS Lambda runtime interface client)',
-      )
-        .choices(["own", "aws"])
-        .default("own"),
-    )
+    .addOption(runtimeOption(["own", "aws"]).default("own"))
     .addHelpText(
       "after",
       "\nExit status: 0 when all tasks ended, 1 when some did not or the stack failed, 2 when the arguments or the workflow\n" +
         "are invalid, 130 after SIGINT, 143 after SIGTERM.\n\n" +
         "`npm run local:aws` adds --sqs auto --runtime aws: see docs/rehearsal.md",
-    )
-    .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ writeOut: write, writeErr: writeError });
-  try {
-    command.parse(args, { from: "user" });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
-  }
+    );
+  const exitCode = parseArguments(command, args, write, writeError);
+  if (exitCode !== undefined) return { kind: "done", exitCode };
   const { workflow, fail, json, sqs, runtime } = command.opts<CommanderOptions>();
   return { kind: "run", options: { workflow, fail, json: json ?? false, sqs, runtime } };
 }

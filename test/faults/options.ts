@@ -1,4 +1,5 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { parseArguments } from "#local/command-line.ts";
 import type { Scale } from "#test/faults/case.ts";
 
 /** The options of `npm run test:faults`. */
@@ -37,16 +38,9 @@ export function parseOptions(
       new Option("--only <kind...>", "run only these kinds").choices([...kinds]).default([...kinds], "all"),
     )
     .option("--seed <number>", "seed of the first case; each further case adds 1", integerUpTo(MAX_SEED))
-    .option("--cases <number>", "number of cases of each kind", integerUpTo(MAX_SEED))
-    .allowExcessArguments(false)
-    .exitOverride()
-    .configureOutput({ writeOut: write.out, writeErr: write.err });
-  try {
-    command.parse(args, { from: "user" });
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    return { kind: "done", exitCode: error.exitCode === 0 ? 0 : 2 };
-  }
+    .option("--cases <number>", "number of cases of each kind", integerUpTo(MAX_SEED));
+  const exitCode = parseArguments(command, args, write.out, write.err);
+  if (exitCode !== undefined) return { kind: "done", exitCode };
   const { quick, only, seed, cases } = command.opts<{
     quick?: true;
     only: string[];
