@@ -28,10 +28,7 @@ export function parseOptions(
     .description(
       "Runs a workflow on this machine with Valkey, a queue, workers and the built functions, and shows its tasks.",
     )
-    .option(
-      "--workflow <file>",
-      "a workflow in Sluice's JSON format or in WfFormat 1.5 (default: an example)",
-    )
+    .option("--workflow <file>", "a workflow in Sluice's JSON format or in WfFormat (default: an example)")
     .addOption(
       new Option("--fail <task>", "the id of a task that fails; may be repeated").argParser(
         (task: string, previous: readonly string[] | undefined) => [...(previous ?? []), task],

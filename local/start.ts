@@ -53,6 +53,7 @@ async function run(
   const maxCascadeDepth = readMaxCascadeDepth();
   const router = new PartitionRouter();
   const note = (line: string) => progress.note(line);
+  for (const warning of workflowRun.warnings) note(`! ${warning}`);
   await using stack = await startStack({
     router,
     maxCascadeDepth,

@@ -14,6 +14,8 @@ const EXAMPLE_FAILS = ["fetch-weather"];
 export interface WorkflowRun {
   readonly workflow: Workflow;
   readonly failing: ReadonlySet<string>;
+  /** What the user should know about the file. One line each. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -33,7 +35,7 @@ export async function readWorkflowRun({ workflow: file, fail }: StartOptions): P
       unknown.map((id) => `--fail ${id}: ${source} has no task with that id${suggestion(id, known)}`),
     );
   }
-  return { workflow: parsed.value, failing };
+  return { workflow: parsed.value, failing, warnings: parsed.warnings };
 }
 
 async function read(path: string): Promise<string> {

@@ -7,6 +7,8 @@ export interface UncheckedWorkflow {
   readonly name: string;
   readonly tasks: readonly { readonly task: Task; readonly path: string }[];
   readonly edges: readonly UncheckedEdge[];
+  /** The property of a task that holds its id, for error messages. `id` if omitted. */
+  readonly idProperty?: "id" | "name";
 }
 
 export interface UncheckedEdge {
@@ -25,14 +27,15 @@ const MAX_CYCLE_LENGTH = 20;
  * or to the task itself, a duplicate edge or a cycle, and adds every such error to `errors`.
  */
 export function buildWorkflow(unchecked: UncheckedWorkflow, errors: ErrorList): Workflow | undefined {
+  const { idProperty = "id" } = unchecked;
   const pathById = new Map<string, string>();
   for (const { task, path } of unchecked.tasks) {
     const first = pathById.get(task.id);
     if (first === undefined) pathById.set(task.id, path);
     else
       errors.add(
-        `${path}.id`,
-        `the id ${quoted(task.id)} is already used by ${first}: give each task a different id`,
+        `${path}.${idProperty}`,
+        `the ${idProperty} ${quoted(task.id)} is already used by ${first}: give each task a different ${idProperty}`,
       );
   }
   checkCycles(unchecked, checkEdges(unchecked, pathById, errors), errors);
@@ -55,7 +58,10 @@ function checkEdges(
     const key = edgeKey(edge.from, edge.to);
     const first = seen.get(key);
     if (!tasks.has(edge[namedEnd])) {
-      errors.add(path, `no task has the id ${quoted(edge[namedEnd])}: correct or remove the entry`);
+      errors.add(
+        path,
+        `no task has the ${unchecked.idProperty ?? "id"} ${quoted(edge[namedEnd])}: correct or remove the entry`,
+      );
     } else if (edge.from === edge.to) {
       errors.add(path, `the task ${quoted(edge.from)} cannot depend on itself: remove the entry`);
     } else if (first !== undefined) {

@@ -263,8 +263,30 @@ describe("WfFormat 1.5", () => {
 
   const at = "workflow.specification.tasks";
   test.each<[what: string, specification: unknown, errors: [path: string, message: RegExp][]]>([
-    ["another version", { ...whole, schemaVersion: "1.4" }, [["schemaVersion", /must be "1.5"/]]],
-    ["no version", { name: "x", workflow: whole.workflow }, [["schemaVersion", /must be "1.5"/]]],
+    [
+      "another major version",
+      { ...whole, schemaVersion: "2.0" },
+      [["schemaVersion", /must be a string from "1.0" to "1.6", not the string "2.0"/]],
+    ],
+    [
+      "a version that is a number",
+      { ...whole, schemaVersion: 1.5 },
+      [["schemaVersion", /not the number 1.5/]],
+    ],
+    ["no version", { name: "x", workflow: whole.workflow }, [["schemaVersion", /is missing/]]],
+    [
+      "the tasks of an older version",
+      { ...named(), schemaVersion: "1.5" },
+      [["workflow.specification", /is missing/]],
+    ],
+    [
+      "two run times of one task",
+      {
+        ...whole,
+        workflow: { ...whole.workflow, execution: { tasks: [{ id: "x" }, { id: "a" }, { id: "x" }] } },
+      },
+      [["workflow.execution.tasks[2].id", /"x" occurs more than once/]],
+    ],
     ["no tasks", wfFormat(), [[at, /must not be empty/]]],
     ["no workflow", { name: "x", schemaVersion: "1.5" }, [["workflow", /is missing/]]],
     ["an id that is not a string", wfFormat({ id: 1 }), [[`${at}[0].id`, /must be a string/]]],
@@ -316,6 +338,99 @@ describe("WfFormat 1.5", () => {
       expect(errors[position]).toContain(`flow.json: ${path}`);
       expect(errors[position]).toMatch(message);
     }
+  });
+});
+
+/** The shape of versions up to 1.4: edges refer to names, and ids are separate. */
+function named(version = "1.4", list = "tasks", runtime = "runtimeInSeconds") {
+  const one = (name: string, time: number | null, parents: string[], children: string[]) => ({
+    name,
+    id: `ID${name}`,
+    type: "compute",
+    parents,
+    children,
+    files: [],
+    [runtime]: time,
+  });
+  const tasks = [
+    one("split", 0.5, [], ["align_1", "align_2"]),
+    one("align_1", -1, ["split"], ["cat"]),
+    one("align_2", null, ["split"], ["cat"]),
+    one("cat", 2, ["align_1", "align_2"], []),
+  ];
+  return {
+    name: "split-align-cat",
+    schemaVersion: version,
+    workflow: { executedAt: "2020-12-25", [list]: tasks },
+  };
+}
+
+describe("other versions of WfFormat", () => {
+  test.each([
+    named("1.4"),
+    named("1.3"),
+    named("1.3", "tasks", "runtime"),
+    named("1.1", "jobs", "runtime"),
+    named("1.0", "jobs", "runtime"),
+  ])("$schemaVersion: edges refer to names, and a negative or absent run time is left out", (file) => {
+    const { tasks: read, edges } = parsed(file);
+    expect(read.map(({ id, payload }) => [id, payload])).toEqual([
+      ["split", '{"name":"split","runtimeInSeconds":0.5}'],
+      ["align_1", '{"name":"align_1"}'],
+      ["align_2", '{"name":"align_2"}'],
+      ["cat", '{"name":"cat","runtimeInSeconds":2}'],
+    ]);
+    expect(edges.map(({ from, to }) => `${from}>${to}`)).toEqual([
+      "split>align_1",
+      "split>align_2",
+      "align_1>cat",
+      "align_2>cat",
+    ]);
+  });
+
+  const recorded = (schemaVersion: string) => ({
+    name: "recorded",
+    schemaVersion,
+    workflow: {
+      specification: {
+        tasks: [
+          { name: "INDEX (ref)", id: "INDEX (ref)__#task/01", parents: [], children: ["A:BWA__#task/02"] },
+          { name: "A:BWA", id: "A:BWA__#task/02", parents: ["INDEX (ref)__#task/01"], children: null },
+        ],
+      },
+      execution: { tasks: [{ id: "A:BWA__#task/02", runtimeInSeconds: -3 }] },
+    },
+  });
+
+  test("1.6 is read like 1.5, without a warning", () => {
+    const result = parseWorkflow(JSON.stringify(recorded("1.6")), "flow.json");
+    expect(result).toMatchObject({ ok: true, warnings: [] });
+    expect(parsed(recorded("1.6"))).toEqual(parsed(recorded("1.5")));
+    expect(parsed(recorded("1.6")).edges).toEqual([
+      { from: "INDEX (ref)__#task/01", to: "A:BWA__#task/02", dataPassing: false },
+    ]);
+    expect(parsed(recorded("1.6")).tasks[1]?.payload).toBe('{"name":"A:BWA"}');
+  });
+
+  test("a newer minor version is read like 1.6, with a warning", () => {
+    const result = parseWorkflow(JSON.stringify(recorded("1.17")), "flow.json");
+    expect(result).toEqual({
+      ok: true,
+      value: parsed(recorded("1.6")),
+      warnings: ["flow.json: schemaVersion: 1.17 is newer than 1.6: read as 1.6"],
+    });
+  });
+
+  test("errors of an older version name its properties", () => {
+    const file = named("1.1", "jobs");
+    const twice = { ...file, workflow: { jobs: [{ name: "a" }, { name: "a", parents: ["b"] }] } };
+    expect(errorsOf(twice)).toEqual([
+      expect.stringMatching(/^flow.json: workflow.jobs\[1\].name: the name "a" is already used/),
+      expect.stringMatching(/^flow.json: workflow.jobs\[1\].parents\[0\]: no task has the name "b"/),
+    ]);
+    expect(errorsOf({ ...file, workflow: {} })).toEqual([
+      expect.stringMatching(/^flow.json: workflow.tasks: is missing/),
+    ]);
   });
 });
 
