@@ -100,7 +100,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
   it("a failure skips everything downstream, level by level", async () => {
     const workflow = parseWorkflow(cascade(), "test");
     if (!workflow.ok) throw new Error(workflow.errors.join("; "));
-    const assignment = { workflow: workflow.value, warnings: [], failing: new Set(["top"]), warnings: [] };
+    const assignment = { workflow: workflow.value, failing: new Set(["top"]), warnings: [] };
     const result = await runWorkflow(stack, ROUTER, assignment, new AbortController().signal, {
       onProgress: () => undefined,
       onError: (error) => errors.push(error),
