@@ -16,6 +16,7 @@ export class TcpProxy implements AsyncDisposable {
   readonly #sockets = new Set<Socket>();
   /** Connections that stay open, and whose data are lost. */
   readonly #dropped = new WeakSet<Socket>();
+  #onDroppedData: () => void = () => undefined;
   #mode: ProxyMode = "pass";
   /** The number of connections accepted so far. */
   connections = 0;
@@ -52,9 +53,15 @@ export class TcpProxy implements AsyncDisposable {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** Loses all data of the connections that are open now, and leaves them open. New ones work. */
-  drop(): void {
+  /**
+   * Loses all data of the connections that are open now, and leaves them open. New ones work. Resolves when the first
+   * data are lost.
+   */
+  drop(): Promise<void> {
     for (const socket of this.#sockets) this.#dropped.add(socket);
+    return new Promise((resolve) => {
+      this.#onDroppedData = resolve;
+    });
   }
 
   #keep(socket: Socket): Socket {
@@ -67,7 +74,8 @@ export class TcpProxy implements AsyncDisposable {
 
   #link(from: Socket, to: Socket): void {
     from.on("data", (data) => {
-      if (this.#mode === "pass" && !this.#dropped.has(from)) to.write(data);
+      if (this.#dropped.has(from)) this.#onDroppedData();
+      else if (this.#mode === "pass") to.write(data);
     });
     from.on("close", () => to.destroy());
   }

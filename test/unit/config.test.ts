@@ -6,6 +6,7 @@ import { readRelayConfig } from "#relay/config.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import { readRedriveConfig } from "#shared/redrive/config.ts";
 import { type Environment, LOG_LEVELS, readLogLevel } from "#shared/runtime/environment.ts";
+import { nameOf } from "#shared/valkey/address.ts";
 
 const REQUIRED = {
   VALKEY_URL: "redis://127.0.0.1:6379",
@@ -106,6 +107,35 @@ describe("readDispatchConfig", () => {
     ["VALKEY_URL", "redis://host/database"],
   ])("refuses %s=%s", (name, value) => {
     expect(errorsOf({ ...REQUIRED, [name]: value })).toEqual([expect.stringMatching(`^${name} `)]);
+  });
+
+  it.each([
+    ["rediss://u:p,w@a:6380,b,[::1]:6381", "rediss://u:p,w@a:6380", ["b:6379", "[::1]:6381"]],
+    ["redis://a,b:6380/0", "redis://a/0", ["b:6380"]],
+    ["redis://[::1]:7000,[::2]:7000", "redis://[::1]:7000", ["[::2]:7000"]],
+  ])("reads several nodes from %s", (VALKEY_URL, first, more) => {
+    const { valkey } = readDispatchConfig({ ...REQUIRED, VALKEY_URL, VALKEY_CLUSTER_MODE: "true" });
+    expect(valkey.url.href).toBe(new URL(first).href);
+    expect(valkey.moreNodes?.map(nameOf)).toEqual(more);
+  });
+
+  it.each([
+    "redis://a,",
+    "redis://a,b:x",
+    "redis://a,,b",
+    "redis://a,redis://b",
+    "redis://a,b c",
+    "redis://,a",
+  ])("refuses the nodes of %s", (VALKEY_URL) => {
+    const errors = errorsOf({ ...REQUIRED, VALKEY_URL, VALKEY_CLUSTER_MODE: "true" });
+    expect(errors.length).toBeGreaterThan(0);
+    for (const error of errors) expect(error).toMatch(/^VALKEY_URL /);
+  });
+
+  it("refuses several nodes without VALKEY_CLUSTER_MODE", () => {
+    expect(errorsOf({ ...REQUIRED, VALKEY_URL: "redis://a,b" })).toEqual([
+      expect.stringContaining("set VALKEY_CLUSTER_MODE=true"),
+    ]);
   });
 
   it("refuses a database number for a cluster", () => {

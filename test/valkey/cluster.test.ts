@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { startValkey, startValkeyCluster, type ValkeyServer } from "#local/valkey-server.ts";
+import { startValkey, startValkeyCluster } from "#local/valkey-server.ts";
 import { Subscriptions } from "#relay/subscriptions.ts";
 import { newTally } from "#relay/tally.ts";
 import { command } from "#shared/contract/command.ts";
@@ -7,6 +7,7 @@ import type { Partition } from "#shared/contract/ids.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 import { SessionProvider } from "#shared/valkey/session.ts";
+import { type ProxiedValkey, startProxiedValkey } from "#test/support/proxied-valkey.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
@@ -102,48 +103,8 @@ describe("the first nodes of a cluster client", () => {
   });
 });
 
-/** The nodes of the deployment, each behind a proxy. A cluster's nodes announce the ports of their proxies. */
-interface Proxied extends AsyncDisposable {
-  readonly address: { readonly url: URL; readonly cluster: boolean };
-  readonly proxies: readonly TcpProxy[];
-}
-
-async function startProxied(kind: "standalone" | "cluster"): Promise<Proxied> {
-  const resources = new AsyncDisposableStack();
-  const nodes: readonly ValkeyServer[] =
-    kind === "cluster"
-      ? resources.use(await startValkeyCluster(2)).nodes
-      : [resources.use(await startValkey())];
-  const proxies = await Promise.all(nodes.map(async ({ url }) => resources.use(await TcpProxy.before(url))));
-  const [{ url } = { url: new URL("redis://unset") }] = proxies;
-  if (kind === "cluster") {
-    const direct = nodes.map(
-      ({ url: own }) => new Valkey({ url: own, cluster: false }, { onConnectionError: () => undefined }),
-    );
-    await Promise.all(
-      direct.map((node, index) =>
-        node.call("config", "SET", "cluster-announce-port", proxies[index]?.url.port ?? ""),
-      ),
-    );
-    const ports = proxies.map((proxy) => `,${proxy.url.port},`);
-    await vi.waitUntil(
-      async () => {
-        const views = await Promise.all(direct.map((node) => node.call("cluster", "SLOTS")));
-        return views.every((view) => ports.every((port) => JSON.stringify(view).includes(port)));
-      },
-      { timeout: 10_000, interval: 50 },
-    );
-    for (const node of direct) node.close();
-  }
-  return {
-    address: { url, cluster: kind === "cluster" },
-    proxies,
-    [Symbol.asyncDispose]: () => resources.disposeAsync(),
-  };
-}
-
 describe.each(["standalone", "cluster"] as const)("a session after a pause (%s)", (kind) => {
-  let servers: Proxied;
+  let servers: ProxiedValkey;
   let sessions: SessionProvider<string>;
   const realNow = Date.now;
 
@@ -153,7 +114,7 @@ describe.each(["standalone", "cluster"] as const)("a session after a pause (%s)"
   }
 
   beforeAll(async () => {
-    servers = await startProxied(kind);
+    servers = await startProxiedValkey(kind);
   });
   afterAll(() => servers[Symbol.asyncDispose]());
   beforeEach(() => {
@@ -169,7 +130,7 @@ describe.each(["standalone", "cluster"] as const)("a session after a pause (%s)"
   it.each(["drop", "cut"] as const)("works at once after its connections died (%s)", async (death) => {
     const { valkey } = await sessions.get();
     expect(await readEverywhere(valkey)).toBe(true);
-    for (const proxy of servers.proxies) proxy[death]();
+    for (const proxy of servers.proxies) void proxy[death]();
     freeze(5_001);
     const thawed = await sessions.get();
     expect(thawed.valkey).not.toBe(valkey);
@@ -180,7 +141,7 @@ describe.each(["standalone", "cluster"] as const)("a session after a pause (%s)"
   it("keeps its client if the server replies, and sends nothing if it was not idle", async () => {
     const { valkey } = await sessions.get();
     await readEverywhere(valkey);
-    for (const proxy of servers.proxies) proxy.drop();
+    for (const proxy of servers.proxies) void proxy.drop();
     // A reply is not older than 5 seconds: the dead connection is not noticed.
     freeze(4_900);
     expect((await sessions.get()).valkey).toBe(valkey);
