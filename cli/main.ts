@@ -6,9 +6,9 @@
  */
 
 import { Command, CommanderError } from "commander";
+import { redriveCommand } from "#cli/redrive.ts";
 import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
-import { redriveCommand } from "./redrive.ts";
 
 async function main(): Promise<number> {
   const stop = listenForStop();

@@ -1,8 +1,8 @@
 import { Command } from "commander";
+import { type RedriveOptions, redriveOptions, requestOf } from "#cli/redrive-options.ts";
+import { functionRunner, localRunner, type Progress, replay, type SliceRunner } from "#cli/replay.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
-import { type RedriveOptions, redriveOptions, requestOf } from "./redrive-options.ts";
-import { functionRunner, localRunner, type Progress, replay, type SliceRunner } from "./replay.ts";
 
 const PROGRESS_INTERVAL_MS = 1_000;
 

@@ -1,6 +1,8 @@
 /** Runs a replay slice by slice, in this process or in the deployed function. */
 
 import { InvokeCommand, LambdaClient } from "@aws-sdk/client-lambda";
+import type { RequestEvent } from "#cli/redrive-options.ts";
+import { parseReport } from "#cli/report.ts";
 import { SluiceError } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
@@ -9,8 +11,6 @@ import { RECEIVE_OPTIONS, redriveSlice } from "#shared/redrive/redrive.ts";
 import type { RedriveReport } from "#shared/redrive/report.ts";
 import { parseRequest } from "#shared/redrive/request.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
-import type { RequestEvent } from "./redrive-options.ts";
-import { parseReport } from "./report.ts";
 
 export type Progress = (replayed: number, seen: number) => void;
 

@@ -38,6 +38,7 @@ export function memoryOf(options: FunctionOptions): string {
   return String(options.memoryLimitMb ?? DEFAULT_MEMORY_MB);
 }
 
+/** The ARN that a function finds in its context. */
 export function arnOf({ functionName }: FunctionOptions): string {
   return `arn:aws:lambda:us-east-1:000000000000:function:${functionName}`;
 }

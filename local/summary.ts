@@ -18,6 +18,7 @@ export interface Summary {
   readonly seconds: number;
 }
 
+/** Sums up a run. `failed` includes cancelled and expired executions. */
 export function summaryOf(result: RunResult, counts: PollerCounts): Summary {
   const { success, failed, cancelled, expired, skipped } = result.status.ended;
   return {

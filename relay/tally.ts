@@ -18,6 +18,7 @@ export interface Tally {
   reconnects: number;
 }
 
+/** Counters that are all 0. */
 export function newTally(): Tally {
   return {
     received: 0,

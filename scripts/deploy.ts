@@ -5,8 +5,8 @@
 
 import { SQSClient } from "@aws-sdk/client-sqs";
 import { Command, CommanderError } from "commander";
+import { buildFunctions, deployStage, describePackage, packageStage } from "#scripts/osls.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
-import { buildFunctions, deployStage, describePackage, packageStage } from "./osls.ts";
 
 interface DeployOptions {
   readonly stage: string;

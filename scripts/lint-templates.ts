@@ -10,9 +10,9 @@ import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildFunctions, packageStage, StepError } from "#scripts/osls.ts";
+import { VARIANTS } from "#scripts/variants.ts";
 import { messageOf } from "#shared/errors.ts";
-import { buildFunctions, packageStage, StepError } from "./osls.ts";
-import { VARIANTS } from "./variants.ts";
 
 const VERSION = "1.58.0";
 const VENV = fileURLToPath(new URL(`../.sluice/cfn-lint-${VERSION}`, import.meta.url));

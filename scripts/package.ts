@@ -4,8 +4,8 @@
  */
 
 import { Command, CommanderError } from "commander";
+import { buildFunctions, describePackage, packageStage, STAGES } from "#scripts/osls.ts";
 import { messageOf } from "#shared/errors.ts";
-import { buildFunctions, describePackage, packageStage, STAGES } from "./osls.ts";
 
 async function main(): Promise<number> {
   const command = new Command("npm run package --")

@@ -49,7 +49,7 @@ export const versionOnly: Plugin = {
   },
 };
 
-/** A module that dependencies import and that no function needs as it is. */
+/** A module that dependencies import, and that a bundle replaces or leaves out. */
 export interface Replacement {
   /** The import specifier. */
   readonly module: string;
@@ -57,6 +57,7 @@ export interface Replacement {
   readonly by?: string;
 }
 
+/** Replaces modules in a bundle. */
 export function replace(replacements: readonly Replacement[]): Plugin {
   const byModule = new Map(replacements.map((replacement) => [replacement.module, replacement]));
   return {

@@ -25,6 +25,12 @@ export interface Pipelines {
   pipelined(commands: readonly ValkeyCommand[]): Promise<ValkeyResult[]>;
 }
 
+/**
+ * Builds a command. All keys in `args` must be keys of `partition`.
+ *
+ * @example
+ * command(keys.partition, "hget", keys.core, "public_state");
+ */
 export function command(
   partition: Partition,
   name: string,

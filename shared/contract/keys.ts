@@ -33,6 +33,7 @@ export function replicationKey(partition: Partition): string {
   return `ff:replication:${tagOf(partition)}`;
 }
 
+/** The key under which `ff_create_execution` stores the execution id for an application's idempotency key. */
 export function idempotencyKey(partition: Partition, namespace: string, key: string): string {
   return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;
 }

@@ -4,6 +4,7 @@ const TERMINAL_OUTCOMES = ["success", "failed", "cancelled", "expired", "skipped
 /** The outcome of a terminal execution. Before that, the field holds `none` or the empty string, or is missing. */
 export type TerminalOutcome = (typeof TERMINAL_OUTCOMES)[number];
 
+/** Whether the contract defines this outcome for a terminal execution. */
 export function isTerminalOutcome(text: string): text is TerminalOutcome {
   return (TERMINAL_OUTCOMES as readonly string[]).includes(text);
 }

@@ -13,6 +13,7 @@ export interface Filter {
 
 const NO_ERROR_CODE = "none";
 
+/** Whether the filter has no condition. */
 export function selectsEverything(filter: Filter): boolean {
   return Object.values(filter).every((part) => part === undefined);
 }

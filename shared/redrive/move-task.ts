@@ -33,6 +33,7 @@ export interface MoveTaskPorts {
   readonly onProgress: (moved: number) => void;
 }
 
+/** An SQS message move task that has been started. */
 export class MoveTask {
   readonly #ports: MoveTaskPorts;
   readonly #sourceArn: string;

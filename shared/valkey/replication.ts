@@ -21,6 +21,7 @@ export function replicationWrite(partition: Partition): ValkeyCommand {
   return command(partition, "set", replicationKey(partition), "", "px", KEY_TTL_MS);
 }
 
+/** `WAIT`: replies how many replicas have received the earlier writes of its connection, or how many after `timeoutMs`. */
 export function waitFor(partition: Partition, { replicas, timeoutMs }: ReplicationWait): ValkeyCommand {
   return command(partition, "wait", replicas, timeoutMs);
 }
