@@ -86,6 +86,17 @@ export class NotReplicatedError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** Error replies about the key of a command: another type, or an error that a function raised while it ran. */
+const RECORD_ERROR = /^(?:WRONGTYPE\b|ERR .*\bscript: )/s;
+
+/**
+ * Whether an error reply is about the record that a command reads or changes. A retry fails again, and other records are
+ * not affected. All other errors are failures of the server or the connection.
+ */
+export function isRecordError(error: Error): boolean {
+  return RECORD_ERROR.test(error.message);
+}
+
 /** A message is not known to be accepted by the queue. */
 export class PublishError extends SluiceError {
   override readonly name = "PublishError";

@@ -15,7 +15,7 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import type { Reply } from "#shared/contract/reply.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { ProtocolError } from "#shared/errors.ts";
+import { isRecordError, ProtocolError } from "#shared/errors.ts";
 import { noResult, refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** A worker and its connection to Valkey. */
@@ -151,7 +151,9 @@ async function claim(
     const [leaseId = "", epoch = "", , attemptId = "", attempt = ""] = reply.fields;
     return [{ target, lease: leaseOf(leaseId, epoch, attemptId, attempt) }];
   });
-  const unanswered = results.filter(({ result }) => !result.ok).map(({ item }) => item);
+  const unanswered = results
+    .filter(({ result }) => !result.ok && !isRecordError(result.error))
+    .map(({ item }) => item);
   const leased = [...replied, ...(await recoverClaims(deps, unanswered))];
   if (leased.length === 0) throwFirstFailure(results);
   return leased;
@@ -211,8 +213,9 @@ function isGranted(functionName: string, reply: Reply): reply is Extract<Reply, 
   throw refusalError(functionName, reply);
 }
 
+/** An execution whose record is unreadable is skipped: it would keep every worker from the executions behind it. */
 function throwFirstFailure(results: readonly { readonly result: ValkeyResult }[]): void {
-  const failed = results.find(({ result }) => !result.ok);
+  const failed = results.find(({ result }) => !result.ok && !isRecordError(result.error));
   if (failed !== undefined) valueOrThrow(failed.result);
 }
 

@@ -3,7 +3,7 @@ import { command } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { ValkeyError } from "#shared/errors.ts";
+import { isRecordError, ValkeyError } from "#shared/errors.ts";
 import { doneOrThrow, noResult, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const DEFAULT_LIMIT = 100;
@@ -38,6 +38,8 @@ export async function promoteDue(
   if (calls.length === 0) return 0;
   const results = pairResults(calls, await valkey.pipelined(calls), noResult);
   return results.filter(({ result }) => {
+    // An execution whose record is unreadable is skipped, so that it does not hide the others.
+    if (!result.ok && isRecordError(result.error)) return false;
     const { fields } = doneOrThrow("ff_promote_delayed", valueOrThrow(result));
     return fields[0] === "promoted";
   }).length;

@@ -71,6 +71,27 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     edges: [],
   });
 
+  test("skips an eligible execution whose record is unreadable, and works on those behind it", async () => {
+    const { source, deps, id } = await fixture({
+      ...single(),
+      tasks: [task("broken", { priority: 9 }), task("mismatched", { priority: 8 }), task("good")],
+    });
+    const { core } = ROUTER.execKeys(id("broken"));
+    await run(valkey, source.partition, "del", core);
+    await run(valkey, source.partition, "set", core, "not a hash");
+    const mismatched = new InterceptedPipelines(valkey, async (_, send, commands) => {
+      const results = await send();
+      return results.map((result, position) =>
+        commands[position]?.args[0] === "ff_issue_claim_grant" &&
+        commands[position].args.includes(id("mismatched"))
+          ? { ok: true, value: [0, "capability_mismatch", "gpu"] }
+          : result,
+      );
+    });
+    const worked = await claimBatch({ ...deps, valkey: mismatched }, source, { limit: 1 });
+    expect(worked.map(({ target }) => target.keys.id)).toEqual([id("good")]);
+  });
+
   test("claims what is eligible, passes the payload, writes the result and publishes the completion", async () => {
     const { flowId, completions, source, deps, id } = await fixture(workflowOf("a>b"));
     const seen: Execution[] = [];
