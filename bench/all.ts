@@ -7,6 +7,7 @@ import { delay } from "#bench/benchmarks/delay.ts";
 import { fanout } from "#bench/benchmarks/fanout.ts";
 import { lua } from "#bench/benchmarks/lua.ts";
 import { memory } from "#bench/benchmarks/memory.ts";
+import { overload } from "#bench/benchmarks/overload.ts";
 import { reconcile } from "#bench/benchmarks/reconcile.ts";
 import { skip } from "#bench/benchmarks/skip.ts";
 import { submission } from "#bench/benchmarks/submit.ts";
@@ -20,6 +21,7 @@ export const ALL: readonly Benchmark[] = [
   lua,
   cascade,
   reconcile,
+  overload,
   submission,
   cold,
   memory,

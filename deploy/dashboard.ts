@@ -111,6 +111,7 @@ const WIDGETS: readonly { readonly title: string; readonly lines: readonly Line[
     lines: [
       sluice("reconcile", METRICS.executionsScanned, "Sum"),
       sluice("reconcile", METRICS.completionsRepaired, "Sum"),
+      sluice("reconcile", METRICS.completionsDeferred, "Sum"),
       sluice("reconcile", METRICS.executionsPromoted, "Sum"),
       sluice("reconcile", METRICS.indexesUnread, "Sum"),
       sluice("reconcile", METRICS.sweepDuration, "Maximum", "duration of a sweep (ms)"),

@@ -11,6 +11,7 @@ import { readReconcileConfig } from "#functions/reconcile/config.ts";
 import type { LaneId } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
+import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/scan.ts";
@@ -26,7 +27,9 @@ import { TimedValkey } from "#shared/valkey/timed.ts";
 const { logger, metrics, telemetry } = createPowertools("reconcile");
 const config = readReconcileConfig(process.env);
 const router = new PartitionRouter(config.partitions);
-const publisher = new SqsCompletionPublisher(queueClient(), config.completionsQueueUrl);
+const queue = queueClient();
+const publisher = new SqsCompletionPublisher(queue, config.completionsQueueUrl);
+const backlog = new SqsBacklog(queue, config.completionsQueueUrl);
 /** The recorded lanes that were read last. */
 let lastLanes: readonly LaneId[] = [];
 /** Reads the recorded lanes once per client. A sweep reads their indexes before it has read the current lanes. */
@@ -65,6 +68,7 @@ async function sweepOn(
     return await sweep({
       valkey: timed,
       publisher,
+      backlog,
       telemetry,
       router,
       partitions: router.partitions,

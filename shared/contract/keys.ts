@@ -119,6 +119,10 @@ export class ExecKeys {
   get cascadeClaim(): string {
     return `${this.#exec}:cascade:claim`;
   }
+  /** Sluice's own key: when the reconciler last sent the completion of this execution, and how often, for one flow. */
+  resent(flow: FlowId): string {
+    return `${this.#exec}:resent:${flow}`;
+  }
   /** Sluice's own key: checkpoints of a fan-out that takes several deliveries. */
   get fanOut(): string {
     return `${this.#exec}:fan_out`;

@@ -1,3 +1,6 @@
-/** The part of the AWS SDK that sends messages. Imported dynamically, so that it is loaded with the first message. */
+/**
+ * The part of the AWS SDK that sends messages and counts them. Imported dynamically, so that it is loaded with the first
+ * request.
+ */
 
-export { SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
+export { GetQueueAttributesCommand, SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";

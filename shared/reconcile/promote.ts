@@ -3,9 +3,10 @@
 import type { ValkeyResult } from "#shared/contract/command.ts";
 import { promoteBlockedToEligible } from "#shared/contract/graph.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
+import { isRecordError } from "#shared/errors.ts";
 import { failed, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
-import type { BlockedExecution } from "#shared/reconcile/read-blocked.ts";
-import type { SweepRun } from "#shared/reconcile/run.ts";
+import { type BlockedExecution, readBlocked } from "#shared/reconcile/read-blocked.ts";
+import type { SweepRun, Unreadable } from "#shared/reconcile/run.ts";
 
 const DEPS_NOT_SATISFIED = "deps_not_satisfied";
 
@@ -20,7 +21,11 @@ export async function promoteUnblocked(
   run: SweepRun,
   executions: readonly BlockedExecution[],
 ): Promise<Outcome[]> {
-  const promotable = executions.filter((execution) => isPromotable(run, execution));
+  await reportUnpromotable(run, executions);
+  const promotable = executions.filter((execution) => unpromotable(execution) === undefined);
+  for (const { changedAtMs } of promotable) {
+    if (changedAtMs !== undefined) run.recordResolvableSince(changedAtMs);
+  }
   const results = await callPromote(run, promotable);
   return executions.map((execution) => {
     const result = results.get(execution);
@@ -29,24 +34,31 @@ export async function promoteUnblocked(
   });
 }
 
-/** Checks what another edition of the library may not check: impossible edges, and the lane of the index. */
-function isPromotable(
-  run: SweepRun,
-  { keys, index, lane, impossible, changedAtMs }: BlockedExecution,
-): boolean {
+/**
+ * What another edition of the library may not check: impossible edges, and the lane of the index. Returns the reason not
+ * to promote an execution.
+ */
+function unpromotable({ keys, index, lane, impossible }: BlockedExecution): Unreadable | undefined {
   // NaN counts as impossible. Such an execution should be skipped: it would run without a dependency.
   const isImpossible = !(impossible <= 0);
-  if (isImpossible || lane !== index.lane) {
-    run.reportUnreadable("blocked execution without unresolved edges not promoted", {
-      execution_id: keys.id,
-      reason: isImpossible
-        ? `${impossible} of its edges are impossible`
-        : `it is in the index of lane ${index.lane}, but its record has lane ${lane}`,
-    });
-    return false;
+  if (!isImpossible && lane === index.lane) return undefined;
+  const reason = isImpossible
+    ? `${impossible} of its edges are impossible`
+    : `it is in the index of lane ${index.lane}, but its record has lane ${lane}`;
+  return {
+    message: "blocked execution without unresolved edges not promoted",
+    fields: { execution_id: keys.id, reason },
+  };
+}
+
+/** Reads the doubtful executions again: an edge may have been resolved between the reads of an execution's keys. */
+async function reportUnpromotable(run: SweepRun, executions: readonly BlockedExecution[]): Promise<void> {
+  const doubtful = executions.filter((execution) => unpromotable(execution) !== undefined);
+  for (const read of await readBlocked(run, doubtful)) {
+    const isStill = read.kind === "blocked" && read.execution.unresolved === 0;
+    const problem = isStill ? unpromotable(read.execution) : undefined;
+    if (problem !== undefined) run.reportUnreadable(problem.message, problem.fields);
   }
-  if (changedAtMs !== undefined) run.recordResolvableSince(changedAtMs);
-  return true;
 }
 
 /** Loads the library if it is missing, and calls the function again for the executions that it was missing for. */
@@ -76,7 +88,14 @@ function isFunctionMissing(result: ValkeyResult | undefined): boolean {
 }
 
 function outcomeOf(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResult): Outcome {
-  if (!result.ok) return result;
+  if (!result.ok) {
+    if (!isRecordError(result.error)) return result;
+    run.reportUnreadable("blocked execution not promoted", {
+      execution_id: keys.id,
+      reason: result.error.message,
+    });
+    return PROCESSED;
+  }
   const reply = decodeReply(result.value);
   if (!reply.ok) return failed(reply.error);
   if (reply.value.kind === "done") {

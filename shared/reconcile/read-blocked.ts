@@ -2,7 +2,7 @@
 
 import { command } from "#shared/contract/command.ts";
 import { fieldText, parseTime } from "#shared/contract/record.ts";
-import { ValkeyError } from "#shared/errors.ts";
+import { isRecordError, ValkeyError } from "#shared/errors.ts";
 import { pipelineEach } from "#shared/reconcile/outcome.ts";
 import type { SweepRun } from "#shared/reconcile/run.ts";
 import type { Candidate } from "#shared/reconcile/scan.ts";
@@ -22,7 +22,7 @@ export interface BlockedExecution extends Candidate {
 /** What the record of one candidate says. */
 export type BlockedRead = { readonly candidate: Candidate } & (
   | { readonly kind: "blocked"; readonly execution: BlockedExecution }
-  /** The execution has moved on since the index was read, or has no record. There is nothing to do. */
+  /** The execution has moved on since the index was read, or its record is missing or unreadable. There is nothing to do. */
   | { readonly kind: "not_blocked" }
   | { readonly kind: "failed"; readonly error: Error }
 );
@@ -45,12 +45,15 @@ export async function readBlocked(run: SweepRun, candidates: readonly Candidate[
     const replies = results.slice(3 * position, 3 * position + 3).map(({ result }) => result);
     const [core, meta, count] = replies;
     if (!core?.ok || !meta?.ok || !count?.ok) {
-      const failure = replies.find((reply) => !reply.ok);
-      return {
-        kind: "failed",
-        candidate,
-        error: failure?.error ?? new ValkeyError("no result for a command"),
-      };
+      const failures = replies.flatMap((reply) => (reply.ok ? [] : [reply.error]));
+      const [error = new ValkeyError("no result for a command")] = failures;
+      if (failures.length === 0 || !failures.every(isRecordError))
+        return { kind: "failed", candidate, error };
+      run.reportUnreadable("blocked execution skipped: its record cannot be read", {
+        execution_id: candidate.keys.id,
+        reason: error.message,
+      });
+      return { kind: "not_blocked", candidate };
     }
     const [id, phase, eligibility, outcome, lane = ""] = fieldsOf(core.value);
     if (id === "" && phase === "") {

@@ -1,9 +1,10 @@
 /** One run of the reconciler: its ports, its counters, its deadline and its lease. */
 
 import type { Pipelines } from "#shared/contract/command.ts";
-import type { LaneId, Partition } from "#shared/contract/ids.ts";
+import type { ExecutionId, LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
+import type { Backlog } from "#shared/queue/backlog.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { formatCheckpoint, type LaneIndex, type SweepProgress } from "#shared/reconcile/checkpoint.ts";
 import { type CommandCaller, type Lease, RENEW_INTERVAL_MS } from "#shared/reconcile/lease.ts";
@@ -12,6 +13,7 @@ import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/runtime/
 export interface ReconcilerPorts {
   readonly valkey: Pipelines & CommandCaller;
   readonly publisher: CompletionPublisher;
+  readonly backlog: Backlog;
   readonly telemetry: GaugingTelemetry;
   /** Loads the Valkey library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;
@@ -46,30 +48,53 @@ export class SweepStopped extends Error {
   }
 }
 
+/** A record that is invalid and therefore skipped. */
+export interface Unreadable {
+  readonly message: string;
+  readonly fields: LogFields;
+}
+
 /** The counters of a run. */
 export interface RunCounts {
   /** Entries of the indexes. */
   scanned: number;
   /** Completions sent. */
   repaired: number;
+  /** Completions due but not sent: the queue holds many messages, or the time was too short. */
+  deferred: number;
   promoted: number;
   /** Promotions that the library refused. */
   refused: number;
   unreadable: number;
 }
 
+export const NO_COUNTS: Readonly<RunCounts> = {
+  scanned: 0,
+  repaired: 0,
+  deferred: 0,
+  promoted: 0,
+  refused: 0,
+  unreadable: 0,
+};
+
+/** The share of a run's time for reading. The rest is for sending. */
+const READING_SHARE = 0.75;
 /** A step begins only if the remaining time is longer than this many of the slowest steps so far. */
 const RESERVED_STEPS = 2;
 /** Limit per run and per message: in a broken deployment, every execution may cause a warning. */
 const MAX_WARNINGS = 20;
+/** Upstreams remembered as reported. Beyond that, one may be counted several times. */
+const MAX_REPORTED_UPSTREAMS = 10_000;
 
 export class SweepRun {
   readonly ports: ReconcilerPorts;
   readonly progress: SweepProgress;
-  readonly counts: RunCounts = { scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
+  readonly counts: RunCounts = { ...NO_COUNTS };
   readonly #lease: Lease;
   readonly #serverAheadMs: number;
   readonly #warnings = new Map<string, number>();
+  readonly #readingDeadlineMs: number;
+  readonly #reportedUpstreams = new Set<ExecutionId>();
   #stepBegunMs: number;
   #slowestStepMs = 0;
   #savedAtMs: number;
@@ -84,6 +109,7 @@ export class SweepRun {
     this.#serverAheadMs = serverNowMs - nowMs;
     this.#stepBegunMs = nowMs;
     this.#savedAtMs = nowMs;
+    this.#readingDeadlineMs = nowMs + (ports.deadlineMs - nowMs) * READING_SHARE;
   }
 
   /** Milliseconds since the epoch, by the server's clock. */
@@ -109,11 +135,26 @@ export class SweepRun {
    * Ends a step and begins the next. Throws SweepStopped if the time is too short or the lease is lost. Rejects with
    * the error of the server or the client.
    */
-  async beginStep(): Promise<void> {
+  beginStep(): Promise<void> {
+    return this.#beginStep(this.#readingDeadlineMs);
+  }
+
+  /** Ends the steps that read. The time that they took says nothing about the steps that send. */
+  beginSending(): void {
+    this.#slowestStepMs = 0;
+    this.#stepBegunMs = this.ports.now();
+  }
+
+  /** As `beginStep`, for a step that sends completions. */
+  beginSendingStep(): Promise<void> {
+    return this.#beginStep(this.ports.deadlineMs);
+  }
+
+  async #beginStep(deadlineMs: number): Promise<void> {
     const nowMs = this.ports.now();
     this.#slowestStepMs = Math.max(this.#slowestStepMs, nowMs - this.#stepBegunMs);
     this.#stepBegunMs = nowMs;
-    if (nowMs + RESERVED_STEPS * this.#slowestStepMs >= this.ports.deadlineMs) {
+    if (nowMs + RESERVED_STEPS * this.#slowestStepMs >= deadlineMs) {
       throw new SweepStopped("out_of_time");
     }
     if (nowMs - this.#savedAtMs >= RENEW_INTERVAL_MS) await this.saveCheckpoint();
@@ -136,6 +177,18 @@ export class SweepRun {
     this.#warn(message, fields);
   }
 
+  /** As `reportUnreadable`, for the record of an upstream, which many executions may wait for: once per run. */
+  reportUpstream(id: ExecutionId, message: string, fields: LogFields): void {
+    if (this.#reportedUpstreams.has(id)) return;
+    if (this.#reportedUpstreams.size < MAX_REPORTED_UPSTREAMS) this.#reportedUpstreams.add(id);
+    this.reportUnreadable(message, { execution_id: id, ...fields });
+  }
+
+  /** Logs a failure that is not about one record. */
+  warn(message: string, fields: LogFields): void {
+    this.#warn(message, fields);
+  }
+
   /** Keeps the cursor of an index, so that its page is retried, and logs the error. */
   failIndex(index: LaneIndex, error: Error): void {
     this.progress.fail(index);
@@ -150,6 +203,7 @@ export class SweepRun {
     const { telemetry } = this.ports;
     telemetry.count(METRICS.executionsScanned, this.counts.scanned);
     telemetry.count(METRICS.completionsRepaired, this.counts.repaired);
+    telemetry.count(METRICS.completionsDeferred, this.counts.deferred);
     telemetry.count(METRICS.executionsPromoted, this.counts.promoted);
     telemetry.count(METRICS.promotionsRefused, this.counts.refused);
     telemetry.count(METRICS.recordsUnreadable, this.counts.unreadable);

@@ -3,8 +3,9 @@
  * so that only dispatch changes children.
  *
  * A sweep reads every index of blocked executions to its end. It may take several runs (invocations); each run resumes
- * at the checkpoint of the one before. A run may die at any point: the next run repeats everything after the last
- * checkpoint. A completion that is sent twice changes nothing, and a second promotion is refused.
+ * at the checkpoint of the one before. A run reads first, and sends at its end. It may die at any point: the next run
+ * repeats everything after the last checkpoint, and the next sweep finds what was read and not sent. A completion that is
+ * sent twice changes nothing, and a second promotion is refused.
  */
 
 import { pairResults } from "#shared/contract/results.ts";
@@ -22,6 +23,7 @@ import { promoteUnblocked } from "#shared/reconcile/promote.ts";
 import { type BlockedExecution, type BlockedRead, readBlocked } from "#shared/reconcile/read-blocked.ts";
 import { CompletionResender } from "#shared/reconcile/resend.ts";
 import {
+  NO_COUNTS,
   type ReconcilerPorts,
   type RunCounts,
   type StopReason,
@@ -47,8 +49,8 @@ const EXECUTIONS_PER_BATCH = 250;
 
 export interface SweepReport extends Readonly<RunCounts> {
   /**
-   * `complete`: the sweep is over. `incomplete`: the sweep is over, but some indexes could not be read or processed; the
-   * next sweep retries them. `busy`: another run holds the lease, and this one did nothing. `out_of_time`, `lease_lost`:
+   * `complete`: the sweep is over. `incomplete`: the sweep is over, but some indexes could not be read or processed, or
+   * some completions could not be sent; the next sweep retries them. `busy`: another run holds the lease, and this one did nothing. `out_of_time`, `lease_lost`:
    * the run stopped, and the next run resumes the sweep at the checkpoint.
    */
   readonly state: "complete" | "incomplete" | "busy" | StopReason;
@@ -81,15 +83,24 @@ export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
   });
   if (acquired === undefined) {
     telemetry.info("reconciler already running, nothing done", {});
-    return { state: "busy", unread: 0, scanned: 0, repaired: 0, promoted: 0, refused: 0, unreadable: 0 };
+    return { state: "busy", unread: 0, ...NO_COUNTS };
   }
   const scope = { lanes: union(ports.lanes, recorded.lanes), partitions };
   const progress = new SweepProgress(scope, checkpointOf(ports, acquired));
   const run = new SweepRun(ports, progress, acquired.lease, acquired.serverNowMs);
   for (const reason of recorded.errors)
     run.reportUnreadable("recorded lane skipped: invalid name", { reason });
-  const stopReason = await runUntilStopped(run, new PrefetchedPages(acquired.checkpoint === "" ? pages : []));
-  return endRun(run, acquired, stopReason);
+  const resender = new CompletionResender(run);
+  const prefetched = new PrefetchedPages(acquired.checkpoint === "" ? pages : []);
+  let stopReason = await stopReasonOf(() => sweepIndexes(run, resender, prefetched));
+  let unsent = 0;
+  if (stopReason !== "lease_lost") {
+    const stopped = await stopReasonOf(async () => {
+      unsent = await resender.send();
+    });
+    stopReason = stopped ?? stopReason;
+  }
+  return endRun(run, acquired, stopReason, unsent);
 }
 
 /** Returns the reply, or a substitute if its node is unavailable while other nodes reply. Otherwise throws its error. */
@@ -117,10 +128,10 @@ function checkpointOf({ partitions, telemetry }: ReconcilerPorts, acquired: Acqu
   return newSweep(acquired.serverNowMs);
 }
 
-/** Undefined if the sweep has reached its end. */
-async function runUntilStopped(run: SweepRun, prefetched: PrefetchedPages): Promise<StopReason | undefined> {
+/** Undefined if the work was not stopped. */
+async function stopReasonOf(work: () => Promise<void>): Promise<StopReason | undefined> {
   try {
-    await sweepIndexes(run, prefetched);
+    await work();
     return undefined;
   } catch (error) {
     if (error instanceof SweepStopped) return error.reason;
@@ -130,9 +141,12 @@ async function runUntilStopped(run: SweepRun, prefetched: PrefetchedPages): Prom
 
 const NOTHING_PREFETCHED = new PrefetchedPages([]);
 
-async function sweepIndexes(run: SweepRun, prefetched: PrefetchedPages): Promise<void> {
+async function sweepIndexes(
+  run: SweepRun,
+  resender: CompletionResender,
+  prefetched: PrefetchedPages,
+): Promise<void> {
   const { progress, ports } = run;
-  const resender = new CompletionResender(run);
   let available = prefetched;
   for (;;) {
     const indexes = progress.next(OPEN_INDEXES);
@@ -186,7 +200,7 @@ async function processBlocked(
   const unblocked = executions.filter(({ unresolved }) => unresolved === 0);
   const waiting = executions.filter(({ unresolved }) => unresolved !== 0);
   const promoted = await promoteUnblocked(run, unblocked);
-  const resent = await resender.resendFor(waiting);
+  const resent = await resender.collectFor(waiting);
   return new Map([
     ...pairResults(unblocked, promoted, noOutcome).map(({ item, result }) => [item, result] as const),
     ...pairResults(waiting, resent, noOutcome).map(({ item, result }) => [item, result] as const),
@@ -207,13 +221,14 @@ async function endRun(
   run: SweepRun,
   { lease }: AcquiredLease,
   stopReason: StopReason | undefined,
+  unsent: number,
 ): Promise<SweepReport> {
   const { progress, ports, counts } = run;
   const { checkpoint } = progress;
   const unread = checkpoint.failed.length;
   const toSave = stopReason === undefined ? "" : formatCheckpoint(checkpoint);
   const isHeld = stopReason !== "lease_lost" && (await lease.release(toSave));
-  const ended = unread === 0 ? "complete" : "incomplete";
+  const ended = unread === 0 && unsent === 0 ? "complete" : "incomplete";
   const state = isHeld ? (stopReason ?? ended) : "lease_lost";
   run.emitMetrics(unread);
   if (state === "complete") {

@@ -10,10 +10,10 @@ import {
   parseFlowId,
 } from "#shared/contract/ids.ts";
 import { fieldText, isTerminalOutcome, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
-import { ProtocolError } from "#shared/errors.ts";
+import { isRecordError, ProtocolError } from "#shared/errors.ts";
 import { pipelineEach } from "#shared/reconcile/outcome.ts";
 import type { BlockedExecution } from "#shared/reconcile/read-blocked.ts";
-import type { SweepRun } from "#shared/reconcile/run.ts";
+import type { SweepRun, Unreadable } from "#shared/reconcile/run.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
 /** Limits the memory for encoded commands and their replies, whatever the number of edges. */
@@ -23,6 +23,8 @@ export type UpstreamState =
   | {
       readonly kind: "ended";
       readonly outcome: TerminalOutcome;
+      /** The time at which it ended, as its record has it. Empty if the record has no time. */
+      readonly end: string;
       /** Milliseconds since the epoch; undefined if the record has no time. */
       readonly endedAtMs: number | undefined;
     }
@@ -42,8 +44,8 @@ export interface Upstream {
 export interface ExecutionUpstreams {
   /** Distinct. Executions that wait for the same upstream share its object. */
   readonly upstreams: readonly Upstream[];
-  /** An edge of the execution is invalid. It was reported, and there is nothing to retry. */
-  readonly isInconsistent: boolean;
+  /** Invalid edges, unless they changed between two reads. They are not reported yet. There is nothing to retry. */
+  readonly problems: readonly Unreadable[];
   /** The first error, if an edge could not be read. */
   readonly error: Error | undefined;
 }
@@ -54,8 +56,7 @@ type EdgesRead =
   | {
       readonly kind: "read";
       readonly edges: readonly EdgeId[];
-      /** Whether an edge id is invalid. */
-      readonly isInconsistent: boolean;
+      readonly problems: readonly Unreadable[];
     }
   | { readonly kind: "failed"; readonly error: Error };
 
@@ -66,7 +67,7 @@ interface Edge {
 
 type DependencyRead =
   | { readonly kind: "upstream"; readonly upstream: UpstreamId }
-  | { readonly kind: "invalid" }
+  | { readonly kind: "invalid"; readonly problem: Unreadable }
   | { readonly kind: "failed"; readonly error: Error };
 
 /**
@@ -94,8 +95,10 @@ export async function readUpstreams(
     );
     return {
       upstreams: [...keys].flatMap((key) => upstreams.get(key) ?? []),
-      isInconsistent:
-        (read.kind === "read" && read.isInconsistent) || own.some(({ kind }) => kind === "invalid"),
+      problems: [
+        ...(read.kind === "read" ? read.problems : []),
+        ...own.flatMap((dependency) => (dependency.kind === "invalid" ? [dependency.problem] : [])),
+      ],
       error: failure?.error,
     };
   });
@@ -116,25 +119,34 @@ async function readEdges(
   );
   return results.map(({ item: execution, result }) => ({
     execution,
-    read: parseEdges(run, execution, result),
+    read: parseEdges(execution, result),
   }));
 }
 
-function parseEdges(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResult): EdgesRead {
-  if (!result.ok) return { kind: "failed", error: result.error };
+function parseEdges({ keys }: BlockedExecution, result: ValkeyResult): EdgesRead {
+  if (!result.ok) {
+    if (!isRecordError(result.error)) return { kind: "failed", error: result.error };
+    const fields = { execution_id: keys.id, reason: result.error.message };
+    return { kind: "read", edges: [], problems: [{ message: "unresolved edges cannot be read", fields }] };
+  }
   if (!Array.isArray(result.value)) {
     return { kind: "failed", error: new ProtocolError("SMEMBERS did not reply with an array") };
   }
   const parsed = result.value.map(parseEdgeId);
-  for (const edge of parsed) {
-    if (edge.ok) continue;
-    run.reportUnreadable("unresolved edge skipped: invalid edge id", {
-      execution_id: keys.id,
-      reason: edge.error.message,
-    });
-  }
-  const edges = parsed.flatMap((edge) => (edge.ok ? [edge.value] : []));
-  return { kind: "read", edges, isInconsistent: edges.length < parsed.length };
+  return {
+    kind: "read",
+    edges: parsed.flatMap((edge) => (edge.ok ? [edge.value] : [])),
+    problems: parsed.flatMap((edge) =>
+      edge.ok
+        ? []
+        : [
+            {
+              message: "unresolved edge skipped: invalid edge id",
+              fields: { execution_id: keys.id, reason: edge.error.message },
+            },
+          ],
+    ),
+  };
 }
 
 const DEPENDENCY_FIELDS = ["upstream_execution_id", "flow_id", "state"];
@@ -147,19 +159,15 @@ async function readDependencies(
   const results = await runForEach(run, edges, ({ execution: { keys }, id }) =>
     command(keys.partition, "hmget", keys.dep(id), ...DEPENDENCY_FIELDS),
   );
-  return results.map(({ item: edge, result }) => ({ edge, read: parseDependency(run, edge, result) }));
+  return results.map(({ item: edge, result }) => ({ edge, read: parseDependency(edge, result) }));
 }
 
-function parseDependency(run: SweepRun, { execution, id }: Edge, result: ValkeyResult): DependencyRead {
-  if (!result.ok) return { kind: "failed", error: result.error };
-  const upstream = parseUpstreamId(result.value);
+function parseDependency({ execution, id }: Edge, result: ValkeyResult): DependencyRead {
+  if (!result.ok && !isRecordError(result.error)) return { kind: "failed", error: result.error };
+  const upstream = result.ok ? parseUpstreamId(result.value) : result.error.message;
   if (typeof upstream !== "string") return { kind: "upstream", upstream };
-  run.reportUnreadable("unresolved edge skipped", {
-    execution_id: execution.keys.id,
-    edge_id: id,
-    reason: upstream,
-  });
-  return { kind: "invalid" };
+  const fields = { execution_id: execution.keys.id, edge_id: id, reason: upstream };
+  return { kind: "invalid", problem: { message: "unresolved edge skipped", fields } };
 }
 
 /** The upstream of an edge, or the reason why its dependency record is invalid. */
@@ -212,22 +220,27 @@ function parseState(
   waiting: ReadonlySet<BlockedExecution>,
   result: ValkeyResult,
 ): UpstreamState {
-  if (!result.ok) return { kind: "failed", error: result.error };
+  if (!result.ok) {
+    if (!isRecordError(result.error)) return { kind: "failed", error: result.error };
+    run.reportUpstream(id, "upstream cannot be read", { reason: result.error.message });
+    return { kind: "invalid" };
+  }
   const fields = Array.isArray(result.value) ? result.value.map(fieldText) : [];
   const [phase = "", outcome = "", completedAt = "", transitionAt = ""] = fields;
   if (phase === "" && outcome === "") {
     // A submitter may create downstream executions before their upstreams.
     const isPastGrace = [...waiting].some(({ changedAtMs }) => run.isPastGrace(changedAtMs));
     if (!isPastGrace) return { kind: "not_ended" };
-    run.reportUnreadable("upstream has no record", { execution_id: id, waiting: waiting.size });
+    run.reportUpstream(id, "upstream has no record", { waiting: waiting.size });
     return { kind: "invalid" };
   }
   if (phase !== "terminal" || outcome === "" || outcome === "none") return { kind: "not_ended" };
   if (!isTerminalOutcome(outcome)) {
-    run.reportUnreadable("upstream has an unknown outcome", { execution_id: id, terminal_outcome: outcome });
+    run.reportUpstream(id, "upstream has an unknown outcome", { terminal_outcome: outcome });
     return { kind: "invalid" };
   }
-  return { kind: "ended", outcome, endedAtMs: parseTime(completedAt) ?? parseTime(transitionAt) };
+  const end = [completedAt, transitionAt].find((time) => parseTime(time) !== undefined) ?? "";
+  return { kind: "ended", outcome, end, endedAtMs: parseTime(end) };
 }
 
 /** Runs one command per item, in pipelines of bounded size. Returns one result per item, in their order. */

@@ -46,6 +46,8 @@ export const METRICS = {
   executionsScanned: "ExecutionsScanned",
   /** Completions that the reconciler sent again because children still wait for them. 0 in normal operation. */
   completionsRepaired: "CompletionsRepaired",
+  /** Completions that the reconciler would send, but does not yet: the queue holds many messages. */
+  completionsDeferred: "CompletionsDeferred",
   /** Blocked executions without unresolved dependencies that the reconciler made eligible. */
   executionsPromoted: "ExecutionsPromoted",
   /** Promotions refused by Valkey: the execution has changed since it was read, or its counts are wrong. */
@@ -96,6 +98,7 @@ export const METRICS_BY_FUNCTION = {
   reconcile: [
     METRICS.executionsScanned,
     METRICS.completionsRepaired,
+    METRICS.completionsDeferred,
     METRICS.executionsPromoted,
     METRICS.promotionsRefused,
     METRICS.recordsUnreadable,

@@ -13,6 +13,7 @@ const NAMES = [
   "lua",
   "cascade",
   "reconcile",
+  "overload",
   "submit",
   "cold",
   "memory",

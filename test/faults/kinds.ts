@@ -5,6 +5,7 @@ import { flush } from "#test/faults/kinds/flush.ts";
 import { kill } from "#test/faults/kinds/kill.ts";
 import { lateEdge } from "#test/faults/kinds/late-edge.ts";
 import { malformed } from "#test/faults/kinds/malformed.ts";
+import { outage } from "#test/faults/kinds/outage.ts";
 import { overlap } from "#test/faults/kinds/overlap.ts";
 import { overtaken } from "#test/faults/kinds/overtaken.ts";
 import { pause } from "#test/faults/kinds/pause.ts";
@@ -22,6 +23,7 @@ export const KINDS: readonly FaultKind[] = [
   wide,
   pause,
   kill,
+  outage,
   failover,
   silence,
   queue,

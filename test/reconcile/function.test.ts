@@ -36,7 +36,15 @@ describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
     const flow = await servers().submit("up>child", "other>child");
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start();
-    const answer = { state: "complete", scanned: 1, repaired: 1, promoted: 0, refused: 0, unreadable: 0 };
+    const answer = {
+      state: "complete",
+      scanned: 1,
+      repaired: 1,
+      deferred: 0,
+      promoted: 0,
+      refused: 0,
+      unreadable: 0,
+    };
     expect(await fn.invoke(SCHEDULED)).toEqual({ ...answer, unread: 0 });
     expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
     for (const [name, unit] of [

@@ -1,7 +1,16 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type LaneId, parseEdgeId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { ValkeyCommand } from "#shared/contract/command.ts";
+import {
+  type EdgeId,
+  type LaneId,
+  parseEdgeId,
+  parseExecutionId,
+  parseLaneId,
+  unwrap,
+} from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
+import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { ROUTER } from "#test/support/flow-fixture.ts";
@@ -142,5 +151,152 @@ describe.each(SERVER_KINDS)("invalid records (%s)", (kind) => {
     await run(servers().valkey, broken.flow.partition, "del", blockedDependencies);
     expect(await sweep(servers().ports([flow, broken]))).toMatchObject({ state: "complete", unread: 0 });
     await servers().queue.drain();
+  });
+});
+
+/** Makes one key of an execution, or of its upstream, unreadable. */
+const WRONG_TYPES: Readonly<Record<string, (flow: SubmittedFlow, edge: EdgeId) => string>> = {
+  "its record": (flow) => flow.keys("broken").core,
+  "its counters": (flow) => flow.keys("broken").depsMeta,
+  "its set of unresolved edges": (flow) => flow.keys("broken").depsUnresolved,
+  "the record of an edge": (flow, edge) => flow.keys("broken").dep(edge),
+  "the record of its upstream": (flow) => flow.keys("bad").core,
+};
+
+describe.each(SERVER_KINDS)("a key of the wrong type (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
+
+  it.each(Object.entries(WRONG_TYPES))(
+    "does not keep the sweep from the rest of its index: %s",
+    async (_, keyOf) => {
+      const flow = await servers().submit("up>child", "bad>broken");
+      for (const task of ["up", "bad"]) await flow.end(task, "failed");
+      const [edge] = [await flow.fixture.read("smembers", flow.keys("broken").depsUnresolved)].flat();
+      const key = keyOf(flow, unwrap(parseEdgeId(edge)));
+      await flow.fixture.read("del", key);
+      await flow.fixture.read("lpush", key, "not what it should be");
+      const ports = servers().ports([flow]);
+      expect(await sweep(ports)).toMatchObject({ state: "complete", repaired: 1, unreadable: 1, unread: 0 });
+      expect(await servers().drainSent()).toEqual([flow.keys("up").id]);
+      expect(ports.telemetry.warnings[0]?.fields.reason).toContain("WRONGTYPE");
+    },
+  );
+
+  it("does not starve the executions behind it in a long index", async () => {
+    const flow = await servers().submit(
+      ...Array.from({ length: 1_000 }, (_, index) => `open>child${index}`),
+      "up>last",
+    );
+    await flow.end("up", "failed");
+    const { blockedDependencies } = flow.fixture.index.lane(flow.fixture.lane);
+    const order = [await flow.fixture.read("zscan", blockedDependencies, 0, "COUNT", 10)].flat(2).map(String);
+    const first = order[1] === flow.keys("last").id ? order[3] : order[1];
+    const child = unwrap(parseExecutionId(first));
+    await flow.fixture.read("del", ROUTER.execKeys(child).depsMeta);
+    await flow.fixture.read("set", ROUTER.execKeys(child).depsMeta, "not a hash");
+    expect(await sweep(servers().ports([flow]))).toMatchObject({
+      state: "complete",
+      scanned: 1_001,
+      repaired: 1,
+      unreadable: 1,
+    });
+    await servers().queue.drain();
+  });
+
+  it("does not fail the page of a promotion that raises an error", async () => {
+    const flow = await servers().submit("up>child", "gone>broken");
+    await flow.end("up", "failed");
+    const { fixture } = flow;
+    await fixture.read("del", flow.keys("broken").depsUnresolved);
+    await fixture.read("hset", flow.keys("broken").depsMeta, "unsatisfied_required_count", 0);
+    const { eligible } = fixture.index.lane(fixture.lane);
+    await fixture.read("del", eligible);
+    await fixture.read("set", eligible, "not a zset");
+    expect(await sweep(servers().ports([flow]))).toMatchObject({
+      state: "complete",
+      repaired: 1,
+      promoted: 0,
+      unreadable: 1,
+    });
+    await servers().queue.drain();
+  });
+
+  it("of a mark counts as no mark", async () => {
+    const flow = await servers().submit("up>child");
+    await flow.end("up");
+    await flow.fixture.read("lpush", flow.keys("up").resent(flow.fixture.flow.id), "not a string");
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ state: "complete", repaired: 1 });
+    expect(await flow.mark("up")).toMatch(/\|1\|/);
+    await servers().queue.drain();
+  });
+});
+
+describe.each(SERVER_KINDS)("a change between two reads (%s)", (kind) => {
+  const servers = useReconcilerServers(kind);
+
+  /** Calls `change` once, before the first pipeline that has such a command. */
+  function changeBefore(
+    ports: ReconcilerPorts,
+    isNext: (command: ValkeyCommand) => boolean,
+    change: () => Promise<unknown>,
+  ): ReconcilerPorts["valkey"] {
+    let hasChanged = false;
+    return {
+      call: ports.valkey.call.bind(ports.valkey),
+      pipelined: async (commands) => {
+        if (!hasChanged && commands.some(isNext)) {
+          hasChanged = true;
+          await change();
+        }
+        return ports.valkey.pipelined(commands);
+      },
+    };
+  }
+
+  it.each(["success", "failed"] as const)(
+    "does not count as unreadable: an edge resolved meanwhile (%s)",
+    async (outcome) => {
+      const fixture = servers().fixture();
+      const [up, other, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+      const edge = await fixture.edge(up, child);
+      await fixture.edge(other, child);
+      const ports = servers().ports([fixture]);
+      const valkey = changeBefore(
+        ports,
+        ({ args }) => args.includes(child.dep(edge.id)),
+        () => fixture.done(fixture.resolution(edge, outcome)),
+      );
+      expect(await sweep({ ...ports, valkey })).toMatchObject({
+        state: "complete",
+        unreadable: 0,
+        scanned: 1,
+      });
+      expect(ports.telemetry.warnings).toEqual([]);
+    },
+  );
+
+  it("does not count as unreadable: an execution skipped between the reads of its keys", async () => {
+    const fixture = servers().fixture();
+    const edge = await fixture.edge(await fixture.member(), await fixture.member());
+    const ports = servers().ports([fixture]);
+    let isFirst = true;
+    const valkey: ReconcilerPorts["valkey"] = {
+      call: ports.valkey.call.bind(ports.valkey),
+      pipelined: async (commands) => {
+        const results = await ports.valkey.pipelined(commands);
+        const counted = commands.findIndex(({ name }) => name === "scard");
+        if (!isFirst || counted === -1) return results;
+        isFirst = false;
+        // As if the other keys were read a moment later than the record.
+        await fixture.done(fixture.resolution(edge, "failed"));
+        const later = await ports.valkey.pipelined(commands);
+        return results.map((result, position) => (position === 0 ? result : (later[position] ?? result)));
+      },
+    };
+    expect(await sweep({ ...ports, valkey })).toMatchObject({
+      state: "complete",
+      promoted: 0,
+      unreadable: 0,
+    });
   });
 });

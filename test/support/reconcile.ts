@@ -6,8 +6,10 @@ import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
+import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { CHECKPOINT_KEY, LEASE_KEY } from "#shared/reconcile/lease.ts";
+import { formatMark, parseMark } from "#shared/reconcile/resend-policy.ts";
 import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
 import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
@@ -72,6 +74,7 @@ export class ReconcilerServers {
     return {
       valkey: this.valkey,
       publisher: new SqsCompletionPublisher(this.queue.client, this.queue.queue.queueUrl),
+      backlog: new SqsBacklog(this.queue.client, this.queue.queue.queueUrl),
       ensureLibrary: async () => {
         await ensureLibrary(this.valkey, this.edition);
       },
@@ -132,6 +135,19 @@ export class SubmittedFlow {
   async end(task: string, outcome: "success" | "failed" = "success", agoMs = MINUTE_MS): Promise<void> {
     await this.fixture.finish(this.keys(task), outcome);
     await backdateEnd(this.fixture, this.keys(task), agoMs);
+  }
+
+  /** The reconciler's mark of a task; null if it has none. */
+  async mark(task: string): Promise<unknown> {
+    return this.fixture.read("get", this.keys(task).resent(this.fixture.flow.id));
+  }
+
+  /** Makes the mark of a task older, as if so much time had passed. */
+  async backdateMark(task: string, byMs: number): Promise<void> {
+    const mark = parseMark(String(await this.mark(task)));
+    if (mark === undefined) throw new Error(`${task} has no mark`);
+    const text = formatMark({ ...mark, sentAtMs: mark.sentAtMs - byMs });
+    await this.fixture.read("set", this.keys(task).resent(this.fixture.flow.id), text);
   }
 }
 
