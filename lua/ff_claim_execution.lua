@@ -21,7 +21,7 @@
 --
 -- Differences from FlowFabric (contract, sections 6 and 15): the arguments are checked first; the grant must name the
 -- worker_instance_id too; the policy is stored as text in one field; the usage hash, created_at of the attempt, and its
--- fields for retry and replay are not written; the history event and lease:current have more fields.
+-- fields for retry and replay are not written; lease:current also has attempt_index.
 
 local ATTEMPT_TYPES = { pending_retry_attempt = 'retry', pending_replay_attempt = 'replay' }
 
@@ -110,7 +110,7 @@ local function ff_claim_execution(keys, args)
     'attempt_id', attempt_id, 'attempt_index', index, 'worker_id', worker_id, 'worker_instance_id', instance_id,
     'acquired_at', now, 'expires_at', expires_at, 'last_renewed_at', now, 'renewal_deadline', renew_by)
   add_history_event(history_key, 'acquired', now, 'lease_id', lease_id, 'lease_epoch', epoch, 'attempt_id', attempt_id,
-    'attempt_index', index, 'worker_id', worker_id, 'worker_instance_id', instance_id)
+    'attempt_index', index, 'worker_id', worker_id)
   transition(core_key, active_state(), now, 'current_attempt_index', index, 'current_attempt_id', attempt_id,
     'total_attempt_count', format_integer(number_or_zero(index) + 1), 'current_lease_id', lease_id,
     'current_lease_epoch', epoch, 'current_worker_id', worker_id, 'current_worker_instance_id', instance_id,

@@ -95,10 +95,11 @@ local function ff_create_execution(keys, args)
     -- Fields that resolving and dispatching read come first: see transition.
     'execution_id', execution_id, 'created_at', now, 'priority', format_integer(priority), 'lane_id', lane_id,
     'current_attempt_index', '', 'completed_at', '', 'flow_id', '',
+    'required_capabilities', required_capabilities,
     'namespace', namespace, 'execution_kind', kind, 'partition_id', partition_id, 'creator_identity', creator,
     'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
     'replay_count', '0', 'lease_reclaim_count', '0',
-    'delay_until', is_delayed and delay_until or '', 'required_capabilities', required_capabilities,
+    'delay_until', is_delayed and delay_until or '',
   }
   for _, name in ipairs(OPTIONAL_FIELDS) do
     fields[#fields + 1] = name

@@ -36,7 +36,7 @@ end
 -- Appends an event to the lease history, which keeps about the last 1,000 (contract, section 10).
 local function add_history_event(history_key, event, now, ...)
   if not is_placeholder(history_key) then
-    server.call('XADD', history_key, 'MAXLEN', '~', 1000, '*', 'event', event, 'ts', now, ...)
+    server.call('XADD', history_key, 'MAXLEN', '~', '1000', '*', 'event', event, 'ts', now, ...)
   end
 end
 

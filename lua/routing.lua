@@ -79,6 +79,9 @@ local function parse_worker_capabilities(csv)
   if #csv > MAX_CAPABILITY_BYTES then
     return nil, refuse('invalid_capabilities', 'worker:too_many_bytes')
   end
+  if csv == '' then
+    return {}
+  end
   local capabilities, count = {}, 0
   for token in string.gmatch(csv, '[^,]+') do
     capabilities[token] = true
@@ -92,6 +95,9 @@ end
 
 -- Returns the required capabilities that a worker lacks, sorted as CSV, '' for none.
 local function missing_capabilities(required, capabilities)
+  if required == '' then
+    return ''
+  end
   local missing = {}
   for token in string.gmatch(required, '[^,]+') do
     if not capabilities[token] then

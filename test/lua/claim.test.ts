@@ -107,7 +107,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
         [
           ...["event", "acquired", "ts", acquiredAt, "lease_id", "lease", "lease_epoch", "1"],
           ...["attempt_id", "attempt", "attempt_index", "0"],
-          ...["worker_id", "worker", "worker_instance_id", "worker-1"],
+          ...["worker_id", "worker"],
         ],
       ],
     ]);
