@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { QueueError } from "#shared/errors.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { backdateEnd, MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
@@ -142,6 +143,41 @@ describe.each(SERVER_KINDS)("resending missed completions (%s)", (kind) => {
     await flow.end("up");
     await flow.fixture.read("hset", flow.keys("child").core, "eligibility_state", "eligible_now");
     expect(await sweep(servers().ports([flow]))).toMatchObject({ scanned: 1, repaired: 0, promoted: 0 });
+  });
+
+  it("sends a completion again when its delay is over, and at once after a replay", async () => {
+    const flow = await servers().submit("up>child");
+    await flow.end("up");
+    const sends: number[] = [];
+    for (const waitedMs of [0, MINUTE_MS - 5_000, 5_000, MINUTE_MS, MINUTE_MS]) {
+      if (waitedMs > 0) await flow.backdateMark("up", waitedMs);
+      sends.push((await sweep(servers().ports([flow]))).repaired);
+    }
+    expect(sends).toEqual([1, 0, 1, 0, 1]);
+    await backdateEnd(flow.fixture, flow.keys("up"), MINUTE_MS / 2 + 1_000);
+    expect(await sweep(servers().ports([flow]))).toMatchObject({ repaired: 1 });
+    await servers().queue.drain();
+  });
+
+  it("sends few completions while the queue holds many, and all if they are not in the queue", async () => {
+    const flows = await Promise.all(names("", 15).map(() => servers().submit("up>child")));
+    for (const flow of flows) await flow.end("up", "success", 2 * MINUTE_MS);
+    const behind = servers().ports(flows, { backlog: { count: async () => 15 } });
+    expect(await sweep(behind)).toMatchObject({ state: "complete", repaired: 1, deferred: 14 });
+    expect(behind.telemetry.counts.get(METRICS.completionsDeferred)).toBe(14);
+    await servers().queue.drain();
+    expect(await sweep(servers().ports(flows))).toMatchObject({ repaired: 14, deferred: 0 });
+    await servers().queue.drain();
+  });
+
+  it("goes on with a warning if the messages in the queue cannot be counted", async () => {
+    const flow = await servers().submit("up>child");
+    await flow.end("up");
+    const noCounts = { count: () => Promise.reject(new QueueError("AccessDenied")) };
+    const ports = servers().ports([flow], { backlog: noCounts });
+    expect(await sweep(ports)).toMatchObject({ state: "complete", repaired: 1 });
+    expect(ports.telemetry.warnings.map(({ fields }) => fields.reason)).toEqual(["AccessDenied"]);
+    await servers().queue.drain();
   });
 
   it("changes no record and no index, and writes one mark", async () => {
