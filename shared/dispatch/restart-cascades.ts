@@ -16,9 +16,9 @@ export interface RestartPorts {
 }
 
 /**
- * Publishes completions again at depth 0, delayed and one generation later: one result per completion. A sender may
- * choose any depth, so that the depth in a message must slow a cascade down at most, and not end it. A completion that
- * the queue did not accept is retried. A delivery that dies after the send sends it once more, which changes nothing.
+ * Publishes completions again at depth 0, delayed and one generation later: one result per completion. Every sender can
+ * choose a depth, so the limit only delays a cascade and does not end it. A completion that the queue did not accept is
+ * retried. If a delivery dies after the send, the redelivery sends the completion again, which changes nothing.
  */
 export async function restartCascades(
   ports: RestartPorts,

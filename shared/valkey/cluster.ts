@@ -14,8 +14,8 @@ const MAX_REASONS = 3;
 /**
  * Connections to the primaries of a cluster, each opened with its first command.
  *
- * No redirection is followed. While a slot migrates, its keys are on two nodes: a pipeline that were sent to the other
- * node as a whole would read keys that have not moved yet as missing. MOVED and ASK are errors, and the message is
+ * No redirection is followed. While a slot migrates, its keys are on two nodes. If a whole pipeline were redirected to
+ * the new node, keys that have not moved yet would read as missing. MOVED and ASK are errors, and the message is
  * retried. The topology is read once: a client with an outdated one must be replaced.
  */
 export class ClusterConnections {
