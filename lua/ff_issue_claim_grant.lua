@@ -20,8 +20,7 @@
 local function ff_issue_claim_grant(keys, args)
   check_arity('ff_issue_claim_grant', keys, 3, args, 9)
   local core_key, grant_key, eligible_key = unpack(keys)
-  local execution_id, worker_id, instance_id, lane_id, capability_hash, ttl, route, admission, capabilities =
-    unpack(args)
+  local execution_id, ttl, capabilities = args[1], args[6], args[9]
 
   local ttl_ms = parse_milliseconds(ttl) or 0
   if ttl_ms == 0 then
@@ -42,23 +41,13 @@ local function ff_issue_claim_grant(keys, args)
   if not server.call('ZSCORE', eligible_key, execution_id) then
     return refuse('execution_not_in_eligible_set')
   end
-  local worker_capabilities, refusal = parse_worker_capabilities(capabilities)
-  if not worker_capabilities then
+  local now_ms = server_now()
+  local refusal = refuse_unless_capable(core_key, core.required_capabilities, capabilities, now_ms)
+  if refusal then
     return refusal
   end
-  local now_ms = server_now()
-  local missing = missing_capabilities(core.required_capabilities, worker_capabilities)
-  if missing ~= '' then
-    server.call('HSET', core_key, 'last_capability_mismatch_at', format_integer(now_ms))
-    return refuse('capability_mismatch', missing)
-  end
 
-  local expires_at = format_integer(now_ms + ttl_ms)
-  server.call('HSET', grant_key, 'execution_id', execution_id, 'worker_id', worker_id, 'worker_instance_id',
-    instance_id, 'lane_id', lane_id, 'capability_hash', capability_hash, 'route_snapshot_json', route,
-    'admission_summary', admission, 'worker_capabilities_csv', capabilities, 'created_at', format_integer(now_ms),
-    'grant_expires_at', expires_at)
-  server.call('PEXPIREAT', grant_key, expires_at)
+  write_grant(grant_key, args, ttl_ms, now_ms)
   return ok(execution_id)
 end
 

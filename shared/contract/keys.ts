@@ -90,6 +90,9 @@ export class ExecKeys {
   get leaseHistory(): string {
     return `${this.#exec}:lease:history`;
   }
+  get suspensionCurrent(): string {
+    return `${this.#exec}:suspension:current`;
+  }
   get claimGrant(): string {
     return `${this.#exec}:claim_grant`;
   }

@@ -17,6 +17,12 @@ import {
   issueClaimGrant,
 } from "#shared/contract/ownership.ts";
 import { createExecution, createFlow, stageDependencyEdge } from "#shared/contract/submission.ts";
+import {
+  expireExecution,
+  issueReclaimGrant,
+  reclaimExecution,
+  revokeLease,
+} from "#shared/contract/upkeep.ts";
 import { fixturesOn } from "#test/support/expectations.ts";
 import { attempt, type FlowFixture, WORKER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
@@ -32,6 +38,14 @@ interface Case {
 
 /** Functions without a KEYS position that a caller may leave unused. */
 const WITHOUT_OPTIONAL_KEYS = [
+  "ff_ack_cancel_member",
+  "ff_change_priority",
+  "ff_drain_sibling_cancel_group",
+  "ff_issue_reclaim_grant",
+  "ff_mark_lease_expired_if_due",
+  "ff_reconcile_sibling_cancel_group",
+  "ff_renew_lease",
+  "ff_update_progress",
   "ff_add_execution_to_flow",
   "ff_evaluate_flow_eligibility",
   "ff_issue_claim_grant",
@@ -52,6 +66,20 @@ async function activeMember(fixture: FlowFixture) {
 
 async function cancellation(fixture: FlowFixture, keys: ExecKeys): Promise<ValkeyCommand> {
   return cancelExecution(fixture.target(keys), WORKER, attempt(0), { reason: "", source: "operator" });
+}
+
+/** The reclaim of an execution whose lease was revoked. */
+async function reclaim(fixture: FlowFixture): Promise<ValkeyCommand> {
+  const { keys } = await activeMember(fixture);
+  const target = fixture.target(keys);
+  await fixture.done(revokeLease(target, WORKER.instanceId, "", "drain"));
+  await fixture.done(issueReclaimGrant(target, WORKER, 60_000));
+  return reclaimExecution(target, WORKER, {
+    interrupted: attempt(0),
+    leaseId: "lease-2",
+    leaseTtlMs: 60_000,
+    attemptId: "attempt-2",
+  });
 }
 
 const CASES: readonly Case[] = [
@@ -145,6 +173,26 @@ const CASES: readonly Case[] = [
       const [upstream, child] = [await fixture.member(), await fixture.member()];
       const edge = fixture.newEdge(upstream, child);
       return fixture.apply(edge, child, await fixture.stage(edge));
+    },
+  },
+  {
+    name: "ff_revoke_lease",
+    positions: [5],
+    prepare: async (fixture) =>
+      revokeLease(fixture.target((await activeMember(fixture)).keys), WORKER.instanceId, "", "drain"),
+  },
+  {
+    name: "ff_reclaim_execution",
+    positions: [4, 5, 6, 13, 14],
+    prepare: reclaim,
+  },
+  {
+    name: "ff_expire_execution",
+    positions: [2, 3, 7, 12, 13, 14],
+    prepare: async (fixture) => {
+      const { keys } = await activeMember(fixture);
+      await fixture.read("zadd", fixture.index.attemptTimeout, 1, keys.id);
+      return expireExecution(fixture.target(keys), attempt(0), "attempt_timeout", 1);
     },
   },
   {

@@ -1,0 +1,28 @@
+-- Grants, which reserve an execution for one worker for a short time.
+
+-- Returns a refusal if the worker lacks a capability that the execution requires. capability_mismatch writes the time of
+-- the mismatch; the execution stays where it is, for a worker with the capabilities.
+local function refuse_unless_capable(core_key, required_capabilities, capabilities, now_ms)
+  local worker_capabilities, refusal = parse_worker_capabilities(capabilities)
+  if not worker_capabilities then
+    return refusal
+  end
+  local missing = missing_capabilities(required_capabilities, worker_capabilities)
+  if missing ~= '' then
+    server.call('HSET', core_key, 'last_capability_mismatch_at', format_integer(now_ms))
+    return refuse('capability_mismatch', missing)
+  end
+  return nil
+end
+
+-- Writes a grant with its expiry. `args` are those of ff_issue_claim_grant.
+local function write_grant(grant_key, args, ttl_ms, now_ms)
+  local execution_id, worker_id, instance_id, lane_id, capability_hash, _, route, admission, capabilities =
+    unpack(args)
+  local expires_at = format_integer(now_ms + ttl_ms)
+  server.call('HSET', grant_key, 'execution_id', execution_id, 'worker_id', worker_id, 'worker_instance_id',
+    instance_id, 'lane_id', lane_id, 'capability_hash', capability_hash, 'route_snapshot_json', route,
+    'admission_summary', admission, 'worker_capabilities_csv', capabilities, 'created_at', format_integer(now_ms),
+    'grant_expires_at', expires_at)
+  server.call('PEXPIREAT', grant_key, expires_at)
+end
