@@ -1,139 +1,174 @@
-/** The CloudWatch dashboard: throughput, backlog and errors. */
+/** The CloudWatch dashboard: throughput, backlog, errors and Valkey. */
 
-import { METRICS, type METRICS_BY_FUNCTION } from "#shared/runtime/telemetry.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
+import { type Deployment, lambda, type Metric, queue, sluice } from "./metrics.ts";
 
-type Emitted = typeof METRICS_BY_FUNCTION;
 type Statistic = "Sum" | "Average" | "Maximum" | "p50" | "p99";
-/** A metric in a widget: namespace, name, dimensions and options. */
-type Line = readonly (string | Readonly<Record<string, string>>)[];
+/** One line of a widget. */
+interface Line {
+  readonly metric: Metric;
+  readonly stat: Statistic;
+  readonly label: string;
+}
+/** A line, or several that a SEARCH expression finds. */
+type Row = Line | { readonly search: string };
 
 const WIDTH = 8;
 const HEIGHT = 6;
 const COLUMNS = 3;
 
-/** A metric that a Sluice function emits. */
-function sluice<Service extends keyof Emitted>(
-  service: Service,
-  metric: Emitted[Service][number],
-  stat: Statistic,
-  label: string = metric,
-): Line {
-  return ["Sluice", metric, "service", service, { stat, label }];
+function line(metric: Metric, stat: Statistic, label: string = metric.name): Line {
+  return { metric, stat, label };
 }
 
-/** A metric of AWS Lambda. `resource` is the logical id of the function. */
-function lambda(resource: string, metric: string, stat: Statistic, label: string): Line {
-  return ["AWS/Lambda", metric, "FunctionName", `\${${resource}}`, { stat, label }];
+/** A metric of every node of the stack's replication group, also of those that a resharding adds. */
+function valkeyNodes(metric: string, stat: Statistic): Row {
+  return {
+    search: `SEARCH('{AWS/ElastiCache,CacheClusterId} \${ValkeyReplicationGroup} MetricName="${metric}"', '${stat}', 60)`,
+  };
 }
 
-/** A metric of Amazon SQS. `resource` is the logical id of the queue. */
-function queue(resource: string, metric: string, stat: Statistic, label: string): Line {
-  return ["AWS/SQS", metric, "QueueName", `\${${resource}.QueueName}`, { stat, label }];
+interface Widget {
+  readonly title: string;
+  readonly rows: readonly Row[];
 }
 
-const WIDGETS: readonly { readonly title: string; readonly lines: readonly Line[] }[] = [
+function widgets(deployment: Deployment): Widget[] {
+  const dispatch = (name: Parameters<typeof sluice<"dispatch">>[2], stat: Statistic, label?: string) =>
+    line(sluice(deployment, "dispatch", name), stat, label);
+  const reconcile = (name: Parameters<typeof sluice<"reconcile">>[2], stat: Statistic, label?: string) =>
+    line(sluice(deployment, "reconcile", name), stat, label);
+  return [
+    {
+      title: "Throughput (per minute)",
+      rows: [
+        dispatch(METRICS.completionsDispatched, "Sum"),
+        line(queue("CompletionsQueue", "NumberOfMessagesSent"), "Sum", "messages sent"),
+        line(queue("CompletionsQueue", "NumberOfMessagesDeleted"), "Sum", "messages processed"),
+      ],
+    },
+    {
+      title: "Edges resolved (per minute)",
+      rows: [
+        dispatch(METRICS.edgesSatisfied, "Sum"),
+        dispatch(METRICS.edgesImpossible, "Sum"),
+        dispatch(METRICS.edgesAlreadyResolved, "Sum"),
+        dispatch(METRICS.edgesCountedInGroup, "Sum"),
+      ],
+    },
+    {
+      title: "Skipped (per minute)",
+      rows: [dispatch(METRICS.childrenSkipped, "Sum"), dispatch(METRICS.cascadesPublished, "Sum")],
+    },
+    {
+      title: "Cascade depth",
+      rows: [dispatch(METRICS.cascadeDepth, "Maximum"), dispatch(METRICS.depthLimitReached, "Sum")],
+    },
+    {
+      title: "Ages (s)",
+      rows: [
+        line(queue("CompletionsQueue", "ApproximateAgeOfOldestMessage"), "Maximum", "oldest completion"),
+        line(queue("DeadLetterQueue", "ApproximateAgeOfOldestMessage"), "Maximum", "oldest dead letter"),
+        reconcile(METRICS.oldestResolvableAge, "Maximum"),
+      ],
+    },
+    {
+      title: "Messages in queues",
+      rows: [
+        line(queue("CompletionsQueue", "ApproximateNumberOfMessagesVisible"), "Maximum", "completions"),
+        line(queue("CompletionsQueue", "ApproximateNumberOfMessagesNotVisible"), "Maximum", "in flight"),
+        line(queue("DeadLetterQueue", "ApproximateNumberOfMessagesVisible"), "Maximum", "dead letters"),
+      ],
+    },
+    {
+      title: "Errors (per minute)",
+      rows: [
+        line(lambda("DispatchLambdaFunction", "Errors"), "Sum", "dispatch"),
+        line(lambda("ReconcileLambdaFunction", "Errors"), "Sum", "reconcile"),
+        line(lambda("DispatchLambdaFunction", "Throttles"), "Sum", "dispatch, throttled"),
+        dispatch(METRICS.messagesFailed, "Sum"),
+        dispatch(METRICS.messagesDeadLettered, "Sum"),
+        dispatch(METRICS.invariantViolations, "Sum"),
+      ],
+    },
+    {
+      title: "Valkey latency (ms per round trip)",
+      rows: [
+        dispatch(METRICS.valkeyLatency, "p50", "dispatch, p50"),
+        dispatch(METRICS.valkeyLatency, "p99", "dispatch, p99"),
+        reconcile(METRICS.valkeyLatency, "p99", "reconcile, p99"),
+      ],
+    },
+    {
+      title: "Duration (ms) and concurrency of dispatch",
+      rows: [
+        line(lambda("DispatchLambdaFunction", "Duration"), "p50", "p50"),
+        line(lambda("DispatchLambdaFunction", "Duration"), "p99", "p99"),
+        line(lambda("DispatchLambdaFunction", "ConcurrentExecutions"), "Maximum", "concurrent"),
+      ],
+    },
+    {
+      title: "Reconciler (per minute)",
+      rows: [
+        reconcile(METRICS.executionsScanned, "Sum"),
+        reconcile(METRICS.completionsRepaired, "Sum"),
+        reconcile(METRICS.completionsDeferred, "Sum"),
+        reconcile(METRICS.executionsPromoted, "Sum"),
+        reconcile(METRICS.indexesUnread, "Sum"),
+        reconcile(METRICS.sweepDuration, "Maximum", "duration of a sweep (ms)"),
+      ],
+    },
+    {
+      title: "Irregular input (per minute)",
+      rows: [
+        dispatch(METRICS.messagesMalformed, "Sum"),
+        dispatch(METRICS.recordNotTerminal, "Sum"),
+        dispatch(METRICS.edgesUnreadable, "Sum"),
+        dispatch(METRICS.marksFailed, "Sum"),
+        reconcile(METRICS.promotionsRefused, "Sum"),
+        reconcile(METRICS.recordsUnreadable, "Sum"),
+      ],
+    },
+    ...(deployment.valkey === undefined ? [] : VALKEY_WIDGETS),
+  ];
+}
+
+const VALKEY_WIDGETS: readonly Widget[] = [
+  { title: "Valkey: memory (%)", rows: [valkeyNodes("DatabaseMemoryUsagePercentage", "Maximum")] },
+  { title: "Valkey: engine CPU (%)", rows: [valkeyNodes("EngineCPUUtilization", "Maximum")] },
   {
-    title: "Throughput (per minute)",
-    lines: [
-      sluice("dispatch", METRICS.completionsDispatched, "Sum"),
-      queue("CompletionsQueue", "NumberOfMessagesSent", "Sum", "messages sent"),
-      queue("CompletionsQueue", "NumberOfMessagesDeleted", "Sum", "messages processed"),
-    ],
+    title: "Valkey: evictions and replication lag (s)",
+    rows: [valkeyNodes("Evictions", "Sum"), valkeyNodes("ReplicationLag", "Maximum")],
   },
-  {
-    title: "Edges resolved (per minute)",
-    lines: [
-      sluice("dispatch", METRICS.edgesSatisfied, "Sum"),
-      sluice("dispatch", METRICS.edgesImpossible, "Sum"),
-      sluice("dispatch", METRICS.edgesAlreadyResolved, "Sum"),
-      sluice("dispatch", METRICS.edgesCountedInGroup, "Sum"),
-    ],
-  },
-  {
-    title: "Skipped (per minute)",
-    lines: [
-      sluice("dispatch", METRICS.childrenSkipped, "Sum"),
-      sluice("dispatch", METRICS.cascadesPublished, "Sum"),
-    ],
-  },
-  {
-    title: "Cascade depth",
-    lines: [
-      sluice("dispatch", METRICS.cascadeDepth, "Maximum"),
-      sluice("dispatch", METRICS.depthLimitReached, "Sum"),
-    ],
-  },
-  {
-    title: "Ages (s)",
-    lines: [
-      queue("CompletionsQueue", "ApproximateAgeOfOldestMessage", "Maximum", "oldest completion"),
-      queue("DeadLetterQueue", "ApproximateAgeOfOldestMessage", "Maximum", "oldest dead letter"),
-      sluice("reconcile", METRICS.oldestResolvableAge, "Maximum"),
-    ],
-  },
-  {
-    title: "Messages in queues",
-    lines: [
-      queue("CompletionsQueue", "ApproximateNumberOfMessagesVisible", "Maximum", "completions"),
-      queue("CompletionsQueue", "ApproximateNumberOfMessagesNotVisible", "Maximum", "in flight"),
-      queue("DeadLetterQueue", "ApproximateNumberOfMessagesVisible", "Maximum", "dead letters"),
-    ],
-  },
-  {
-    title: "Errors (per minute)",
-    lines: [
-      lambda("DispatchLambdaFunction", "Errors", "Sum", "dispatch"),
-      lambda("ReconcileLambdaFunction", "Errors", "Sum", "reconcile"),
-      lambda("DispatchLambdaFunction", "Throttles", "Sum", "dispatch, throttled"),
-      sluice("dispatch", METRICS.messagesFailed, "Sum"),
-      sluice("dispatch", METRICS.messagesDeadLettered, "Sum"),
-      sluice("dispatch", METRICS.invariantViolations, "Sum"),
-    ],
-  },
-  {
-    title: "Valkey latency (ms per round trip)",
-    lines: [
-      sluice("dispatch", METRICS.valkeyLatency, "p50", "dispatch, p50"),
-      sluice("dispatch", METRICS.valkeyLatency, "p99", "dispatch, p99"),
-      sluice("reconcile", METRICS.valkeyLatency, "p99", "reconcile, p99"),
-    ],
-  },
-  {
-    title: "Duration (ms) and concurrency of dispatch",
-    lines: [
-      lambda("DispatchLambdaFunction", "Duration", "p50", "p50"),
-      lambda("DispatchLambdaFunction", "Duration", "p99", "p99"),
-      lambda("DispatchLambdaFunction", "ConcurrentExecutions", "Maximum", "concurrent"),
-    ],
-  },
-  {
-    title: "Reconciler (per minute)",
-    lines: [
-      sluice("reconcile", METRICS.executionsScanned, "Sum"),
-      sluice("reconcile", METRICS.completionsRepaired, "Sum"),
-      sluice("reconcile", METRICS.completionsDeferred, "Sum"),
-      sluice("reconcile", METRICS.executionsPromoted, "Sum"),
-      sluice("reconcile", METRICS.indexesUnread, "Sum"),
-      sluice("reconcile", METRICS.sweepDuration, "Maximum", "duration of a sweep (ms)"),
-    ],
-  },
+  { title: "Valkey: connections", rows: [valkeyNodes("CurrConnections", "Maximum")] },
 ];
 
 /** See CloudWatch, "Dashboard Body Structure and Syntax". Fn::Sub replaces `${…}`. */
-export const dashboardBody = {
-  widgets: WIDGETS.map(({ title, lines }, index) => ({
-    type: "metric",
-    x: (index % COLUMNS) * WIDTH,
-    y: Math.floor(index / COLUMNS) * HEIGHT,
-    width: WIDTH,
-    height: HEIGHT,
-    properties: {
-      title,
-      metrics: lines,
-      // biome-ignore lint/suspicious/noTemplateCurlyInString: CloudFormation replaces it.
-      region: "${AWS::Region}",
-      view: "timeSeries",
-      period: 60,
-    },
-  })),
-};
+export function dashboardBody(deployment: Deployment): unknown {
+  return {
+    widgets: widgets(deployment).map(({ title, rows }, index) => ({
+      type: "metric",
+      x: (index % COLUMNS) * WIDTH,
+      y: Math.floor(index / COLUMNS) * HEIGHT,
+      width: WIDTH,
+      height: HEIGHT,
+      properties: {
+        title,
+        metrics: rows.map((row) =>
+          "search" in row
+            ? [{ expression: row.search, label: "" }]
+            : [
+                row.metric.namespace,
+                row.metric.name,
+                ...Object.entries(row.metric.dimensions).flat(),
+                { stat: row.stat, label: row.label },
+              ],
+        ),
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: CloudFormation replaces it.
+        region: "${AWS::Region}",
+        view: "timeSeries",
+        period: 60,
+      },
+    })),
+  };
+}

@@ -1,3 +1,12 @@
 /** Values from the code for the templates. osls loads only `.js` files, so this re-exports `values.ts`. */
 
-export { access, addressHash, dashboard, libraryHash } from "./values.ts";
+export {
+  access,
+  addressHash,
+  alarmTopic,
+  durability,
+  keys,
+  libraryHash,
+  monitoring,
+  permissionsBoundary,
+} from "./values.ts";

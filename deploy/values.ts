@@ -3,7 +3,9 @@
 import { createHash } from "node:crypto";
 import { librarySource } from "#lua/library.ts";
 import rules from "#shared/valkey/access.json" with { type: "json" };
+import { alarms } from "./alarms.ts";
 import { dashboardBody } from "./dashboard.ts";
+import type { Deployment } from "./metrics.ts";
 
 /** The ElastiCache access string for the user of each function. */
 export const access = Object.fromEntries(
@@ -13,17 +15,120 @@ export const access = Object.fromEntries(
 /** Changes with the library, so that a deployment loads it. Covers both editions, since either may be in use. */
 export const libraryHash = hashOf(librarySource(11) + librarySource(14));
 
-/** CloudFormation inserts the region and resource names. */
-export const dashboard = { "Fn::Sub": JSON.stringify(dashboardBody) };
-
 /** The argument of a function that osls calls for a variable. */
 interface Variables {
   readonly resolveVariable: (variable: string) => Promise<unknown>;
 }
 
-/** Changes with valkeyUrl without revealing it, since it may contain a password. */
-export async function addressHash({ resolveVariable }: Variables): Promise<string> {
-  return hashOf(String(await resolveVariable("param:valkeyUrl")));
+/** The stage that is deployed to an emulator and never to AWS. */
+const LOCAL_STAGE = "local";
+const NO_VALUE = { Ref: "AWS::NoValue" };
+
+/** The alarms and the dashboard, by logical id. */
+export async function monitoring(variables: Variables): Promise<Record<string, unknown>> {
+  const stage = await textOf(variables, "sls:stage");
+  const name = `${await textOf(variables, "self:service")}-${stage}`;
+  const isOwn = (await textOf(variables, "param:valkey")) === "own";
+  const deployment: Deployment = {
+    stage,
+    oldestMessageSeconds: Number(await textOf(variables, "param:oldestMessageSeconds")),
+    valkey: isOwn
+      ? {
+          shards: Number(await textOf(variables, "param:valkeyShards")),
+          replicas: Number(await textOf(variables, "param:valkeyReplicas")),
+        }
+      : undefined,
+  };
+  return {
+    ...alarms(deployment, await variables.resolveVariable("self:custom.alarmActions")),
+    Dashboard: {
+      Type: "AWS::CloudWatch::Dashboard",
+      Properties: {
+        DashboardName: name,
+        DashboardBody: { "Fn::Sub": JSON.stringify(dashboardBody(deployment)) },
+      },
+    },
+  };
+}
+
+/** The parameter alarmTopic. Throws if a stage with alarms does not set it: unread alarms look like a healthy stage. */
+export async function alarmTopic(variables: Variables): Promise<string> {
+  const topic = await textOf(variables, "param:alarmTopic");
+  if (topic !== "") return topic;
+  if ((await textOf(variables, "param:monitoring")) === "none") return "none";
+  throw refusal(
+    "the parameter alarmTopic is not set: use own (with alarmEmail), existing (with alarmTopicArn), " +
+      "or none for alarms that notify no one",
+  );
+}
+
+/**
+ * Changes with valkeyUrl. Throws if the URL contains a password: it would be readable in the template, in the bucket of
+ * the stack and in the functions' configuration.
+ */
+export async function addressHash(variables: Variables): Promise<string> {
+  const address = await textOf(variables, "param:valkeyUrl");
+  const isDeployedToAws = (await textOf(variables, "sls:stage")) !== LOCAL_STAGE;
+  if (isDeployedToAws && hasPassword(address)) {
+    throw refusal(
+      "valkeyUrl contains a password, which the template and the functions' configuration would show: " +
+        "remove it and use valkeyAuth secret or iam",
+    );
+  }
+  return hashOf(address);
+}
+
+function hasPassword(address: string): boolean {
+  // Also if the URL is malformed: everything between the first colon and an @ may be a password.
+  return URL.canParse(address) ? new URL(address).password !== "" : /:.*@/.test(address);
+}
+
+/** The replication group's property Durability. Engines before 9 do not have it; "disabled" is what they do. */
+export async function durability(variables: Variables): Promise<unknown> {
+  const value = await textOf(variables, "param:valkeyDurability");
+  const major = Number.parseInt(await textOf(variables, "param:valkeyVersion"), 10);
+  return value === "disabled" && major < 9 ? NO_VALUE : value;
+}
+
+/** Properties and policies for customer-managed keys. Without a key, the keys of AWS are used. */
+export async function keys(variables: Variables): Promise<Record<string, unknown>> {
+  const [queueKey, logKey, environmentKey, valkeyKey] = await Promise.all(
+    ["queueKeyArn", "logKeyArn", "environmentKeyArn", "valkeyKeyArn"].map((name) =>
+      textOf(variables, `param:${name}`),
+    ),
+  );
+  return {
+    queue: queueKey || NO_VALUE,
+    usesSqsKey: queueKey === "" ? true : NO_VALUE,
+    // Senders need GenerateDataKey, receivers Decrypt; SQS requires both of senders.
+    queuePolicy: keyPolicy("queue-key", queueKey, ["kms:GenerateDataKey", "kms:Decrypt"]),
+    log: logKey || NO_VALUE,
+    environment: environmentKey || NO_VALUE,
+    environmentPolicy: keyPolicy("environment-key", environmentKey, ["kms:Decrypt"]),
+    valkey: valkeyKey || NO_VALUE,
+  };
+}
+
+function keyPolicy(name: string, key: string | undefined, actions: readonly string[]): unknown {
+  if (!key) return NO_VALUE;
+  const statement = { Effect: "Allow", Action: actions, Resource: key };
+  return { PolicyName: name, PolicyDocument: { Version: "2012-10-17", Statement: [statement] } };
+}
+
+/** The property PermissionsBoundary of every role. */
+export async function permissionsBoundary(variables: Variables): Promise<unknown> {
+  return (await textOf(variables, "param:permissionsBoundaryArn")) || NO_VALUE;
+}
+
+/** An error without a stack trace, which osls would show to the user. */
+function refusal(message: string): Error {
+  const error = new Error(message);
+  error.stack = "";
+  return error;
+}
+
+async function textOf({ resolveVariable }: Variables, variable: string): Promise<string> {
+  return String(await resolveVariable(variable));
 }
 
 function hashOf(text: string): string {

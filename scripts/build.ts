@@ -12,10 +12,14 @@ import { REPLACEMENTS, unlistedPackages, unusedReplacements } from "#scripts/bui
 import { type BundleContents, contentsOf } from "#scripts/build/contents.ts";
 import { builtinsOnDemand, embedLibrary, replace, versionOnly } from "#scripts/build/plugins.ts";
 import { describeBundles } from "#scripts/build/report.ts";
+import { noticesOf, readPackages, sbomOf } from "#scripts/build/third-party.ts";
 import { messageOf } from "#shared/errors.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const ENTRY = "index";
+const NOTICES = "THIRD_PARTY_NOTICES.txt";
+/** CycloneDX's recommended file name. */
+const SBOM = "sluice.cdx.json";
 
 /** The esbuild options of every bundle. The benchmarks use them too, so that they measure what is deployed. */
 export const BUNDLING = {
@@ -61,7 +65,10 @@ export async function bundle(module: string): Promise<Bundle> {
   return { contents, files: new Map(files) };
 }
 
-/** Builds each function into `<folder>/<name>` and returns the contents of the bundles. An invalid build writes nothing. */
+/**
+ * Builds each function into `<folder>/<name>`, with the licence notices of its packages, and their SBOM into `<folder>`.
+ * Returns the contents of the bundles. An invalid build writes nothing.
+ */
 export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<string, BundleContents>> {
   const bundles = new Map<string, Bundle>();
   for (const name of (await readdir(join(ROOT, "functions"))).sort()) {
@@ -69,7 +76,12 @@ export async function buildFunctions(folder = join(ROOT, "dist")): Promise<Map<s
   }
   const contents = new Map([...bundles].map(([name, made]) => [name, made.contents]));
   check(contents);
-  for (const [name, { files }] of bundles) await write(join(folder, name), files);
+  const packages = new Map([...contents].map(([name, { folders }]) => [name, readPackages(folders)]));
+  for (const [name, { files }] of bundles) {
+    const notices = Buffer.from(noticesOf(packages.get(name) ?? []));
+    await write(join(folder, name), new Map([...files, [NOTICES, notices]]));
+  }
+  await writeFile(join(folder, SBOM), `${JSON.stringify(sbomOf(packages), null, 2)}\n`);
   return contents;
 }
 

@@ -1,19 +1,22 @@
 /** Runs osls on this project, to package and to deploy it. */
 
 import { spawn } from "node:child_process";
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { copyFileSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type TemplateBody, templateErrors } from "#scripts/check-template.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const OSLS = join(ROOT, "node_modules/osls/bin/serverless.js");
 const BUILD = join(ROOT, "scripts/build.ts");
 /** Not in .serverless, which osls clears. */
 const PACKAGES = ".sluice/package";
+/** Written by the build. */
+const SBOM = "sluice.cdx.json";
 /** osls' name for the template of the complete stack. */
 const TEMPLATE = "cloudformation-template-update-stack.json";
 
-const STAGE_NAME = /^[a-z][a-z0-9-]*$/;
+const STAGE_NAME = /^[a-z][a-z0-9]*(?:-[a-z0-9]+)*$/;
 const MULTI_LINE_PARAM = /^--param=([^=]+)=[^\n]*\n/;
 const UNKNOWN_VALUE = /Value not found at "file" source/;
 
@@ -41,7 +44,8 @@ export function buildFunctions(): Promise<void> {
 
 /**
  * Creates the template and the artifacts of one stage from the built functions. Needs no AWS account. `options` are passed
- * to osls, for example `--param=valkey=existing`. Rejects with a StepError that contains the output of osls.
+ * to osls, for example `--param=valkey=existing`. Rejects with a StepError that contains the output of osls, or says what
+ * AWS would refuse in the template.
  */
 export async function packageStage(
   stage: string,
@@ -58,9 +62,13 @@ export async function packageStage(
     folder,
     ...options,
   ]);
+  const template = join(folder, TEMPLATE);
+  const body: TemplateBody = JSON.parse(readFileSync(template, "utf8"));
+  const errors = templateErrors(body, stage);
+  if (errors.length > 0) throw new StepError(`stage ${stage}: ${errors.join("\n")}`);
   return {
     folder,
-    template: join(folder, TEMPLATE),
+    template,
     artifacts: readdirSync(folder)
       .filter((name) => name.endsWith(".zip"))
       .map((name) => join(folder, name)),
@@ -71,7 +79,7 @@ export async function packageStage(
 function validate(stage: string, options: readonly string[]): void {
   if (!STAGE_NAME.test(stage)) {
     throw new StepError(
-      `invalid stage name "${stage}": expected lowercase letters, digits and hyphens (a rule of ElastiCache ids)`,
+      `invalid stage name "${stage}": expected lowercase letters and digits, with single hyphens between them (a rule of ElastiCache ids)`,
     );
   }
   const [, name] = options.map((one) => MULTI_LINE_PARAM.exec(one)).find((found) => found !== null) ?? [];
@@ -86,6 +94,13 @@ function validate(stage: string, options: readonly string[]): void {
 export function deployStage(stage: string, folder: string, options: readonly string[]): Promise<void> {
   const args = [OSLS, "deploy", "--stage", stage, "--package", folder, ...options];
   return run(`osls deploy --stage ${stage}`, args, "inherit");
+}
+
+/** Copies the SBOM of the built functions to the packages. Returns one line about it. */
+export function copySbom(): string {
+  const path = join(PACKAGES, SBOM);
+  copyFileSync(join(ROOT, "dist", SBOM), join(ROOT, path));
+  return `${path}: the packages in the artifacts (CycloneDX)`;
 }
 
 /** One line about a package: its folder, resources, and the size of its artifacts. */

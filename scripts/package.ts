@@ -1,18 +1,19 @@
 /**
- * `npm run package`: builds the functions and creates the CloudFormation templates and artifacts, offline. Exit status:
- * 0, 1 when a step failed, 2 when the arguments are invalid.
+ * `npm run package`: builds the functions and creates the CloudFormation templates, the artifacts and their SBOM, offline.
+ * Exit status: 0, 1 when a step failed, 2 when the arguments are invalid.
  */
 
 import { Command, CommanderError } from "commander";
-import { buildFunctions, describePackage, packageStage, STAGES } from "#scripts/osls.ts";
+import { buildFunctions, copySbom, describePackage, packageStage, STAGES } from "#scripts/osls.ts";
 import { messageOf } from "#shared/errors.ts";
 
 async function main(): Promise<number> {
   const command = new Command("npm run package --")
     .description(
       "Builds the functions and creates the CloudFormation template and the artifacts of each stage in " +
-        ".sluice/package/<stage>. Needs no AWS account. Exit status: 0, 1 when a step failed, 2 when the arguments are " +
-        "invalid.",
+        ".sluice/package/<stage>, and their SBOM (CycloneDX) in .sluice/package. Needs no AWS account. Without --stage, " +
+        "it packages the stages of serverless.yml for review, with alarmTopic=none. Exit status: 0, 1 when a step " +
+        "failed, 2 when the arguments are invalid.",
     )
     .option("--stage <name...>", `the stages to package (default: ${STAGES.join(", ")})`)
     .option("--param <name=value...>", "a parameter of serverless.yml; may be repeated")
@@ -26,7 +27,7 @@ async function main(): Promise<number> {
     throw error;
   }
   const {
-    stage: stages = STAGES,
+    stage,
     param = [],
     region,
   } = command.opts<{
@@ -34,13 +35,17 @@ async function main(): Promise<number> {
     param?: string[];
     region?: string;
   }>();
+  const stages = stage ?? STAGES;
   const options = [
+    // A stage without an alarm topic is refused. Without --stage, nothing is deployed: "none" is good enough to review.
+    ...(stage === undefined ? ["--param=alarmTopic=none"] : []),
     ...param.map((one) => `--param=${one}`),
     ...(region === undefined ? [] : ["--region", region]),
   ];
   try {
     await buildFunctions();
-    for (const stage of stages) console.log(describePackage(await packageStage(stage, options)));
+    for (const name of stages) console.log(describePackage(await packageStage(name, options)));
+    console.log(copySbom());
     return 0;
   } catch (error) {
     process.stderr.write(`package: ${messageOf(error)}\n`);

@@ -16,9 +16,15 @@ const SUBNETS = {
   securityGroupIds: "sg-0123456789abcdef0,sg-0123456789abcdef1",
 };
 
+const KEY = "arn:aws:kms:us-east-1:123456789012:key/";
+
 export const VARIANTS: readonly Variant[] = [
   { name: "dev", stage: "dev", options: [] },
-  { name: "prod", stage: "prod", options: [] },
+  {
+    name: "prod",
+    stage: "prod",
+    options: params({ alarmTopic: "own", alarmEmail: "operators@example.com" }),
+  },
   { name: "local", stage: "local", options: [] },
   {
     name: "existing-secret",
@@ -54,5 +60,22 @@ export const VARIANTS: readonly Variant[] = [
     name: "own-in-existing-network",
     stage: "dev",
     options: params({ ...SUBNETS, network: "existing", dataDeletionPolicy: "Delete" }),
+  },
+  {
+    name: "restricted",
+    stage: "test",
+    options: params({
+      alarmTopic: "none",
+      valkeyVersion: "9.0",
+      valkeyFamily: "valkey9",
+      valkeyShards: "2",
+      valkeyReplicas: "2",
+      queueKeyArn: `${KEY}queues`,
+      logKeyArn: `${KEY}logs`,
+      environmentKeyArn: `${KEY}environment`,
+      valkeyKeyArn: `${KEY}valkey`,
+      permissionsBoundaryArn: "arn:aws:iam::123456789012:policy/boundary",
+      tracing: "Active",
+    }),
   },
 ];

@@ -16,6 +16,8 @@ export interface BundleContents extends Size {
   readonly files: ReadonlySet<string>;
   /** By package name; SLUICE and LUA stand for this project. */
   readonly packages: ReadonlyMap<string, Size>;
+  /** The folders of the packages, relative to the project. */
+  readonly folders: ReadonlySet<string>;
   /** Import specifiers as written in the sources. */
   readonly imported: ReadonlySet<string>;
 }
@@ -23,6 +25,8 @@ export interface BundleContents extends Size {
 export const SLUICE = "sluice";
 export const LUA = "sluice/lua";
 
+/** The innermost package of a path. */
+const PACKAGE_FOLDER = /^.*node_modules\/((?:@[^/]+\/)?[^/]+)/;
 const NONE: Size = { atStart: 0, late: 0 };
 
 /** Sums up a bundle. `entry` is the name of the file that Lambda loads. */
@@ -32,6 +36,7 @@ export function contentsOf({ inputs, outputs }: Metafile, entry: string): Bundle
   const files = reachable(byName, first, () => true);
   let whole = NONE;
   const packages = new Map<string, Size>();
+  const folders = new Set<string>();
   for (const name of files) {
     const { bytes = 0, inputs: parts = {} } = byName.get(name) ?? {};
     const sizeOf = (count: number): Size =>
@@ -42,6 +47,8 @@ export function contentsOf({ inputs, outputs }: Metafile, entry: string): Bundle
     for (const [path, { bytesInOutput: count }] of Object.entries(parts)) {
       const owner = packageOf(path);
       packages.set(owner, sum(packages.get(owner), sizeOf(count)));
+      const [folder] = PACKAGE_FOLDER.exec(path) ?? [];
+      if (folder !== undefined) folders.add(folder);
       glue -= count;
     }
     packages.set(SLUICE, sum(packages.get(SLUICE), sizeOf(glue)));
@@ -51,6 +58,7 @@ export function contentsOf({ inputs, outputs }: Metafile, entry: string): Bundle
     ...whole,
     files,
     packages,
+    folders,
     imported: new Set(imports.map(({ original, path }) => original ?? path)),
   };
 }
@@ -74,7 +82,7 @@ function reachable(
 
 /** The innermost package of a path. Virtual modules have no folder and count as Sluice's. */
 function packageOf(path: string): string {
-  const [, name] = /.*node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path) ?? [];
+  const [, name] = PACKAGE_FOLDER.exec(path) ?? [];
   return name ?? (path.startsWith("lua/") ? LUA : SLUICE);
 }
 

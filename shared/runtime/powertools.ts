@@ -3,7 +3,13 @@
 import type { Logger } from "@aws-lambda-powertools/logger";
 import { Metrics, MetricUnit } from "@aws-lambda-powertools/metrics";
 import { createLogger } from "#shared/runtime/logger.ts";
-import { type GaugingTelemetry, type MetricName, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
+import {
+  type GaugingTelemetry,
+  type MetricName,
+  NAMESPACE,
+  STAGE_DIMENSION,
+  unitOf,
+} from "#shared/runtime/telemetry.ts";
 
 export interface Powertools {
   readonly logger: Logger;
@@ -33,10 +39,20 @@ class SummedMetrics extends Metrics {
   }
 }
 
-/** Creates the logger and metrics of a function. `service` is its name, and the value of the metrics' dimension. */
+/** The value of the dimension `stage` outside of a deployment. */
+const DEFAULT_STAGE = "local";
+
+/**
+ * Creates the logger and metrics of a function. `service` is its name. The metrics have the dimensions `service` and
+ * `stage`, from the environment variable SLUICE_STAGE.
+ */
 export function createPowertools(service: string): Powertools {
   const logger = createLogger(service);
-  const metrics = new SummedMetrics({ namespace: NAMESPACE, serviceName: service });
+  const metrics = new SummedMetrics({
+    namespace: NAMESPACE,
+    serviceName: service,
+    defaultDimensions: { [STAGE_DIMENSION]: process.env.SLUICE_STAGE || DEFAULT_STAGE },
+  });
   const telemetry: GaugingTelemetry = {
     count: (metric, value = 1) => metrics.count(metric, value),
     measure: (metric, value) => metrics.addMetric(metric, unitOf(metric), value),

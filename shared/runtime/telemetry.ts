@@ -1,5 +1,5 @@
 /**
- * Metrics and log fields. Alarms and dashboards refer to the names, namespace, dimension and units of the metrics. The
+ * Metrics and log fields. Alarms and dashboards refer to the names, namespace, dimensions and units of the metrics. The
  * log fields let one query show all lines of one cascade.
  */
 
@@ -7,8 +7,9 @@ import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
 
 /** The namespace of every metric. */
 export const NAMESPACE = "Sluice";
-/** The only dimension of every metric. Its value is the function's name. */
+/** The dimensions of every metric. Their values are the name of the function and the stage of its deployment. */
 export const DIMENSION = "service";
+export const STAGE_DIMENSION = "stage";
 
 /** All metrics. They are counts, except those in `GAUGE_UNITS`. */
 export const METRICS = {

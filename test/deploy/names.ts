@@ -7,7 +7,9 @@ export const FUNCTIONS = ["dispatch", "reconcile", "redrive", "provision"];
 /** All variants of a deployment. */
 export const NAMES = VARIANTS.map(({ name }) => name);
 /** The variants with a replication group in the stack. */
-export const OWN = ["dev", "prod", "own-in-existing-network"];
+export const OWN = ["dev", "prod", "own-in-existing-network", "restricted"];
+/** The start of the key ARNs in the variant restricted. */
+export const KEY = "arn:aws:kms:us-east-1:123456789012:key/";
 
 /** The logical id of a function. */
 export function idOf(name: string): string {

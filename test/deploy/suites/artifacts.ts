@@ -56,13 +56,14 @@ export function artifacts(packaged: Packaged): void {
   });
 
   it.each(FUNCTIONS)(
-    "%s's artifact contains only the handler's modules and their source maps",
+    "%s's artifact contains the handler's modules, their source maps and the licence notices, and nothing else",
     async (name) => {
       const { files, unloadable, failure } = await recordingOf("prod", name);
       const code = files.filter((path) => path.endsWith(".mjs"));
       expect(code).toContain(`dist/${name}/index.mjs`);
       expect(unloadable).toEqual([]);
-      expect([...files].sort()).toEqual(code.flatMap((path) => [path, `${path}.map`]).sort());
+      const notices = `dist/${name}/THIRD_PARTY_NOTICES.txt`;
+      expect([...files].sort()).toEqual([...code.flatMap((path) => [path, `${path}.map`]), notices].sort());
       // The handler failed on its event, so no configuration and no module is missing.
       expect(failure).not.toMatch(
         /ConfigurationError|ERR_MODULE_NOT_FOUND|no handler|all of the environment/,

@@ -2,7 +2,7 @@
 
 import { expect, it } from "vitest";
 import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
-import { at } from "#test/deploy/template.ts";
+import { at, listOf } from "#test/deploy/template.ts";
 
 export function network(packaged: Packaged): void {
   it("creates exactly the endpoints that the functions call from the VPC", () => {
@@ -56,5 +56,45 @@ export function network(packaged: Packaged): void {
       expect(Number(template.property(idOf("reconcile"), "Timeout"))).toBeLessThan(60);
     }
     expect(packaged().template("prod").property(idOf("reconcile"), "ReservedConcurrentExecutions")).toBe(1);
+  });
+
+  it("admits only credentials of the account to the endpoints, and in its own VPC no S3 but provision's response", () => {
+    const statements = (variant: string, id: string): unknown[] => [
+      ...listOf(packaged().template(variant).property(id, "PolicyDocument", "Statement")),
+    ];
+    const ownAccount = expect.objectContaining({
+      Effect: "Allow",
+      Condition: { StringEquals: { "aws:PrincipalAccount": { Ref: "AWS::AccountId" } } },
+    });
+    const response = expect.objectContaining({
+      Effect: "Allow",
+      Action: "s3:PutObject",
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: CloudFormation replaces it.
+      Resource: { "Fn::Sub": "arn:${AWS::Partition}:s3:::cloudformation-custom-resource-response-*/*" },
+    });
+    expect(statements("prod", "SqsEndpoint")).toEqual([ownAccount]);
+    expect(statements("prod", "S3Endpoint")).toEqual([response]);
+    expect(statements("existing-secret", "SqsEndpoint")).toEqual([ownAccount]);
+    expect(statements("existing-secret", "SecretsEndpoint")).toEqual([ownAccount]);
+    expect(statements("existing-secret", "S3Endpoint")).toEqual([response, ownAccount]);
+  });
+
+  it("outputs what peering and workers need", () => {
+    const outputOf = (variant: string, name: string): unknown =>
+      at(Object.fromEntries(packaged().template(variant).outputs())[name], "Value");
+    expect(outputOf("prod", "VpcId")).toEqual({ Ref: "Vpc" });
+    expect(outputOf("prod", "SubnetIds")).toEqual({
+      "Fn::Join": [",", [{ Ref: "SubnetA" }, { Ref: "SubnetB" }]],
+    });
+    expect(outputOf("prod", "RouteTableIds")).toEqual({ Ref: "RouteTable" });
+    for (const [variant, name] of [
+      ["prod", "FunctionsSecurityGroup"],
+      ["prod", "ValkeySecurityGroup"],
+      ["prod", "EndpointsSecurityGroup"],
+      ["existing-secret", "EndpointsSecurityGroup"],
+      ["own-in-existing-network", "ValkeySecurityGroup"],
+    ] as const) {
+      expect(outputOf(variant, name), `${variant} ${name}`).toEqual({ "Fn::GetAtt": [name, "GroupId"] });
+    }
   });
 }

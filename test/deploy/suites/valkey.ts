@@ -1,7 +1,7 @@
 /** The replication group and its users. */
 
 import { expect, it } from "vitest";
-import { idOf, OWN, type Packaged } from "#test/deploy/names.ts";
+import { idOf, KEY, OWN, type Packaged } from "#test/deploy/names.ts";
 import { at } from "#test/deploy/template.ts";
 
 export function valkey(packaged: Packaged): void {
@@ -56,4 +56,27 @@ export function valkey(packaged: Packaged): void {
       });
     },
   );
+
+  it("has durable writes and engine 9 in prod, and neither in dev", () => {
+    const noValue = { Ref: "AWS::NoValue" };
+    for (const [variant, engine, family, durability] of [
+      ["prod", "9.0", "valkey9", "sync"],
+      ["restricted", "9.0", "valkey9", "disabled"],
+      ["dev", "8.0", "valkey8", noValue],
+    ] as const) {
+      const template = packaged().template(variant);
+      expect(template.property("ValkeyReplicationGroup")).toMatchObject({
+        EngineVersion: engine,
+        Durability: durability,
+      });
+      expect(template.property("ValkeyParameters", "CacheParameterGroupFamily")).toBe(family);
+    }
+  });
+
+  it("encrypts data at rest with the given key", () => {
+    const keyOf = (variant: string): unknown =>
+      packaged().template(variant).property("ValkeyReplicationGroup", "KmsKeyId");
+    expect(keyOf("restricted")).toBe(`${KEY}valkey`);
+    expect(keyOf("prod")).toEqual({ Ref: "AWS::NoValue" });
+  });
 }
