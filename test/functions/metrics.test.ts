@@ -3,14 +3,28 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it, vi } from "vitest";
 import { recordOf } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
-import { DIMENSION, METRICS, METRICS_BY_FUNCTION, NAMESPACE, unitOf } from "#shared/runtime/telemetry.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import {
+  DIMENSION,
+  METRICS,
+  METRICS_BY_FUNCTION,
+  NAMESPACE,
+  STAGE_DIMENSION,
+  unitOf,
+} from "#shared/runtime/telemetry.ts";
 import { family } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
 import { FunctionLogs, type LogLine } from "#test/support/function-logs.ts";
-import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
+import {
+  MINUTE_MS,
+  type ReconcilerServers,
+  SERVER_KINDS,
+  useReconcilerServers,
+} from "#test/support/reconcile.ts";
 
 type Service = keyof typeof METRICS_BY_FUNCTION;
 
+const STAGE = "canary";
 const SOURCE = { queueArn: "arn:aws:sqs:us-east-1:000000000000:completions", region: "us-east-1" };
 
 /** Checks the CloudWatch format, names and units of a line of metrics, and returns its values. */
@@ -23,59 +37,71 @@ function readMetrics(service: Service, line: LogLine): Record<string, unknown> {
       CloudWatchMetrics: [
         {
           Namespace: NAMESPACE,
-          Dimensions: [[DIMENSION]],
+          Dimensions: [[DIMENSION, STAGE_DIMENSION]],
           Metrics: expect.arrayContaining(named.map((Name) => ({ Name, Unit: unitOf(Name) }))),
         },
       ],
     },
     [DIMENSION]: service,
+    [STAGE_DIMENSION]: STAGE,
   });
   // The line has no metric that `telemetry.ts` does not list for the function.
   const rest = Object.keys(line).filter((name) => !known.includes(name));
-  expect(rest.sort()).toEqual(["_aws", DIMENSION].sort());
+  expect(rest.sort()).toEqual(["_aws", DIMENSION, STAGE_DIMENSION].sort());
   return Object.fromEntries(named.map((name) => [name, line[name]]));
+}
+
+type Servers = Pick<ReconcilerServers, "queue" | "address">;
+
+function startFunction(
+  name: "dispatch" | "reconcile" | "redrive",
+  { queue, address }: Servers,
+  logs: FunctionLogs,
+  environment: Readonly<Record<string, string>> = {},
+): FunctionProcess {
+  logs.clear();
+  return new FunctionProcess({
+    functionName: name,
+    bundle: fileURLToPath(new URL(`../../dist/${name}/index.mjs`, import.meta.url)),
+    environment: {
+      ...queue.queue.environment,
+      VALKEY_URL: address.url.href,
+      VALKEY_CLUSTER_MODE: String(address.cluster),
+      COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
+      DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl,
+      FLOW_PARTITIONS: "65536",
+      SLUICE_STAGE: STAGE,
+      ...environment,
+    },
+    timeoutMs: 30_000,
+    onOutput: logs.take,
+  });
+}
+
+function recordFor(fixture: FlowFixture, id: string, depth: number): ReturnType<typeof recordOf> {
+  return recordOf(
+    {
+      MessageId: randomUUID(),
+      Body: JSON.stringify({ execution_id: id, flow_id: fixture.flow.id, outcome: "failed" }),
+      MessageAttributes: { depth: { DataType: "Number", StringValue: String(depth) } },
+    },
+    SOURCE,
+  );
 }
 
 describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) => {
   const servers = useReconcilerServers(kind);
   const logs = new FunctionLogs();
-
-  function start(
+  const start = (
     name: "dispatch" | "reconcile" | "redrive",
     environment: Readonly<Record<string, string>> = {},
-  ): FunctionProcess {
-    logs.clear();
-    const { queue, address } = servers();
-    return new FunctionProcess({
-      functionName: name,
-      bundle: fileURLToPath(new URL(`../../dist/${name}/index.mjs`, import.meta.url)),
-      environment: {
-        ...queue.queue.environment,
-        VALKEY_URL: address.url.href,
-        VALKEY_CLUSTER_MODE: String(address.cluster),
-        COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
-        DEAD_LETTER_QUEUE_URL: queue.queue.deadLetterQueueUrl,
-        FLOW_PARTITIONS: "65536",
-        ...environment,
-      },
-      timeoutMs: 30_000,
-      onOutput: logs.take,
-    });
-  }
+  ): FunctionProcess => startFunction(name, servers(), logs, environment);
 
   it("dispatch emits one line per invocation, with the maximum depth and latency of that invocation", async () => {
     const fixture = new FlowFixture(servers().valkey);
     const { parent } = await family(fixture, 3);
     await fixture.finish(parent, "failed");
-    const record = (id: string, depth: number) =>
-      recordOf(
-        {
-          MessageId: randomUUID(),
-          Body: JSON.stringify({ execution_id: id, flow_id: fixture.flow.id, outcome: "failed" }),
-          MessageAttributes: { depth: { DataType: "Number", StringValue: String(depth) } },
-        },
-        SOURCE,
-      );
+    const record = (id: string, depth: number) => recordFor(fixture, id, depth);
     const running = await fixture.member();
     const malformed = { ...record(parent.id, 0), body: "{" };
     await using fn = start("dispatch");
@@ -154,6 +180,67 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     await fn.invoke({ all: true });
     expect(logs.lines.length).toBeGreaterThan(0);
     expect(logs.metrics).toEqual([]);
+  });
+});
+
+describe("the built functions", () => {
+  const servers = useReconcilerServers("standalone", 14);
+  const logs = new FunctionLogs();
+
+  it("emit every metric", async () => {
+    const fixture = servers().fixture();
+    const ended = async (outcome: "success" | "failed"): Promise<ExecKeys> => {
+      const { parent } = await family(fixture, 1);
+      await fixture.finish(parent, outcome);
+      return parent;
+    };
+    const successful = await ended("success");
+    const failed = await ended("failed");
+    await fixture.read("sadd", fixture.flow.outgoing(successful.id), "not an edge id");
+    // A group that is decided by its first upstream, and one whose counters are wrong.
+    const upstreams: ExecKeys[] = [];
+    for (const size of [2, 1]) {
+      const child = await fixture.member();
+      await fixture.group(child, { variant: "any_of", onSatisfied: "let_run" });
+      for (let number = 0; number < size; number += 1) {
+        const upstream = await fixture.member();
+        upstreams.push(upstream);
+        await fixture.edge(upstream, child);
+        await fixture.finish(upstream, "success");
+      }
+      if (size === 1) await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
+    }
+    const running = await fixture.member();
+    // A user that may write every key of an execution except the mark of its published cascade.
+    const { url, cluster } = servers().address;
+    const keys = ["~ff:config:*", "~ff:flow:*", "~ff:attempt:*", "~ff:stream:*", "~ff:idx:{*"];
+    const allButMarks = ["%R~ff:exec:*", "~ff:exec:*[^e]", "~ff:exec:*[^d]e"];
+    const rights = ["on", ">password", ...keys, ...allButMarks, "&*", "+@all"];
+    await fixture.read("acl", "setuser", "dispatcher", ...rights);
+    const address = new URL(url);
+    Object.assign(address, { username: "dispatcher", password: "password" });
+    {
+      await using fn = startFunction(
+        "dispatch",
+        { queue: servers().queue, address: { url: address, cluster } },
+        logs,
+      );
+      const record = (id: string, depth = 0) => recordFor(fixture, id, depth);
+      await fn.invoke({
+        Records: [
+          ...[successful, failed, ...upstreams, running, fixture.newExecution()].map(({ id }) => record(id)),
+          record(fixture.newExecution().id, 51),
+          { ...record(failed.id), body: "{" },
+        ],
+      });
+      await fn.invoke({ Records: [record(failed.id)] });
+      const emitted = logs.metrics.flatMap((line) => Object.keys(readMetrics("dispatch", line)));
+      expect(new Set(emitted)).toEqual(new Set<string>(METRICS_BY_FUNCTION.dispatch));
+    }
+    await using fn = startFunction("reconcile", servers(), logs);
+    await fn.invoke({});
+    const emitted = logs.metrics.flatMap((line) => Object.keys(readMetrics("reconcile", line)));
+    expect(new Set(emitted)).toEqual(new Set<string>(METRICS_BY_FUNCTION.reconcile));
   });
 });
 
