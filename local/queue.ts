@@ -6,6 +6,7 @@ import {
   type QueueAttributeName,
   SetQueueAttributesCommand,
   SQSClient,
+  SQSServiceException,
 } from "@aws-sdk/client-sqs";
 import { type QueueServer, type StartQueueServer, startFauxqs } from "#local/queue-server.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
@@ -95,12 +96,12 @@ async function createQueues(
       maxReceiveCount: MAX_RECEIVE_COUNT,
     }),
   });
-  await allowRedriveFrom(admin, deadLetterQueueUrl, await arnOf(admin, queueUrl));
+  const limitation = await allowRedriveFrom(admin, server, deadLetterQueueUrl, await arnOf(admin, queueUrl));
   const all = parts.move();
   const stop = (): Promise<void> => all.disposeAsync();
   return {
     endpoint: server.endpoint,
-    description: `${server.name}, ${server.endpoint}`,
+    description: `${server.name}, ${server.endpoint}${limitation}`,
     longPollSeconds: server.longPollSeconds,
     queueUrl,
     deadLetterQueueUrl,
@@ -157,14 +158,29 @@ async function arnOf(client: SQSClient, url: string): Promise<string> {
   return attributes?.QueueArn ?? "";
 }
 
-async function allowRedriveFrom(client: SQSClient, deadLetterQueueUrl: string, arn: string): Promise<void> {
+/**
+ * Lets only one queue use the dead-letter queue. External servers may refuse this attribute (ElasticMQ does), which does
+ * not affect a replay: returns a remark for the description then, otherwise an empty text.
+ */
+async function allowRedriveFrom(
+  client: SQSClient,
+  { isExternal }: QueueServer,
+  deadLetterQueueUrl: string,
+  arn: string,
+): Promise<string> {
   const policy = { redrivePermission: "byQueue", sourceQueueArns: [arn] };
-  await client.send(
-    new SetQueueAttributesCommand({
-      QueueUrl: deadLetterQueueUrl,
-      Attributes: { RedriveAllowPolicy: JSON.stringify(policy) },
-    }),
-  );
+  try {
+    await client.send(
+      new SetQueueAttributesCommand({
+        QueueUrl: deadLetterQueueUrl,
+        Attributes: { RedriveAllowPolicy: JSON.stringify(policy) },
+      }),
+    );
+    return "";
+  } catch (error) {
+    if (!isExternal || !(error instanceof SQSServiceException) || error.$fault !== "client") throw error;
+    return `, without RedriveAllowPolicy, which it refuses (${messageOf(error)})`;
+  }
 }
 
 async function deleteQueue(client: SQSClient, url: string): Promise<void> {

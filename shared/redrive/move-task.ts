@@ -5,6 +5,7 @@ import {
   GetQueueAttributesCommand,
   ListMessageMoveTasksCommand,
   type ListMessageMoveTasksResultEntry,
+  type SQSServiceException,
   StartMessageMoveTaskCommand,
 } from "@aws-sdk/client-sqs";
 import { QueueError } from "#shared/errors.ts";
@@ -22,6 +23,8 @@ const UNSUPPORTED = new Set([
   "UnsupportedOperation",
   "AWS.SimpleQueueService.UnsupportedOperation",
 ]);
+/** HTTP statuses of gateways that could not reach the endpoint: their HTML says nothing about move tasks. */
+const GATEWAY_ERRORS = new Set([502, 503, 504]);
 const ACTIVE_STATUSES = new Set(["RUNNING", "CANCELLING"]);
 const NEVER = new AbortController().signal;
 
@@ -176,9 +179,21 @@ async function detectSupport<T>(
   try {
     return { isSupported: true, value: await request() };
   } catch (error) {
-    if (error instanceof Error && UNSUPPORTED.has(error.name)) return { isSupported: false };
+    if (isUnsupported(error)) return { isSupported: false };
     throw new QueueError('the queue refused the move task: use the method "receive" instead', {
       cause: error,
     });
   }
+}
+
+/** An emulator without an operation answers with an error, or with an HTML page, which the SDK cannot parse. */
+function isUnsupported(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  if (!(error instanceof SyntaxError)) return UNSUPPORTED.has(error.name);
+  // The SDK adds the metadata of its own errors to those of the JSON parser.
+  const { httpStatusCode: status = 0 }: SQSServiceException["$metadata"] =
+    "$metadata" in error && typeof error.$metadata === "object" && error.$metadata !== null
+      ? error.$metadata
+      : {};
+  return !GATEWAY_ERRORS.has(status);
 }

@@ -8,12 +8,30 @@ import {
 import { describe, expect, test } from "vitest";
 import { startQueue } from "#local/queue.ts";
 import { queueServerFor } from "#local/queue-choice.ts";
-import { serverAt } from "#local/queue-server.ts";
+import { serverAt, startFauxqs } from "#local/queue-server.ts";
 import { ConfigurationError } from "#shared/errors.ts";
+import { FaultyQueue } from "#test/support/faulty-queue.ts";
 import { QUEUE_IMPLEMENTATIONS } from "#test/support/queue-servers.ts";
 
 const EMPTY = { visible: 0, inFlight: 0, delayed: 0 };
 const IGNORE = () => undefined;
+
+test("an external server that refuses RedriveAllowPolicy is used without it, and the description says so", async () => {
+  await using running = await startFauxqs();
+  await using proxy = await FaultyQueue.before(running.endpoint);
+  let type = "InvalidAttributeName";
+  proxy.intercept = async (operation, body) =>
+    operation === "SetQueueAttributes" && body.includes("RedriveAllowPolicy")
+      ? { status: type === "InternalFailure" ? 500 : 400, body: { __type: type, message: "not known" } }
+      : undefined;
+  const there = async () => serverAt(new URL(proxy.endpoint), {});
+  await using queue = await startQueue({ visibilityTimeoutSeconds: 30, server: there });
+  expect(queue.description).toMatch(/, without RedriveAllowPolicy, which it refuses \(not known\)$/);
+  type = "InternalFailure";
+  await expect(startQueue({ visibilityTimeoutSeconds: 30, server: there })).rejects.toThrow(
+    ConfigurationError,
+  );
+});
 
 describe.each(QUEUE_IMPLEMENTATIONS)("$name", ({ start: server }) => {
   test("supports batches, message groups on a standard queue, Number attributes and counts", async () => {

@@ -120,4 +120,26 @@ describe("replay by a move task", () => {
     await bench.put({});
     expect(await bench.replay({ all: true })).toMatchObject({ method: "receive", replayed: 1 });
   });
+
+  const HTML = "<!doctype html><title>Internal Server Error</title>";
+
+  it.each(["ListMessageMoveTasks", "StartMessageMoveTask"])(
+    "is replaced by receive if the endpoint answers %s with an HTML page",
+    async (unknown) => {
+      const fake = bench.proxy.intercept;
+      bench.proxy.intercept = (operation, body) =>
+        operation === unknown ? Promise.resolve({ status: 500, html: HTML }) : fake(operation, body);
+      await bench.put({}, {});
+      expect(await bench.replay({ all: true })).toMatchObject({ method: "receive", replayed: 2 });
+      expect(tasks.starts).toEqual([]);
+    },
+  );
+
+  it("is not replaced if a gateway answers with an HTML page", async () => {
+    bench.proxy.intercept = async (operation) =>
+      operation === "ListMessageMoveTasks" ? { status: 503, html: HTML } : undefined;
+    await bench.put({});
+    await expect(bench.replay({ all: true })).rejects.toThrow("the queue refused the move task");
+    expect(await bench.visible()).toBe(1);
+  });
 });

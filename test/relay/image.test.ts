@@ -79,3 +79,8 @@ it("the health check passes with a file of the last minute, and fails with an ol
   const documented = await readFile(join(ROOT, "docs/relay.md"), "utf8");
   expect(documented).toContain(JSON.stringify(check).slice(1, -1));
 });
+
+it("the image has the exact Node version of the tests", async () => {
+  const { devDependencies } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8"));
+  expect(await instructions("FROM")).toEqual([[`node:${devDependencies.node}-slim`]]);
+});

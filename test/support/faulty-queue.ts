@@ -38,7 +38,10 @@ const OPEN: SendGate = { stopsAt: () => false, pass: () => Promise.resolve("pass
 /** An answer of the proxy itself. */
 export interface ProxyAnswer {
   readonly status: number;
-  readonly body: unknown;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** Sent as it is, instead of a body. */
+  readonly html?: string;
 }
 
 export class FaultyQueue implements AsyncDisposable {
@@ -89,7 +92,7 @@ export class FaultyQueue implements AsyncDisposable {
     const operation = String(request.headers["x-amz-target"]).replace("AmazonSQS.", "");
     const ownAnswer = await this.intercept(operation, body);
     if (ownAnswer !== undefined) {
-      this.#answer(response, ownAnswer.status, JSON.stringify(ownAnswer.body));
+      this.#answer(response, ownAnswer.status, ownAnswer.html ?? JSON.stringify(ownAnswer.body));
       return;
     }
     const isSend = operation === "SendMessageBatch";
