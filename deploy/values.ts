@@ -93,8 +93,8 @@ export async function durability(variables: Variables): Promise<unknown> {
 /** Properties and policies for customer-managed keys. Without a key, the keys of AWS are used. */
 export async function keys(variables: Variables): Promise<Record<string, unknown>> {
   const [queueKey, logKey, environmentKey, valkeyKey] = await Promise.all(
-    ["queueKeyArn", "logKeyArn", "environmentKeyArn", "valkeyKeyArn"].map((name) =>
-      textOf(variables, `param:${name}`),
+    ["param:queueKeyArn", "param:logKeyArn", "param:environmentKeyArn", "param:valkeyKeyArn"].map(
+      (variable) => textOf(variables, variable),
     ),
   );
   return {
