@@ -79,8 +79,9 @@ export async function addressHash(variables: Variables): Promise<string> {
 }
 
 function hasPassword(address: string): boolean {
-  // Also if the URL is malformed: everything between the first colon and an @ may be a password.
-  return URL.canParse(address) ? new URL(address).password !== "" : /:.*@/.test(address);
+  if (URL.canParse(address) && new URL(address).password !== "") return true;
+  // A list of nodes, or a malformed URL: a colon before an @ may start a password.
+  return address.split(",").some((node) => /^[^@]*:[^@]*@/.test(node.replace(/^\w+:\/\//, "")));
 }
 
 /** The replication group's property Durability. Engines before 9 do not have it; "disabled" is what they do. */
