@@ -1,7 +1,13 @@
 /** Steps 2 to 5 for all edges of a batch: read the children, resolve the edges, publish the skipped children. */
 
 import { pairResults } from "#shared/contract/results.ts";
-import { clearCheckpoints, resume, saveCheckpoints } from "#shared/dispatch/checkpoint.ts";
+import {
+  clearCheckpoints,
+  type PassState,
+  type ResumedPlan,
+  resume,
+  saveCheckpoints,
+} from "#shared/dispatch/checkpoint.ts";
 import { type ChildReadPorts, readChildren } from "#shared/dispatch/children.ts";
 import { type PublishPorts, publishCascades } from "#shared/dispatch/publish-cascades.ts";
 import { type ResolvePorts, resolveChildren } from "#shared/dispatch/resolve-children.ts";
@@ -15,7 +21,7 @@ import {
   type FanOutPlan,
   failed,
 } from "#shared/dispatch/types.ts";
-import { PublishError } from "#shared/errors.ts";
+import { OutOfTimeError, PublishError } from "#shared/errors.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
 /**
@@ -43,8 +49,8 @@ export interface FanOutPorts extends ResolvePorts, ChildReadPorts, PublishPorts 
 export type EdgeResults = ReadonlyMap<EdgeToResolve, EdgeResult>;
 
 /**
- * Steps 2 to 5 for all plans, window by window. An edge before a checkpoint counts as done: an earlier delivery resolved
- * it in the same pass.
+ * Steps 2 to 5 for all plans, window by window. The edges before a checkpoint count as done: an earlier delivery resolved
+ * them in the same pass. If one of them failed there, the first of them counts as failed.
  */
 export async function fanOut(
   ports: FanOutPorts,
@@ -56,9 +62,11 @@ export async function fanOut(
   const long = plans.filter(({ edges }) => edges.length > window);
   const resumed = await resume(ports, long);
   const results = await resolveWindows(ports, budget, [...short, ...resumed], resumed, window);
-  for (const { item, result } of pairResults(long, resumed, (plan) => plan)) {
+  for (const { item, result } of pairResults(long, resumed, (plan) => ({ ...plan, hasFailures: false }))) {
     const due = new Set(result.edges);
-    for (const edge of item.edges) if (!due.has(edge)) results.set(edge, DONE);
+    const [first, ...others] = item.edges.filter((edge) => !due.has(edge));
+    if (first !== undefined) results.set(first, result.hasFailures ? FAILED_BEFORE : DONE);
+    for (const edge of others) results.set(edge, DONE);
   }
   // A checkpoint belongs to one pass over the edges. The pass is over when no edge was deferred, even if some failed: a
   // later pass must reach the edges before the checkpoint too, since their children may have been replayed.
@@ -68,20 +76,28 @@ export async function fanOut(
   return results;
 }
 
+const FAILED_BEFORE = failed(
+  new OutOfTimeError(
+    "an earlier delivery ran out of time after an edge had failed: the next delivery starts from the first edge",
+  ),
+);
+
 /** Resolves the edges in windows: the next one is read while the one before is resolved and published. */
 async function resolveWindows(
   ports: FanOutPorts,
   budget: TimeBudget,
   plans: readonly FanOutPlan[],
-  long: readonly FanOutPlan[],
+  long: readonly ResumedPlan[],
   size: number,
 ): Promise<Map<EdgeToResolve, EdgeResult>> {
   const edges = plans.flatMap((plan) => plan.edges);
   const results = new Map<EdgeToResolve, EdgeResult>();
-  const incomplete = new Set<CompletedExecution>();
+  const states = new Map<CompletedExecution, PassState>();
   const record = (edge: EdgeToResolve, result: EdgeResult): void => {
     results.set(edge, result);
-    if (result.kind !== "done" && result.kind !== "unreadable") incomplete.add(edge.execution);
+    if (result.kind === "done" || result.kind === "unreadable") return;
+    const isDeferred = result.kind === "deferred" || states.get(edge.execution) === "deferred";
+    states.set(edge.execution, isDeferred ? "deferred" : "failed");
   };
   let slowestWindowMs = 0;
   const hasTime = (): boolean =>
@@ -106,7 +122,7 @@ async function resolveWindows(
     const begunMs = ports.now();
     inFlight = resolveWindow(ports, chunks).then(async (resolved) => {
       for (const { edge, result } of resolved) record(edge, result);
-      await saveCheckpoints(ports, long, window, (execution) => incomplete.has(execution));
+      await saveCheckpoints(ports, long, window, (execution) => states.get(execution) ?? "successful");
       slowestWindowMs = Math.max(slowestWindowMs, ports.now() - begunMs);
     });
   }

@@ -203,6 +203,44 @@ describe.each(DEPLOYMENTS)("a fan-out over several deliveries ($name)", (deploym
     expect(await publishedIds()).toEqual([first.child.id]);
   });
 
+  /** Ports whose deadline passes once a window is resolved. */
+  function expiringAfterOneWindow(): ReturnType<typeof setup.ports> {
+    let calls = 0;
+    const watched: Pipelines = {
+      pipelined: async (commands) => {
+        const results = await setup.valkey.pipelined(commands);
+        calls += commands.filter(({ name }) => name === "fcall").length;
+        return results;
+      },
+    };
+    return windowed({
+      valkey: watched,
+      now: () => (calls >= WINDOW ? DEADLINE : Date.now()),
+      deadlineMs: DEADLINE,
+    });
+  }
+
+  it("reaches the edges behind one that always fails, and never reports a pass with a failure as dispatched", async () => {
+    const { fixture, parent, children } = await longFamily();
+    const event = eventOf(parent.id, fixture.flow.id);
+    const edges = await edgesInOrder(fixture, parent);
+    const [first, last] = [edges[0], edges.at(-1)];
+    if (!first || !last) throw new Error("no edges");
+    // The first edge is staged and never applied: it fails every delivery that reaches it.
+    const unapplied = first.child.dep(first.edge);
+    await fixture.read("rename", unapplied, `${unapplied}:moved`);
+    for (let delivery = 1; delivery <= 3; delivery += 1) {
+      expect(await dispatchOne(expiringAfterOneWindow(), event)).not.toEqual([]);
+    }
+    expect(await stateOf(fixture, last.child)).toBe("skipped");
+    expect(await fixture.read("exists", parent.fanOut)).toBe(0);
+    expect(await publishedIds()).toHaveLength(children.length - 1);
+
+    await fixture.read("rename", `${unapplied}:moved`, unapplied);
+    expect(await dispatchOne(windowed(), event)).toEqual([]);
+    expect(await stateOf(fixture, first.child)).toBe("skipped");
+  });
+
   it("is cleared by the delivery that ends a pass, not by one that ran out of time", async () => {
     const { fixture, parent } = await longFamily();
     const event = eventOf(parent.id, fixture.flow.id);
