@@ -29,6 +29,8 @@ export interface CaseContext {
   readonly number: number;
   /** Records an injection point at which the case injected its fault. */
   readonly onReached: (point: string) => void;
+  /** Prints a line in the report of the run, for results that are expected and not findings. */
+  readonly report: (line: string) => void;
 }
 
 export type Deliver = (records: readonly SQSRecord[]) => Promise<unknown>;

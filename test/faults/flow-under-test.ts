@@ -2,7 +2,7 @@
 
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { workBatch } from "#sdk/worker/worker.ts";
-import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import {
   type ExecutionId,
   type LaneId,
@@ -34,6 +34,18 @@ export interface FlowOptions {
   readonly late?: ModelGraph["edges"];
   /** The worker claims eligible tasks in the order of the graph. */
   readonly isInOrder?: boolean;
+  readonly worker?: WorkerOptions;
+}
+
+/** How the worker connects, and what happens around its rounds. By default, it uses the connection of the harness. */
+export interface WorkerOptions {
+  readonly valkey: Pipelines;
+  /** Submits the flow and writes the outcomes. */
+  readonly replicated: Pipelines;
+  /** Called between the claims and the outcomes of a round, for each execution that is about to end. */
+  beforeOutcomes(claimed: ExecKeys): Promise<void>;
+  /** Called after each round. */
+  afterRound(): Promise<void>;
 }
 
 export interface Allowances {
@@ -58,21 +70,23 @@ export class FlowUnderTest {
   readonly #completions: CompletionPublisher;
   readonly #numberOf: ReadonlyMap<ExecutionId, number>;
   readonly #cascadesBefore: number;
+  readonly #worker: WorkerOptions | undefined;
 
   private constructor(
     bed: TestBed,
     graph: ModelGraph,
     flowKeys: FlowKeys,
     tasks: readonly ExecKeys[],
-    publisher: CompletionPublisher,
+    { completions = bed.completions, worker }: FlowOptions,
   ) {
     this.#bed = bed;
+    this.#worker = worker;
     this.graph = graph;
     this.flowKeys = flowKeys;
     this.index = bed.router.indexKeys(flowKeys.partition);
     this.tasks = tasks;
     this.outcomes = [...graph.outcomes];
-    this.#completions = publisher;
+    this.#completions = completions;
     this.#numberOf = new Map(tasks.map(({ id }, task) => [id, task]));
     this.#cascadesBefore = bed.cascades;
   }
@@ -97,16 +111,11 @@ export class FlowUnderTest {
         .filter((edge) => options.late?.includes(edge) !== true)
         .map(([from, to]) => ({ from: String(from), to: String(to), dataPassing: false })),
     };
-    const deps = { valkey: bed.valkey, router: bed.router, completions: bed.completions };
+    const valkey = options.worker?.replicated ?? bed.valkey;
+    const deps = { valkey, router: bed.router, completions: bed.completions };
     const { executions } = await submitFlow(deps, workflow, { flowId });
     const tasks = [...executions.values()].map((id) => bed.router.execKeys(id));
-    return new FlowUnderTest(
-      bed,
-      graph,
-      bed.router.flowKeys(flowId),
-      tasks,
-      options.completions ?? bed.completions,
-    );
+    return new FlowUnderTest(bed, graph, bed.router.flowKeys(flowId), tasks, options);
   }
 
   /** Claims and ends up to `limit` eligible executions. Returns their number. */
@@ -120,20 +129,22 @@ export class FlowUnderTest {
     if (eligible.length === 0) return 0;
     const worked = await workBatch(
       {
-        valkey: this.#bed.valkey,
+        valkey: this.#worker?.valkey ?? this.#bed.valkey,
+        ...(this.#worker === undefined ? {} : { replicated: this.#worker.replicated }),
         router: this.#bed.router,
         completions: this.#completions,
         identity: IDENTITY,
       },
       { partition: this.flowKeys.partition, lane: LANE },
-      ({ id }) =>
-        Promise.resolve(
-          this.outcomes[this.#numberOf.get(id) ?? -1] === "success"
-            ? { outcome: "success", result: "done" }
-            : { outcome: "failed", reason: "the model says so" },
-        ),
+      async ({ id }) => {
+        await this.#worker?.beforeOutcomes(this.#bed.router.execKeys(id));
+        return this.outcomes[this.#numberOf.get(id) ?? -1] === "success"
+          ? { outcome: "success", result: "done" }
+          : { outcome: "failed", reason: "the model says so" };
+      },
       { limit },
     );
+    await this.#worker?.afterRound();
     return worked.length;
   }
 

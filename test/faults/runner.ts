@@ -119,7 +119,13 @@ async function runCase(
 ): Promise<Findings> {
   for (let draw = 0; ; draw += 1) {
     const random = new Random(seed, draw);
-    const run = kind.run({ bed, random, number: seed, onReached: (point) => reached.add(point) });
+    const run = kind.run({
+      bed,
+      random,
+      number: seed,
+      onReached: (point) => reached.add(point),
+      report: (line) => log(`     ${kind.name}, seed ${seed}: ${line}`),
+    });
     try {
       return await withTimeout(run);
     } catch (error) {

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Redis } from "iovalkey";
-import { HOST, launch } from "#local/valkey-process.ts";
+import { HOST, launch, type ValkeyProcess } from "#local/valkey-process.ts";
 import {
   findValkeyServer,
   startValkey,
@@ -93,44 +93,74 @@ function persistence(folder: string): string[] {
   return ["--dir", folder, "--appendonly", "yes", "--appendfsync", "always"];
 }
 
+/** Nodes detect the failure of another one within seconds. */
+const NODE_ARGUMENTS = ["--cluster-node-timeout", "1000", "--repl-ping-replica-period", "1"];
+
 /** A cluster, with one connection to each node. */
 export class ClusterServers implements Servers {
   readonly isCluster = true;
   readonly url: URL;
   readonly ports: readonly number[];
   readonly nodes: readonly NodeAddress[];
-  readonly clients: readonly Redis[];
+  readonly #clients: Redis[];
   readonly #cluster: ValkeyCluster;
+  readonly #restarted: ValkeyProcess[] = [];
 
   private constructor(cluster: ValkeyCluster) {
     this.#cluster = cluster;
     this.url = cluster.url;
     this.ports = cluster.nodes.map(({ port }) => port);
     this.nodes = this.ports.map((port) => ({ host: HOST, port }));
-    this.clients = this.ports.map((port) => {
-      const client = new Redis({ host: HOST, port, lazyConnect: true, retryStrategy: () => null });
-      // Nodes are killed on purpose; a command to a dead node rejects.
-      client.on("error", () => undefined);
-      return client;
-    });
+    this.#clients = this.ports.map(connectTo);
   }
 
   static async start(replicas: number): Promise<ClusterServers> {
-    const extraArgs = ["--cluster-node-timeout", "1000", "--repl-ping-replica-period", "1"];
-    return new ClusterServers(await startValkeyCluster({ primaries: 3, replicas, extraArgs }));
+    return new ClusterServers(
+      await startValkeyCluster({ primaries: 3, replicas, extraArgs: NODE_ARGUMENTS }),
+    );
   }
 
   /** Kills one node with SIGKILL. */
   async kill(node: number): Promise<void> {
-    const server = this.#cluster.nodes[node];
-    if (server === undefined) throw new RangeError(`the cluster has no node ${node}`);
+    const server = this.#node(node);
     process.kill(server.pid, "SIGKILL");
     await server.stop();
   }
 
+  /** Sends a signal to one node. */
+  signal(node: number, signal: "SIGSTOP" | "SIGCONT" | "SIGKILL"): void {
+    process.kill(this.#node(node).pid, signal);
+  }
+
+  /**
+   * Prepares the restart of a node that will be killed by a signal. The returned function starts it again on its port: as
+   * the same member of the cluster, with an empty dataset.
+   */
+  async prepareRestart(node: number): Promise<() => Promise<void>> {
+    const setting = async (name: string): Promise<string> => {
+      const reply = await this.ask(node, "CONFIG", "GET", name);
+      return Array.isArray(reply) ? String(reply[1]) : "";
+    };
+    const args = [
+      ...["--cluster-enabled", "yes", ...NODE_ARGUMENTS],
+      ...["--cluster-port", await setting("cluster-port")],
+      ...["--cluster-announce-port", await setting("cluster-announce-port")],
+      // The folder of a killed node stays until the end of the test bed.
+      ...["--cluster-config-file", join(await setting("dir"), "nodes.conf")],
+    ];
+    const port = this.ports[node] ?? Number.NaN;
+    return async () => {
+      const started = await launch(findValkeyServer(), port, args);
+      if (!started.ok) throw new Error(`the node did not restart:\n${started.log}`);
+      this.#restarted.push(started.server);
+      this.#clients[node]?.disconnect();
+      this.#clients[node] = connectTo(port);
+    };
+  }
+
   /** Sends a command to one node. */
   ask(node: number, name: string, ...args: (string | number)[]): Promise<unknown> {
-    const client = this.clients[node];
+    const client = this.#clients[node];
     if (client === undefined) throw new RangeError(`the cluster has no node ${node}`);
     return client.call(name, args);
   }
@@ -146,7 +176,21 @@ export class ClusterServers implements Servers {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const client of this.clients) client.disconnect();
+    for (const client of this.#clients) client.disconnect();
+    await Promise.all(this.#restarted.map((server) => server.stop()));
     await this.#cluster.stop();
   }
+
+  #node(node: number): ValkeyServer {
+    const server = this.#cluster.nodes[node];
+    if (server === undefined) throw new RangeError(`the cluster has no node ${node}`);
+    return server;
+  }
+}
+
+function connectTo(port: number): Redis {
+  const client = new Redis({ host: HOST, port, lazyConnect: true, retryStrategy: () => null });
+  // Nodes are killed on purpose; a command to a dead node rejects.
+  client.on("error", () => undefined);
+  return client;
 }

@@ -112,16 +112,21 @@ export class TestBed extends ManualQueue implements AsyncDisposable {
   get valkey(): Valkey {
     if (this.#valkey === undefined || this.#valkey.isBroken) {
       this.#valkey?.close();
-      this.#valkey = new Valkey(
-        { url: this.servers.url, cluster: this.servers.isCluster },
-        {
-          commandTimeoutMs: COMMAND_TIMEOUT_MS,
-          knownNodes: this.servers.nodes,
-          onConnectionError: (error) => this.note(`connection of the harness: ${error.message}`),
-        },
-      );
+      this.#valkey = this.connect(this.servers.nodes, COMMAND_TIMEOUT_MS);
     }
     return this.#valkey;
+  }
+
+  /** Opens another connection, which the caller closes. */
+  connect(knownNodes: readonly string[], commandTimeoutMs = 5_000): Valkey {
+    return new Valkey(
+      { url: this.servers.url, cluster: this.servers.isCluster },
+      {
+        commandTimeoutMs,
+        knownNodes: [...new Set([...this.servers.nodes, ...knownNodes])],
+        onConnectionError: (error) => this.note(`connection of the harness: ${error.message}`),
+      },
+    );
   }
 
   /** Closes the connection of the harness, so that the next use reads the cluster topology again. */
