@@ -4,6 +4,7 @@ import { cascade } from "#bench/benchmarks/cascade.ts";
 import { cold } from "#bench/benchmarks/cold.ts";
 import { cost } from "#bench/benchmarks/cost.ts";
 import { delay } from "#bench/benchmarks/delay.ts";
+import { durable } from "#bench/benchmarks/durable.ts";
 import { fanout } from "#bench/benchmarks/fanout.ts";
 import { lua } from "#bench/benchmarks/lua.ts";
 import { memory } from "#bench/benchmarks/memory.ts";
@@ -16,6 +17,7 @@ import { submission } from "#bench/benchmarks/submit.ts";
 export const ALL: readonly Benchmark[] = [
   fanout,
   delay,
+  durable,
   skip,
   batch,
   lua,

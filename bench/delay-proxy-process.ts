@@ -2,8 +2,12 @@
 
 import { DelayProxy } from "#bench/delay-proxy.ts";
 
-const [url = "", delayMs = ""] = process.argv.slice(2);
+const [url = "", delayMs = "", writeDelayMs] = process.argv.slice(2);
 // The parent process has ended.
 process.on("disconnect", () => process.exit(0));
-const proxy = await DelayProxy.before(new URL(url), Number(delayMs));
+const proxy = await DelayProxy.before(
+  new URL(url),
+  Number(delayMs),
+  writeDelayMs === undefined ? undefined : Number(writeDelayMs),
+);
 process.send?.({ port: proxy.port });

@@ -9,9 +9,13 @@ export interface Network extends AsyncDisposable {
   readonly url: URL;
 }
 
-/** Starts a delay proxy for a server in a child process. `delayMs` is the delay of each direction. */
-export async function startNetwork(server: URL, delayMs: number): Promise<Network> {
-  const child = fork(PROXY, [server.href, String(delayMs)], {
+/**
+ * Starts a delay proxy for a server in a child process. `delayMs` is the delay of each direction, `writeDelayMs` the
+ * additional delay of each reply to a write.
+ */
+export async function startNetwork(server: URL, delayMs: number, writeDelayMs?: number): Promise<Network> {
+  const delays = writeDelayMs === undefined ? [delayMs] : [delayMs, writeDelayMs];
+  const child = fork(PROXY, [server.href, ...delays.map(String)], {
     stdio: ["ignore", "inherit", "inherit", "ipc"],
   });
   const exited = once(child, "exit");

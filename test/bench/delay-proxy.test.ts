@@ -76,6 +76,33 @@ describe("the delay proxy", () => {
     client.destroy();
   });
 
+  it("delays the reply to a write and the replies behind it, and no others", async () => {
+    const valkey = createServer((socket) => {
+      socket.on("data", (data) => socket.write("+OK\r\n".repeat(String(data).split("*1").length - 1)));
+    }).listen(0, "127.0.0.1");
+    await once(valkey, "listening");
+    const delayMs = 200;
+    {
+      const url = new URL(`redis://127.0.0.1:${(valkey.address() as AddressInfo).port}`);
+      await using proxy = await DelayProxy.before(url, 0, delayMs);
+      const client = connectTo(proxy);
+      await once(client, "connect");
+      const begun = performance.now();
+      client.write(["hget", "FCALL", "get"].map((name) => `*1\r\n$${name.length}\r\n${name}\r\n`).join(""));
+      const [first] = await once(client, "data");
+      expect(String(first)).toBe("+OK\r\n");
+      let others = "";
+      while (others.length < 10) {
+        const [data] = await once(client, "data");
+        others += String(data);
+        expect(performance.now() - begun).toBeGreaterThanOrEqual(delayMs - 1);
+      }
+      expect(others).toBe("+OK\r\n+OK\r\n");
+      client.destroy();
+    }
+    valkey.close();
+  });
+
   it("forwards the end of a connection, and closes all connections when it ends", async () => {
     const proxy = await proxyOf(1);
     const client = connectTo(proxy);

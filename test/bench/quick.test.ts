@@ -8,6 +8,7 @@ const TIMEOUT = 120_000;
 const NAMES = [
   "fanout",
   "delay",
+  "durable",
   "skip",
   "batch",
   "lua",

@@ -9,7 +9,8 @@
 
 import { ReconnectingValkey } from "#sdk/reconnecting-valkey.ts";
 import { ReplicatedValkey } from "#sdk/replicated-valkey.ts";
-import type { ExecKeys } from "#shared/contract/keys.ts";
+import { command, type Pipelines } from "#shared/contract/command.ts";
+import type { ExecKeys, FlowKeys } from "#shared/contract/keys.ts";
 import {
   type CaseContext,
   type FaultKind,
@@ -109,12 +110,21 @@ async function crashAfterOutcome(
         if (crash === undefined) return;
         await crash;
         bed.reconnect();
+        // The first call of a connection that does not know the new primary fails.
+        for (const connection of [valkey, replicated]) {
+          await until("the worker to reach the new primary", () => reaches(connection, flow.flowKeys));
+        }
       },
     },
   });
   await runToEnd(context, flow);
   if (crash === undefined) throw new UnsuitableCaseError("too few executions ran");
   return flow.compareWithModel();
+}
+
+async function reaches(connection: Pipelines, { partition, core }: FlowKeys): Promise<boolean> {
+  const [result] = await connection.pipelined([command(partition, "exists", core)]);
+  return result?.ok === true;
 }
 
 async function crashAfter(servers: ClusterServers, claimed: ExecKeys, onPrepared: () => void): Promise<void> {
