@@ -1,5 +1,6 @@
 import type { Benchmark } from "#bench/benchmark.ts";
 import { batch } from "#bench/benchmarks/batch.ts";
+import { capacity } from "#bench/benchmarks/capacity.ts";
 import { cascade } from "#bench/benchmarks/cascade.ts";
 import { cold } from "#bench/benchmarks/cold.ts";
 import { cost } from "#bench/benchmarks/cost.ts";
@@ -28,4 +29,5 @@ export const ALL: readonly Benchmark[] = [
   cold,
   memory,
   cost,
+  capacity,
 ];

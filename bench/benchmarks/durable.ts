@@ -18,9 +18,7 @@ const DISPATCH_WRITES = 1;
 const COMMAND_TIMEOUT_MS = 60_000;
 
 /** A step to measure over a connection. It returns the milliseconds of its timed part. */
-type Step = (
-  valkey: Pipelines & { call: InstanceType<BenchContext["core"]["Valkey"]>["call"] },
-) => Promise<number>;
+type Step = (valkey: Client) => Promise<number>;
 
 async function compare(
   { core, quick }: BenchContext,

@@ -19,6 +19,7 @@ const NAMES = [
   "cold",
   "memory",
   "cost",
+  "capacity",
 ];
 
 function bench(...args: string[]): Promise<{ code: unknown; stdout: string; stderr: string }> {
