@@ -20,12 +20,13 @@ export async function timed(run: () => Promise<unknown>): Promise<number> {
 export type Side = () => Promise<number>;
 
 /**
- * Runs every side once per round, in reverse order in every second round. Returns the median of each side. A warm-up round
- * is discarded.
+ * Runs every side once per round, in reverse order in every second round. Returns for each side the median of its rounds, or
+ * what `summarize` returns. A warm-up round is discarded.
  */
 export async function alternate<Name extends string>(
   rounds: number,
   sides: Readonly<Record<Name, Side>>,
+  summarize: (values: readonly number[]) => number = median,
 ): Promise<Record<Name, number>> {
   const names = Object.keys(sides) as Name[];
   const figures = new Map<Name, number[]>(names.map((name) => [name, []]));
@@ -35,9 +36,9 @@ export async function alternate<Name extends string>(
       if (round > 0) figures.get(name)?.push(figure);
     }
   }
-  const medians = {} as Record<Name, number>;
-  for (const [name, values] of figures) medians[name] = median(values);
-  return medians;
+  const summaries = {} as Record<Name, number>;
+  for (const [name, values] of figures) summaries[name] = summarize(values);
+  return summaries;
 }
 
 /** The slope of a least-squares line through the values, per step. */

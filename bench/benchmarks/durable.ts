@@ -38,7 +38,11 @@ async function compare(
     clients.defer(() => valkey.close());
     return () => step(valkey);
   };
-  const { at3, at0 } = await alternate(quick ? 1 : 9, { at3: sideOf(durable.url), at0: sideOf(plain.url) });
+  const { at3, at0 } = await alternate(
+    quick ? 1 : 15,
+    { at3: sideOf(durable.url), at0: sideOf(plain.url) },
+    best,
+  );
   const limit = writes === undefined ? 0 : (at0 + writes * WRITE_MS) * 1.1 + 1;
   return {
     what,
@@ -54,6 +58,11 @@ async function compare(
         ? []
         : [atMost("at most one write's delay more, + 10 % + 1 ms (ms)", at3, limit)],
   };
+}
+
+/** Other work on the machine only makes a round longer. */
+function best(values: readonly number[]): number {
+  return Math.min(...values);
 }
 
 async function dispatchRow(context: BenchContext): Promise<Row> {

@@ -11,6 +11,7 @@ import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import type { NodeAddress } from "#shared/valkey/address.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import type { Breakpoint } from "#test/faults/breakpoint.ts";
@@ -118,12 +119,12 @@ export class TestBed extends ManualQueue implements AsyncDisposable {
   }
 
   /** Opens another connection, which the caller closes. */
-  connect(knownNodes: readonly string[], commandTimeoutMs = 5_000): Valkey {
+  connect(knownNodes: readonly NodeAddress[], commandTimeoutMs = 5_000): Valkey {
     return new Valkey(
       { url: this.servers.url, cluster: this.servers.isCluster },
       {
         commandTimeoutMs,
-        knownNodes: [...new Set([...this.servers.nodes, ...knownNodes])],
+        knownNodes: [...knownNodes, ...this.servers.nodes],
         onConnectionError: (error) => this.note(`connection of the harness: ${error.message}`),
       },
     );
