@@ -35,6 +35,10 @@ const LAMBDA = {
   hotShare: 0,
 };
 const LOG_BYTES = 490;
+/** Executions per flow where the costs of submissions and workers are measured: one batch of a worker. */
+const ROOTS = 10;
+/** A deployment chooses the number once, for its whole life. */
+const PARTITION_COUNTS = [256, 1_024, 4_096, 16_384];
 
 /** Completions of executions with a given number of edges, and the server's content before they are dispatched. */
 interface Prepared {
@@ -154,9 +158,14 @@ interface Lifecycle {
 async function lifecycleMicros(server: BenchServer, executions: number, edges: number): Promise<Lifecycle> {
   await server.client.flushdb("SYNC");
   const before = await server.processorMicros();
-  const flow = await submit(server.valkey, star(edges, { roots: executions }));
+  const flows: BenchFlow[] = [];
+  for (let number = 0; number < executions / ROOTS; number += 1) {
+    flows.push(await submit(server.valkey, star(edges, { roots: ROOTS })));
+  }
   const submitted = await server.processorMicros();
-  expectEqual("ended executions", (await endRoots(server.valkey, flow, "success")).length, executions);
+  for (const flow of flows) {
+    expectEqual("ended executions", (await endRoots(server.valkey, flow, "success")).length, ROOTS);
+  }
   const worked = await server.processorMicros();
   return { submit: (submitted - before) / executions, work: (worked - submitted) / executions };
 }
@@ -169,19 +178,25 @@ function rateRow(
   rate: number,
   edges: number,
 ): Row {
-  const partitions = rate >= 1_000_000 ? 4_096 : PARTITIONS;
   const dispatchLoad = (shards: number) =>
     (rate * microsOnShards(costs.server, LAMBDA.batchSize, edges, shards)) / 1_000_000;
   const restLoad = (rate * (submitMicros + work)) / 1_000_000;
-  const shards = shardsFor((count) => dispatchLoad(count) + restLoad, partitions, MAX_LOAD) ?? Number.NaN;
+  const [fewest] = PARTITION_COUNTS.flatMap((partitions) => {
+    const shards = shardsFor((count) => dispatchLoad(count) + restLoad, partitions, MAX_LOAD);
+    return shards === undefined ? [] : [{ partitions, shards }];
+  }).toSorted((one, other) => one.shards - other.shards);
+  if (fewest === undefined)
+    throw new Error(`no number of shards is enough for ${rate} completions per second`);
+  const { partitions, shards } = fewest;
   const idle = simulate(costs, { ...LAMBDA, shards: 1, partitions, dispatchers: 1, edges });
   const concurrency = Math.ceil(rate / idle.executionsPerSecond / (1 - MAX_LOAD / 2));
   return {
-    what: `${rate} completions per second, ${edges} ${edges === 1 ? "edge" : "edges"}, ${partitions} partitions`,
+    what: `${rate} completions per second, ${edges} ${edges === 1 ? "edge" : "edges"}`,
     figures: {
       dispatch_processors: dispatchLoad(shards),
       submit_and_work_processors: restLoad,
       shards,
+      partitions,
       skew: skewOf(shards, partitions),
       concurrency,
       messages_in_flight: concurrency * LAMBDA.batchSize,

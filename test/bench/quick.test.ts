@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { findValkeyServer } from "#local/valkey-server.ts";
 
 const MAIN = fileURLToPath(new URL("../../bench/main.ts", import.meta.url));
-const TIMEOUT = 120_000;
+const TIMEOUT = 240_000;
 const NAMES = [
   "fanout",
   "delay",
