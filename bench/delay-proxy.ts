@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
-import { RespStream } from "#test/faults/resp.ts";
+import { RespStream } from "#test/support/resp.ts";
 
 /** Timers have a resolution of a millisecond. Shorter delays are polled with setImmediate. */
 const TIMER_MS = 2;

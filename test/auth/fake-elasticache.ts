@@ -10,7 +10,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer, type Server, type TLSSocket } from "node:tls";
 import { AUTHORITY, CERTIFICATE, type SecuredValkey } from "#test/auth/secured.ts";
 import { EMPTY_HASH, parsePresigned, signatureOf } from "#test/auth/signature.ts";
-import { RespStream } from "#test/faults/resp.ts";
+import { RespStream } from "#test/support/resp.ts";
 
 export interface IamRules {
   readonly replicationGroup: string;

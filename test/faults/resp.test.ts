@@ -1,6 +1,6 @@
 import { expect, it } from "vitest";
-import { RespStream } from "#test/faults/resp.ts";
 import { stepOf } from "#test/faults/steps.ts";
+import { RespStream } from "#test/support/resp.ts";
 
 const VALUES = [
   "*2\r\n$3\r\nGET\r\n$2\r\na\n\r\n",

@@ -2,8 +2,8 @@
 
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
-import { RespStream } from "#test/faults/resp.ts";
 import { stepOf, type Timing, type ValkeyStep } from "#test/faults/steps.ts";
+import { RespStream } from "#test/support/resp.ts";
 
 /** Decides where the traffic stops. */
 export interface Gate {
