@@ -1,4 +1,5 @@
-import { RefusedError, type SluiceError } from "#shared/errors.ts";
+import type { DispatchResult } from "#shared/dispatch/types.ts";
+import { PublishError, RefusedError, type SluiceError } from "#shared/errors.ts";
 
 /** The refusal that `ff_resolve_dependency` gives once: a repeated call finds the edge resolved. */
 export const INVARIANT_VIOLATION = "invariant_violation";
@@ -22,4 +23,13 @@ export function classifyFailures(errors: readonly SluiceError[]): Disposition {
     (error) => error instanceof RefusedError && error.code === INVARIANT_VIOLATION,
   );
   return { deadLetter: violation ?? (retry ? undefined : errors[0]), retry };
+}
+
+/**
+ * Whether a message may be dispatched once more in the same invocation, on a new connection to Valkey. Not after a send
+ * without an answer: the queue may have accepted it, and a second send would duplicate it.
+ */
+export function mayStartOver(result: DispatchResult): boolean {
+  if (result.kind !== "failed") return false;
+  return !result.errors.some((error) => error instanceof PublishError && error.outcome === "unknown");
 }

@@ -6,6 +6,7 @@ import middy from "@middy/core";
 import type { Context, SQSBatchResponse } from "aws-lambda";
 import { type BatchPorts, processBatch } from "#functions/dispatch/batch.ts";
 import { readDispatchConfig } from "#functions/dispatch/config.ts";
+import { mayStartOver } from "#functions/dispatch/disposition.ts";
 import { readRecords } from "#functions/dispatch/event.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
@@ -49,7 +50,10 @@ const ports: BatchPorts = {
     if (attempt.hasSucceeded || !session.valkey.isBroken) return attempt.results;
     // The connections were dead, and nothing was written: dispatch reads before it writes.
     telemetry.warn("no reply from Valkey, starting over on new connections", {});
-    const isFailed = (position: number): boolean => attempt.results[position]?.kind === "failed";
+    const isFailed = (position: number): boolean => {
+      const result = attempt.results[position];
+      return result !== undefined && mayStartOver(result);
+    };
     try {
       const next = await raceDeadline(() => sessions.replace(session), Date.now, deadlineMs);
       const failed = events.filter((_, position) => isFailed(position));

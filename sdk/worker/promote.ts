@@ -1,5 +1,5 @@
 import type { ClaimDependencies, WorkSource } from "#sdk/worker/claim.ts";
-import { command } from "#shared/contract/command.ts";
+import { command, type ValkeyResult } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { pairResults } from "#shared/contract/results.ts";
@@ -25,24 +25,30 @@ export async function promoteDue(
 ): Promise<number> {
   const index = router.indexKeys(partition);
   const { delayed } = index.lane(lane);
-  const [time, earliest] = await valkey.pipelined([
-    command(partition, "time"),
-    command(partition, "zrange", delayed, 0, limit - 1, "withscores"),
-  ]);
-  const nowMs = milliseconds(valueOrThrow(time));
-  const calls = idsUpTo(nowMs, valueOrThrow(earliest)).flatMap((id) => {
-    const parsed = parseExecutionId(id);
-    if (!parsed.ok) return [];
-    return [promoteDelayed({ keys: router.execKeys(parsed.value), index, lane }, nowMs)];
-  });
-  if (calls.length === 0) return 0;
-  const results = pairResults(calls, await valkey.pipelined(calls), noResult);
-  return results.filter(({ result }) => {
-    // An execution whose record is unreadable is skipped, so that it does not hide the others.
-    if (!result.ok && isRecordError(result.error)) return false;
-    const { fields } = doneOrThrow("ff_promote_delayed", valueOrThrow(result));
-    return fields[0] === "promoted";
-  }).length;
+  for (let offset = 0; ; offset += limit) {
+    const [time, page] = await valkey.pipelined([
+      command(partition, "time"),
+      command(partition, "zrange", delayed, offset, offset + limit - 1, "withscores"),
+    ]);
+    const nowMs = milliseconds(valueOrThrow(time));
+    const due = idsUpTo(nowMs, valueOrThrow(page));
+    const calls = due.flatMap((id) => {
+      const parsed = parseExecutionId(id);
+      if (!parsed.ok) return [];
+      return [promoteDelayed({ keys: router.execKeys(parsed.value), index, lane }, nowMs)];
+    });
+    const replies = calls.length === 0 ? [] : await valkey.pipelined(calls);
+    const promoted = pairResults(calls, replies, noResult).filter(({ result }) => isPromoted(result)).length;
+    // If no execution of a whole page can be promoted, go on to the next one: the page would hide all later ones.
+    if (promoted > 0 || due.length < limit) return promoted;
+  }
+}
+
+function isPromoted(result: ValkeyResult): boolean {
+  // An execution whose record is unreadable is skipped, so that it does not hide the others.
+  if (!result.ok && isRecordError(result.error)) return false;
+  const { fields } = doneOrThrow("ff_promote_delayed", valueOrThrow(result));
+  return fields[0] === "promoted";
 }
 
 /** The reply of TIME, `[seconds, microseconds]`, in milliseconds since the epoch. */

@@ -1,6 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { classifyFailures } from "#functions/dispatch/disposition.ts";
-import { MalformedMessageError, ProtocolError, RefusedError, ValkeyError } from "#shared/errors.ts";
+import { classifyFailures, mayStartOver } from "#functions/dispatch/disposition.ts";
+import {
+  MalformedMessageError,
+  ProtocolError,
+  PublishError,
+  RefusedError,
+  ValkeyError,
+} from "#shared/errors.ts";
 
 const retryable = new ValkeyError("away");
 const staged = new RefusedError("ff_resolve_dependency", "invalid_dependency", [], true);
@@ -22,5 +28,17 @@ describe("classifyFailures", () => {
     ["a violated invariant and a retryable error", [retryable, violated], violated, true],
   ])("classifies %s", (_, errors, deadLetter, retry) => {
     expect(classifyFailures(errors)).toEqual({ deadLetter, retry });
+  });
+});
+
+describe("mayStartOver", () => {
+  it.each([
+    ["a dispatched message", { kind: "dispatched" }, false],
+    ["a restarted cascade", { kind: "stopped", gate: "depth_limit" }, false],
+    ["a Valkey that did not reply", { kind: "failed", errors: [retryable] }, true],
+    ["a send that was refused", { kind: "failed", errors: [new PublishError("full", "refused")] }, true],
+    ["a send without an answer", { kind: "failed", errors: [new PublishError("reset", "unknown")] }, false],
+  ] as const)("decides for %s", (_, result, expected) => {
+    expect(mayStartOver(result)).toBe(expected);
   });
 });

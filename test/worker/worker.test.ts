@@ -162,6 +162,26 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     expect(completions.sent.map(({ outcome }) => outcome)).toEqual(["failed"]);
   });
 
+  test("unreadable records at the front of the delayed executions hide none behind them", async () => {
+    const { source, id, work } = await fixture({
+      ...single(),
+      tasks: ["first", "second", "good"].map((name) =>
+        task(name, { retryPolicy: { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } }),
+      ),
+    });
+    await work(FAILURE);
+    const { delayed } = ROUTER.indexKeys(source.partition).lane(source.lane);
+    for (const name of ["first", "second"]) {
+      const { core } = ROUTER.execKeys(id(name));
+      await run(valkey, source.partition, "zadd", delayed, 1, id(name));
+      await run(valkey, source.partition, "del", core);
+      await run(valkey, source.partition, "set", core, "not a hash");
+    }
+    expect(await promoteDue({ valkey, router: ROUTER }, source, { limit: 2 })).toBe(1);
+    expect(await recordOf(valkey, id("good"), "public_state")).toEqual({ public_state: "waiting" });
+    expect(await promoteDue({ valkey, router: ROUTER }, source, { limit: 2 })).toBe(0);
+  });
+
   test("a delayed retry is not promoted before it is due", async () => {
     const { source, work, id } = await fixture(
       single({
