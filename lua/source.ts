@@ -4,10 +4,11 @@ import { fileURLToPath } from "node:url";
 /** The library's name in Valkey (contract, section 6). */
 export const LIBRARY_NAME = "flowfabric";
 
-const COMMENT_LINE = /^[ \t]*--.*$/gm;
+const INDENTED_COMMENT = /^[ \t]*--.*$/gm;
+const INDENTATION = /^[ \t]+/gm;
 const LONG_BRACKET = /\[=*\[/;
 
-/** One `.lua` file: its path relative to the project, and its code without comments. */
+/** One `.lua` file: its path relative to the project, and its code without comments and indentation. */
 export interface LibraryFile {
   readonly path: string;
   readonly text: string;
@@ -31,16 +32,17 @@ function readFiles(folder: string): LibraryFile[] {
     .sort()
     .map((name) => ({
       path: `lua/${folder}${name}`,
-      text: withoutComments(readFileSync(`${path}${name}`, "utf8")),
+      text: compact(readFileSync(`${path}${name}`, "utf8")),
     }));
 }
 
 /**
- * Removes comments, a third of the text. Line numbers in the server's error messages still match the files. This happens
- * here and not in the build: sources and bundles must load the same text, since a revision has only one.
+ * Removes comments and indentation, two fifths of the text. Line numbers in the server's error messages still match the
+ * files. This happens here and not in the build: sources and bundles must load the same text, since a revision has only
+ * one.
  */
-function withoutComments(text: string): string {
+function compact(text: string): string {
   if (LONG_BRACKET.test(text))
-    throw new Error("the Lua library must not use long brackets: they may hide comments");
-  return text.replace(COMMENT_LINE, "");
+    throw new Error("the Lua library must not use long brackets: text in them must not change");
+  return text.replace(INDENTED_COMMENT, "").replace(INDENTATION, "");
 }

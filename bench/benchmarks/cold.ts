@@ -59,7 +59,7 @@ export const cold: Benchmark = {
           ? []
           : [
               atMost("ready at most 60 ms after an empty handler (ms)", ready - emptyReady, 60),
-              atMost("all of the function's code at most 465 KB", codeKb, 465),
+              atMost("all of the function's code at most 530 KB", codeKb, 530),
             ],
       },
     ];

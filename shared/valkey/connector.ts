@@ -66,7 +66,8 @@ export function authenticatingConnector(
       const socket = tls === undefined ? this.#openPlain() : this.#openTls(tls);
       this.stream = socket;
       const { promise: lost, reject } = Promise.withResolvers<never>();
-      socket.once("error", reject);
+      // Not once(): a socket may emit a second error, and an error without a listener ends the process.
+      socket.on("error", reject);
       socket.once("close", () => reject(new Error("the connection was closed before it was authenticated")));
       const timer = setTimeout(() => {
         reject(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`));

@@ -170,7 +170,7 @@ async function load({ node, library }: Primary, source: string): Promise<void> {
 }
 
 /** The functions of release 0.1, whose library has no revision. The last one is only in its 14-KEYS edition. */
-const RELEASE_0_1_FUNCTIONS: ReadonlySet<string> = new Set([
+export const RELEASE_0_1_FUNCTIONS: ReadonlySet<string> = new Set([
   "ff_add_execution_to_flow",
   "ff_apply_dependency_to_child",
   "ff_cancel_execution",

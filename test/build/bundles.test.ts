@@ -17,8 +17,11 @@ import { describeBundles } from "#scripts/build/report.ts";
 import { BUNDLING, buildFunctions, bundle } from "#scripts/build.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-/** `keepNames` takes 23 KB of it: without it, stack traces and `errorType` would show minified class names. */
-const DISPATCH_BYTES = 510_000;
+/**
+ * `keepNames` takes 23 KB of it: without it, stack traces and `errorType` would show minified class names. The Lua library
+ * is part of it with all functions, also those that only workers and scanners call: it is loaded as a whole.
+ */
+const DISPATCH_BYTES = 530_000;
 
 describe("the functions' bundles", () => {
   let folder: string;
@@ -33,7 +36,7 @@ describe("the functions' bundles", () => {
   const codeOf = async (name: string): Promise<string[]> =>
     (await readdir(join(folder, name))).filter((file) => file.endsWith(".mjs"));
 
-  it("dispatch has at most 510 KB of code, and the reported sizes are those of the files", async () => {
+  it("dispatch has at most 530 KB of code, and the reported sizes are those of the files", async () => {
     const sizes = (await codeOf("dispatch")).map(
       async (file) => (await stat(join(folder, "dispatch", file))).size,
     );
@@ -160,11 +163,11 @@ describe("the embedded Lua library", () => {
     }
   });
 
-  it("keeps every line of every file in place, except for comments", async () => {
+  it("keeps every line of every file in place, except for comments and indentation", async () => {
     for (const { path, text } of Object.values(LIBRARY_FILES).flat()) {
       const lines = (await readFile(join(ROOT, path), "utf8")).split("\n");
       expect(text.split("\n"), path).toEqual(
-        lines.map((line) => (line.trimStart().startsWith("--") ? "" : line)),
+        lines.map((line) => (line.trimStart().startsWith("--") ? "" : line.trimStart())),
       );
     }
   });

@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { mintExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { mintExecutionId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
@@ -272,15 +272,6 @@ describe.each(DEPLOYMENTS)("resolving children ($name)", (deployment) => {
       expect(await stateOf(fixture, child)).toBe("waiting");
     });
   }
-
-  it("acknowledges an execution whose flow does not exist", async () => {
-    const fixture = setup.flow();
-    const { parent } = await family(fixture, 1);
-    await fixture.finish(parent, "success");
-    const other = unwrap(parseFlowId(randomUUID()));
-    expect(ROUTER.flowKeys(other, fixture.flow.partition).core).not.toBe(fixture.flow.core);
-    expect(await dispatchOne(setup.ports(), eventOf(parent.id, other))).toEqual([]);
-  });
 
   it("resolves every edge of more than one window", async () => {
     const fixture = setup.flow();

@@ -3,7 +3,7 @@
 import { librarySource } from "#lua/library.ts";
 import { EDITION_KEY } from "#shared/contract/keys.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
-import type { LibraryRelease } from "#shared/valkey/library.ts";
+import { type LibraryRelease, RELEASE_0_1_FUNCTIONS } from "#shared/valkey/library.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
 /** Removes every library, and the record of the edition: afterwards, either edition can be loaded. */
@@ -13,7 +13,9 @@ export async function unloadLibrary(valkey: Valkey): Promise<void> {
 }
 
 const REVISION_LINE = /^local LIBRARY_REVISION = '\d+'$/m;
-const MARKER = /^server\.register_function\{\n {2}function_name = 'sluice_revision',[^}]*\}[^}]*\}$/m;
+/** A registration: on one line, or on several lines up to a brace at the start of a line. */
+const REGISTRATION = /^server\.register_function\{(?: .*\}|\n(?:.*\n)*?\})$/gm;
+const FUNCTION_NAME = /function_name = '(\w+)'/;
 
 /** The current library as if it had this revision. The text differs as well. */
 export function releaseOfRevision(revision: number): LibraryRelease {
@@ -28,10 +30,14 @@ export function releaseOfRevision(revision: number): LibraryRelease {
   };
 }
 
-/** A library like release 0.1's: it has no revision, and it rejects surplus KEYS. */
+/** A library like release 0.1's: it has only that release's functions, no revision, and it rejects surplus KEYS. */
 export function librarySourceOf01(edition: 11 | 14): string {
-  const unmarked = replaceOnce(librarySource(edition), MARKER, "");
-  return replaceOnce(unmarked, /#keys < key_count/, "#keys ~= key_count");
+  const source = librarySource(edition).replace(REGISTRATION, (registration) => {
+    const name = FUNCTION_NAME.exec(registration)?.[1];
+    if (name === undefined) throw new Error(`the registration has no name: ${registration}`);
+    return RELEASE_0_1_FUNCTIONS.has(name) ? registration : "";
+  });
+  return replaceOnce(source, /#keys < key_count/, "#keys ~= key_count");
 }
 
 function replaceOnce(text: string, pattern: RegExp, replacement: string): string {
