@@ -79,7 +79,8 @@ export function shardsFor(
   maxLoad: number,
 ): number | undefined {
   for (let shards = 1; shards <= partitions; shards += 1) {
-    if ((loadOn(shards) / shards) * skewOf(shards, partitions) <= maxLoad) return shards;
+    const meanLoad = loadOn(shards) / shards;
+    if (meanLoad <= maxLoad && meanLoad * skewOf(shards, partitions) <= maxLoad) return shards;
   }
   return undefined;
 }
@@ -167,8 +168,16 @@ export function simulate({ client, server }: Costs, deployment: Deployment, seed
 }
 
 function shardOf(partition: number, shards: number): number {
-  return Math.floor(((slotOf(partition as Partition) + 1) * shards - 1) / SLOTS);
+  let slot = slots[partition];
+  if (slot === undefined) {
+    slot = slotOf(partition as Partition);
+    slots[partition] = slot;
+  }
+  return Math.floor(((slot + 1) * shards - 1) / SLOTS);
 }
+
+/** By partition: the search for a number of shards needs them often. */
+const slots: number[] = [];
 
 interface Event {
   readonly at: number;
