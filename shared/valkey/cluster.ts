@@ -27,6 +27,7 @@ export class ClusterConnections {
   readonly #used = new Set<string>();
   #discovery: Promise<Topology> | undefined;
   #topology: Topology | undefined;
+  #isClosed = false;
 
   /** `onLost` is called if a connection ends that commands were sent to. */
   constructor(
@@ -64,7 +65,9 @@ export class ClusterConnections {
     return this.#connectionTo(node);
   }
 
+  /** Closes all connections. A discovery that is under way opens no other ones. */
   close(): void {
+    this.#isClosed = true;
     for (const connection of this.#connections.values()) connection.close();
   }
 
@@ -76,6 +79,8 @@ export class ClusterConnections {
         if (this.#used.has(name)) this.#onLost();
       });
       this.#connections.set(name, connection);
+      // Nothing would close it later.
+      if (this.#isClosed) connection.close();
     }
     return connection;
   }

@@ -103,6 +103,28 @@ describe("the first nodes of a cluster client", () => {
   });
 });
 
+describe("a closed cluster client", () => {
+  it("opens no more connections, neither to find the nodes nor for a late command", async () => {
+    const url = new URL("redis://127.0.0.1:6379");
+    await using one = await TcpProxy.before(url);
+    await using other = await TcpProxy.before(url);
+    one.mode = "silent";
+    other.mode = "silent";
+    const opened = (): number => one.connections + other.connections;
+    const { hostname: host, port } = other.url;
+    const valkey = new Valkey(
+      { url: one.url, moreNodes: [{ host, port: Number(port) }], cluster: true },
+      { onConnectionError: () => undefined },
+    );
+    const pending = readEverywhere(valkey);
+    await vi.waitUntil(() => opened() === 1, { timeout: 5_000, interval: 5 });
+    valkey.close();
+    expect(await pending).toBe(false);
+    expect(await readEverywhere(valkey)).toBe(false);
+    expect(opened()).toBe(1);
+  });
+});
+
 describe.each(["standalone", "cluster"] as const)("a session after a pause (%s)", (kind) => {
   let servers: ProxiedValkey;
   let sessions: SessionProvider<string>;
