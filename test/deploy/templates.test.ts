@@ -5,19 +5,23 @@ import { library } from "#test/deploy/suites/library.ts";
 import { monitoring } from "#test/deploy/suites/monitoring.ts";
 import { network } from "#test/deploy/suites/network.ts";
 import { queues } from "#test/deploy/suites/queues.ts";
+import { refusals } from "#test/deploy/suites/refusals.ts";
 import { roles } from "#test/deploy/suites/roles.ts";
 import { valkey } from "#test/deploy/suites/valkey.ts";
 import { Packages } from "#test/deploy/template.ts";
 
 describe("the CloudFormation templates and artifacts", () => {
-  // All suites share one run of osls, which takes longer than the tests.
-  let packages: Packages;
+  // One file for all suites: they share the packages, and osls must not run twice at the same time in one folder.
+  let packages: Packages | undefined;
   beforeAll(async () => {
     packages = await Packages.make();
   }, 120_000);
-  afterAll(() => packages[Symbol.asyncDispose]());
+  afterAll(() => packages?.[Symbol.asyncDispose]());
 
-  const packaged = () => packages;
+  const packaged = () => {
+    if (packages === undefined) throw new Error("nothing was packaged");
+    return packages;
+  };
   describe("functions", () => functions(packaged));
   describe("queues", () => queues(packaged));
   describe("roles", () => roles(packaged));
@@ -26,4 +30,5 @@ describe("the CloudFormation templates and artifacts", () => {
   describe("network", () => network(packaged));
   describe("monitoring", () => monitoring(packaged));
   describe("artifacts", () => artifacts(packaged));
+  describe("refusals", refusals);
 });
