@@ -28,6 +28,8 @@ export interface Scenario {
   /** The capacity of dispatch, in multiples of the load. */
   readonly capacity: number;
   readonly outageMinutes: number;
+  /** No more completions arrive after this part of the outage. Default: they never stop. */
+  readonly loadStopsAfterMinutes?: number;
   /** Whether the reconciler is away as well during the outage. */
   readonly isReconcilerOut?: boolean;
   /** Completions whose message is never sent: one of so many. Default: none. */
@@ -74,6 +76,7 @@ interface Upstream {
 export function simulate(scenario: Scenario): Course {
   const { policy, load, capacity, outageMinutes, isReconcilerOut, oneLostOf, maxMinutes, seed } = scenario;
   const random = randomOf(seed);
+  const loadEnd = WARM_UP_SECONDS + (scenario.loadStopsAfterMinutes ?? Number.POSITIVE_INFINITY) * 60;
   const outageEnd = WARM_UP_SECONDS + outageMinutes * 60;
   const end = outageEnd + maxMinutes * 60;
   const phase = Math.floor(random() * SWEEP_SECONDS);
@@ -88,7 +91,7 @@ export function simulate(scenario: Scenario): Course {
   let recoveredAt = Number.POSITIVE_INFINITY;
   for (let second = 0; second < end; second += 1) {
     const nowMs = second * 1_000;
-    for (let arrivals = poisson(load, random); arrivals > 0; arrivals -= 1) {
+    for (let arrivals = poisson(second < loadEnd ? load : 0, random); arrivals > 0; arrivals -= 1) {
       const isLost = oneLostOf !== undefined && second < end - QUIET_SECONDS && random() * oneLostOf < 1;
       const upstream: Upstream = { endedAtMs: nowMs, isLost, mark: "", dispatchedAtMs: undefined };
       waiting.add(upstream);

@@ -102,11 +102,12 @@ export interface ResendCounts {
  * - 10, if the queue holds no more than that.
  *
  * If the counts are unknown, `fresh` tells whether dispatch is behind: it then processes no completion in time. If it is
- * behind, a thirtieth of `recent`, else all.
+ * behind, a thirtieth of `recent`, else 10 and `recent`. Not all: while dispatch is away, workers may have nothing left to
+ * complete, and then nothing is fresh.
  */
 export function allowance({ queued, overdue, fresh, recent }: ResendCounts): number {
   if (queued === undefined) {
-    return fresh <= NO_BACKLOG ? Number.POSITIVE_INFINITY : Math.max(1, Math.floor(recent * TRICKLE));
+    return fresh <= NO_BACKLOG ? NO_BACKLOG + recent : Math.max(1, Math.floor(recent * TRICKLE));
   }
   const missing = overdue - queued;
   const trickle = recent === 0 ? 0 : (recent * TRICKLE) / Math.max(1, queued / recent);

@@ -40,7 +40,8 @@ const MAX_ATTEMPTS = 4;
 
 /**
  * Loads Sluice's library on every primary that lacks it or has an earlier revision. Idempotent, and safe to call
- * concurrently, also by different releases: the same or a later revision is never replaced, whatever its text.
+ * concurrently: the same or a later revision is not replaced, whatever its text. One race remains, because FUNCTION LOAD
+ * has no condition: if two releases replace an even earlier library within milliseconds, the earlier may be the last.
  *
  * `requested` is the edition for all primaries: 14 also replaces the 11-KEYS edition. With `auto`, the edition that is
  * loaded on some primary is loaded on all. If none has the library, the recorded edition is loaded (see `recordEdition`),

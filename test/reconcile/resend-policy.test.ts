@@ -78,9 +78,9 @@ describe("the allowance of a run", () => {
     ["less behind a longer backlog", { queued: 6_000, overdue: 6_000, fresh: 600, recent: 600 }, 2],
     ["one behind a very long backlog", { queued: 60_000, overdue: 60_000, fresh: 60, recent: 60 }, 1],
     [
-      "all, without counts, if dispatch is not behind",
-      { queued: undefined, overdue: 9, fresh: 0, recent: 9 },
-      Infinity,
+      "ten and what is recent, without counts, if dispatch is not behind",
+      { queued: undefined, overdue: 900, fresh: 0, recent: 9 },
+      19,
     ],
     [
       "few, without counts, if dispatch is behind",
@@ -122,6 +122,16 @@ describe("an outage of dispatch, simulated", () => {
       expect(course.recoveryMinutes).toBeLessThan(1.5 * without.recoveryMinutes);
       expect(course.lost).toBeGreaterThan(50);
       expect(course.notFound).toBe(0);
+    }
+  });
+
+  it("ends as fast if the workers run dry meanwhile, with and without the queue's counts", () => {
+    const dry = { ...outage, capacity: 1.2, outageMinutes: 60, maxMinutes: 120, loadStopsAfterMinutes: 20 };
+    const without = simulate({ ...dry, policy: "none" });
+    for (const policy of ["plan", "plan_without_counts"] as const) {
+      const { recoveryMinutes, notFound } = simulate({ ...dry, policy, oneLostOf: 500 });
+      expect(recoveryMinutes).toBeLessThan(1.5 * without.recoveryMinutes);
+      expect(notFound).toBe(0);
     }
   });
 });
