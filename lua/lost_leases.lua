@@ -19,8 +19,8 @@ local function fetch_leased_execution(core_key)
     'lease_reclaim_count')
 end
 
--- Marks the lease of an execution as expired, once. Phase, eligibility and outcome stay, and so do the lease's fields and
--- its index entries: whoever reclaims finds the execution through them.
+-- Marks the lease of an execution as expired, once. Phase, eligibility and outcome stay, and so do the lease's fields
+-- and its index entries: a worker that reclaims the execution finds it through them.
 local function mark_lease_expired(core_key, history_key, core, now)
   server.call('HSET', core_key, 'ownership_state', 'lease_expired_reclaimable', 'blocking_reason', 'waiting_for_worker',
     'blocking_detail', 'lease expired, awaiting reclaim', 'attempt_state', 'attempt_interrupted', 'public_state',
