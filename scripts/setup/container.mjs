@@ -1,7 +1,7 @@
 /** Runs Valkey from its public image with Docker or Podman. */
 
 const ENGINES = ["docker", "podman"];
-const IMAGE = "docker.io/valkey/valkey:8";
+const IMAGE = "docker.io/valkey/valkey:8.1.1";
 
 /**
  * Returns the path of a wrapper that runs the server in a container. Returns undefined on failure and passes the reason to
