@@ -36,8 +36,11 @@ export interface CaseContext {
 export type Deliver = (records: readonly SQSRecord[]) => Promise<unknown>;
 
 const MAX_IN_BATCH = 4;
-/** Without progress for this long, redelivery is given up: the missing results are reported as lost. */
-const STUCK_MS = 20_000;
+/**
+ * Without progress for this long, redelivery is given up: the missing results are reported as lost. Longer than twice the
+ * function's timeout: until then, a child is claimed whose send had no answer.
+ */
+const STUCK_MS = 45_000;
 /** After this many deliveries in a row without progress, each redelivery is delayed. */
 const DELAY_AFTER = 3;
 const REDELIVERY_DELAY_MS = 100;

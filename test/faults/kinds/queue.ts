@@ -1,4 +1,4 @@
-/** The queue refuses sends, accepts only some entries of a batch, throttles, or loses an answer. */
+/** The queue fails or refuses sends, accepts only some entries of a batch, throttles, or loses an answer. */
 
 import { type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
 import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
@@ -16,7 +16,7 @@ interface Variant {
 }
 
 const VARIANTS: readonly Variant[] = [
-  { name: "refused", times: 8, fault: () => ({ kind: "http_error", status: 500 }) },
+  { name: "internal errors", times: 8, fault: () => ({ kind: "http_error", status: 500 }) },
   {
     name: "throttled",
     times: 8,
@@ -47,10 +47,14 @@ const VARIANTS: readonly Variant[] = [
   { name: "answer lost", times: 1, fault: () => ({ kind: "reply_lost" }) },
 ];
 
+/** A child whose send had no answer stays claimed for this long, and up to eight sends in a row have none. */
+const FUNCTION_TIMEOUT_MS = 4_000;
+
 export const queue: FaultKind = {
   name: "queue",
   cases: { full: 80, quick: VARIANTS.length },
-  startTestBed: async () => TestBed.start(await Standalone.start()),
+  startTestBed: async () =>
+    TestBed.start(await Standalone.start(), { functionTimeoutMs: FUNCTION_TIMEOUT_MS }),
   run: async (context) => {
     const { bed, random } = context;
     const variant = VARIANTS[context.number % VARIANTS.length];
