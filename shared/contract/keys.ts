@@ -212,6 +212,10 @@ export class IndexKeys {
   get pendingCancelGroups(): string {
     return `${this.#idx}:pending_cancel_groups`;
   }
+  /** Flows whose members have all ended, by the time when the last one did. Sluice's own, not part of the contract. */
+  get flowsEnded(): string {
+    return `${this.#idx}:flows_ended`;
+  }
 }
 
 /** The keys of one flow. */
@@ -252,6 +256,14 @@ export class FlowKeys {
   }
   grant(mutation: string): string {
     return `${this.#flow}:grant:${mutation}`;
+  }
+  /** The flow's progress (contract, section 14). */
+  get summary(): string {
+    return `${this.#flow}:summary`;
+  }
+  /** Exists once the flow is being purged, and for 19 days after. Sluice's own, not part of the contract. */
+  get purged(): string {
+    return `${this.#flow}:purged`;
   }
   /** 14-KEYS edition only. */
   edgeGroup(child: ExecutionId): string {
