@@ -59,6 +59,8 @@ export interface ClaimRequest {
   readonly leaseTtlMs: number;
   /** How long after the claim the worker should have renewed its lease. Nothing enforces it. */
   readonly renewBeforeMs: number;
+  /** How long the attempt may run before it expires. No limit unless given. */
+  readonly attemptTimeoutMs?: number;
 }
 
 /** `ff_claim_execution`: replies `OK, lease_id, epoch, expires_at, attempt_id, attempt_index, attempt_type`. */
@@ -95,7 +97,7 @@ export function claimExecution(target: Target, worker: WorkerIdentity, terms: Cl
       terms.renewBeforeMs,
       terms.attemptId,
       "",
-      "",
+      terms.attemptTimeoutMs ?? "",
       "",
     ],
   );

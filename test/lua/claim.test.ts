@@ -137,6 +137,19 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
     },
   );
 
+  test("a claim passes its attempt timeout, and without one there is no timeout", async () => {
+    const fixture = newFixture();
+    for (const attemptTimeoutMs of [undefined, 7_000]) {
+      const keys = await fixture.execution();
+      await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
+      const terms = attemptTimeoutMs === undefined ? TERMS : { ...TERMS, attemptTimeoutMs };
+      const [, , expiresAt] = await fixture.done(claimExecution(fixture.target(keys), WORKER, terms));
+      const claimedAt = Number(expiresAt) - TERMS.leaseTtlMs;
+      const expected = attemptTimeoutMs === undefined ? null : String(claimedAt + attemptTimeoutMs);
+      expect(await fixture.read("zscore", fixture.index.attemptTimeout, keys.id)).toBe(expected);
+    }
+  });
+
   test("the lease history keeps about 1,000 events", async () => {
     const fixture = newFixture();
     const keys = await fixture.execution();
