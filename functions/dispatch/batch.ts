@@ -1,6 +1,5 @@
 /** Processes one batch: parses and dispatches its messages, sends dead letters, and returns the messages to retry. */
 
-import type { SQSBatchResponse } from "aws-lambda";
 import { classifyFailures, INVARIANT_VIOLATION } from "#functions/dispatch/disposition.ts";
 import { isIdentified } from "#functions/dispatch/event.ts";
 import { type CompletionEvent, isObject, parseCompletionEvent } from "#shared/contract/message.ts";
@@ -23,6 +22,12 @@ import {
   type MetricName,
   traceFields,
 } from "#shared/runtime/telemetry.ts";
+
+/** Lambda's partial batch response. */
+export interface BatchResponse {
+  /** The messages that SQS must deliver again. */
+  readonly batchItemFailures: { readonly itemIdentifier: string }[];
+}
 
 export interface BatchPorts {
   /** Dispatches events until the deadline (milliseconds since the epoch). Rejects if Valkey is unavailable. */
@@ -56,7 +61,7 @@ export async function processBatch(
   ports: BatchPorts,
   records: readonly unknown[],
   deadlineMs: number,
-): Promise<SQSBatchResponse> {
+): Promise<BatchResponse> {
   const messages = records.map(parseMessage);
   const { telemetry, maxCascadeDepth } = ports;
   countAny(telemetry, METRICS.messagesMalformed, messages.filter(({ event }) => event === undefined).length);
