@@ -31,20 +31,26 @@ export function promoteBlockedToEligible(
   );
 }
 
-/** `ff_cancel_flow`: replies `OK, cancellation_policy, member…`. */
+/** What happens to the members of a cancelled flow: all are cancelled, or none (contract, section 13). */
+export type CancellationPolicy = "cancel_all" | "cancel_pending" | "flow_only";
+
+/**
+ * `ff_cancel_flow`: replies `OK, cancellation_policy, member…`. With the policy `cancel_all`, the members become pending;
+ * after `graceMs` (30,000 unless given), the reconciler cancels those that the caller has not cancelled.
+ */
 export function cancelFlow(
   flow: FlowKeys,
   index: IndexKeys,
   reason: string,
   policy: string,
   nowMs: number,
+  graceMs?: number,
 ): ValkeyCommand {
   return fcall(
     flow.partition,
     "ff_cancel_flow",
     [flow.core, flow.members, index.flowIndex, flow.pendingCancels, index.cancelBacklog],
-    // An empty grace is the library's default.
-    [flow.id, reason, policy, nowMs, ""],
+    [flow.id, reason, policy, nowMs, graceMs ?? ""],
   );
 }
 

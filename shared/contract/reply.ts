@@ -29,6 +29,7 @@ export const REFUSAL_CODES = [
   "invalid_capabilities",
   "invalid_claim_grant",
   "invalid_dependency",
+  "invalid_grace_ms",
   "invalid_input",
   "invalid_policy_json",
   "invariant_violation",

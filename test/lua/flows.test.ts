@@ -1,5 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, test } from "vitest";
+import { fcall } from "#shared/contract/command.ts";
 import { cancelFlow } from "#shared/contract/graph.ts";
 import { addExecutionToFlow, createFlow } from "#shared/contract/submission.ts";
 import { expectRefusal, expectTimeIn, fixturesOn, serverTime } from "#test/support/expectations.ts";
@@ -118,13 +119,55 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
     await expectRefusal(fixture, command, "flow_already_terminal");
   });
 
-  test("ff_cancel_flow returns 20,000 members", async () => {
+  test.each([
+    [undefined, 30_000],
+    [0, 0],
+    [9_007_199_254_740_991, 9_007_199_254_740_991],
+  ])("ff_cancel_flow records the members as pending (grace_ms: %s)", async (graceMs, expected) => {
+    const fixture = newFixture();
+    const { flow, index } = fixture;
+    const members = [(await fixture.member()).id, (await fixture.member()).id];
+    await fixture.done(cancelFlow(flow, index, "enough", "cancel_all", OTHER_TIME, graceMs));
+    expect(await fixture.read("smembers", flow.pendingCancels)).toEqual(expect.arrayContaining(members));
+    const cancelledAt = Number(await fixture.read("hget", flow.core, "cancelled_at"));
+    expect(Number(await fixture.read("zscore", index.cancelBacklog, flow.id))).toBe(cancelledAt + expected);
+  });
+
+  test.each([
+    ["cancel_pending", 5, 1],
+    ["flow_only", 5, 1],
+    ["cancel_all", 3, 1],
+    ["cancel_all", 5, 0],
+  ])("ff_cancel_flow records nothing (policy %s, %i KEYS, %i members)", async (policy, keyCount, members) => {
+    const fixture = newFixture();
+    const { flow, index } = fixture;
+    await fixture.createFlow();
+    if (members > 0) await fixture.member();
+    const [name, count, ...rest] = cancelFlow(flow, index, "enough", policy, OTHER_TIME).args;
+    const keys = rest.slice(0, Number(count)).map(String).slice(0, keyCount);
+    await fixture.done(fcall(flow.partition, String(name), keys, rest.slice(Number(count))));
+    expect(await fixture.read("hget", flow.core, "public_flow_state")).toBe("cancelled");
+    expect(await fixture.read("exists", flow.pendingCancels, index.cancelBacklog)).toBe(0);
+  });
+
+  test.each(["-1", "1.5", "1e3", "9007199254740992", "soon"])(
+    "ff_cancel_flow refuses the grace_ms %s before anything else",
+    async (grace) => {
+      const fixture = newFixture();
+      const { partition, name, args } = cancelFlow(fixture.flow, fixture.index, "", "cancel_all", OTHER_TIME);
+      await expectRefusal(fixture, { partition, name, args: [...args.slice(0, -1), grace] }, "invalid_grace_ms");
+    },
+  );
+
+  test("ff_cancel_flow records and returns 20,000 members", async () => {
     const fixture = newFixture();
     await fixture.createFlow();
     const members = Array.from({ length: 20_000 }, (_, index) => `member-${index}`);
     await fixture.read("sadd", fixture.flow.members, ...members);
-    const [, ...named] = await fixture.done(cancelFlow(fixture.flow, fixture.index, "", "", OTHER_TIME));
+    const command = cancelFlow(fixture.flow, fixture.index, "", "cancel_all", OTHER_TIME);
+    const [, ...named] = await fixture.done(command);
     expect(new Set(named)).toEqual(new Set(members));
+    expect(await fixture.read("scard", fixture.flow.pendingCancels)).toBe(members.length);
   });
 
   test("ff_cancel_flow refuses a missing flow", async () => {
