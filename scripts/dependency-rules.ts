@@ -25,6 +25,7 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("shared/contract", "^shared/(contract/|errors\\.ts$)")],
   [room("lua"), room("shared/runtime")],
   [room("shared/valkey"), room("shared/queue")],
+  [room("shared/cancellation")],
   [room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
   [room("functions"), room("sdk")],
   [room("cli"), room("relay"), room("local")],
@@ -34,7 +35,7 @@ const LAYERS: readonly (readonly Room[])[] = [
 
 /** Tools: they may import anything below `functions`, and each other. `local`, `bench` and `test` may import them. */
 const TOOLS: readonly Room[] = [room("scripts"), room("deploy"), room(".ci", "^\\.ci/")];
-const TOOLS_REACH = 4;
+const TOOLS_REACH = 5;
 const TOOL_USERS: ReadonlySet<string> = new Set(["local", "bench", "test"]);
 /** What `bench` may import of `test`: servers and counters, not tests. */
 const FIXTURES = "^test/support/";

@@ -181,8 +181,8 @@ export function changePriority({ keys, index, lane }: Target, priority: number):
   );
 }
 
-/** `ff_ack_cancel_member`: replies `OK`. */
-export function ackCancelMember(flow: FlowKeys, index: IndexKeys, member: ExecutionId): ValkeyCommand {
+/** `ff_ack_cancel_member`: replies `OK`. `member` may be malformed: the function only removes it from the set. */
+export function ackCancelMember(flow: FlowKeys, index: IndexKeys, member: string): ValkeyCommand {
   return fcall(
     flow.partition,
     "ff_ack_cancel_member",

@@ -155,7 +155,11 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
     async (grace) => {
       const fixture = newFixture();
       const { partition, name, args } = cancelFlow(fixture.flow, fixture.index, "", "cancel_all", OTHER_TIME);
-      await expectRefusal(fixture, { partition, name, args: [...args.slice(0, -1), grace] }, "invalid_grace_ms");
+      await expectRefusal(
+        fixture,
+        { partition, name, args: [...args.slice(0, -1), grace] },
+        "invalid_grace_ms",
+      );
     },
   );
 

@@ -2,8 +2,10 @@
 
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
+import { cancelFlow } from "#sdk/cancellation/cancel-flow.ts";
 import { ReplicatedValkey } from "#sdk/replicated-valkey.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
+import { claimBatch } from "#sdk/worker/claim.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
 import { Valkey } from "#shared/valkey/client.ts";
@@ -32,7 +34,7 @@ function rulesOf(mark: string): string[] {
 }
 
 test.each(KINDS)(
-  "a worker may submit, claim, complete, fail, retry and wait for replicas (%s)",
+  "a worker may submit, claim, complete, fail, retry, cancel a flow and wait for replicas (%s)",
   async (kind) => {
     await using server = await SecuredValkey.start(kind, 1);
     const admin = connectTo(server.plain);
@@ -72,6 +74,11 @@ test.each(KINDS)(
     expect(await promoteDue(deps, source)).toBe(1);
     // The second submission finds everything, and reads the states of the edges.
     await submit();
+    await claimBatch(deps, source, { limit: 1 });
+    const cancel = () => cancelFlow({ valkey, router: ROUTER }, flowId, { reason: "enough" });
+    expect(await cancel()).toMatchObject({ cancelled: 2, failures: [] });
+    // The second call finds the flow cancelled, and looks for members that are still pending.
+    expect(await cancel()).toMatchObject({ wasCancelled: true, failures: [] });
     valkey.close();
     for (const command of await server.commandsRun()) commands.add(command);
     for (const key of watched.keys) keys.add(key);
