@@ -14,8 +14,10 @@ import { messageOf } from "#shared/errors.ts";
 import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
-import { readRecordedLanes } from "#shared/reconcile/scan.ts";
-import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
+import { readRecordedLanes } from "#shared/reconcile/lanes.ts";
+import type { SweepReport } from "#shared/reconcile/report.ts";
+import { sweep } from "#shared/reconcile/sweep.ts";
+import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
 import { createPowertools } from "#shared/runtime/powertools.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { isUnavailable } from "#shared/valkey/client.ts";
@@ -72,8 +74,10 @@ async function sweepOn(
       telemetry,
       router,
       partitions: router.partitions,
+      tasks: [dependencies],
       lanes: config.lanes,
       likelyLanes,
+      intervalMs: Number.POSITIVE_INFINITY,
       graceMs: config.graceMs,
       deadlineMs,
       now: Date.now,

@@ -1,58 +1,57 @@
 /**
- * The checkpoint of a sweep: what a run saves so that the next run can resume the sweep.
+ * The checkpoint of a task's sweep: what a run saves so that the next run can resume the sweep.
  *
- * A sweep reads the indexes of blocked executions in a fixed order, by lane and then by partition, and has several
- * indexes open at once. The checkpoint therefore holds the last index that was opened, the open indexes with their
- * cursors, and the indexes that failed.
+ * A sweep reads the indexes of its task in a fixed order, by family, lane and partition, and has several indexes open at
+ * once. The checkpoint therefore holds the last index that was opened, the open indexes with their cursors, and the
+ * indexes that failed.
  */
 
 import { type LaneId, type Partition, parseLaneId } from "#shared/contract/ids.ts";
-
-/** The index of blocked executions of one lane in one partition, and how far the sweep has processed it. */
-export interface LaneIndex {
-  readonly lane: LaneId;
-  readonly partition: Partition;
-  /** A ZSCAN cursor; "0" before the first page. */
-  readonly cursor: string;
-}
+import { type IndexFamily, type IndexPosition, START_CURSOR } from "#shared/reconcile/indexes.ts";
+import { isTaskName, type TaskName } from "#shared/reconcile/task-names.ts";
 
 export interface Checkpoint {
   /** When the sweep began: milliseconds since the epoch, by the server's clock. */
   readonly startedAtMs: number;
   /** The last index that was opened; undefined before the first one. */
-  readonly lastOpened: Omit<LaneIndex, "cursor"> | undefined;
-  readonly open: readonly LaneIndex[];
+  readonly lastOpened: Omit<IndexPosition, "cursor"> | undefined;
+  readonly open: readonly IndexPosition[];
   /** Indexes that could not be read or processed. The sweep retries each of them once before it ends. */
-  readonly failed: readonly LaneIndex[];
+  readonly failed: readonly IndexPosition[];
   /** True once the sweep has begun to retry the failed indexes. */
   readonly isRetrying: boolean;
 }
 
-/** The lanes and partitions that a sweep covers. */
+/** The indexes that a sweep covers. */
 export interface SweepScope {
+  readonly families: readonly IndexFamily[];
   readonly lanes: readonly LaneId[];
   /** All partitions of the deployment, in ascending order. */
   readonly partitions: readonly Partition[];
 }
 
-export const START_CURSOR = "0";
-const CURSOR = /^\d{1,20}$/;
+const CURSOR = /^[\w.+-]{1,60}$/;
 
 /** The checkpoint of a sweep that has not read anything yet. */
 export function newSweep(startedAtMs: number): Checkpoint {
   return { startedAtMs, lastOpened: undefined, open: [], failed: [], isRetrying: false };
 }
 
-/** The indexes of a scope in sweep order, starting after `lastOpened`. */
+/** The indexes of a scope in sweep order, starting after `last`. */
 function* indexesAfter(
-  lastOpened: Checkpoint["lastOpened"],
-  { lanes, partitions }: SweepScope,
-): Generator<LaneIndex> {
-  for (const lane of lanes.toSorted()) {
-    if (lastOpened !== undefined && lane < lastOpened.lane) continue;
-    for (const partition of partitions) {
-      if (lastOpened?.lane === lane && partition <= lastOpened.partition) continue;
-      yield { lane, partition, cursor: START_CURSOR };
+  last: Checkpoint["lastOpened"],
+  { families, lanes, partitions }: SweepScope,
+): Generator<IndexPosition> {
+  const lastFamily = last === undefined ? -1 : families.indexOf(last.family);
+  for (const [position, family] of families.entries()) {
+    if (position < lastFamily) continue;
+    const lastOfFamily = position === lastFamily ? last : undefined;
+    for (const lane of family.isPerLane ? lanes.toSorted() : [undefined]) {
+      if (lane !== undefined && lastOfFamily?.lane !== undefined && lane < lastOfFamily.lane) continue;
+      for (const partition of partitions) {
+        if (lastOfFamily?.lane === lane && lastOfFamily && partition <= lastOfFamily.partition) continue;
+        yield { family, lane, partition, cursor: START_CURSOR };
+      }
     }
   }
 }
@@ -60,10 +59,10 @@ function* indexesAfter(
 /** Tracks which indexes a sweep has processed, starting from a checkpoint. */
 export class SweepProgress {
   readonly startedAtMs: number;
-  readonly #unopened: Iterator<LaneIndex>;
+  readonly #unopened: Iterator<IndexPosition>;
   #lastOpened: Checkpoint["lastOpened"];
-  #open: Set<LaneIndex>;
-  #failed: Set<LaneIndex>;
+  #open: Set<IndexPosition>;
+  #failed: Set<IndexPosition>;
   #isRetrying: boolean;
 
   constructor(scope: SweepScope, checkpoint: Checkpoint) {
@@ -75,13 +74,22 @@ export class SweepProgress {
     this.#isRetrying = checkpoint.isRetrying;
   }
 
+  get isRetrying(): boolean {
+    return this.#isRetrying;
+  }
+
+  /** Indexes that could not be read or processed, so far. */
+  get failures(): number {
+    return this.#failed.size;
+  }
+
   /** The indexes to read next, at most `limit`. An empty list means that the sweep is over. */
-  next(limit: number): LaneIndex[] {
+  next(limit: number): IndexPosition[] {
     while (this.#open.size < limit) {
       const next = this.#unopened.next();
       if (next.done) break;
-      const { lane, partition } = next.value;
-      this.#lastOpened = { lane, partition };
+      const { family, lane, partition } = next.value;
+      this.#lastOpened = { family, lane, partition };
       this.#open.add(next.value);
     }
     if (this.#open.size === 0 && !this.#isRetrying) {
@@ -92,14 +100,14 @@ export class SweepProgress {
     return [...this.#open].slice(0, limit);
   }
 
-  /** Records that the page of an index was processed. The next page starts at `cursor`. */
-  advance(index: LaneIndex, cursor: string): void {
+  /** Records that the page of an index was processed. The next page starts at `cursor`; `START_CURSOR`: it was the last. */
+  advance(index: IndexPosition, cursor: string): void {
     this.#open.delete(index);
     if (cursor !== START_CURSOR) this.#open.add({ ...index, cursor });
   }
 
   /** Records that the page of an index could not be read or processed. Its cursor stays where it is. */
-  fail(index: LaneIndex): void {
+  fail(index: IndexPosition): void {
     this.#open.delete(index);
     this.#failed.add(index);
   }
@@ -115,55 +123,112 @@ export class SweepProgress {
   }
 }
 
-export function formatCheckpoint(checkpoint: Checkpoint): string {
-  const { startedAtMs, lastOpened, open, failed, isRetrying } = checkpoint;
-  return JSON.stringify({
-    started_at: startedAtMs,
-    last: lastOpened === undefined ? null : [lastOpened.lane, lastOpened.partition, START_CURSOR],
-    open: open.map(({ lane, partition, cursor }) => [lane, partition, cursor]),
-    failed: failed.map(({ lane, partition, cursor }) => [lane, partition, cursor]),
-    second_look: isRetrying,
-  });
+/** The checkpoints of the tasks whose sweep is not over. A task that has none begins a new sweep. */
+export type Checkpoints = ReadonlyMap<TaskName, Checkpoint>;
+
+/** Returns the empty text if there is no checkpoint. */
+export function formatCheckpoints(checkpoints: Checkpoints): string {
+  if (checkpoints.size === 0) return "";
+  return JSON.stringify(
+    Object.fromEntries([...checkpoints].map(([task, checkpoint]) => [task, toJson(checkpoint)])),
+  );
 }
 
-/** Parses the output of `formatCheckpoint`. Returns undefined for anything else. */
-export function parseCheckpoint(text: string, partitions: readonly Partition[]): Checkpoint | undefined {
+function toJson({ startedAtMs, lastOpened, open, failed, isRetrying }: Checkpoint): unknown {
+  const indexToJson = ({ family, lane, partition, cursor }: IndexPosition) => [
+    family.name,
+    lane ?? null,
+    partition,
+    cursor,
+  ];
+  return {
+    started_at: startedAtMs,
+    last: lastOpened === undefined ? null : indexToJson({ ...lastOpened, cursor: START_CURSOR }),
+    open: open.map(indexToJson),
+    failed: failed.map(indexToJson),
+    second_look: isRetrying,
+  };
+}
+
+/** What a checkpoint may refer to. */
+export interface KnownIndexes {
+  readonly tasks: readonly { readonly name: TaskName; readonly families: readonly IndexFamily[] }[];
+  readonly partitions: readonly Partition[];
+}
+
+/**
+ * Parses the output of `formatCheckpoints`. Tasks that do not run any more are left out. Returns undefined for anything
+ * else.
+ */
+export function parseCheckpoints(text: string, { tasks, partitions }: KnownIndexes): Checkpoints | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     return undefined;
   }
-  if (!isRecord(value)) return undefined;
-  const { started_at: startedAtMs, last, second_look: isRetrying } = value;
+  if (!isRecord(value) || Array.isArray(value)) return undefined;
   const known = new Map<unknown, Partition>(partitions.map((partition) => [partition, partition]));
-  const open = parseIndexes(value.open, known);
-  const failed = parseIndexes(value.failed, known);
-  const lastIndex = last === null ? undefined : parseIndex(last, known);
-  if (typeof startedAtMs !== "number" || typeof isRetrying !== "boolean") return undefined;
-  if (open === undefined || failed === undefined || (last !== null && lastIndex === undefined)) {
-    return undefined;
+  const checkpoints = new Map<TaskName, Checkpoint>();
+  for (const { name, families } of tasks) {
+    if (value[name] === undefined) continue;
+    const checkpoint = parseCheckpoint(value[name], families, known);
+    if (checkpoint === undefined) return undefined;
+    checkpoints.set(name, checkpoint);
   }
-  const lastOpened = lastIndex && { lane: lastIndex.lane, partition: lastIndex.partition };
-  return { startedAtMs, lastOpened, open, failed, isRetrying };
+  // A checkpoint of no known task at all is of another kind.
+  return checkpoints.size === 0 && !Object.keys(value).some(isTaskName) ? undefined : checkpoints;
 }
 
-function parseIndexes(value: unknown, known: ReadonlyMap<unknown, Partition>): LaneIndex[] | undefined {
+type KnownPartitions = ReadonlyMap<unknown, Partition>;
+
+function parseCheckpoint(
+  value: unknown,
+  families: readonly IndexFamily[],
+  partitions: KnownPartitions,
+): Checkpoint | undefined {
+  if (!isRecord(value)) return undefined;
+  const { started_at: startedAtMs, last, second_look: isRetrying } = value;
+  const open = parseIndexes(value.open, families, partitions);
+  const failed = parseIndexes(value.failed, families, partitions);
+  const lastOpened = last === null ? undefined : parseIndex(last, families, partitions);
+  if (typeof startedAtMs !== "number" || typeof isRetrying !== "boolean") return undefined;
+  if (open === undefined || failed === undefined || (last !== null && lastOpened === undefined)) {
+    return undefined;
+  }
+  return { startedAtMs, lastOpened: lastOpened && withoutCursor(lastOpened), open, failed, isRetrying };
+}
+
+function withoutCursor({ family, lane, partition }: IndexPosition): Checkpoint["lastOpened"] {
+  return { family, lane, partition };
+}
+
+function parseIndexes(
+  value: unknown,
+  families: readonly IndexFamily[],
+  partitions: KnownPartitions,
+): IndexPosition[] | undefined {
   if (!Array.isArray(value)) return undefined;
-  const indexes = value.map((item: unknown) => parseIndex(item, known));
+  const indexes = value.map((item: unknown) => parseIndex(item, families, partitions));
   const valid = indexes.filter((index) => index !== undefined);
   return valid.length === indexes.length ? valid : undefined;
 }
 
-function parseIndex(value: unknown, known: ReadonlyMap<unknown, Partition>): LaneIndex | undefined {
+function parseIndex(
+  value: unknown,
+  families: readonly IndexFamily[],
+  partitions: KnownPartitions,
+): IndexPosition | undefined {
   if (!Array.isArray(value)) return undefined;
-  const [laneText, number, cursor]: readonly unknown[] = value;
+  const [name, laneText, number, cursor]: readonly unknown[] = value;
+  const family = families.find((one) => one.name === name);
+  const partition = partitions.get(number);
+  if (family === undefined || partition === undefined) return undefined;
+  if (typeof cursor !== "string" || !CURSOR.test(cursor)) return undefined;
+  if (!family.isPerLane)
+    return laneText === null ? { family, lane: undefined, partition, cursor } : undefined;
   const lane = parseLaneId(laneText);
-  const partition = known.get(number);
-  if (!lane.ok || partition === undefined || typeof cursor !== "string" || !CURSOR.test(cursor)) {
-    return undefined;
-  }
-  return { lane: lane.value, partition, cursor };
+  return lane.ok ? { family, lane: lane.value, partition, cursor } : undefined;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

@@ -4,19 +4,30 @@ import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/co
 import { pairResults } from "#shared/contract/results.ts";
 import { ValkeyError } from "#shared/errors.ts";
 
-/** The outcome of one execution or one page. `ok` means that nothing is left to retry. */
-export type Outcome = { readonly ok: true } | { readonly ok: false; readonly error: Error };
+/**
+ * The outcome of one entry of an index. `ok` means that nothing is left to retry in this sweep. The runner needs to know
+ * where the entry is now, since it pages through some indexes by position:
+ *
+ * - `gone`: it has left the index. (An index that is read with a scan cursor does not depend on it.)
+ * - `kept`: it stays in the index, and the sweep moves past it.
+ * - `unfinished`: it stays in the index, and is read and processed again. Each time, some part of its work must be done.
+ */
+export type Outcome =
+  | { readonly ok: true; readonly entry: "gone" | "kept" | "unfinished" }
+  | { readonly ok: false; readonly error: Error };
 
-export const PROCESSED: Outcome = { ok: true };
+export const PROCESSED: Outcome = { ok: true, entry: "gone" };
+export const KEPT: Outcome = { ok: true, entry: "kept" };
+export const UNFINISHED: Outcome = { ok: true, entry: "unfinished" };
 
 export function failed(error: Error): Outcome {
   return { ok: false, error };
 }
 
-/** `ok` if all outcomes are, else the first failure. */
-export function firstFailure(outcomes: Iterable<Outcome>): Outcome {
-  for (const outcome of outcomes) if (!outcome.ok) return outcome;
-  return PROCESSED;
+/** The first failure, or undefined if all outcomes are `ok`. */
+export function firstError(outcomes: Iterable<Outcome>): Error | undefined {
+  for (const outcome of outcomes) if (!outcome.ok) return outcome.error;
+  return undefined;
 }
 
 /**
@@ -34,4 +45,37 @@ export async function pipelineEach<T>(
     ok: false,
     error: new ValkeyError(`the pipeline returned ${results.length} results for ${items.length} commands`),
   }));
+}
+
+/** Runs one function call, and the library is loaded if it is missing. */
+export interface FunctionPorts {
+  readonly valkey: Pipelines;
+  /** Loads the Valkey library where it is missing. */
+  readonly ensureLibrary: () => Promise<void>;
+}
+
+/**
+ * As `pipelineEach`, for calls of library functions. Loads the library if a function is missing, and repeats the calls that
+ * it was missing for. Rejects with the error of `ensureLibrary`.
+ */
+export async function callEach<T>(
+  { valkey, ensureLibrary }: FunctionPorts,
+  items: readonly T[],
+  commandOf: (item: T) => ValkeyCommand,
+): Promise<{ readonly item: T; readonly result: ValkeyResult }[]> {
+  const results = await pipelineEach(valkey, items, commandOf);
+  const missing = results.filter(({ result }) => isFunctionMissing(result));
+  if (missing.length === 0) return results;
+  await ensureLibrary();
+  const repeated = await pipelineEach(
+    valkey,
+    missing.map(({ item }) => item),
+    commandOf,
+  );
+  const replacements = new Map(missing.map((call, position) => [call, repeated[position]]));
+  return results.map((call) => replacements.get(call) ?? call);
+}
+
+function isFunctionMissing(result: ValkeyResult): boolean {
+  return !result.ok && result.error.message.startsWith("ERR Function not found");
 }

@@ -4,9 +4,10 @@ import type { ValkeyResult } from "#shared/contract/command.ts";
 import { promoteBlockedToEligible } from "#shared/contract/graph.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
 import { isRecordError } from "#shared/errors.ts";
-import { failed, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
+import { callEach, failed, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
 import { type BlockedExecution, readBlocked } from "#shared/reconcile/read-blocked.ts";
-import type { SweepRun, Unreadable } from "#shared/reconcile/run.ts";
+import type { TaskRun, Unreadable } from "#shared/reconcile/run.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 
 const DEPS_NOT_SATISFIED = "deps_not_satisfied";
 
@@ -18,13 +19,13 @@ const DEPS_NOT_SATISFIED = "deps_not_satisfied";
  * first, it refuses, and that counts as processed.
  */
 export async function promoteUnblocked(
-  run: SweepRun,
+  run: TaskRun,
   executions: readonly BlockedExecution[],
 ): Promise<Outcome[]> {
   await reportUnpromotable(run, executions);
   const promotable = executions.filter((execution) => unpromotable(execution) === undefined);
   for (const { changedAtMs } of promotable) {
-    if (changedAtMs !== undefined) run.recordResolvableSince(changedAtMs);
+    if (changedAtMs !== undefined) run.recordAge(METRICS.oldestResolvableAge, changedAtMs);
   }
   const results = await callPromote(run, promotable);
   return executions.map((execution) => {
@@ -38,13 +39,13 @@ export async function promoteUnblocked(
  * What another edition of the library may not check: impossible edges, and the lane of the index. Returns the reason not
  * to promote an execution.
  */
-function unpromotable({ keys, index, lane, impossible }: BlockedExecution): Unreadable | undefined {
+function unpromotable({ keys, indexLane, lane, impossible }: BlockedExecution): Unreadable | undefined {
   // NaN counts as impossible. Such an execution should be skipped: it would run without a dependency.
   const isImpossible = !(impossible <= 0);
-  if (!isImpossible && lane === index.lane) return undefined;
+  if (!isImpossible && lane === indexLane) return undefined;
   const reason = isImpossible
     ? `${impossible} of its edges are impossible`
-    : `it is in the index of lane ${index.lane}, but its record has lane ${lane}`;
+    : `it is in the index of lane ${indexLane}, but its record has lane ${lane}`;
   return {
     message: "blocked execution without unresolved edges not promoted",
     fields: { execution_id: keys.id, reason },
@@ -52,7 +53,7 @@ function unpromotable({ keys, index, lane, impossible }: BlockedExecution): Unre
 }
 
 /** Reads the doubtful executions again: an edge may have been resolved between the reads of an execution's keys. */
-async function reportUnpromotable(run: SweepRun, executions: readonly BlockedExecution[]): Promise<void> {
+async function reportUnpromotable(run: TaskRun, executions: readonly BlockedExecution[]): Promise<void> {
   const doubtful = executions.filter((execution) => unpromotable(execution) !== undefined);
   for (const read of await readBlocked(run, doubtful)) {
     const isStill = read.kind === "blocked" && read.execution.unresolved === 0;
@@ -61,33 +62,17 @@ async function reportUnpromotable(run: SweepRun, executions: readonly BlockedExe
   }
 }
 
-/** Loads the library if it is missing, and calls the function again for the executions that it was missing for. */
 async function callPromote(
-  run: SweepRun,
+  { ports, serverNowMs }: TaskRun,
   executions: readonly BlockedExecution[],
 ): Promise<ReadonlyMap<BlockedExecution, ValkeyResult>> {
-  const results = await callPromoteOnce(run, executions);
-  const toRetry = executions.filter((execution) => isFunctionMissing(results.get(execution)));
-  if (toRetry.length === 0) return results;
-  await run.ports.ensureLibrary();
-  return new Map([...results, ...(await callPromoteOnce(run, toRetry))]);
-}
-
-async function callPromoteOnce(
-  { ports, serverNowMs }: SweepRun,
-  executions: readonly BlockedExecution[],
-): Promise<Map<BlockedExecution, ValkeyResult>> {
-  const results = await pipelineEach(ports.valkey, executions, ({ keys, index }) =>
-    promoteBlockedToEligible(keys, ports.router.indexKeys(keys.partition), index.lane, serverNowMs),
+  const results = await callEach(ports, executions, ({ keys, indexLane }) =>
+    promoteBlockedToEligible(keys, ports.router.indexKeys(keys.partition), indexLane, serverNowMs),
   );
   return new Map(results.map(({ item, result }) => [item, result]));
 }
 
-function isFunctionMissing(result: ValkeyResult | undefined): boolean {
-  return result?.ok === false && result.error.message.startsWith("ERR Function not found");
-}
-
-function outcomeOf(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResult): Outcome {
+function outcomeOf(run: TaskRun, { keys }: BlockedExecution, result: ValkeyResult): Outcome {
   if (!result.ok) {
     if (!isRecordError(result.error)) return result;
     run.reportUnreadable("blocked execution not promoted", {
@@ -99,10 +84,10 @@ function outcomeOf(run: SweepRun, { keys }: BlockedExecution, result: ValkeyResu
   const reply = decodeReply(result.value);
   if (!reply.ok) return failed(reply.error);
   if (reply.value.kind === "done") {
-    run.counts.promoted += 1;
+    run.count(METRICS.executionsPromoted);
     return PROCESSED;
   }
-  run.counts.refused += 1;
+  run.count(METRICS.promotionsRefused);
   const { code, detail } = reply.value;
   // No edge is unresolved, but the counter of unsatisfied edges is not 0. No completion will ever correct it.
   if (code === DEPS_NOT_SATISFIED && detail[1] === "0") {

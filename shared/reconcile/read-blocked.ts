@@ -1,11 +1,36 @@
 /** Reads which of the executions in an index are really blocked, according to their own records. */
 
 import { command } from "#shared/contract/command.ts";
+import { type LaneId, parseExecutionId, partitionOf } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
 import { fieldText, parseTime } from "#shared/contract/record.ts";
 import { isRecordError, ValkeyError } from "#shared/errors.ts";
+import type { IndexEntry } from "#shared/reconcile/indexes.ts";
 import { pipelineEach } from "#shared/reconcile/outcome.ts";
-import type { SweepRun } from "#shared/reconcile/run.ts";
-import type { Candidate } from "#shared/reconcile/scan.ts";
+import type { TaskRun } from "#shared/reconcile/run.ts";
+
+/** An execution that the index of a lane lists as blocked. */
+export interface Candidate {
+  readonly keys: ExecKeys;
+  readonly indexLane: LaneId;
+}
+
+/** The execution of an index entry. Undefined, and reported, if the entry is no execution of the index's partition. */
+export function candidateOf(
+  run: TaskRun,
+  { index: { lane, partition }, member }: IndexEntry,
+): Candidate | undefined {
+  const id = parseExecutionId(member);
+  if (lane !== undefined && id.ok && partitionOf(id.value) === partition) {
+    return { indexLane: lane, keys: run.ports.router.execKeys(id.value) };
+  }
+  run.reportUnreadable("index entry skipped: not an execution of its partition", {
+    lane: lane ?? "",
+    partition,
+    reason: id.ok ? `${id.value} belongs to another partition` : id.error.message,
+  });
+  return undefined;
+}
 
 /** An execution that waits for its dependencies, according to its own record. */
 export interface BlockedExecution extends Candidate {
@@ -31,7 +56,7 @@ const CORE_FIELDS = ["execution_id", "lifecycle_phase", "eligibility_state", "te
 const META_FIELDS = ["impossible_required_count", "last_dependency_update_at"];
 
 /** Reads all candidates in one round trip. Returns one read per candidate, in their order. */
-export async function readBlocked(run: SweepRun, candidates: readonly Candidate[]): Promise<BlockedRead[]> {
+export async function readBlocked(run: TaskRun, candidates: readonly Candidate[]): Promise<BlockedRead[]> {
   const results = await pipelineEach(
     run.ports.valkey,
     candidates.flatMap(({ keys: { partition, core, depsMeta, depsUnresolved } }) => [

@@ -1,34 +1,26 @@
 /**
  * Sends completions that dispatch missed to the queue again, so that dispatch processes them.
  *
- * A run first reads, and then sends: only the whole picture tells a lost completion from a late one (`ResendPlan`). The
- * mark of an upstream is written before its completion is sent. So a run that dies in between delays the completion by a
- * minute, and a run that always dies after sending cannot send the same completion in every sweep. After a refusal, the
- * mark is set back: the completion was certainly not sent. After a lost answer, it stays.
+ * A sweep first reads, and then sends: only the whole picture tells a lost completion from a late one (`ResendPlan`).
  */
 
-import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import { command } from "#shared/contract/command.ts";
+import { partitionOf } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { isRecordError, messageOf, PublishError } from "#shared/errors.ts";
-import type { SendResult } from "#shared/queue/batch-sender.ts";
-import { failed, firstFailure, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
+import { isRecordError, messageOf } from "#shared/errors.ts";
+import { failed, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
 import { type BlockedExecution, readBlocked } from "#shared/reconcile/read-blocked.ts";
-import {
-  formatMark,
-  MARK_TTL_SECONDS,
-  nextMark,
-  parseMark,
-  type ResendCandidate,
-  ResendPlan,
-} from "#shared/reconcile/resend-policy.ts";
-import { type SweepRun, SweepStopped } from "#shared/reconcile/run.ts";
+import { parseMark, ResendPlan } from "#shared/reconcile/resend-policy.ts";
+import { SweepStopped, type TaskRun } from "#shared/reconcile/run.ts";
+import { type MissedCompletion, markKey, sendMarked } from "#shared/reconcile/send.ts";
 import {
   type ExecutionUpstreams,
   readUpstreams,
   type Upstream,
   upstreamKey,
 } from "#shared/reconcile/upstreams.ts";
+import { METRICS } from "#shared/runtime/telemetry.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
 /** Unresolved edges read together. An execution with more of them is read alone, with all its edges. */
@@ -38,17 +30,17 @@ const COMPLETIONS_PER_SEND = 500;
 /** Upstreams remembered as counted. Beyond that, an upstream may count twice, or be sent twice. */
 const MAX_REMEMBERED = 200_000;
 
-interface MissedCompletion extends ResendCandidate {
-  readonly completion: Completion;
-}
-
 /** Collects missed completions while a run reads, and sends them at its end, each at most once. */
 export class CompletionResender {
-  readonly #run: SweepRun;
+  readonly #run: TaskRun;
   readonly #plan: ResendPlan<MissedCompletion>;
   readonly #seen = new Set<string>();
+  /** What is left to send; undefined before it is selected. */
+  #chunks: MissedCompletion[][] | undefined;
+  #sent = 0;
+  #failures = 0;
 
-  constructor(run: SweepRun) {
+  constructor(run: TaskRun) {
     this.#run = run;
     this.#plan = new ResendPlan(run.ports.graceMs);
   }
@@ -70,33 +62,28 @@ export class CompletionResender {
   }
 
   /**
-   * Sends what the plan selects. Returns the number of completions that are not known to be sent. Throws SweepStopped if
-   * the lease is lost.
+   * Sends the next part of what the plan selects. Returns whether there is more. Throws SweepStopped if the lease is lost.
    */
-  async send(): Promise<number> {
-    const { counts } = this.#run;
-    const due = this.#plan.dueCount;
-    if (due === 0) return 0;
-    let failures = 0;
+  async sendNext(): Promise<boolean> {
+    if (this.#plan.dueCount === 0) return false;
+    this.#chunks ??= await this.#select();
+    const chunk = this.#chunks.shift();
+    if (chunk === undefined || !(await this.#hasTime())) {
+      this.#run.count(METRICS.completionsDeferred, this.#plan.dueCount - this.#sent - this.#failures);
+      return false;
+    }
+    const outcomes = await sendMarked(this.#run, chunk);
+    const sent = outcomes.filter(({ ok }) => ok).length;
+    this.#sent += sent;
+    this.#failures += chunk.length - sent;
+    this.#run.count(METRICS.completionsRepaired, sent);
+    return true;
+  }
+
+  async #select(): Promise<MissedCompletion[][]> {
     const selected = this.#plan.select(await this.#queued());
     this.#run.beginSending();
-    for (const chunk of chunked(selected, () => 1, COMPLETIONS_PER_SEND)) {
-      if (!(await this.#hasTime())) break;
-      const marked = await this.#mark(chunk);
-      failures += chunk.length - marked.length;
-      const results = await this.#publish(marked);
-      await this.#unmark(results.flatMap(({ item, result }) => (isRefused(result) ? [item] : [])));
-      for (const { result } of results) {
-        if (result.ok) {
-          counts.repaired += 1;
-          continue;
-        }
-        failures += 1;
-        this.#run.warn("completion not sent, will retry", { reason: result.error.message });
-      }
-    }
-    counts.deferred = due - counts.repaired - failures;
-    return failures;
+    return [...chunked(selected, () => 1, COMPLETIONS_PER_SEND)];
   }
 
   /** Adds upstreams to the plan, each once per run. Returns the errors of those whose marks could not be read. */
@@ -114,7 +101,7 @@ export class CompletionResender {
       }
     }
     const marks = await pipelineEach(this.#run.ports.valkey, pastGrace, ({ completion }) =>
-      command(completionKeys(this.#run, completion).partition, "get", markKey(this.#run, completion)),
+      command(partitionOf(completion.executionId), "get", markKey(this.#run, completion)),
     );
     for (const { item, result } of marks) {
       if (!result.ok && !isRecordError(result.error)) {
@@ -158,67 +145,6 @@ export class CompletionResender {
       throw error;
     }
   }
-
-  /** Writes the next mark of each completion. Returns those that were marked; the others are not sent. */
-  async #mark(missed: readonly MissedCompletion[]): Promise<MissedCompletion[]> {
-    const nowMs = this.#run.serverNowMs;
-    const results = await pipelineEach(this.#run.ports.valkey, missed, (item) =>
-      this.#setMark(item, formatMark(nextMark(item, nowMs))),
-    );
-    return results.flatMap(({ item, result }) => {
-      if (result.ok) return [item];
-      this.#run.warn("completion not marked and not sent, will retry", { reason: result.error.message });
-      return [];
-    });
-  }
-
-  /** Restores the marks of completions that were certainly not sent. If that fails, they are late by their delay. */
-  async #unmark(refused: readonly MissedCompletion[]): Promise<void> {
-    await pipelineEach(this.#run.ports.valkey, refused, (item) =>
-      item.mark === undefined
-        ? command(
-            completionKeys(this.#run, item.completion).partition,
-            "del",
-            markKey(this.#run, item.completion),
-          )
-        : this.#setMark(item, formatMark(item.mark)),
-    );
-  }
-
-  #setMark({ completion }: MissedCompletion, mark: string): ValkeyCommand {
-    const { partition } = completionKeys(this.#run, completion);
-    return command(partition, "set", markKey(this.#run, completion), mark, "EX", MARK_TTL_SECONDS);
-  }
-
-  /** Returns one result per completion. */
-  async #publish(
-    marked: readonly MissedCompletion[],
-  ): Promise<{ readonly item: MissedCompletion; readonly result: SendResult }[]> {
-    if (marked.length === 0) return [];
-    const { publisher, deadlineMs } = this.#run.ports;
-    const answer = await publisher.send(
-      marked.map(({ completion }) => completion),
-      deadlineMs,
-    );
-    // With another number of results, their positions mean nothing: no completion is known to be sent.
-    return pairResults(marked, answer.length === marked.length ? answer : [], noResult);
-  }
-}
-
-function completionKeys({ ports }: SweepRun, { executionId }: Completion) {
-  return ports.router.execKeys(executionId);
-}
-
-function markKey(run: SweepRun, completion: Completion): string {
-  return completionKeys(run, completion).resent(completion.flowId);
-}
-
-function isRefused(result: SendResult): boolean {
-  return !result.ok && result.error.outcome === "refused";
-}
-
-function noResult(): SendResult {
-  return { ok: false, error: new PublishError("the publisher returned no result for a completion") };
 }
 
 /**
@@ -226,7 +152,7 @@ function noResult(): SendResult {
  * edge may have been resolved between the read of the unresolved edges and the read of its record.
  */
 async function readConsistently(
-  run: SweepRun,
+  run: TaskRun,
   executions: readonly BlockedExecution[],
 ): Promise<ExecutionUpstreams[]> {
   const reads = pairResults(executions, await readUpstreams(run, executions), noRead);
@@ -258,22 +184,21 @@ function noRead({ keys }: BlockedExecution): ExecutionUpstreams {
 /** Fails if an edge, an upstream or a mark could not be read. */
 function outcomeOf({ error, upstreams }: ExecutionUpstreams, failures: ReadonlyMap<string, Error>): Outcome {
   if (error !== undefined) return failed(error);
-  return firstFailure(
-    upstreams.map((upstream): Outcome => {
-      if (upstream.state.kind === "failed") return failed(upstream.state.error);
-      const failure = failures.get(upstreamKey(upstream));
-      return failure === undefined ? PROCESSED : failed(failure);
-    }),
-  );
+  for (const upstream of upstreams) {
+    const failure =
+      upstream.state.kind === "failed" ? upstream.state.error : failures.get(upstreamKey(upstream));
+    if (failure !== undefined) return failed(failure);
+  }
+  return PROCESSED;
 }
 
 /** If all upstreams of an execution have ended: since when it could have been released or skipped. */
-function recordAge(run: SweepRun, { upstreams, error, problems }: ExecutionUpstreams): void {
+function recordAge(run: TaskRun, { upstreams, error, problems }: ExecutionUpstreams): void {
   if (error !== undefined || problems.length > 0 || upstreams.length === 0) return;
   let sinceMs = 0;
   for (const { state } of upstreams) {
     if (state.kind !== "ended" || state.endedAtMs === undefined) return;
     sinceMs = Math.max(sinceMs, state.endedAtMs);
   }
-  run.recordResolvableSince(sinceMs);
+  run.recordAge(METRICS.oldestResolvableAge, sinceMs);
 }

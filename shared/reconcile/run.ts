@@ -1,16 +1,19 @@
-/** One run of the reconciler: its ports, its counters, its deadline and its lease. */
+/** One run of the reconciler: its ports, its deadline and its lease. `TaskRun` is the part of a run that one task has. */
 
 import type { Pipelines } from "#shared/contract/command.ts";
-import type { ExecutionId, LaneId, Partition } from "#shared/contract/ids.ts";
+import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { Backlog } from "#shared/queue/backlog.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
-import { formatCheckpoint, type LaneIndex, type SweepProgress } from "#shared/reconcile/checkpoint.ts";
+import { type Checkpoints, formatCheckpoints, type SweepProgress } from "#shared/reconcile/checkpoint.ts";
+import type { IndexPosition } from "#shared/reconcile/indexes.ts";
 import { type CommandCaller, type Lease, RENEW_INTERVAL_MS } from "#shared/reconcile/lease.ts";
-import { type GaugingTelemetry, type LogFields, METRICS } from "#shared/runtime/telemetry.ts";
+import type { TaskName } from "#shared/reconcile/task-names.ts";
+import type { GaugeName, GaugingTelemetry, LogFields, MetricName } from "#shared/runtime/telemetry.ts";
 
-export interface ReconcilerPorts {
+/** What the tasks need. */
+export interface RunPorts {
   readonly valkey: Pipelines & CommandCaller;
   readonly publisher: CompletionPublisher;
   readonly backlog: Backlog;
@@ -20,13 +23,6 @@ export interface ReconcilerPorts {
   readonly router: PartitionRouter;
   /** All partitions of the deployment, in ascending order. */
   readonly partitions: readonly Partition[];
-  /** Lanes to sweep in addition to those that the deployment records. */
-  readonly lanes: readonly LaneId[];
-  /**
-   * Lanes that the deployment probably records. The first pages of their indexes are read in the same round trip as the
-   * recorded lanes. A wrong guess costs one more round trip.
-   */
-  readonly likelyLanes: readonly LaneId[];
   /** Milliseconds after the end of an upstream during which dispatch may still process its completion. */
   readonly graceMs: number;
   /** When the run must have ended, in milliseconds since the epoch. */
@@ -37,7 +33,7 @@ export interface ReconcilerPorts {
 
 export type StopReason = "out_of_time" | "lease_lost";
 
-/** Thrown when a run must stop. The next run repeats everything after the last checkpoint. */
+/** Thrown when a task or the whole run must stop. The next run repeats everything after the last checkpoint. */
 export class SweepStopped extends Error {
   override readonly name = "SweepStopped";
   readonly reason: StopReason;
@@ -54,30 +50,7 @@ export interface Unreadable {
   readonly fields: LogFields;
 }
 
-/** The counters of a run. */
-export interface RunCounts {
-  /** Entries of the indexes. */
-  scanned: number;
-  /** Completions sent. */
-  repaired: number;
-  /** Completions due but not sent: the queue holds many messages, or the time was too short. */
-  deferred: number;
-  promoted: number;
-  /** Promotions that the library refused. */
-  refused: number;
-  unreadable: number;
-}
-
-export const NO_COUNTS: Readonly<RunCounts> = {
-  scanned: 0,
-  repaired: 0,
-  deferred: 0,
-  promoted: 0,
-  refused: 0,
-  unreadable: 0,
-};
-
-/** The share of a run's time for reading. The rest is for sending. */
+/** The share of a run's time for reading, if a task sends at the end of its sweep. */
 const READING_SHARE = 0.75;
 /** A step begins only if the remaining time is longer than this many of the slowest steps so far. */
 const RESERVED_STEPS = 2;
@@ -86,35 +59,118 @@ const MAX_WARNINGS = 20;
 /** Upstreams remembered as reported. Beyond that, one may be counted several times. */
 const MAX_REPORTED_UPSTREAMS = 10_000;
 
+/** What all tasks of a run share. */
 export class SweepRun {
-  readonly ports: ReconcilerPorts;
-  readonly progress: SweepProgress;
-  readonly counts: RunCounts = { ...NO_COUNTS };
+  readonly ports: RunPorts;
+  readonly startedAtMs: number;
+  /** Checkpoints of the tasks that have begun a sweep and not ended it. */
+  readonly unfinished = new Map<TaskName, SweepProgress>();
   readonly #lease: Lease;
   readonly #serverAheadMs: number;
   readonly #warnings = new Map<string, number>();
-  readonly #readingDeadlineMs: number;
-  readonly #reportedUpstreams = new Set<ExecutionId>();
-  #stepBegunMs: number;
-  #slowestStepMs = 0;
   #savedAtMs: number;
-  #oldestAgeMs = 0;
 
   /** `serverNowMs` is the server's time when the lease was acquired, in milliseconds since the epoch. */
-  constructor(ports: ReconcilerPorts, progress: SweepProgress, lease: Lease, serverNowMs: number) {
-    const nowMs = ports.now();
+  constructor(ports: RunPorts, lease: Lease, serverNowMs: number) {
     this.ports = ports;
-    this.progress = progress;
+    this.startedAtMs = ports.now();
     this.#lease = lease;
-    this.#serverAheadMs = serverNowMs - nowMs;
-    this.#stepBegunMs = nowMs;
-    this.#savedAtMs = nowMs;
-    this.#readingDeadlineMs = nowMs + (ports.deadlineMs - nowMs) * READING_SHARE;
+    this.#serverAheadMs = serverNowMs - this.startedAtMs;
+    this.#savedAtMs = this.startedAtMs;
   }
 
   /** Milliseconds since the epoch, by the server's clock. */
   get serverNowMs(): number {
     return this.ports.now() + this.#serverAheadMs;
+  }
+
+  get #checkpoints(): Checkpoints {
+    return new Map([...this.unfinished].map(([task, progress]) => [task, progress.checkpoint]));
+  }
+
+  /** Saves the checkpoints if the last time is long enough ago. Throws as `saveCheckpoints`. */
+  async keepLease(): Promise<void> {
+    if (this.ports.now() - this.#savedAtMs >= RENEW_INTERVAL_MS) await this.saveCheckpoints();
+  }
+
+  /**
+   * Renews the lease and saves the checkpoints. Throws SweepStopped if the lease is lost. Rejects with the error of the
+   * server or the client.
+   */
+  async saveCheckpoints(): Promise<void> {
+    const nowMs = this.ports.now();
+    const isHeld = await this.#lease.renew(formatCheckpoints(this.#checkpoints));
+    if (!isHeld) throw new SweepStopped("lease_lost");
+    this.#savedAtMs = nowMs;
+  }
+
+  /** Releases the lease and saves the checkpoints for the next run. Returns false if the lease was lost. */
+  release(): Promise<boolean> {
+    return this.#lease.release(formatCheckpoints(this.#checkpoints));
+  }
+
+  warn(message: string, fields: LogFields): void {
+    const count = (this.#warnings.get(message) ?? 0) + 1;
+    this.#warnings.set(message, count);
+    if (count <= MAX_WARNINGS) this.ports.telemetry.warn(message, fields);
+  }
+}
+
+/** The part of a run that one task has: its counts, its progress, and how long its steps take. */
+export class TaskRun {
+  readonly name: TaskName;
+  readonly ports: RunPorts;
+  /** The progress of the current sweep: a task may sweep several times in one run. */
+  progress: SweepProgress;
+  readonly counts: Map<MetricName, number>;
+  /** The highest ages, in milliseconds. */
+  readonly ages: Map<GaugeName, number>;
+  /** Entries of the indexes that were read. */
+  scanned = 0;
+  unreadable = 0;
+  /** Completions that are not known to be sent. */
+  unsent = 0;
+  readonly #run: SweepRun;
+  readonly #readingDeadlineMs: number;
+  readonly #reportedUpstreams = new Set<ExecutionId>();
+  #stepBegunMs: number;
+  #slowestStepMs = 0;
+
+  constructor(
+    run: SweepRun,
+    task: {
+      readonly name: TaskName;
+      readonly metrics: readonly MetricName[];
+      readonly ages: readonly GaugeName[];
+      readonly sendsAtEnd: boolean;
+    },
+    progress: SweepProgress,
+  ) {
+    const { ports, startedAtMs } = run;
+    this.name = task.name;
+    this.ports = ports;
+    this.progress = progress;
+    this.counts = new Map(task.metrics.map((metric) => [metric, 0]));
+    this.ages = new Map(task.ages.map((metric) => [metric, 0]));
+    this.#run = run;
+    this.#stepBegunMs = ports.now();
+    const share = task.sendsAtEnd ? READING_SHARE : 1;
+    this.#readingDeadlineMs = startedAtMs + (ports.deadlineMs - startedAtMs) * share;
+  }
+
+  /** Milliseconds since the epoch, by the server's clock. */
+  get serverNowMs(): number {
+    return this.#run.serverNowMs;
+  }
+
+  /** Adds to a count of the task. */
+  count(metric: MetricName, by = 1): void {
+    this.counts.set(metric, (this.counts.get(metric) ?? 0) + by);
+  }
+
+  /** Records since when (milliseconds since the epoch) something could have been done. The highest age counts. */
+  recordAge(metric: GaugeName, sinceMs: number): void {
+    this.ages.set(metric, Math.max(this.ages.get(metric) ?? 0, this.serverNowMs - sinceMs));
   }
 
   /**
@@ -126,9 +182,14 @@ export class SweepRun {
     return atMs === undefined || Math.abs(this.serverNowMs - atMs) > this.ports.graceMs;
   }
 
-  /** Records since when (milliseconds since the epoch) a blocked execution could have been released or skipped. */
-  recordResolvableSince(sinceMs: number): void {
-    this.#oldestAgeMs = Math.max(this.#oldestAgeMs, this.serverNowMs - sinceMs);
+  /** Begins a slice of the task's time: what other tasks did meanwhile is no step of this one. */
+  beginSlice(): void {
+    this.#stepBegunMs = this.ports.now();
+  }
+
+  /** Ends a slice, and with it a step. */
+  endSlice(): void {
+    this.#slowestStepMs = Math.max(this.#slowestStepMs, this.ports.now() - this.#stepBegunMs);
   }
 
   /**
@@ -157,24 +218,18 @@ export class SweepRun {
     if (nowMs + RESERVED_STEPS * this.#slowestStepMs >= deadlineMs) {
       throw new SweepStopped("out_of_time");
     }
-    if (nowMs - this.#savedAtMs >= RENEW_INTERVAL_MS) await this.saveCheckpoint();
+    await this.#run.keepLease();
   }
 
-  /**
-   * Renews the lease and saves the checkpoint. Throws SweepStopped if the lease is lost. Rejects with the error of the
-   * server or the client.
-   */
-  async saveCheckpoint(): Promise<void> {
-    const nowMs = this.ports.now();
-    const isHeld = await this.#lease.renew(formatCheckpoint(this.progress.checkpoint));
-    if (!isHeld) throw new SweepStopped("lease_lost");
-    this.#savedAtMs = nowMs;
+  /** Renews the lease and saves the checkpoints. Rejects as `SweepRun.saveCheckpoints`. */
+  saveCheckpoint(): Promise<void> {
+    return this.#run.saveCheckpoints();
   }
 
   /** Counts and logs a record that is invalid and therefore skipped. */
   reportUnreadable(message: string, fields: LogFields): void {
-    this.counts.unreadable += 1;
-    this.#warn(message, fields);
+    this.unreadable += 1;
+    this.#run.warn(message, fields);
   }
 
   /** As `reportUnreadable`, for the record of an upstream, which many executions may wait for: once per run. */
@@ -186,34 +241,18 @@ export class SweepRun {
 
   /** Logs a failure that is not about one record. */
   warn(message: string, fields: LogFields): void {
-    this.#warn(message, fields);
+    this.#run.warn(message, fields);
   }
 
   /** Keeps the cursor of an index, so that its page is retried, and logs the error. */
-  failIndex(index: LaneIndex, error: Error): void {
+  failIndex(index: IndexPosition, error: Error): void {
     this.progress.fail(index);
-    this.#warn("index of blocked executions not processed, will retry", {
-      lane: index.lane,
+    this.#run.warn("index not processed, will retry", {
+      task: this.name,
+      index: index.family.name,
+      ...(index.lane === undefined ? {} : { lane: index.lane }),
       partition: index.partition,
       reason: messageOf(error),
     });
-  }
-
-  emitMetrics(unread: number): void {
-    const { telemetry } = this.ports;
-    telemetry.count(METRICS.executionsScanned, this.counts.scanned);
-    telemetry.count(METRICS.completionsRepaired, this.counts.repaired);
-    telemetry.count(METRICS.completionsDeferred, this.counts.deferred);
-    telemetry.count(METRICS.executionsPromoted, this.counts.promoted);
-    telemetry.count(METRICS.promotionsRefused, this.counts.refused);
-    telemetry.count(METRICS.recordsUnreadable, this.counts.unreadable);
-    telemetry.count(METRICS.indexesUnread, unread);
-    telemetry.measure(METRICS.oldestResolvableAge, Math.round(this.#oldestAgeMs / 1_000));
-  }
-
-  #warn(message: string, fields: LogFields): void {
-    const count = (this.#warnings.get(message) ?? 0) + 1;
-    this.#warnings.set(message, count);
-    if (count <= MAX_WARNINGS) this.ports.telemetry.warn(message, fields);
   }
 }

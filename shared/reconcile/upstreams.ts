@@ -13,7 +13,7 @@ import { fieldText, isTerminalOutcome, parseTime, type TerminalOutcome } from "#
 import { isRecordError, ProtocolError } from "#shared/errors.ts";
 import { pipelineEach } from "#shared/reconcile/outcome.ts";
 import type { BlockedExecution } from "#shared/reconcile/read-blocked.ts";
-import type { SweepRun, Unreadable } from "#shared/reconcile/run.ts";
+import type { TaskRun, Unreadable } from "#shared/reconcile/run.ts";
 import { chunked } from "#shared/valkey/batches.ts";
 
 /** Limits the memory for encoded commands and their replies, whatever the number of edges. */
@@ -75,7 +75,7 @@ type DependencyRead =
  * their order. Takes three round trips, or more for more than 10,000 commands.
  */
 export async function readUpstreams(
-  run: SweepRun,
+  run: TaskRun,
   executions: readonly BlockedExecution[],
 ): Promise<ExecutionUpstreams[]> {
   const edgesRead = await readEdges(run, executions);
@@ -111,7 +111,7 @@ export function upstreamKey({ id, flowId }: UpstreamId): string {
 
 /** Returns the unresolved edges of each execution. */
 async function readEdges(
-  run: SweepRun,
+  run: TaskRun,
   executions: readonly BlockedExecution[],
 ): Promise<{ readonly execution: BlockedExecution; readonly read: EdgesRead }[]> {
   const results = await runForEach(run, executions, ({ keys: { partition, depsUnresolved } }) =>
@@ -153,7 +153,7 @@ const DEPENDENCY_FIELDS = ["upstream_execution_id", "flow_id", "state"];
 
 /** Reads the upstream of each edge. */
 async function readDependencies(
-  run: SweepRun,
+  run: TaskRun,
   edges: readonly Edge[],
 ): Promise<{ readonly edge: Edge; readonly read: DependencyRead }[]> {
   const results = await runForEach(run, edges, ({ execution: { keys }, id }) =>
@@ -188,7 +188,7 @@ const UPSTREAM_FIELDS = ["lifecycle_phase", "terminal_outcome", "completed_at", 
 
 /** Reads each distinct upstream once; by `upstreamKey`. */
 async function readStates(
-  run: SweepRun,
+  run: TaskRun,
   dependencies: readonly { readonly edge: Edge; readonly read: DependencyRead }[],
 ): Promise<ReadonlyMap<string, Upstream>> {
   const waitingFor = new Map<
@@ -215,7 +215,7 @@ async function readStates(
 }
 
 function parseState(
-  run: SweepRun,
+  run: TaskRun,
   id: ExecutionId,
   waiting: ReadonlySet<BlockedExecution>,
   result: ValkeyResult,
@@ -245,7 +245,7 @@ function parseState(
 
 /** Runs one command per item, in pipelines of bounded size. Returns one result per item, in their order. */
 async function runForEach<T>(
-  run: SweepRun,
+  run: TaskRun,
   items: readonly T[],
   commandOf: (item: T) => ValkeyCommand,
 ): Promise<{ readonly item: T; readonly result: ValkeyResult }[]> {

@@ -8,7 +8,8 @@ import {
   LEASE_TTL_MS,
   RENEW_INTERVAL_MS,
 } from "#shared/reconcile/lease.ts";
-import { type SweepReport, sweep } from "#shared/reconcile/sweep.ts";
+import type { SweepReport } from "#shared/reconcile/report.ts";
+import { sweep } from "#shared/reconcile/sweep.ts";
 import { RecordingPublisher } from "#test/submission/fixture.ts";
 import {
   MINUTE_MS,
@@ -179,12 +180,12 @@ describe.each(SERVER_KINDS)("runs of the reconciler (%s)", (kind) => {
     const partitions = [first.submission.partition, second.submission.partition].toSorted((a, b) => a - b);
     const checkpoint = {
       started_at: Date.now() - 5_000,
-      last: ["default", partitions[0], "0"],
+      last: ["blocked:dependencies", "default", partitions[0], "0"],
       open: [],
       failed: [],
       second_look: false,
     };
-    await servers().valkey.call("set", CHECKPOINT_KEY, JSON.stringify(checkpoint));
+    await servers().valkey.call("set", CHECKPOINT_KEY, JSON.stringify({ dependencies: checkpoint }));
     const ports = servers().ports([first, second]);
     expect(await sweep(ports)).toMatchObject({ state: "complete", scanned: 1 });
     expect(ports.telemetry.gauges.get("SweepDuration")).toBeGreaterThanOrEqual(5_000);
@@ -192,7 +193,10 @@ describe.each(SERVER_KINDS)("runs of the reconciler (%s)", (kind) => {
       "",
       "[]",
       "{}",
-      JSON.stringify({ ...checkpoint, open: [["default", 70_000, "0"]] }),
+      JSON.stringify(checkpoint),
+      JSON.stringify({
+        dependencies: { ...checkpoint, open: [["blocked:dependencies", "default", 70_000, "0"]] },
+      }),
     ]) {
       await servers().valkey.call("set", CHECKPOINT_KEY, text);
       const restarted = servers().ports([first, second]);

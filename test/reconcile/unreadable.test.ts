@@ -10,8 +10,7 @@ import {
   unwrap,
 } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
-import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
-import { sweep } from "#shared/reconcile/sweep.ts";
+import { type ReconcilerPorts, sweep } from "#shared/reconcile/sweep.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { ROUTER } from "#test/support/flow-fixture.ts";
 import {

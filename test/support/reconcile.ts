@@ -10,7 +10,8 @@ import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { CHECKPOINT_KEY, LEASE_KEY } from "#shared/reconcile/lease.ts";
 import { formatMark, parseMark } from "#shared/reconcile/resend-policy.ts";
-import type { ReconcilerPorts } from "#shared/reconcile/run.ts";
+import type { ReconcilerPorts } from "#shared/reconcile/sweep.ts";
+import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
 import type { GaugeName, GaugingTelemetry } from "#shared/runtime/telemetry.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
@@ -85,10 +86,12 @@ export class ReconcilerServers {
           return item instanceof FlowFixture ? item.flow.partition : item;
         })
         .toSorted((left, right) => left - right),
+      tasks: [dependencies],
       lanes: [LANE],
       likelyLanes: [],
       graceMs: MINUTE_MS / 2,
       deadlineMs: Number.POSITIVE_INFINITY,
+      intervalMs: Number.POSITIVE_INFINITY,
       now: Date.now,
       ...overrides,
       telemetry: new RecordedGauges(),

@@ -1,0 +1,77 @@
+/** Lets the tasks of a run take turns, so that a slow one starves no other, and repeats the time-critical ones. */
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { SweepRun } from "#shared/reconcile/run.ts";
+import type { TaskSweep } from "#shared/reconcile/task-sweep.ts";
+
+/** How long a task works before the next one has its turn, in milliseconds. One step may take longer. */
+const SLICE_MS = 1_000;
+/** The longest pause without a renewal of the lease. */
+const MAX_PAUSE_MS = 2_000;
+/** A repetition begins only if the time is longer than this many of the longest ones so far. */
+const RESERVED_REPETITIONS = 2;
+
+interface Repetition {
+  readonly sweep: TaskSweep;
+  startedAtMs: number;
+  /** Time spent in the current sweep, and in the longest one so far. */
+  spentMs: number;
+  longestMs: number;
+}
+
+/**
+ * Runs slices of all sweeps in turn until each has ended. Repeats time-critical tasks every `intervalMs` until the deadline;
+ * if it is infinite, never. Throws SweepStopped if the lease is lost; rejects if Valkey is unavailable.
+ */
+export async function runInTurns(
+  run: SweepRun,
+  sweeps: readonly TaskSweep[],
+  intervalMs: number,
+): Promise<void> {
+  const { now, deadlineMs } = run.ports;
+  const repeated = sweeps.map(
+    (sweep): Repetition => ({ sweep, startedAtMs: run.startedAtMs, spentMs: 0, longestMs: 0 }),
+  );
+  const turns = repeated.slice();
+  for (;;) {
+    for (const one of repeated) {
+      if (!isDue(one, intervalMs, now(), deadlineMs)) continue;
+      one.startedAtMs = now();
+      one.spentMs = 0;
+      one.sweep.restart();
+      // It is time-critical: it goes before the tasks that wait for their turn.
+      turns.unshift(one);
+    }
+    const turn = turns.shift();
+    if (turn !== undefined) {
+      const beganMs = now();
+      await turn.sweep.runSlice(SLICE_MS);
+      turn.spentMs += now() - beganMs;
+      turn.longestMs = Math.max(turn.longestMs, turn.spentMs);
+      if (!turn.sweep.hasEnded) turns.push(turn);
+      continue;
+    }
+    const pauseMs = Math.min(...repeated.map((one) => pauseBefore(one, intervalMs, now(), deadlineMs)));
+    if (pauseMs === Number.POSITIVE_INFINITY) return;
+    await sleep(Math.min(pauseMs, MAX_PAUSE_MS));
+    await run.keepLease();
+  }
+}
+
+function isDue(one: Repetition, intervalMs: number, nowMs: number, deadlineMs: number): boolean {
+  return pauseBefore(one, intervalMs, nowMs, deadlineMs) <= 0;
+}
+
+/** Milliseconds until a task is repeated; infinite if it is not repeated in this run. */
+function pauseBefore(
+  { sweep, startedAtMs, longestMs }: Repetition,
+  intervalMs: number,
+  nowMs: number,
+  deadlineMs: number,
+): number {
+  if (!sweep.task.isTimeCritical || !sweep.hasEnded || sweep.stopReason !== undefined)
+    return Number.POSITIVE_INFINITY;
+  const startMs = Math.max(nowMs, startedAtMs + intervalMs);
+  const hasTime = startMs + RESERVED_REPETITIONS * longestMs < deadlineMs;
+  return hasTime && Number.isFinite(startMs) ? startMs - nowMs : Number.POSITIVE_INFINITY;
+}
