@@ -86,6 +86,13 @@ export class NotReplicatedError extends SluiceError {
   override readonly retryable = true;
 }
 
+/** A worker no longer holds the lease of an execution that it runs. Its handler's signal aborts with this error. */
+export class LeaseLostError extends SluiceError {
+  override readonly name = "LeaseLostError";
+  override readonly code = "lease_lost";
+  override readonly retryable = false;
+}
+
 /** Error replies about the key of a command: another type, or an error that a function raised while it ran. */
 const RECORD_ERROR = /^(?:WRONGTYPE\b|ERR .*\bscript: )/s;
 

@@ -1,22 +1,15 @@
 import { isDeepStrictEqual } from "node:util";
-import type { ClaimedExecution, WorkerClient } from "#sdk/worker/claim.ts";
+import type { ClaimedExecution } from "#sdk/worker/claim.ts";
+import { LEASE_LOST_CODES, type WorkerClient } from "#sdk/worker/leasing.ts";
+import { publishCompletions } from "#sdk/worker/publish.ts";
 import { DEFAULT_RETRY_DELAYS_MS, retryFailed } from "#sdk/worker/retry.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
-import { type ExecutionId, parseFlowId } from "#shared/contract/ids.ts";
-import type { Completion } from "#shared/contract/message.ts";
+import type { ExecutionId } from "#shared/contract/ids.ts";
 import { completeExecution, failExecution, type WorkerIdentity } from "#shared/contract/ownership.ts";
 import { fieldText, isTerminalOutcome, type TerminalOutcome } from "#shared/contract/record.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import {
-  InvalidRecordError,
-  messageOf,
-  NotReplicatedError,
-  ProtocolError,
-  PublishError,
-  ValkeyError,
-} from "#shared/errors.ts";
-import type { SendResult } from "#shared/queue/batch-sender.ts";
+import { messageOf, NotReplicatedError, ProtocolError, ValkeyError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { noResult, refusalError } from "#shared/valkey/batches.ts";
 
@@ -37,9 +30,9 @@ export interface FinishedRun {
  * How an execution left the worker:
  * - `completed`, `failed`: it ended, and its completion was sent if it belongs to a flow.
  * - `retry_scheduled`: the run failed, and the retry policy schedules another attempt.
- * - `lost`: this worker no longer held the lease. Nothing was written.
+ * - `lease_lost`: this worker no longer held the lease. It reported nothing.
  */
-export type FinishStatus = "completed" | "failed" | "retry_scheduled" | "lost";
+export type FinishStatus = "completed" | "failed" | "retry_scheduled" | "lease_lost";
 
 export interface WorkedExecution {
   readonly id: ExecutionId;
@@ -59,26 +52,13 @@ export interface FinishDependencies extends WorkerClient {
 type WrittenState =
   | { readonly kind: "ended"; readonly outcome: TerminalOutcome }
   | { readonly kind: "retry_scheduled" }
-  | { readonly kind: "lost" };
+  | { readonly kind: "lease_lost" };
 
 type Failure = { readonly ok: false; readonly error: Error };
 type WriteResult = { readonly ok: true; readonly state: WrittenState } | Failure;
 
-/**
- * Delays before a completion is published again. They are short because a publisher retries too, and because the
- * reconciler recovers a completion that was never sent.
- */
-const PUBLISH_RETRY_DELAYS_MS: readonly number[] = [100, 400];
 const FAILURE_CATEGORY = "task_failed";
 const NOT_ACTIVE = "execution_not_active";
-/** Refusals which mean that this worker no longer holds the lease. */
-const LEASE_LOST_CODES: ReadonlySet<string> = new Set([
-  NOT_ACTIVE,
-  "execution_not_found",
-  "lease_expired",
-  "lease_revoked",
-  "stale_lease",
-]);
 
 /**
  * Writes the outcome of each run, then publishes the completion of each execution that ended and belongs to a flow.
@@ -103,12 +83,15 @@ export async function finishBatch(
     (open, isRetry) => (isRetry ? writeUnwritten(deps, open) : writeOutcomes(deps, open, isRetry)),
     () => failure(new ValkeyError("the outcome was not written")),
   );
-  await publishCompletions(
+  const [publishFailure] = await publishCompletions(
     deps,
     written.flatMap(({ item, result }) =>
-      result.ok && result.state.kind === "ended" ? [{ ...item, outcome: result.state.outcome }] : [],
+      result.ok && result.state.kind === "ended"
+        ? [{ keys: item.claimed.target.keys, outcome: result.state.outcome }]
+        : [],
     ),
   );
+  if (publishFailure !== undefined) throw publishFailure;
   return written.map(({ item, result }) => {
     const { id } = item.claimed.target.keys;
     if (result.ok) return { id, status: statusOf(result.state) };
@@ -160,7 +143,7 @@ function interpretReply({ run, claimed }: FinishedRun, value: unknown, isRetry: 
       return { ok: true, state: { kind: "ended", outcome: run.outcome } };
     }
     return LEASE_LOST_CODES.has(reply.code)
-      ? { ok: true, state: { kind: "lost" } }
+      ? { ok: true, state: { kind: "lease_lost" } }
       : failure(refusalError(name, reply));
   }
   switch (reply.fields[0]) {
@@ -205,59 +188,13 @@ function stateInRecord({ claimed }: FinishedRun, record: unknown): WriteResult |
   const fields = Array.isArray(record) ? record.map(fieldText) : [];
   const [phase = "", outcome = "", attempt = "", epoch = ""] = fields;
   // Every claim raises the epoch: a different one means that another worker claimed the execution.
-  if (epoch !== claimed.lease.epoch) return { ok: true, state: { kind: "lost" } };
+  if (epoch !== claimed.lease.epoch) return { ok: true, state: { kind: "lease_lost" } };
   if (phase === "active") return "active";
   if (isTerminalOutcome(outcome)) return { ok: true, state: { kind: "ended", outcome } };
   return {
     ok: true,
-    state: { kind: attempt === "pending_retry_attempt" ? "retry_scheduled" : "lost" },
+    state: { kind: attempt === "pending_retry_attempt" ? "retry_scheduled" : "lease_lost" },
   };
-}
-
-/**
- * Publishes the completions of ended executions. The flow id is read now and not at the claim: an execution can be
- * claimed before its submitter adds it to the flow. Throws the first error after everything else was published.
- */
-async function publishCompletions(
-  { valkey, completions, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: FinishDependencies,
-  ended: readonly { readonly claimed: ClaimedExecution; readonly outcome: TerminalOutcome }[],
-): Promise<void> {
-  const flowIds = await retryFailed(
-    ended,
-    retryDelaysMs,
-    (open) =>
-      valkey.pipelined(
-        open.map(({ claimed: { target } }) =>
-          command(target.keys.partition, "hget", target.keys.core, "flow_id"),
-        ),
-      ),
-    noResult,
-  );
-  const prepared = flowIds.map(({ item, result }) =>
-    result.ok
-      ? completionOf(item.claimed.target.keys.id, item.outcome, fieldText(result.value))
-      : failure(new ValkeyError(messageOf(result.error), { cause: result.error })),
-  );
-  const sent = await retryFailed<Completion, SendResult>(
-    prepared.flatMap((one) => (one.ok && one.completion !== undefined ? [one.completion] : [])),
-    PUBLISH_RETRY_DELAYS_MS,
-    (unsent) => completions.send(unsent),
-    () => ({ ok: false, error: new PublishError("the publisher returned no result for a completion") }),
-  );
-  for (const result of [...prepared, ...sent.map(({ result }) => result)]) if (!result.ok) throw result.error;
-}
-
-/** No completion if the execution belongs to no flow. */
-function completionOf(
-  id: ExecutionId,
-  outcome: TerminalOutcome,
-  flowId: string,
-): { readonly ok: true; readonly completion?: Completion } | Failure {
-  if (flowId === "") return { ok: true };
-  const parsed = parseFlowId(flowId);
-  return parsed.ok
-    ? { ok: true, completion: { executionId: id, flowId: parsed.value, outcome, depth: 0, root: id } }
-    : failure(new InvalidRecordError(`the record of ${id}: ${parsed.error.message}`));
 }
 
 function statusOf(state: WrittenState): FinishStatus {

@@ -1,16 +1,17 @@
-import {
-  type ClaimDependencies,
-  type ClaimedExecution,
-  type ClaimOptions,
-  claimBatch,
-  type WorkSource,
-} from "#sdk/worker/claim.ts";
+import { type ClaimedExecution, claimBatch } from "#sdk/worker/claim.ts";
 import {
   type FinishDependencies,
   finishBatch,
   type RunOutcome,
   type WorkedExecution,
 } from "#sdk/worker/finish.ts";
+import {
+  type ClaimDependencies,
+  type ClaimOptions,
+  DEFAULT_LEASE_TTL_MS,
+  type WorkSource,
+} from "#sdk/worker/leasing.ts";
+import { LeaseRenewals } from "#sdk/worker/renew.ts";
 import type { AttemptIndex, ExecutionId, LaneId } from "#shared/contract/ids.ts";
 import { messageOf } from "#shared/errors.ts";
 
@@ -22,6 +23,11 @@ export interface Execution {
   readonly payload: string;
   /** 0 for the first attempt. */
   readonly attemptIndex: AttemptIndex;
+  /**
+   * Aborts when this worker has lost the lease of the execution: it ended, timed out, was cancelled or was revoked. The
+   * outcome of the run is not reported then, so stop the work. Another worker may already run the execution again.
+   */
+  readonly signal: AbortSignal;
 }
 
 /** Runs one execution. If it throws, the run has failed with the error's message as its reason. */
@@ -30,12 +36,13 @@ export type ExecutionHandler = (execution: Execution) => Promise<RunOutcome>;
 export type WorkDependencies = ClaimDependencies & FinishDependencies;
 
 /**
- * Runs one round of a worker: claims up to `limit` eligible executions of one lane in one partition, runs them
- * concurrently, writes their outcomes and publishes their completions. Returns one status per claimed execution, and
- * an empty array if nothing could be claimed. Call it in a loop.
+ * Runs one round of a worker: claims up to `limit` executions of one lane in one partition, runs them concurrently, writes
+ * their outcomes and publishes their completions. Eligible executions are claimed, and those whose worker lost its lease.
+ * Leases are renewed until the outcomes are written; all outcomes are written when the last run has ended. Returns one
+ * status per claimed execution, and an empty array if nothing could be claimed. Call it in a loop.
  *
  * @throws ValkeyError if Valkey fails before a claim, or for longer than all retries last. Executions that are claimed
- * by then stay active: Sluice does not reclaim leases.
+ * by then run again, in a later round of any worker, after their lease has expired.
  * @throws NotReplicatedError if `replicated` is given and too few replicas confirmed an outcome after all retries. The
  * outcome is written, and the reconciler sends its completion later.
  * @throws PublishError if a completion was not accepted. Its outcome is written, and the reconciler sends it later.
@@ -59,21 +66,36 @@ export async function workBatch(
   handler: ExecutionHandler,
   options: ClaimOptions,
 ): Promise<WorkedExecution[]> {
+  const claimedAt = performance.now();
   const claims = await claimBatch(deps, source, options);
   if (claims.length === 0) return [];
+  const ttlMs = options.leaseTtlMs ?? DEFAULT_LEASE_TTL_MS;
+  using renewals = new LeaseRenewals(deps, claims, { ttlMs, claimedAt });
   const finished = await Promise.all(
-    claims.map(async (claimed) => ({ claimed, run: await runHandler(handler, claimed) })),
+    claims.map(async (claimed) => {
+      const signal = renewals.signalOf(claimed);
+      return { claimed, run: await runHandler(handler, claimed, signal), signal };
+    }),
   );
-  return finishBatch(deps, finished);
+  const lost = finished.filter(({ signal }) => signal.aborted);
+  const worked = await finishBatch(
+    deps,
+    finished.filter((one) => !lost.includes(one)),
+  );
+  return [
+    ...worked,
+    ...lost.map(({ claimed }) => ({ id: claimed.target.keys.id, status: "lease_lost" as const })),
+  ];
 }
 
 async function runHandler(
   handler: ExecutionHandler,
   { target, lease, payload }: ClaimedExecution,
+  signal: AbortSignal,
 ): Promise<RunOutcome> {
   const { keys, lane } = target;
   try {
-    return await handler({ id: keys.id, lane, payload, attemptIndex: lease.attemptIndex });
+    return await handler({ id: keys.id, lane, payload, attemptIndex: lease.attemptIndex, signal });
   } catch (error) {
     return { outcome: "failed", reason: messageOf(error) };
   }

@@ -50,7 +50,10 @@ export function revokeLease(
   );
 }
 
-/** `ff_issue_reclaim_grant`: replies `OK, execution_id`. `ttlMs`: how long the worker may take to reclaim. */
+/**
+ * `ff_issue_reclaim_grant`: replies `OK, execution_id`, or refuses with `capability_mismatch, <missing>`. `ttlMs`: how
+ * long the worker may take to reclaim.
+ */
 export function issueReclaimGrant(
   { keys, index, lane }: Target,
   worker: WorkerIdentity,
@@ -60,7 +63,17 @@ export function issueReclaimGrant(
     keys.partition,
     "ff_issue_reclaim_grant",
     [keys.core, keys.claimGrant, index.leaseExpiry],
-    [keys.id, worker.workerId, worker.instanceId, lane, "", ttlMs, "", "", ""],
+    [
+      keys.id,
+      worker.workerId,
+      worker.instanceId,
+      lane,
+      "",
+      ttlMs,
+      "",
+      "",
+      worker.capabilities?.join(",") ?? "",
+    ],
   );
 }
 

@@ -5,9 +5,13 @@ import { expect, test } from "vitest";
 import { cancelFlow } from "#sdk/cancellation/cancel-flow.ts";
 import { ReplicatedValkey } from "#sdk/replicated-valkey.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
-import { claimBatch } from "#sdk/worker/claim.ts";
+import { type ClaimedExecution, claimBatch } from "#sdk/worker/claim.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
+import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import { renewLease } from "#shared/contract/upkeep.ts";
+import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
@@ -21,6 +25,9 @@ const USER = "worker";
 const PASSWORD = "of-the-worker";
 const TIMEOUT = 60_000;
 
+const OTHER_LANE = unwrap(parseLaneId("other"));
+const ONE = { limit: 1, leaseTtlMs: 1 };
+
 const commands = new Set<string>();
 const keys = new Set<string>();
 
@@ -33,8 +40,20 @@ function rulesOf(mark: string): string[] {
   return documentedRules().flatMap((rule) => (rule.startsWith(mark) ? [rule.slice(1)] : []));
 }
 
+/** Waits for the end of a lease and renews it, which marks it as expired. */
+async function loseLease(valkey: Pipelines, claims: readonly ClaimedExecution[]): Promise<void> {
+  expect(claims).toHaveLength(1);
+  const renewals = claims.map(({ target, lease }) => renewLease(target, lease, { ttlMs: 1, graceMs: 0 }));
+  for (;;) {
+    const [reply] = (await valkey.pipelined(renewals)).map((result) => replyOrThrow(valueOrThrow(result)));
+    if (reply?.kind !== "refused") continue;
+    expect(reply.code).toBe("lease_expired");
+    return;
+  }
+}
+
 test.each(KINDS)(
-  "a worker may submit, claim, complete, fail, retry, cancel a flow and wait for replicas (%s)",
+  "a worker may submit, claim, renew, complete, fail, retry, reclaim, cancel a flow and wait for replicas (%s)",
   async (kind) => {
     await using server = await SecuredValkey.start(kind, 1);
     const admin = connectTo(server.plain);
@@ -56,7 +75,7 @@ test.each(KINDS)(
     const completions = new RecordingPublisher();
     const retryPolicy = { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } as const;
     const workflow = workflowOf("a>c", "b=>c");
-    const tasks = [...workflow.tasks, task("d", { retryPolicy })];
+    const tasks = [...workflow.tasks, task("d", { retryPolicy }), task("e", { lane: OTHER_LANE })];
     const flowId = newFlowId();
     const submit = () =>
       submitFlow({ valkey, router: ROUTER, completions }, { ...workflow, tasks }, { flowId });
@@ -72,6 +91,12 @@ test.each(KINDS)(
     const worked = await workBatch(deps, source, handler, { limit: 3 });
     expect(worked.map(({ status }) => status).sort()).toEqual(["completed", "failed", "retry_scheduled"]);
     expect(await promoteDue(deps, source)).toBe(1);
+    const other = { partition, lane: OTHER_LANE };
+    // The sixth time, the execution fails instead.
+    for (let attempt = 0; attempt < 6; attempt += 1)
+      await loseLease(valkey, await claimBatch(deps, other, ONE));
+    expect(await claimBatch(deps, other, ONE)).toEqual([]);
+    expect(completions.executionIds).toContain(executions.get("e"));
     // The second submission finds everything, and reads the states of the edges.
     await submit();
     await claimBatch(deps, source, { limit: 1 });

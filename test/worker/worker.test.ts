@@ -2,13 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { planSubmission } from "#sdk/submission/plan.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import type { RetryPolicy, Workflow } from "#sdk/submission/workflow.ts";
-import {
-  type ClaimDependencies,
-  type ClaimedExecution,
-  claimBatch,
-  type WorkSource,
-} from "#sdk/worker/claim.ts";
+import { type ClaimedExecution, claimBatch } from "#sdk/worker/claim.ts";
 import { type FinishedRun, finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
+import type { ClaimDependencies, WorkSource } from "#sdk/worker/leasing.ts";
 import { promoteDue } from "#sdk/worker/promote.ts";
 import { type Execution, workBatch } from "#sdk/worker/worker.ts";
 import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
@@ -106,7 +102,8 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     );
     const root = id("a");
     expect(worked).toEqual([{ id: root, status: "completed" }]);
-    expect(seen).toEqual([{ id: root, lane: "default", payload: "input of a", attemptIndex: 0 }]);
+    const signal = expect.objectContaining({ aborted: false });
+    expect(seen).toEqual([{ id: root, lane: "default", payload: "input of a", attemptIndex: 0, signal }]);
     expect(completions.sent).toEqual([{ executionId: root, flowId, outcome: "success", depth: 0, root }]);
     expect(await run(valkey, source.partition, "get", ROUTER.execKeys(root).result)).toBe("the result");
     expect(await recordOf(valkey, root, "lifecycle_phase", "terminal_outcome", "current_lease_id")).toEqual({
@@ -182,6 +179,49 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     expect(await promoteDue({ valkey, router: ROUTER }, source, { limit: 2 })).toBe(0);
   });
 
+  test("entries without a record at the front of the delayed executions hide none behind them", async () => {
+    const { source, id, work } = await fixture({
+      ...single(),
+      tasks: ["first", "second", "good"].map((name) =>
+        task(name, { retryPolicy: { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } }),
+      ),
+    });
+    await work(FAILURE);
+    const { delayed } = ROUTER.indexKeys(source.partition).lane(source.lane);
+    for (const name of ["first", "second"]) {
+      await run(valkey, source.partition, "zadd", delayed, 1, id(name));
+      await run(valkey, source.partition, "del", ROUTER.execKeys(id(name)).core);
+    }
+    expect(await promoteDue({ valkey, router: ROUTER }, source, { limit: 2 })).toBe(1);
+    expect(await run(valkey, source.partition, "zcard", delayed)).toBe(0);
+  });
+
+  test("an execution whose record is not due is not counted as promoted", async () => {
+    const { source, id, work } = await fixture(
+      single({ maxRetries: 1, backoff: { type: "fixed", delayMs: 600_000 } }),
+    );
+    await work(FAILURE);
+    const { delayed } = ROUTER.indexKeys(source.partition).lane(source.lane);
+    await run(valkey, source.partition, "zadd", delayed, 1, id("a"));
+    expect(await promoteDue({ valkey, router: ROUTER }, source)).toBe(0);
+    expect(await recordOf(valkey, id("a"), "public_state")).toEqual({ public_state: "delayed" });
+  });
+
+  test.each([
+    { policy: '{"timeout_policy":{"attempt_timeout_ms":90000}}', timeoutMs: 90_000 },
+    { policy: '{"timeout_policy":{"attempt_timeout_ms":0}}', timeoutMs: undefined },
+    { policy: '{"timeout_policy":{"attempt_timeout_ms":"1000"}}', timeoutMs: undefined },
+    { policy: '{"timeout_policy":null}', timeoutMs: undefined },
+  ])("an attempt may run as long as the policy $policy says", async ({ policy, timeoutMs }) => {
+    const { source, deps, id } = await fixture(single());
+    await run(valkey, source.partition, "set", ROUTER.execKeys(id("a")).policy, policy);
+    await claimOne(deps, source);
+    const { attemptTimeout } = ROUTER.indexKeys(source.partition);
+    const score = await run(valkey, source.partition, "zscore", attemptTimeout, id("a"));
+    const { lease_acquired_at: claimedAt } = await recordOf(valkey, id("a"), "lease_acquired_at");
+    expect(score === null ? undefined : Number(score) - Number(claimedAt)).toBe(timeoutMs);
+  });
+
   test("a delayed retry is not promoted before it is due", async () => {
     const { source, work, id } = await fixture(
       single({
@@ -255,32 +295,38 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   });
 
   test("a worker that loses the race before its grant claims nothing and raises no error", async () => {
-    const { source } = await fixture(single());
+    const { source, completions } = await fixture(single());
     let rival: Awaited<ReturnType<typeof claimBatch>> = [];
     // The rival claims after this worker read the index and before it asks for a grant.
     const overtaken = new InterceptedPipelines(valkey, async (call, send) => {
       if (call === 2)
-        rival = await claimBatch({ valkey, router: ROUTER, identity: identity("rival") }, source, {
-          limit: 5,
-        });
+        rival = await claimBatch(
+          { valkey, router: ROUTER, completions, identity: identity("rival") },
+          source,
+          {
+            limit: 5,
+          },
+        );
       return send();
     });
     expect(
-      await claimBatch({ valkey: overtaken, router: ROUTER, identity: identity("w") }, source, { limit: 5 }),
+      await claimBatch({ valkey: overtaken, router: ROUTER, completions, identity: identity("w") }, source, {
+        limit: 5,
+      }),
     ).toEqual([]);
     expect(rival).toHaveLength(1);
   });
 
   test("a page of unclaimable entries does not hide the work behind it", async () => {
     const many = Array.from({ length: 5 }, (_, number) => task(`t${number}`, { priority: 9 - number }));
-    const { source, id } = await fixture({ name: "many", tasks: many, edges: [] });
+    const { source, id, deps } = await fixture({ name: "many", tasks: many, edges: [] });
     const { eligible } = ROUTER.indexKeys(source.partition).lane(LANE);
     // Delete the records of the first four entries.
     for (let number = 0; number < 4; number += 1) {
       await run(valkey, source.partition, "del", ROUTER.execKeys(id(`t${number}`)).core);
     }
     expect(await run(valkey, source.partition, "zcard", eligible)).toBe(5);
-    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, source, {
+    const claimed = await claimBatch(deps, source, {
       limit: 2,
     });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("t4")]);
@@ -288,8 +334,8 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("the execution with the highest priority is claimed first", async () => {
     const tasks = [task("low"), task("high", { priority: 10 })];
-    const { source, id } = await fixture({ name: "two", tasks, edges: [] });
-    const claimed = await claimBatch({ valkey, router: ROUTER, identity: identity("w") }, source, {
+    const { source, id, deps } = await fixture({ name: "two", tasks, edges: [] });
+    const claimed = await claimBatch(deps, source, {
       limit: 1,
     });
     expect(claimed.map(({ target }) => target.keys.id)).toEqual([id("high")]);
@@ -352,7 +398,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const claimed = await claimOne(deps, source);
     const stale = { ...claimed, lease: { ...claimed.lease, leaseId: "another", epoch: "99" } };
     expect(await finishBatch(deps, [{ claimed: stale, run: SUCCESS }])).toEqual([
-      { id: id("a"), status: "lost" },
+      { id: id("a"), status: "lease_lost" },
     ]);
     expect(completions.sent).toEqual([]);
     expect(await recordOf(valkey, id("a"), "lifecycle_phase")).toEqual({ lifecycle_phase: "active" });

@@ -1,0 +1,173 @@
+import { randomUUID } from "node:crypto";
+import {
+  type ClaimDependencies,
+  type ClaimOptions,
+  DEFAULT_LEASE_TTL_MS,
+  GRANT_TTL_MS,
+  isGranted,
+  type LeaseCall,
+  type LeasedExecution,
+  listOf,
+  takeLeases,
+  targetsOf,
+  throwFirstFailure,
+  type WorkSource,
+} from "#sdk/worker/leasing.ts";
+import { publishCompletions } from "#sdk/worker/publish.ts";
+import { idsUpTo, serverTimeMs } from "#sdk/worker/server-time.ts";
+import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
+import { parseAttemptIndex } from "#shared/contract/ids.ts";
+import type { Target } from "#shared/contract/ownership.ts";
+import { fieldText } from "#shared/contract/record.ts";
+import { issueReclaimGrant, reclaimExecution } from "#shared/contract/upkeep.ts";
+import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+
+/** How often an execution is reclaimed, unless its policy has `max_reclaim_count`. */
+const DEFAULT_RECLAIM_LIMIT = 5;
+/** Entries of `lease_expiry` that are read at once. */
+const PAGE = 100;
+/** Active executions that are looked at for a revoked lease. */
+const SAMPLE = 10;
+
+/**
+ * Reads where the interrupted executions of a lane are found. Expired leases are at the front of `lease_expiry`, together
+ * with those of other lanes. Revoked ones are in no index of their own: they are active and not in `lease_expiry`, so a
+ * random sample of the lane's active executions finds them after a while, whatever their number.
+ */
+export function interruptedReads({ router }: ClaimDependencies, source: WorkSource): ValkeyCommand[] {
+  const { partition, lane } = source;
+  const { active } = router.indexKeys(partition).lane(lane);
+  return [
+    command(partition, "time"),
+    expiryPage({ router }, partition, 0),
+    command(partition, "zrandmember", active, SAMPLE),
+  ];
+}
+
+/**
+ * Takes over executions of a lane whose lease is marked as expired, or was revoked: at most `limit`, as new attempts. One
+ * that was reclaimed too often fails instead, and its completion is published. Returns an empty array if there is nothing
+ * to reclaim.
+ *
+ * @param reads The results of `interruptedReads`.
+ * @param options `withRevoked`: whether to look for revoked leases, which costs a round trip in a lane with active
+ * executions.
+ */
+export async function reclaimInterrupted(
+  deps: ClaimDependencies,
+  source: WorkSource,
+  reads: readonly (ValkeyResult | undefined)[],
+  options: ClaimOptions & { readonly withRevoked: boolean },
+): Promise<readonly LeasedExecution[]> {
+  const { valkey } = deps;
+  const [time, page, sample] = reads;
+  const nowMs = serverTimeMs(valueOrThrow(time));
+  let expired = idsUpTo(nowMs, valueOrThrow(page));
+  let sampled = options.withRevoked ? listOf(valueOrThrow(sample)) : [];
+  for (let offset = PAGE; expired.length + sampled.length > 0; offset += PAGE) {
+    const interrupted = await interruptedOf(deps, source, expired, sampled);
+    for (const chunk of chunked(interrupted, () => 1, options.limit)) {
+      const leased = await reclaim(deps, chunk, options);
+      if (leased.length > 0) return leased;
+    }
+    // Marked entries stay at the front until they are reclaimed: go on behind those of other lanes.
+    if (expired.length < PAGE) return [];
+    const [next] = await valkey.pipelined([expiryPage(deps, source.partition, offset)]);
+    expired = idsUpTo(nowMs, valueOrThrow(next));
+    sampled = [];
+  }
+  return [];
+}
+
+function expiryPage(
+  { router }: Pick<ClaimDependencies, "router">,
+  partition: WorkSource["partition"],
+  offset: number,
+): ValkeyCommand {
+  const { leaseExpiry } = router.indexKeys(partition);
+  return command(partition, "zrange", leaseExpiry, offset, offset + PAGE - 1, "withscores");
+}
+
+/** Those of the expired that are active in this lane, and those of the sample whose lease has no expiry any more. */
+async function interruptedOf(
+  deps: ClaimDependencies,
+  source: WorkSource,
+  expired: readonly unknown[],
+  sampled: readonly unknown[],
+): Promise<Target[]> {
+  const index = deps.router.indexKeys(source.partition);
+  const lookups = [
+    { zset: index.lane(source.lane).active, ids: expired.map(String), isWanted: isPresent },
+    { zset: index.leaseExpiry, ids: sampled.map(String), isWanted: (score: unknown) => !isPresent(score) },
+  ].filter(({ ids }) => ids.length > 0);
+  const replies = await deps.valkey.pipelined(
+    lookups.map(({ zset, ids }) => command(source.partition, "zmscore", zset, ...ids)),
+  );
+  const wanted = lookups.flatMap(({ ids, isWanted }, position) => {
+    const scores = listOf(valueOrThrow(replies[position]));
+    return ids.filter((_, at) => isWanted(scores[at]));
+  });
+  return targetsOf(deps, source, wanted);
+}
+
+function isPresent(score: unknown): boolean {
+  return score !== null && score !== undefined;
+}
+
+async function reclaim(
+  deps: ClaimDependencies,
+  targets: readonly Target[],
+  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
+): Promise<readonly LeasedExecution[]> {
+  const calls = await issueGrants(deps, targets, leaseTtlMs);
+  const { leased, ended } = await takeLeases(deps, "ff_reclaim_execution", calls);
+  const failures = await publishCompletions(
+    deps,
+    ended.map(({ keys }) => ({ keys, outcome: "failed" })),
+  );
+  // Leases that were taken must reach the caller. The reconciler sends a completion that was not published.
+  const [failure] = failures;
+  if (leased.length === 0 && failure !== undefined) throw failure;
+  return leased;
+}
+
+/** Returns a call for each execution that was granted to this worker. */
+async function issueGrants(
+  { valkey, identity }: ClaimDependencies,
+  targets: readonly Target[],
+  leaseTtlMs: number,
+): Promise<LeaseCall[]> {
+  const commands = targets.map((target) => {
+    const { partition, core, policy } = target.keys;
+    return [
+      issueReclaimGrant(target, identity, GRANT_TTL_MS),
+      command(partition, "hget", core, "current_attempt_index"),
+      command(partition, "get", policy),
+    ];
+  });
+  const results = (await valkey.pipelined(commands.flat())).values();
+  const replies = commands.map((group) => group.map(() => results.next().value));
+  const calls = targets.flatMap((target, position): LeaseCall[] => {
+    const [grant, attempt, policy] = replies[position] ?? [];
+    if (grant?.ok !== true || attempt?.ok !== true || policy?.ok !== true) return [];
+    const interrupted = parseAttemptIndex(fieldText(attempt.value));
+    if (!isGranted("ff_issue_reclaim_grant", replyOrThrow(grant.value)) || !interrupted.ok) return [];
+    const request = {
+      interrupted: interrupted.value,
+      leaseId: randomUUID(),
+      leaseTtlMs,
+      attemptId: randomUUID(),
+      limit: DEFAULT_RECLAIM_LIMIT,
+    };
+    return [
+      {
+        target,
+        leaseId: request.leaseId,
+        command: reclaimExecution(target, identity, request),
+        policy: fieldText(policy.value),
+      },
+    ];
+  });
+  if (calls.length === 0) throwFirstFailure(replies.flat());
+  return calls;
+}
