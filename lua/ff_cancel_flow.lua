@@ -1,7 +1,7 @@
 -- ff_cancel_flow: closes a flow. The caller cancels the members, which the reply lists. Uses the server's time.
 --
 -- KEYS      1 flow core, 2 members, 3 flow_index (not touched), 4 and 5 (optional, together) pending_cancels of the
---           flow, cancel_backlog
+--           flow, cancel_backlog (3 to 5 may be noop)
 -- ARGV      1 flow_id, 2 reason, 3 cancellation_policy (stored and returned as given), 4 now_ms (ignored),
 --           5 (optional) grace_ms: how long the caller may take to cancel the members; 30,000 if empty
 -- Reply     OK, cancellation_policy, member…
@@ -41,13 +41,15 @@ local function ff_cancel_flow(keys, args)
 
   local now_ms = server_now()
   local now = format_integer(now_ms)
-  server.call('HSET', flow_key, 'public_flow_state', 'cancelled', 'cancelled_at', now, 'cancel_reason', reason,
-    'cancellation_policy', cancellation_policy, 'last_mutation_at', now)
+  local can_record = backlog_key and not is_placeholder(pending_key) and not is_placeholder(backlog_key)
+  -- First: a caller that may not run this command must not find a closed flow, which no later call can record.
   -- Not SADD with the members: unpack fails with several thousand.
-  if backlog_key and cancellation_policy == 'cancel_all'
+  if can_record and cancellation_policy == 'cancel_all'
     and server.call('SUNIONSTORE', pending_key, members_key) > 0 then
     server.call('ZADD', backlog_key, format_integer(now_ms + grace_ms), flow_id)
   end
+  server.call('HSET', flow_key, 'public_flow_state', 'cancelled', 'cancelled_at', now, 'cancel_reason', reason,
+    'cancellation_policy', cancellation_policy, 'last_mutation_at', now)
   local reply = ok(cancellation_policy)
   for _, member in ipairs(server.call('SMEMBERS', members_key)) do
     reply[#reply + 1] = member

@@ -109,7 +109,7 @@ local function ff_claim_execution(keys, args)
   server.call('HSET', lease_key, 'lease_id', lease_id, 'lease_epoch', epoch, 'execution_id', execution_id,
     'attempt_id', attempt_id, 'attempt_index', index, 'worker_id', worker_id, 'worker_instance_id', instance_id,
     'acquired_at', now, 'expires_at', expires_at, 'last_renewed_at', now, 'renewal_deadline', renew_by)
-  add_history_event(history_key, 'acquired', now, 'lease_id', lease_id, 'lease_epoch', epoch, 'attempt_id', attempt_id,
+  continue_history(history_key, 'acquired', now, 'lease_id', lease_id, 'lease_epoch', epoch, 'attempt_id', attempt_id,
     'attempt_index', index, 'worker_id', worker_id)
   transition(core_key, active_state(), now, 'current_attempt_index', index, 'current_attempt_id', attempt_id,
     'total_attempt_count', format_integer(number_or_zero(index) + 1), 'current_lease_id', lease_id,

@@ -15,30 +15,9 @@
 -- Without ARGV 3 the function does not check that anything is due, like FlowFabric's: a caller that read the zset earlier
 -- could end a younger attempt. There is no retry, whatever the policy says.
 
-local EXPIRY_INDEXES = { 'eligible', 'delayed', 'blocked:dependencies', 'blocked:budget', 'blocked:quota',
-  'blocked:route', 'blocked:operator' }
-local INDEX_BY_ELIGIBILITY = {
-  eligible_now = 'eligible',
-  not_eligible_until_time = 'delayed',
-  blocked_by_dependencies = 'blocked:dependencies',
-  blocked_by_budget = 'blocked:budget',
-  blocked_by_quota = 'blocked:quota',
-  blocked_by_route = 'blocked:route',
-  blocked_by_operator = 'blocked:operator',
-}
-
 local function is_due(key, execution_id, score, now_ms)
   local recorded = server.call('ZSCORE', key, execution_id)
   return recorded and tonumber(recorded) == tonumber(score) and tonumber(recorded) <= now_ms
-end
-
--- Removes a runnable execution from the index of its lane that holds it; from all of them if its state names none.
-local function leave_lane_indexes(core_key, core, execution_id)
-  local prefix = 'ff:idx:' .. hash_tag(core_key) .. ':lane:' .. core.lane_id .. ':'
-  local index = INDEX_BY_ELIGIBILITY[core.eligibility_state]
-  for _, name in ipairs(index and { index } or EXPIRY_INDEXES) do
-    server.call('ZREM', prefix .. name, execution_id)
-  end
 end
 
 local function ff_expire_execution(keys, args)
@@ -72,7 +51,7 @@ local function ff_expire_execution(keys, args)
       server.call('SREM', worker_leases_key, execution_id)
     end
     server.call('SREM', worker_leases_key_of(lease_expiry_key, core), execution_id)
-    add_history_event(history_key, 'released', now, 'lease_id', core.current_lease_id, 'lease_epoch',
+    continue_history(history_key, 'released', now, 'lease_id', core.current_lease_id, 'lease_epoch',
       core.current_lease_epoch, 'attempt_index', core.current_attempt_index, 'reason', 'expired:' .. reason)
   elseif phase == 'suspended' then
     end_attempt(attempt_key, stream_key, now, 'ended_failure', 'expired', 'failure_reason', reason)
@@ -82,7 +61,7 @@ local function ff_expire_execution(keys, args)
       server.call('HSET', suspension_key, 'closed_at', now, 'closed_reason', 'expired')
     end
   else
-    leave_lane_indexes(core_key, core, execution_id)
+    leave_lane('ff:idx:' .. hash_tag(core_key) .. ':lane:' .. core.lane_id .. ':', core.eligibility_state, execution_id)
   end
   local attempt_state = core.current_attempt_index ~= '' and 'attempt_terminal' or core.attempt_state
   transition(core_key, terminal_state('expired', attempt_state), now, 'completed_at', now, 'failure_reason', reason,

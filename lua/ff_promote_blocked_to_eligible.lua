@@ -7,10 +7,11 @@
 -- Refusals  execution_not_found; not_runnable; not_blocked_by_deps; terminal;
 --           deps_not_satisfied, <unsatisfied count>, <unresolved edges>; invalid_input, now_ms
 -- Publishes nothing.
--- Cost      O(log n) in the size of the lane's zsets, at most 6 commands (7 in the 14-KEYS edition).
+-- Cost      O(log n) in the size of the lane's zsets, at most 7 commands (8 in the 14-KEYS edition).
 --
 -- An impossible edge does not count as satisfied. For a child with an any_of or quorum group, only the group's state
--- decides. The group's key is derived from KEYS 1.
+-- decides. The group's key is derived from KEYS 1. An execution whose delay_until lies ahead becomes delayed instead of
+-- eligible: the delayed zset's name is derived from KEYS 3.
 
 local function ff_promote_blocked_to_eligible(keys, args)
   check_arity('ff_promote_blocked_to_eligible', keys, 5, args, 2)
@@ -18,7 +19,7 @@ local function ff_promote_blocked_to_eligible(keys, args)
   local execution_id, now = unpack(args)
 
   local core = fetch_fields(core_key, 'lifecycle_phase', 'eligibility_state', 'terminal_outcome', 'attempt_state',
-    'created_at', 'priority', 'flow_id')
+    'created_at', 'priority', 'flow_id', 'delay_until')
   if not core then
     return refuse('execution_not_found')
   end
@@ -46,6 +47,7 @@ local function ff_promote_blocked_to_eligible(keys, args)
   end
 
   core.execution_id = execution_id
+  core.delay_until = pending_delay(core.delay_until)
   unblock(core_key, core, blocked_key, eligible_key, now)
   return ok()
 end

@@ -3,11 +3,15 @@
 -- KEYS      1 core, 2 delayed, 3 eligible
 -- ARGV      1 execution_id, 2 now_ms (used, also for timestamps)
 -- Reply     OK, promoted
---           OK, not_found_cleaned | not_runnable_cleaned | not_delayed_cleaned: only the entry in KEYS 2 is removed
+--           OK, not_found_cleaned | not_runnable_cleaned | not_delayed_cleaned: the entry in KEYS 2 is removed
 --           OK, not_yet_due: delay_until is later than now_ms, nothing is written
 -- Refusals  invalid_input, now_ms
 -- Publishes nothing.
 -- Cost      O(log n) in the size of the lane's zsets, at most 4 commands.
+--
+-- An execution that got dependencies while it was delayed keeps its delay for the time when they are satisfied. If that
+-- delay is over at now_ms, not_delayed_cleaned also clears delay_until. The SDK needs this for a root that another
+-- client blocked: it ends the delay early by passing a later time.
 
 local function ff_promote_delayed(keys, args)
   check_arity('ff_promote_delayed', keys, 3, args, 2)
@@ -25,6 +29,10 @@ local function ff_promote_delayed(keys, args)
     or core.eligibility_state ~= 'not_eligible_until_time' and 'not_delayed_cleaned'
   if stale then
     server.call('ZREM', delayed_key, execution_id)
+    if stale == 'not_delayed_cleaned' and core.eligibility_state == 'blocked_by_dependencies'
+      and core.delay_until ~= '' and number_or_zero(core.delay_until) <= now_ms then
+      server.call('HSET', core_key, 'delay_until', '', 'last_mutation_at', now)
+    end
     return ok(stale)
   end
   if number_or_zero(core.delay_until) > now_ms then

@@ -13,7 +13,10 @@
 --
 -- A skipped flow member waits again for its impossible edges. If it has an any_of or quorum group, the group drops
 -- the reopened edges from its counts, along with its decision and any cancellation that is still pending. Edges
--- applied after the decision may already satisfy the group: the execution is then eligible at once.
+-- applied after the decision may already satisfy the group: the execution is then scheduled at once.
+--
+-- A delay_until that lies ahead still holds for a skipped flow member, once its edges are satisfied. For any other
+-- execution it belongs to the run that ended, and is cleared.
 --
 -- KEYS has no position for the policy (with max_replay_count), or in the 14-KEYS edition for the edge group and
 -- pending_cancel_groups. Their names are derived from KEYS 1.
@@ -62,7 +65,7 @@ local function ff_replay_execution(keys, args)
   local execution_id = args[1]
 
   local core = fetch_fields(core_key, 'lifecycle_phase', 'terminal_outcome', 'flow_id', 'replay_count', 'created_at',
-    'priority')
+    'priority', 'delay_until')
   if not core then
     return refuse('execution_not_found')
   end
@@ -85,19 +88,22 @@ local function ff_replay_execution(keys, args)
 
   local now = format_integer(server_now())
   local replay_count = format_integer(replays + 1)
-  local vector, unsatisfied = eligible_state('pending_replay_attempt'), '0'
+  local unsatisfied = '0'
   server.call('ZREM', terminal_key, execution_id)
   if is_skipped_member then
     unsatisfied = reopen_dependencies(keys, edges, now)
     reopen_group(core_key, core.flow_id, execution_id, #edges, decision)
   end
   if is_skipped_member and decision ~= 'satisfied' then
-    vector = blocked_state('pending_replay_attempt')
     server.call('ZADD', blocked_key, format_integer(number_or_zero(core.created_at)), execution_id)
+    transition(core_key, blocked_state('pending_replay_attempt'), now, 'replay_count', replay_count, 'completed_at', '',
+      'replayed_at', now)
   else
-    server.call('ZADD', eligible_key, eligible_score(core), execution_id)
+    core.execution_id = execution_id
+    core.delay_until = is_skipped_member and pending_delay(core.delay_until) or ''
+    schedule(core_key, core, 'pending_replay_attempt', eligible_key, now, 'replay_count', replay_count, 'completed_at',
+      '', 'replayed_at', now, 'delay_until', core.delay_until)
   end
-  transition(core_key, vector, now, 'replay_count', replay_count, 'completed_at', '', 'replayed_at', now)
   add_history_event(history_key, 'replay_initiated', now, 'replay_count', replay_count, 'replay_type',
     is_skipped_member and 'skipped_flow_member' or 'normal')
   return ok(unsatisfied)

@@ -80,15 +80,56 @@ local function eligible_score(core)
   return format_integer(number_or_zero(core.created_at) - clamped_priority(core.priority) * PRIORITY_WEIGHT)
 end
 
--- Makes a blocked execution eligible. `core` needs execution_id, attempt_state, created_at and priority.
+-- Returns a record's delay_until, or '' if that time has come by the server's clock.
+local function pending_delay(delay_until)
+  return delay_until ~= '' and number_or_zero(delay_until) > server_now() and delay_until or ''
+end
+
+-- Schedules an execution that waits for no dependency: delayed if its delay_until is not empty, else eligible. `core`
+-- needs execution_id, delay_until (as pending_delay returns it), created_at and priority. More fields may follow.
+local function schedule(core_key, core, attempt_state, eligible_key, now, ...)
+  if core.delay_until ~= '' then
+    local reason = attempt_state == 'pending_retry_attempt' and 'waiting_for_retry_backoff' or 'waiting_for_delay'
+    transition(core_key, delayed_state(reason, attempt_state), now, ...)
+    server.call('ZADD', sibling_key(eligible_key, 'delayed'), core.delay_until, core.execution_id)
+    return
+  end
+  transition(core_key, eligible_state(attempt_state), now, ...)
+  server.call('ZADD', eligible_key, eligible_score(core), core.execution_id)
+end
+
+-- Schedules a blocked execution whose dependencies are satisfied. `core` also needs attempt_state.
 local function unblock(core_key, core, blocked_key, eligible_key, now)
   local attempt_state = core.attempt_state
   if attempt_state == 'none' or attempt_state == '' then
     attempt_state = 'pending_first_attempt'
   end
-  transition(core_key, eligible_state(attempt_state), now)
   server.call('ZREM', blocked_key, core.execution_id)
-  server.call('ZADD', eligible_key, eligible_score(core), core.execution_id)
+  schedule(core_key, core, attempt_state, eligible_key, now)
+end
+
+-- The zsets of a lane in which a runnable execution can be, by its eligibility.
+local INDEX_BY_ELIGIBILITY = {
+  eligible_now = 'eligible',
+  not_eligible_until_time = 'delayed',
+  blocked_by_dependencies = 'blocked:dependencies',
+  blocked_by_budget = 'blocked:budget',
+  blocked_by_quota = 'blocked:quota',
+  blocked_by_route = 'blocked:route',
+  blocked_by_operator = 'blocked:operator',
+}
+
+-- Removes a runnable execution from the zset of its lane that holds it; from all of them if its state names none.
+-- `lane_prefix` is the part of their keys before the name.
+local function leave_lane(lane_prefix, eligibility, execution_id)
+  local index = INDEX_BY_ELIGIBILITY[eligibility]
+  if index then
+    server.call('ZREM', lane_prefix .. index, execution_id)
+    return
+  end
+  for _, name in pairs(INDEX_BY_ELIGIBILITY) do
+    server.call('ZREM', lane_prefix .. name, execution_id)
+  end
 end
 
 -- Ends the record of the open attempt, and closes its output stream if there is one.

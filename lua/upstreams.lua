@@ -37,7 +37,7 @@ end
 -- trimmed one.
 local function fetch_open_child(core_key)
   local values = server.call('HMGET', core_key, 'execution_id', 'terminal_outcome', 'lifecycle_phase',
-    'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority')
+    'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority', 'flow_id', 'delay_until')
   local id, outcome = values[1], values[2]
   if not id or id == '' or (outcome and outcome ~= '' and outcome ~= 'none') then
     return nil
@@ -50,6 +50,8 @@ local function fetch_open_child(core_key)
     attempt_state = text_or_empty(values[6]),
     created_at = values[7],
     priority = values[8],
+    flow_id = text_or_empty(values[9]),
+    delay_until = pending_delay(text_or_empty(values[10])),
   }
 end
 
@@ -67,7 +69,7 @@ local function copy_upstream_result(keys, data_passing_ref, child)
   return ''
 end
 
--- Makes an open child eligible if it is blocked by its dependencies.
+-- Schedules an open child if it is blocked by its dependencies.
 local function unblock_child(keys, child, now)
   if child and child.lifecycle_phase == 'runnable' and child.ownership_state == 'unowned'
     and child.eligibility_state == 'blocked_by_dependencies' then
@@ -75,7 +77,34 @@ local function unblock_child(keys, child, now)
   end
 end
 
--- Skips an open child that can no longer run. If it was eligible after all, it leaves that zset too.
+-- Removes the lease of a child that is skipped while it runs: its worker can neither renew it nor report with it, and no
+-- other worker may reclaim the child. KEYS has no position for these keys: they carry the hash tag of the child.
+local function revoke_for_skip(keys, child, now)
+  local core_key, index_prefix = keys[1], 'ff:idx:' .. hash_tag(keys[1]) .. ':'
+  local core = fetch_fields(core_key, 'current_lease_id', 'current_lease_epoch', 'current_attempt_index',
+    'current_worker_instance_id')
+  local execution_prefix = string.sub(core_key, 1, -#'core' - 1)
+  release_lease(child.execution_id, core, now, 'dependency_impossible', {
+    lease = execution_prefix .. 'lease:current', history = execution_prefix .. 'lease:history',
+    lease_expiry = index_prefix .. 'lease_expiry',
+    worker_leases = index_prefix .. 'worker:' .. core.current_worker_instance_id .. ':leases',
+    active = sibling_key(keys[5], 'active'), attempt_timeout = index_prefix .. 'attempt_timeout',
+  })
+end
+
+-- Removes a child that is skipped from the indexes of its lane and partition.
+local function leave_indexes(keys, child)
+  local index_prefix = 'ff:idx:' .. hash_tag(keys[1]) .. ':'
+  if child.lifecycle_phase == 'suspended' then
+    server.call('ZREM', sibling_key(keys[5], 'suspended'), child.execution_id)
+    server.call('ZREM', index_prefix .. 'suspension_timeout', child.execution_id)
+  elseif child.lifecycle_phase ~= 'active' then
+    leave_lane(sibling_key(keys[5], ''), child.eligibility_state, child.execution_id)
+  end
+  server.call('ZREM', index_prefix .. 'execution_deadline', child.execution_id)
+end
+
+-- Skips an open child that can no longer run, whatever it is doing, and publishes it.
 local function skip_child(keys, child, now)
   if not child then
     return ''
@@ -86,12 +115,15 @@ local function skip_child(keys, child, now)
     end_attempt(keys[8], keys[9], now, 'ended_cancelled', 'dependency_impossible', 'failure_reason',
       'dependency_impossible')
   end
-  transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
-  server.call('ZREM', keys[7], child.execution_id)
-  if child.eligibility_state == 'eligible_now' then
-    server.call('ZREM', keys[5], child.execution_id)
+  if child.lifecycle_phase == 'active' then
+    revoke_for_skip(keys, child, now)
+    transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now, cleared_lease_fields())
+  else
+    transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
   end
+  leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
+  publish_completion(child.execution_id, child.flow_id, 'skipped')
   return 'child_skipped'
 end
 

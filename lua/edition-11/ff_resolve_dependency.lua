@@ -10,7 +10,7 @@
 --           OK, already_resolved
 -- Refusals  invalid_dependency; invalid_input, now_ms; upstream_changed: the upstream's record has another
 --           completed_at than ARGV 6, so it was replayed since the caller read it
--- Publishes nothing: the caller continues the cascade for a skipped child (see version.lua).
+-- Publishes for a flow member that it skips: outcome skipped on ff:dag:completions, as version 15 of this edition does.
 -- Cost      O(log n) in the size of the lane's zsets, at most 13 commands; 5 for an edge that does not affect the
 --           child. Passing data copies the upstream's result: O(its size).
 

@@ -15,7 +15,7 @@
 --           completed_at than ARGV 6, so it was replayed since the caller read it;
 --           invariant_violation, <edges resolved>, <edges applied>. The last one comes AFTER the edge was resolved
 --           and counted: a repeated call replies already_resolved
--- Publishes for a child that it skips: outcome skipped on ff:dag:completions.
+-- Publishes for a flow member that it skips: outcome skipped on ff:dag:completions.
 -- Cost      O(log n) in the size of the lane's zsets, at most 16 commands. Passing data copies the upstream's result:
 --           O(its size). A decision with cancel_remaining adds 3 commands and 2 for each incoming edge of the child.
 --
@@ -111,7 +111,6 @@ end
 
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 14, args, 5)
-  local flow_id, child_id = args[4], args[5]
   local data_passing_ref, reply = fetch_unresolved(keys, args)
   if not data_passing_ref then
     return reply
@@ -119,14 +118,9 @@ local function ff_resolve_dependency(keys, args)
   local group = fetch_group(keys[12])
   local quorum = quorum_of(group)
   if quorum then
-    reply = resolve_by_quorum(keys, args, data_passing_ref, group, quorum)
-  else
-    reply = resolve_all_of(keys, args, data_passing_ref, group)
+    return resolve_by_quorum(keys, args, data_passing_ref, group, quorum)
   end
-  if reply[4] == 'child_skipped' then
-    publish_completion(child_id, flow_id, 'skipped')
-  end
-  return reply
+  return resolve_all_of(keys, args, data_passing_ref, group)
 end
 
 server.register_function{ function_name = 'ff_resolve_dependency', callback = ff_resolve_dependency }

@@ -34,6 +34,9 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
   const good = await family(fixture, 2, "result");
   await fixture.finish(good.parent, "success", "a result");
+  const [delayed] = good.children;
+  if (delayed === undefined) throw new Error("no child");
+  await fixture.read("hset", delayed.core, "delay_until", "1000");
   const bad = await family(fixture, 2);
   await beginAttempt(fixture, bad.children);
   await fixture.finish(bad.parent, "failed");
@@ -67,8 +70,14 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
 
 async function beginAttempt(fixture: FlowFixture, [child]: readonly ExecKeys[]): Promise<void> {
   if (child === undefined) throw new Error("no child");
-  await fixture.read("hset", child.core, "attempt_state", "running_attempt", "current_attempt_index", "0");
+  await fixture.read(
+    "hset",
+    child.core,
+    ...["lifecycle_phase", "active", "ownership_state", "leased", "eligibility_state", "not_applicable"],
+    ...["attempt_state", "running_attempt", "current_attempt_index", "0"],
+  );
   await fixture.read("hset", child.attempt(attempt(0)), "attempt_state", "started");
+  await fixture.read("xadd", child.leaseHistory, "*", "event", "replay_initiated");
   await fixture.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
 }
 

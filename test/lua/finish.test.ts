@@ -128,6 +128,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       const fixture = newFixture();
       const keys = await fixture.member();
       await fixture.read("hset", keys.core, "retry_count", retriesBefore);
+      await fixture.read("xadd", keys.leaseHistory, "*", "event", "replay_initiated");
       const lease = await fixture.claim(keys);
       const from = await serverTime(fixture);
       const [verdict, delayUntil] = await fixture.fail(keys, lease, JSON.stringify(policy));
@@ -215,6 +216,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
           state === "delayed" ? { delayUntil: (await serverTime(fixture)) + 60_000 } : {},
         );
         using feed = await subscribeToCompletions(deployment, fixture.flow.id);
+        await fixture.read("xadd", keys.leaseHistory, "*", "event", "replay_initiated");
         if (state === "active") await fixture.claim(keys);
         if (state === "blocked") await fixture.edge(await fixture.member(), keys);
         const phase = state === "active" ? "active" : "runnable";

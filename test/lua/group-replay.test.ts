@@ -108,6 +108,38 @@ describe.each(DEPLOYMENTS_14)("replay of a child that its group skipped ($name)"
     expect(await groupOf(fixture, child)).toMatchObject({ succeeded: "2", group_state: "satisfied" });
   });
 
+  test.each(["success", "failed", "cancelled"] as const)(
+    "a child that ended with %s by itself runs again, and its other edges still count",
+    async (outcome) => {
+      const fixture = newFixture();
+      const grouped = await groupedChild(fixture, ANY_OF, 3);
+      const { child, resolve } = grouped;
+      await resolve(0, "success");
+      if (outcome === "cancelled") await fixture.cancel(child);
+      else await fixture.finish(child, outcome);
+      await resolve(1, "failed");
+      expect(await fixture.done(replay(fixture, grouped, []))).toEqual(["0"]);
+      await expectOnlyIn(fixture, child, "eligible");
+      expect(await resolve(2, "success")).toEqual(["already_fired", ""]);
+      expect(await resolve(1, "failed")).toEqual(["already_resolved"]);
+      await fixture.finish(child, "success");
+      expect(await fixture.hash(child.core)).toMatchObject(ended("success"));
+    },
+  );
+
+  test("a child that was cancelled before its group was decided runs again, and the group can decide", async () => {
+    const fixture = newFixture();
+    const grouped = await groupedChild(fixture, TWO, 3);
+    const { child, resolve } = grouped;
+    await resolve(0, "failed");
+    await fixture.cancel(child);
+    await fixture.done(replay(fixture, grouped, []));
+    await resolve(1, "success");
+    expect(await resolve(2, "success")).toEqual(["satisfied", ""]);
+    expect(await fixture.hash(child.core)).toMatchObject(WAITING);
+    await expectOnlyIn(fixture, child, "eligible");
+  });
+
   test("refuses if the group can no longer be satisfied, since the child would wait forever", async () => {
     const fixture = newFixture();
     const tooFew = await groupedChild(fixture, TWO, 1);

@@ -211,10 +211,10 @@ const CASES: readonly Case[] = [
   },
   {
     name: "ff_cancel_flow",
-    positions: [3],
+    positions: [3, 4, 5],
     prepare: async (fixture) => {
-      await fixture.createFlow();
-      return cancelFlow(fixture.flow, fixture.index, "no", "flow_only", 0);
+      await fixture.member();
+      return cancelFlow(fixture.flow, fixture.index, "no", "cancel_all", 0);
     },
   },
 ];

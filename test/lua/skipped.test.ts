@@ -1,31 +1,137 @@
 import { describe, expect, test } from "vitest";
 import type { ExecKeys } from "#shared/contract/keys.ts";
+import { completeExecution } from "#shared/contract/ownership.ts";
+import { markLeaseExpiredIfDue, revokeLease } from "#shared/contract/upkeep.ts";
 import { ANY_OF, groupedChild } from "#test/lua/grouped-child.ts";
 import { subscribeToCompletions } from "#test/support/completions.ts";
-import { fixturesOn } from "#test/support/expectations.ts";
+import { expectOnlyIn, expectRefusal, fixturesOn } from "#test/support/expectations.ts";
+import { type FlowFixture, WORKER } from "#test/support/flow-fixture.ts";
+import { ended } from "#test/support/states.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
+
+const NOW = 1_234_567_890_123;
+const DEADLINE = 1_999_999_999_999;
+
+/** Expects that no index of the partition, and no lease, names the execution as running or due. */
+async function expectNothingDue(fixture: FlowFixture, keys: ExecKeys): Promise<void> {
+  const { index } = fixture;
+  for (const zset of [index.leaseExpiry, index.attemptTimeout, index.executionDeadline]) {
+    expect(await fixture.read("zscore", zset, keys.id), zset).toBeNull();
+  }
+  expect(await fixture.read("sismember", index.workerLeases(WORKER.instanceId), keys.id)).toBe(0);
+  expect(await fixture.read("exists", keys.leaseCurrent)).toBe(0);
+}
 
 describe.each(DEPLOYMENTS_OF_BOTH)("a skipped child ($name, $edition KEYS)", (deployment) => {
   const newFixture = fixturesOn(deployment);
 
-  test("is published by the 14-KEYS edition only", async () => {
+  test("is published if it is a member of a flow", async () => {
     const fixture = newFixture();
     using feed = await subscribeToCompletions(deployment, fixture.flow.id);
     const required = await groupedChild(fixture, undefined, 1);
     await required.resolve(0, "failed");
-    const expected = [];
+    await required.resolve(0, "failed");
     const event = (keys: ExecKeys, outcome: string) =>
       `{"execution_id":"${keys.id}","flow_id":"${fixture.flow.id}","outcome":"${outcome}"}`;
+    const expected = [event(required.child, "skipped")];
     if (deployment.edition === 14) {
       const grouped = await groupedChild(fixture, ANY_OF, 1);
       await grouped.resolve(0, "failed");
       await grouped.resolve(0, "failed");
-      expected.push(event(required.child, "skipped"), event(grouped.child, "skipped"));
+      expected.push(event(grouped.child, "skipped"));
     }
-    // This event arrives in order: events missing before it were never published.
+    // This event arrives in order: events missing before it were never published, and none came twice.
     const last = await fixture.member();
     await fixture.cancel(last);
     expected.push(event(last, "cancelled"));
     for (const one of expected) expect(await feed.next()).toBe(one);
+  });
+
+  test("is not published outside a flow", async () => {
+    const fixture = newFixture();
+    using feed = await subscribeToCompletions(deployment, `{fp:${fixture.flow.partition}}`);
+    const { child, resolve } = await groupedChild(fixture, undefined, 1);
+    await fixture.read("hset", child.core, "flow_id", "");
+    expect(await resolve(0, "failed")).toEqual(["impossible", "child_skipped"]);
+    const last = await fixture.member();
+    await fixture.cancel(last);
+    expect(JSON.parse(await feed.next())).toMatchObject({ execution_id: last.id, outcome: "cancelled" });
+  });
+
+  test("leaves execution_deadline", async () => {
+    const fixture = newFixture();
+    const child = await fixture.member({ deadlineAt: DEADLINE });
+    const edge = await fixture.edge(await fixture.member(), child);
+    await fixture.done(fixture.resolution(edge, "failed", NOW));
+    await expectNothingDue(fixture, child);
+  });
+
+  test.each(["running", "expired", "revoked"] as const)(
+    "that is %s leaves every index, and its worker is refused",
+    async (state) => {
+      const fixture = newFixture();
+      const child = await fixture.member({ deadlineAt: DEADLINE });
+      const lease = await fixture.claim(child);
+      await fixture.read("zadd", fixture.index.attemptTimeout, DEADLINE, child.id);
+      const target = fixture.target(child);
+      if (state === "expired") {
+        await fixture.read("hset", child.core, "lease_expires_at", "1000");
+        await fixture.done(markLeaseExpiredIfDue(target));
+      }
+      if (state === "revoked") await fixture.done(revokeLease(target, WORKER.instanceId, "", "drain"));
+      const edge = await fixture.edge(await fixture.member(), child);
+      expect(await fixture.done(fixture.resolution(edge, "failed", NOW))).toEqual([
+        "impossible",
+        "child_skipped",
+      ]);
+      await expectOnlyIn(fixture, child, "terminal", NOW);
+      await expectNothingDue(fixture, child);
+      expect(await fixture.hash(child.core)).toMatchObject({
+        ...ended("skipped"),
+        attempt_state: "attempt_terminal",
+        current_lease_id: "",
+        current_worker_id: "",
+        current_worker_instance_id: "",
+        current_lease_epoch: lease.epoch,
+        lease_acquired_at: "",
+        lease_expires_at: "",
+        lease_last_renewed_at: "",
+        lease_renewal_deadline: "",
+      });
+      await expectRefusal(
+        fixture,
+        completeExecution(target, WORKER, lease, "late"),
+        "execution_not_active",
+        "skipped",
+        lease.epoch,
+      );
+    },
+  );
+
+  test("that is suspended leaves the zsets of suspended executions", async () => {
+    const fixture = newFixture();
+    const child = await fixture.member();
+    await fixture.claim(child);
+    const edge = await fixture.edge(await fixture.member(), child);
+    // Sluice's library never suspends: FlowFabric's does, and its records stay.
+    const { suspended, active } = fixture.index.lane(fixture.lane);
+    await fixture.read(
+      "hset",
+      child.core,
+      ...[
+        "lifecycle_phase",
+        "suspended",
+        "ownership_state",
+        "unowned",
+        "attempt_state",
+        "attempt_interrupted",
+      ],
+    );
+    await fixture.read("zrem", active, child.id);
+    await fixture.read("zadd", suspended, 1, child.id);
+    await fixture.read("zadd", fixture.index.suspensionTimeout, DEADLINE, child.id);
+    await fixture.done(fixture.resolution(edge, "failed", NOW));
+    await expectOnlyIn(fixture, child, "terminal", NOW);
+    expect(await fixture.read("zscore", fixture.index.suspensionTimeout, child.id)).toBeNull();
   });
 });

@@ -18,7 +18,7 @@ import { ensureLibrary } from "#shared/valkey/library.ts";
 import { KINDS, SecuredValkey } from "#test/auth/secured.ts";
 import { LANE, RecordingPublisher, task, workflowOf } from "#test/submission/fixture.ts";
 import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
-import { connectTo } from "#test/support/valkey.ts";
+import { connectTo, run } from "#test/support/valkey.ts";
 
 const DOCS = new URL("../../docs/valkey-access.md", import.meta.url);
 const USER = "worker";
@@ -80,6 +80,11 @@ test.each(KINDS)(
     const submit = () =>
       submitFlow({ valkey, router: ROUTER, completions }, { ...workflow, tasks }, { flowId });
     const { partition, executions } = await submit();
+    // An execution with a lease history, such as one that an operator replayed.
+    const [replayed] = [...executions.values()].map((id) => ROUTER.execKeys(id).leaseHistory);
+    const operator = connectTo(server.plain);
+    await run(operator, partition, "xadd", replayed ?? "", "*", "event", "replay_initiated");
+    operator.close();
     const source = { partition, lane: LANE };
     const deps = { valkey, router: ROUTER, completions, identity: { workerId: "w", instanceId: "w-1" } };
     const handler: ExecutionHandler = ({ id }) =>
