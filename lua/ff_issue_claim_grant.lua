@@ -28,21 +28,8 @@ local function ff_issue_claim_grant(keys, args)
   end
   local core = fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
     'required_capabilities')
-  if not core then
-    return refuse('execution_not_found')
-  end
-  if core.lifecycle_phase ~= 'runnable' or core.ownership_state ~= 'unowned'
-    or core.eligibility_state ~= 'eligible_now' or not has_no_outcome(core) then
-    return refuse('execution_not_eligible', core.lifecycle_phase, core.eligibility_state)
-  end
-  if server.call('EXISTS', grant_key) == 1 then
-    return refuse('grant_already_exists')
-  end
-  if not server.call('ZSCORE', eligible_key, execution_id) then
-    return refuse('execution_not_in_eligible_set')
-  end
   local now_ms = server_now()
-  local refusal = refuse_unless_capable(core_key, core.required_capabilities, capabilities, now_ms)
+  local refusal = refuse_unless_grantable(core, core_key, grant_key, eligible_key, execution_id, capabilities, now_ms)
   if refusal then
     return refusal
   end

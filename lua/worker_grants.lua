@@ -15,6 +15,23 @@ local function refuse_unless_capable(core_key, required_capabilities, capabiliti
   return nil
 end
 
+-- Returns a refusal unless the execution can be granted to a worker with these capabilities.
+local function refuse_unless_grantable(core, core_key, grant_key, eligible_key, execution_id, capabilities, now_ms)
+  if not core then
+    return refuse('execution_not_found')
+  end
+  if not is_grantable(core) then
+    return refuse('execution_not_eligible', core.lifecycle_phase, core.eligibility_state)
+  end
+  if server.call('EXISTS', grant_key) == 1 then
+    return refuse('grant_already_exists')
+  end
+  if not server.call('ZSCORE', eligible_key, execution_id) then
+    return refuse('execution_not_in_eligible_set')
+  end
+  return refuse_unless_capable(core_key, core.required_capabilities, capabilities, now_ms)
+end
+
 -- Writes a grant with its expiry. `args` are those of ff_issue_claim_grant.
 local function write_grant(grant_key, args, ttl_ms, now_ms)
   local execution_id, worker_id, instance_id, lane_id, capability_hash, _, route, admission, capabilities =

@@ -65,11 +65,33 @@ export interface ClaimRequest {
 
 /** `ff_claim_execution`: replies `OK, lease_id, epoch, expires_at, attempt_id, attempt_index, attempt_type`. */
 export function claimExecution(target: Target, worker: WorkerIdentity, terms: ClaimRequest): ValkeyCommand {
-  const { keys, index, lane } = target;
+  return claimWith("ff_claim_execution", target, worker, terms);
+}
+
+/**
+ * `ff_issue_grant_and_claim`: grants and claims in one call, and replies as `ff_claim_execution`. The worker's
+ * capabilities are not sent: an execution that requires any refuses with `capability_mismatch`. Another worker was faster
+ * if it refuses with `execution_not_eligible`, `grant_already_exists` or `execution_not_in_eligible_set`. Only Sluice's
+ * library has this form of the function.
+ */
+export function issueGrantAndClaim(
+  target: Target,
+  worker: WorkerIdentity,
+  terms: ClaimRequest,
+): ValkeyCommand {
+  return claimWith("ff_issue_grant_and_claim", target, worker, terms);
+}
+
+function claimWith(
+  name: string,
+  { keys, index, lane }: Target,
+  worker: WorkerIdentity,
+  terms: ClaimRequest,
+): ValkeyCommand {
   const laneKeys = index.lane(lane);
   return fcall(
     keys.partition,
-    "ff_claim_execution",
+    name,
     [
       keys.core,
       keys.claimGrant,

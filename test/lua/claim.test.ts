@@ -1,5 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { claimExecution, issueClaimGrant, type WorkerIdentity } from "#shared/contract/ownership.ts";
+import {
+  claimExecution,
+  issueClaimGrant,
+  issueGrantAndClaim,
+  type WorkerIdentity,
+} from "#shared/contract/ownership.ts";
 import {
   expectOnlyIn,
   expectRefusal,
@@ -199,5 +204,59 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
     await expectRefusal(fixture, claim, "claim_grant_expired");
     const noTtl = claimExecution(fixture.target(keys), WORKER, { ...TERMS, leaseTtlMs: 0 });
     await expectRefusal(fixture, noTtl, "invalid_input", "lease_ttl_ms");
+  });
+
+  test("ff_issue_grant_and_claim leaves what a grant and a claim leave, and replies alike", async () => {
+    const outcomes: unknown[] = [];
+    for (const inOneCall of [false, true]) {
+      const fixture = newFixture();
+      const keys = await fixture.execution({ priority: 2 });
+      const terms = { ...TERMS, attemptTimeoutMs: 7_000 };
+      const target = fixture.target(keys);
+      if (!inOneCall) await fixture.done(issueClaimGrant(target, WORKER, 60_000));
+      const claim = inOneCall ? issueGrantAndClaim : claimExecution;
+      const reply = await fixture.done(claim(target, WORKER, terms));
+      const left = JSON.stringify([reply, await fixture.snapshot()]);
+      outcomes.push(
+        left.replaceAll(/\{fp:\d+\}|"partition_id":"\d+"|[0-9a-f]{8}-[0-9a-f-]{27}|\b\d{13}\b/g, "…"),
+      );
+    }
+    expect(outcomes[1]).toEqual(outcomes[0]);
+  });
+
+  test("ff_issue_grant_and_claim refuses what a grant or a claim would refuse, in that order", async () => {
+    const fixture = newFixture();
+    const absent = issueGrantAndClaim(fixture.target(fixture.newExecution()), WORKER, TERMS);
+    await expectRefusal(fixture, absent, "execution_not_found");
+    const keys = await fixture.execution();
+    const target = fixture.target(keys);
+    const claim = issueGrantAndClaim(target, WORKER, TERMS);
+    const noTtl = issueGrantAndClaim(target, WORKER, { ...TERMS, leaseTtlMs: 0 });
+    await expectRefusal(fixture, noTtl, "invalid_input", "lease_ttl_ms");
+    const set = (...fields: string[]) => fixture.read("hset", keys.core, ...fields);
+    await set("eligibility_state", "blocked_by_dependencies", "attempt_state", "attempt_interrupted");
+    await fixture.done(issueClaimGrant(fixture.target(await fixture.execution()), OTHER, 60_000));
+    await expectRefusal(fixture, claim, "execution_not_eligible", "runnable", "blocked_by_dependencies");
+    await set("eligibility_state", "eligible_now", "required_capabilities", "gpu");
+    await fixture.done(issueClaimGrant(target, { ...OTHER, capabilities: ["gpu"] }, 60_000));
+    await expectRefusal(fixture, claim, "grant_already_exists");
+    await fixture.read("del", keys.claimGrant);
+    const { eligible } = fixture.index.lane(fixture.lane);
+    await fixture.read("zrem", eligible, keys.id);
+    await expectRefusal(fixture, claim, "execution_not_in_eligible_set");
+    await fixture.read("zadd", eligible, 1, keys.id);
+    expect(await fixture.call(claim)).toEqual({
+      kind: "refused",
+      code: "capability_mismatch",
+      detail: ["gpu"],
+    });
+    await set("required_capabilities", "");
+    await expectRefusal(fixture, claim, "use_claim_resumed_execution");
+    await set("attempt_state", "running_attempt");
+    await expectRefusal(fixture, claim, "active_attempt_exists");
+    await set("attempt_state", "pending_first_attempt");
+    await fixture.done(claim);
+    const again = issueGrantAndClaim(target, OTHER, { ...TERMS, leaseId: "lease-2" });
+    await expectRefusal(fixture, again, "execution_not_eligible", "active", "not_applicable");
   });
 });

@@ -39,6 +39,7 @@ test("each edition has the functions of the contract, and Sluice's own two", () 
     "ff_expire_execution",
     "ff_fail_execution",
     "ff_issue_claim_grant",
+    "ff_issue_grant_and_claim",
     "ff_issue_reclaim_grant",
     "ff_mark_lease_expired_if_due",
     "ff_promote_blocked_to_eligible",

@@ -15,6 +15,7 @@ import {
   completeExecution,
   failExecution,
   issueClaimGrant,
+  issueGrantAndClaim,
 } from "#shared/contract/ownership.ts";
 import { createExecution, createFlow, stageDependencyEdge } from "#shared/contract/submission.ts";
 import {
@@ -103,6 +104,16 @@ const CASES: readonly Case[] = [
       const keys = await fixture.execution();
       await fixture.done(issueClaimGrant(fixture.target(keys), WORKER, 60_000));
       const claim = claimExecution(fixture.target(keys), WORKER, CLAIM_TERMS);
+      const args = [...claim.args];
+      args.splice(2 + 14 + ATTEMPT_TIMEOUT_ARGUMENT - 1, 3, '{"a":1}', 1_000, 1_999_999_999_999);
+      return { ...claim, args };
+    },
+  },
+  {
+    name: "ff_issue_grant_and_claim",
+    positions: [6, 7, 8, 13, 14],
+    prepare: async (fixture) => {
+      const claim = issueGrantAndClaim(fixture.target(await fixture.execution()), WORKER, CLAIM_TERMS);
       const args = [...claim.args];
       args.splice(2 + 14 + ATTEMPT_TIMEOUT_ARGUMENT - 1, 3, '{"a":1}', 1_000, 1_999_999_999_999);
       return { ...claim, args };

@@ -155,6 +155,8 @@ async function reportLossWithoutWait(context: CaseContext, servers: ClusterServe
   const active = lost.filter((what) => what.includes(": is active,")).length;
   if (active === 0)
     throw new Error("the crash lost no outcome: the case does not show what waitReplicas is for");
-  context.report(`without waitReplicas, ${active} executions stay active until their leases end (${lost.length} findings)`);
+  context.report(
+    `without waitReplicas, ${active} executions stay active until their leases end (${lost.length} findings)`,
+  );
   return { ...join([]), wronglySkipped, duplicated };
 }
