@@ -5,9 +5,10 @@
 -- Reply     OK | ALREADY_SATISFIED, execution_id, node_count
 -- Refusals  flow_not_found; flow_already_terminal; execution_not_found; already_member_of_different_flow:<other>
 -- Publishes nothing.
--- Cost      O(1), at most 9 commands.
+-- Cost      O(1), at most 15 commands.
 --
--- A call for an existing member restores a lost flow_id on its record and a lost entry in flow_index.
+-- A call for an existing member restores a lost flow_id on its record and a lost entry in flow_index. A new
+-- member is counted in the flow's summary (flow_progress.lua), also if it has ended before.
 
 local function ff_add_execution_to_flow(keys, args)
   check_arity('ff_add_execution_to_flow', keys, 4, args, 3)
@@ -19,7 +20,7 @@ local function ff_add_execution_to_flow(keys, args)
   if refusal then
     return refusal
   end
-  local core = fetch_fields(core_key, 'execution_id', 'lifecycle_phase', 'flow_id')
+  local core = fetch_fields(core_key, 'execution_id', 'lifecycle_phase', 'public_state', 'flow_id')
   if not core then
     return refuse('execution_not_found')
   end
@@ -38,6 +39,9 @@ local function ff_add_execution_to_flow(keys, args)
   local node_count = server.call('HINCRBY', flow_key, 'node_count', 1)
   server.call('HINCRBY', flow_key, 'graph_revision', 1)
   server.call('HSET', flow_key, 'last_mutation_at', now)
+  if hash_tag(core_key) == hash_tag(flow_key) then
+    count_new_member(flow_key, flow_id, core, node_count == 1)
+  end
   return ok(execution_id, format_integer(node_count))
 end
 

@@ -11,7 +11,7 @@
 -- Refusals  execution_not_found; execution_not_active, <outcome>, <epoch> (the execution is already terminal); and for
 --           an active execution, unless the source is operator_override: lease_revoked; stale_lease
 -- Publishes for a flow member, unless the source is flow_cascade: outcome cancelled on ff:dag:completions.
--- Cost      O(log n) in the size of the indexes, at most 25 commands.
+-- Cost      O(log n) in the size of the indexes, at most 28 commands.
 --
 -- KEYS has no position for the lane's active and suspended zsets, or for the leases of the worker that the record
 -- names. Their names are derived from KEYS 15 and KEYS 6. This library never suspends an execution, so KEYS 8 to 10
@@ -77,6 +77,7 @@ local function ff_cancel_execution(keys, args)
     remove_from_zset(keys[position], execution_id)
   end
   server.call('ZADD', terminal_key, now, execution_id)
+  count_ended_member(core_key, core.flow_id, 'cancelled')
   if source ~= 'flow_cascade' then
     publish_completion(execution_id, core.flow_id, 'cancelled')
   end

@@ -7,7 +7,7 @@
 -- Reply     OK, completed
 -- Refusals  execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired; stale_lease
 -- Publishes for a flow member: outcome success on ff:dag:completions.
--- Cost      O(log n) in the size of the indexes, at most 16 commands.
+-- Cost      O(log n) in the size of the indexes, at most 19 commands.
 --
 -- Differences from FlowFabric (contract, section 6): an expired lease is refused but not marked in the record, the sixth
 -- argument is ignored, empty lease arguments are a stale lease, and execution_not_active has two details.
@@ -37,6 +37,7 @@ local function ff_complete_execution(keys, args)
   })
   remove_from_zset(deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
+  count_ended_member(core_key, core.flow_id, 'completed')
   publish_completion(execution_id, core.flow_id, 'success')
   return ok('completed')
 end

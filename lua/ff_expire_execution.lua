@@ -10,7 +10,7 @@
 --           OK, not_found_cleaned | already_terminal   both timeout entries are removed
 --           OK, not_due   with ARGV 3: the zset has another score or none, or its time has not come
 -- Publishes for a flow member: outcome expired on ff:dag:completions.
--- Cost      O(log n) in the size of the indexes, at most 25 commands.
+-- Cost      O(log n) in the size of the indexes, at most 28 commands.
 --
 -- Without ARGV 3 the function does not check that anything is due, like FlowFabric's: a caller that read the zset earlier
 -- could end a younger attempt. There is no retry, whatever the policy says.
@@ -69,6 +69,7 @@ local function ff_expire_execution(keys, args)
   remove_from_zset(timeout_key, execution_id)
   remove_from_zset(deadline_key, execution_id)
   add_to_zset(terminal_key, now, execution_id)
+  count_ended_member(core_key, core.flow_id, 'expired')
   publish_completion(execution_id, core.flow_id, 'expired')
   return ok('expired', phase)
 end

@@ -11,7 +11,7 @@
 --           OK, terminal_failed
 -- Refusals  execution_not_found; execution_not_active, <outcome>, <epoch>; lease_revoked; lease_expired; stale_lease
 -- Publishes for a flow member without a retry left: outcome failed on ff:dag:completions.
--- Cost      O(log n) in the size of the indexes, at most 15 commands.
+-- Cost      O(log n) in the size of the indexes, at most 18 commands.
 --
 -- The retry policy has max_retries (default 0) and backoff. backoff is {type: fixed, delay_ms} or {type: exponential,
 -- initial_delay_ms, multiplier, max_delay_ms}. With the exponential type, retry n (from 0) waits
@@ -56,6 +56,7 @@ local function ff_fail_execution(keys, args)
     'failure_reason', reason, 'failure_category', category, cleared_lease_fields())
   remove_from_zset(deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
+  count_ended_member(core_key, core.flow_id, 'failed')
   publish_completion(execution_id, core.flow_id, 'failed')
   return ok('terminal_failed')
 end

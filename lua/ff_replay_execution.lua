@@ -9,7 +9,7 @@
 --           invalid_input, edges (no edges for a skipped flow member, or the numbers of deps and edge ids differ);
 --           invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
 -- Publishes nothing.
--- Cost      O(edges + log n): at most 8 commands, and for a skipped flow member up to 8 more and 3 for each edge.
+-- Cost      O(edges + log n): at most 12 commands, and for a skipped flow member up to 8 more and 3 for each edge.
 --
 -- A skipped flow member waits again for its impossible edges. If it has an any_of or quorum group, the group drops
 -- the reopened edges from its counts, along with its decision and any cancellation that is still pending. Edges
@@ -64,8 +64,8 @@ local function ff_replay_execution(keys, args)
   local core_key, terminal_key, eligible_key, history_key, blocked_key = unpack(keys, 1, 5)
   local execution_id = args[1]
 
-  local core = fetch_fields(core_key, 'lifecycle_phase', 'terminal_outcome', 'flow_id', 'replay_count', 'created_at',
-    'priority', 'delay_until')
+  local core = fetch_fields(core_key, 'lifecycle_phase', 'terminal_outcome', 'public_state', 'flow_id', 'replay_count',
+    'created_at', 'priority', 'delay_until')
   if not core then
     return refuse('execution_not_found')
   end
@@ -103,6 +103,9 @@ local function ff_replay_execution(keys, args)
     core.delay_until = is_skipped_member and pending_delay(core.delay_until) or ''
     schedule(core_key, core, 'pending_replay_attempt', eligible_key, now, 'replay_count', replay_count, 'completed_at',
       '', 'replayed_at', now, 'delay_until', core.delay_until)
+  end
+  if core.flow_id ~= '' then
+    count_replayed_member(core_key, core.flow_id, core.public_state)
   end
   add_history_event(history_key, 'replay_initiated', now, 'replay_count', replay_count, 'replay_type',
     is_skipped_member and 'skipped_flow_member' or 'normal')

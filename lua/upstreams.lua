@@ -123,6 +123,7 @@ local function skip_child(keys, child, now)
   end
   leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
+  count_ended_member(keys[1], child.flow_id, 'skipped')
   publish_completion(child.execution_id, child.flow_id, 'skipped')
   return 'child_skipped'
 end

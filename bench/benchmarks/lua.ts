@@ -1,5 +1,6 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
 import { type BenchFlow, endRoots, star, submit } from "#bench/flows.ts";
+import { progressCost } from "#bench/lua-progress.ts";
 import { median } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
 import { BenchServer } from "#bench/server.ts";
@@ -121,7 +122,8 @@ export const lua: Benchmark = {
   name: "lua",
   measured:
     "the server's microseconds for a call of ff_resolve_dependency in five cases, alternating with a function that " +
-    "only reads one field",
+    "only reads one field; and what counting a flow's ended members adds to a call that ends one, against the same library " +
+    "without the count",
   notShown: "reading the command, writing the reply, replication, and the effect of more keys in memory",
   async run({ quick }) {
     const [children, rounds] = quick ? [50, 2] : [500, 41];
@@ -140,7 +142,7 @@ export const lua: Benchmark = {
     }
     const medians = micros.map(median);
     const plain = medians[0] ?? Number.NaN;
-    return all.map(({ what, hasGoal = false }, index): Row => {
+    const rows = all.map(({ what, hasGoal = false }, index): Row => {
       const spent = medians[index] ?? Number.NaN;
       return {
         what,
@@ -149,5 +151,6 @@ export const lua: Benchmark = {
           hasGoal && !quick ? [atMost("at most 13 times a plain FCALL of one HGET", spent / plain, 13)] : [],
       };
     });
+    return [...rows, ...(await progressCost(server, children, rounds, quick))];
   },
 };

@@ -53,6 +53,7 @@ const WITHOUT_OPTIONAL_KEYS = [
   "ff_promote_blocked_to_eligible",
   "ff_promote_delayed",
   "ff_replay_execution",
+  "sluice_count_members",
   "ff_set_edge_group_policy",
   "ff_version",
 ];

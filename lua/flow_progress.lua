@@ -1,0 +1,68 @@
+-- Counts a flow's members by how they ended, in ff:flow:T:F:summary, and keeps ff:idx:T:flows_ended.
+--
+-- members_open is Sluice's own field: the members that have not ended. A flow is counted if the field exists. Flows of
+-- FlowFabric and of Sluice 0.1 lack it and are left alone: sluice_count_members counts them. A flow of another slot has no
+-- summary under this hash tag, and is therefore not counted either.
+
+local function flow_key_of(core_key, flow_id, name)
+  return 'ff:flow:' .. hash_tag(core_key) .. ':' .. flow_id .. ':' .. name
+end
+
+local function flows_ended_key_of(key)
+  return 'ff:idx:' .. hash_tag(key) .. ':flows_ended'
+end
+
+-- Records that all members of a flow have ended, by the server's clock.
+local function add_ended_flow(key, flow_id)
+  server.call('ZADD', flows_ended_key_of(key), format_integer(server_now()), flow_id)
+end
+
+-- Counts a member that has just ended. `public_state` is one of completed, failed, cancelled, expired and skipped.
+local function count_ended_member(core_key, flow_id, public_state)
+  if flow_id == '' then
+    return
+  end
+  local summary_key = flow_key_of(core_key, flow_id, 'summary')
+  -- One command counts and tells the last member. Without the field, it creates it, and the field is removed again.
+  local open = server.call('HINCRBY', summary_key, 'members_open', -1)
+  if open < 0 then
+    server.call('HDEL', summary_key, 'members_open')
+    return
+  end
+  server.call('HINCRBY', summary_key, 'members_' .. public_state, 1)
+  if open == 0 then
+    add_ended_flow(core_key, flow_id)
+  end
+end
+
+-- Takes back that a member has ended.
+local function count_replayed_member(core_key, flow_id, public_state)
+  local summary_key = flow_key_of(core_key, flow_id, 'summary')
+  if server.call('HEXISTS', summary_key, 'members_open') == 0 then
+    return
+  end
+  server.call('HINCRBY', summary_key, 'members_open', 1)
+  server.call('HINCRBY', summary_key, 'members_' .. public_state, -1)
+  server.call('ZREM', flows_ended_key_of(core_key), flow_id)
+end
+
+-- Counts a new member, whose record may say that it has ended already. The first member starts the counts.
+local function count_new_member(flow_key, flow_id, core, is_first)
+  local summary_key = sibling_key(flow_key, 'summary')
+  local open = is_first and '0' or server.call('HGET', summary_key, 'members_open')
+  if not open then
+    return
+  end
+  local has_ended = core.lifecycle_phase == 'terminal'
+  open = tonumber(open) + (has_ended and 0 or 1)
+  server.call('HSET', summary_key, 'members_open', format_integer(open))
+  server.call('HINCRBY', summary_key, 'total_members', 1)
+  if has_ended then
+    server.call('HINCRBY', summary_key, 'members_' .. core.public_state, 1)
+  end
+  if open == 0 then
+    add_ended_flow(flow_key, flow_id)
+  elseif open == 1 and not has_ended and not is_first then
+    server.call('ZREM', flows_ended_key_of(flow_key), flow_id)
+  end
+end
