@@ -1,6 +1,5 @@
 /** What the count of a flow's ended members costs: calls that end a member, with and without the count. */
 
-import { expectEqual } from "#bench/benchmark.ts";
 import { type BenchFlow, endRoots, star, submit } from "#bench/flows.ts";
 import { median } from "#bench/measure.ts";
 import { atMost, type Row } from "#bench/report.ts";
@@ -14,7 +13,8 @@ import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 const EDITION = 11;
 const COUNT = /^local function count_ended_member\(.*\)$/m;
-const MAX_MICROS = 1.5;
+/** 1.5 µs where a plain call takes 2.6, as on the machine of NOTES.md when it is quiet. */
+const MAX_TIMES_PLAIN = 0.58;
 const FIRST_ATTEMPT = unwrap(parseAttemptIndex("0"));
 const WORKER = { workerId: "bench", instanceId: "bench" };
 
@@ -57,12 +57,14 @@ function skipped({ plan }: BenchFlow): ValkeyCommand[] {
   );
 }
 
+/**
+ * The server's CPU time per call, with reading the command and writing the reply. Both sides include these, and unlike the
+ * duration of a call it does not contain the time of other processes: the difference is small.
+ */
 async function microsOf(server: BenchServer, commands: readonly ValkeyCommand[]): Promise<number> {
-  await server.resetCommandTimes();
+  const before = await server.processorMicros();
   for (const result of await server.valkey.pipelined(commands)) doneOrThrow("the call", valueOrThrow(result));
-  const { calls, micros } = await server.commandTime("fcall");
-  expectEqual("calls", calls, commands.length);
-  return micros / calls;
+  return ((await server.processorMicros()) - before) / commands.length;
 }
 
 /** The rows of the benchmark `lua` about counting. Replaces the server's data and, for a time, its library. */
@@ -70,6 +72,7 @@ export async function progressCost(
   server: BenchServer,
   children: number,
   rounds: number,
+  plainCallMicros: number,
   quick: boolean,
 ): Promise<Row[]> {
   const { counting, plain } = libraries();
@@ -98,10 +101,13 @@ export async function progressCost(
   await server.client.call("FUNCTION", ["LOAD", "REPLACE", counting]);
   return cases.map(({ what, spent }): Row => {
     const [micros, without] = [median(spent.counting), median(spent.plain)];
+    const timesPlain = (micros - without) / plainCallMicros;
     return {
       what,
-      figures: { micros, micros_without: without, micros_for_the_count: micros - without },
-      goals: quick ? [] : [atMost("the count adds at most 1.5 µs to the call", micros - without, MAX_MICROS)],
+      figures: { micros, micros_without: without, count_micros: micros - without, count_times_plain: timesPlain },
+      goals: quick
+        ? []
+        : [atMost("the count adds at most 0.58 plain FCALLs of one HGET", timesPlain, MAX_TIMES_PLAIN)],
     };
   });
 }

@@ -77,7 +77,7 @@ local function ff_cancel_execution(keys, args)
     remove_from_zset(keys[position], execution_id)
   end
   server.call('ZADD', terminal_key, now, execution_id)
-  count_ended_member(core_key, core.flow_id, 'cancelled')
+  count_ended_member(core_key, core.flow_id, 'members_cancelled')
   if source ~= 'flow_cascade' then
     publish_completion(execution_id, core.flow_id, 'cancelled')
   end

@@ -37,7 +37,7 @@ local function ff_complete_execution(keys, args)
   })
   remove_from_zset(deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
-  count_ended_member(core_key, core.flow_id, 'completed')
+  count_ended_member(core_key, core.flow_id, 'members_completed')
   publish_completion(execution_id, core.flow_id, 'success')
   return ok('completed')
 end

@@ -69,7 +69,7 @@ local function ff_expire_execution(keys, args)
   remove_from_zset(timeout_key, execution_id)
   remove_from_zset(deadline_key, execution_id)
   add_to_zset(terminal_key, now, execution_id)
-  count_ended_member(core_key, core.flow_id, 'expired')
+  count_ended_member(core_key, core.flow_id, 'members_expired')
   publish_completion(execution_id, core.flow_id, 'expired')
   return ok('expired', phase)
 end

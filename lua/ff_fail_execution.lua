@@ -56,7 +56,7 @@ local function ff_fail_execution(keys, args)
     'failure_reason', reason, 'failure_category', category, cleared_lease_fields())
   remove_from_zset(deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
-  count_ended_member(core_key, core.flow_id, 'failed')
+  count_ended_member(core_key, core.flow_id, 'members_failed')
   publish_completion(execution_id, core.flow_id, 'failed')
   return ok('terminal_failed')
 end

@@ -41,7 +41,7 @@ local function give_up(keys, core, execution_id, now)
   server.call('SREM', worker_leases_key, execution_id)
   server.call('SREM', worker_leases_key_of(lease_expiry_key, core), execution_id)
   server.call('ZADD', 'ff:idx:' .. hash_tag(core_key) .. ':lane:' .. core.lane_id .. ':terminal', now, execution_id)
-  count_ended_member(core_key, core.flow_id, 'failed')
+  count_ended_member(core_key, core.flow_id, 'members_failed')
   publish_completion(execution_id, core.flow_id, 'failed')
 end
 

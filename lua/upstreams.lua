@@ -123,7 +123,7 @@ local function skip_child(keys, child, now)
   end
   leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
-  count_ended_member(keys[1], child.flow_id, 'skipped')
+  count_ended_member(keys[1], child.flow_id, 'members_skipped')
   publish_completion(child.execution_id, child.flow_id, 'skipped')
   return 'child_skipped'
 end

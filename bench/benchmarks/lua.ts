@@ -151,6 +151,6 @@ export const lua: Benchmark = {
           hasGoal && !quick ? [atMost("at most 13 times a plain FCALL of one HGET", spent / plain, 13)] : [],
       };
     });
-    return [...rows, ...(await progressCost(server, children, rounds, quick))];
+    return [...rows, ...(await progressCost(server, children, rounds, plain, quick))];
   },
 };
