@@ -50,6 +50,11 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   for (const child of orphaned.children) await fixture.read("del", child.core);
   const parents = [good.parent, bad.parent, left.parent, orphaned.parent];
   if (edition === 14) parents.push(await firstOfAny(fixture));
+  // A flow that Sluice 0.1 created: nothing counts its members.
+  const uncounted = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const old = await family(uncounted, 1);
+  await uncounted.finish(old.parent, "failed");
+  await uncounted.read("del", uncounted.flow.summary);
   const wide = new FlowFixture(valkey, LANE, ROUTER, edition);
   const many = await bulkFamily(wide, MANY_EDGES);
   await wide.finish(many.parent, "success");
@@ -57,6 +62,7 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
     const records = [
       ...parents.map(({ id }) => recordOf({ execution_id: id, flow_id: fixture.flow.id })),
       recordOf({ execution_id: many.parent.id, flow_id: wide.flow.id }),
+      recordOf({ execution_id: old.parent.id, flow_id: uncounted.flow.id }),
     ];
     expect(await fn.invoke({ Records: records })).toEqual({ batchItemFailures: [] });
     const states = [...good.children, ...bad.children, ...left.children].map((child) =>
@@ -64,7 +70,7 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
     );
     const [eligible, skipped] = ["waiting", "skipped"];
     expect(await Promise.all(states)).toEqual([eligible, eligible, skipped, skipped, skipped]);
-    expect(await queue.drainEvents()).toHaveLength(3);
+    expect(await queue.drainEvents()).toHaveLength(4);
   };
 };
 

@@ -105,6 +105,10 @@ test.each(KINDS)(
     // The second submission finds everything, and reads the states of the edges.
     await submit();
     await claimBatch(deps, source, { limit: 1 });
+    // A flow that Sluice 0.1 created: nothing counts its members.
+    const counts = connectTo(server.plain);
+    await run(counts, partition, "del", ROUTER.flowKeys(flowId).summary);
+    counts.close();
     const cancel = () => cancelFlow({ valkey, router: ROUTER }, flowId, { reason: "enough" });
     expect(await cancel()).toMatchObject({ cancelled: 2, failures: [] });
     // The second call finds the flow cancelled, and looks for members that are still pending.
