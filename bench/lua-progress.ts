@@ -77,7 +77,10 @@ export async function progressCost(
 ): Promise<Row[]> {
   const { counting, plain } = libraries();
   await server.restore({ entries: [] });
-  const [first, second] = [await submit(server.valkey, star(children)), await submit(server.valkey, star(children))];
+  const [first, second] = [
+    await submit(server.valkey, star(children)),
+    await submit(server.valkey, star(children)),
+  ];
   await endRoots(server.valkey, second, "failed");
   const cases = [
     { what: "counting a member that is cancelled", commands: cancelled(first), spent: spentLists() },
@@ -104,7 +107,12 @@ export async function progressCost(
     const timesPlain = (micros - without) / plainCallMicros;
     return {
       what,
-      figures: { micros, micros_without: without, count_micros: micros - without, count_times_plain: timesPlain },
+      figures: {
+        micros,
+        micros_without: without,
+        count_micros: micros - without,
+        count_times_plain: timesPlain,
+      },
       goals: quick
         ? []
         : [atMost("the count adds at most 0.58 plain FCALLs of one HGET", timesPlain, MAX_TIMES_PLAIN)],

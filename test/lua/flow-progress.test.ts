@@ -8,7 +8,13 @@ import { expectRefusal, expectTimeIn, fixturesOn, serverTime } from "#test/suppo
 import { attempt, type FlowFixture, WORKER } from "#test/support/flow-fixture.ts";
 import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
-const RECLAIM = { leaseId: "a lease", attemptId: "an attempt", leaseTtlMs: 60_000, interrupted: attempt(0), limit: 0 };
+const RECLAIM = {
+  leaseId: "a lease",
+  attemptId: "an attempt",
+  leaseTtlMs: 60_000,
+  interrupted: attempt(0),
+  limit: 0,
+};
 
 /** Ways to end an eligible execution, by the state that the flow counts. */
 const ENDS: Readonly<Record<string, (fixture: FlowFixture, keys: ExecKeys) => Promise<unknown>>> = {
@@ -40,29 +46,32 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     await fixture.read("zrem", fixture.index.flowsEnded, fixture.flow.id);
   };
 
-  test.each(Object.keys(ENDS))("a member that is %s is counted once, and a replay takes it back", async (state) => {
-    const fixture = newFixture();
-    const keys = await fixture.member();
-    const other = await fixture.member();
-    await ENDS[state]?.(fixture, keys);
-    const total = state === "skipped" ? "3" : "2";
-    const open = state === "skipped" ? "2" : "1";
-    const counted = { total_members: total, members_open: open, [`members_${state}`]: "1" };
-    expect(await summaryOf(fixture)).toEqual(counted);
-    expect(await endOf(fixture)).toBeNull();
+  test.each(Object.keys(ENDS))(
+    "a member that is %s is counted once, and a replay takes it back",
+    async (state) => {
+      const fixture = newFixture();
+      const keys = await fixture.member();
+      const other = await fixture.member();
+      await ENDS[state]?.(fixture, keys);
+      const total = state === "skipped" ? "3" : "2";
+      const open = state === "skipped" ? "2" : "1";
+      const counted = { total_members: total, members_open: open, [`members_${state}`]: "1" };
+      expect(await summaryOf(fixture)).toEqual(counted);
+      expect(await endOf(fixture)).toBeNull();
 
-    const edges = (await fixture.read("smembers", fixture.flow.incoming(keys.id))) as string[];
-    const command = replayExecution(keys, fixture.index, fixture.lane, edges as never, 0);
-    await fixture.done(command);
-    expect(await summaryOf(fixture)).toEqual({
-      ...counted,
-      members_open: state === "skipped" ? "3" : "2",
-      [`members_${state}`]: "0",
-    });
-    await expectRefusal(fixture, command, "execution_not_terminal");
-    await fixture.cancel(other);
-    expect(await endOf(fixture)).toBeNull();
-  });
+      const edges = (await fixture.read("smembers", fixture.flow.incoming(keys.id))) as string[];
+      const command = replayExecution(keys, fixture.index, fixture.lane, edges as never, 0);
+      await fixture.done(command);
+      expect(await summaryOf(fixture)).toEqual({
+        ...counted,
+        members_open: state === "skipped" ? "3" : "2",
+        [`members_${state}`]: "0",
+      });
+      await expectRefusal(fixture, command, "execution_not_terminal");
+      await fixture.cancel(other);
+      expect(await endOf(fixture)).toBeNull();
+    },
+  );
 
   test("a scheduled retry counts nothing, and reaching the reclaim limit counts a failed member", async () => {
     const fixture = newFixture();
@@ -174,7 +183,11 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     await fixture.finish(keys, "success");
     expect(await summaryOf(fixture)).toEqual(projection);
     await fixture.done(countMembers(fixture.flow, fixture.index));
-    expect(await summaryOf(fixture)).toEqual({ total_members: "1", members_open: "0", members_completed: "1" });
+    expect(await summaryOf(fixture)).toEqual({
+      total_members: "1",
+      members_open: "0",
+      members_completed: "1",
+    });
   });
 
   test("counting uses the last end of a member, takes deleted members for ended, and can be repeated", async () => {
