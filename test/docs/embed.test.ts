@@ -9,7 +9,7 @@ const EXAMPLE = `${ROOT}test/docs/embed-example.ts`;
 test("the code of docs/embed.md, put together, has no type errors", () => {
   const page = readFileSync(`${ROOT}docs/embed.md`, "utf8");
   const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, code = ""]) => code);
-  expect(blocks).toHaveLength(3);
+  expect(blocks).toHaveLength(4);
   const { config } = ts.readConfigFile(`${ROOT}tsconfig.json`, ts.sys.readFile);
   const { options } = ts.parseJsonConfigFileContent({ ...config, include: [] }, ts.sys, ROOT);
   const host = ts.createCompilerHost(options);
