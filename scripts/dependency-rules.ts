@@ -26,7 +26,7 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("lua"), room("shared/runtime")],
   [room("shared/valkey"), room("shared/queue")],
   [room("shared/cancellation")],
-  [room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
+  [room("shared/consistency"), room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
   [room("functions"), room("sdk")],
   [room("cli"), room("relay"), room("local")],
   [room("bench")],

@@ -35,6 +35,8 @@ export interface Findings {
   readonly wronglySkipped: readonly string[];
   /** Repeated transitions or messages. */
   readonly duplicated: readonly string[];
+  /** Indexes, records and counters that contradict each other. */
+  readonly inconsistent: readonly string[];
 }
 
 const COPIES_ALLOWED = 2;
@@ -63,7 +65,7 @@ export function compareWithModel(expected: readonly Expected[], observation: Cas
   if (observation.cascades > max) {
     duplicated.push(`${observation.cascades} cascade messages for ${skipped} skipped executions`);
   }
-  return { lost, wronglySkipped, duplicated };
+  return { lost, wronglySkipped, duplicated, inconsistent: [] };
 }
 
 /** Every upstream has ended by now, so no edge may be unresolved. */
@@ -104,9 +106,10 @@ export function join(all: readonly Findings[]): Findings {
     lost: all.flatMap(({ lost }) => lost),
     wronglySkipped: all.flatMap(({ wronglySkipped }) => wronglySkipped),
     duplicated: all.flatMap(({ duplicated }) => duplicated),
+    inconsistent: all.flatMap(({ inconsistent }) => inconsistent),
   };
 }
 
-export function isClean({ lost, wronglySkipped, duplicated }: Findings): boolean {
-  return lost.length + wronglySkipped.length + duplicated.length === 0;
+export function isClean({ lost, wronglySkipped, duplicated, inconsistent }: Findings): boolean {
+  return lost.length + wronglySkipped.length + duplicated.length + inconsistent.length === 0;
 }

@@ -19,6 +19,7 @@ it("runs two cases and prints one line of JSON", async () => {
     lost: 0,
     wrongly_skipped: 0,
     duplicated: 0,
+    inconsistent: 0,
     seconds: expect.any(Number),
   });
   expect(err).toMatch(/^seed 7\n/);

@@ -1,8 +1,8 @@
 /**
  * `npm run test:faults`: injects faults, and checks that nothing is lost, wrongly skipped or duplicated.
  *
- * The last line of standard output is JSON: `cases`, `lost`, `wrongly_skipped`, `duplicated`, `seconds`. Exit status:
- * 0 if the three counts are 0, every case was run and, without `--only` and `--cases`, every injection point was
+ * The last line of standard output is JSON: `cases`, `lost`, `wrongly_skipped`, `duplicated`, `inconsistent`, `seconds`. Exit
+ * status: 0 if the four counts are 0, every case was run and, without `--only` and `--cases`, every injection point was
  * reached; 1 if not; 2 if the arguments are wrong; 130 and 143 after SIGINT and SIGTERM.
  */
 
@@ -35,15 +35,22 @@ async function main(): Promise<number> {
     log,
   });
   const seconds = Math.round((performance.now() - startedAt) / 100) / 10;
-  const { lost, wronglySkipped, duplicated, notRun } = totals;
+  const { lost, wronglySkipped, duplicated, inconsistent, notRun } = totals;
   if (notRun > 0) log(`${notRun} cases could not be run`);
   const isComplete = only.length === KINDS.length && cases === undefined && !stop.signal.aborted;
   const missed = isComplete ? missedPoints(totals.reached) : [];
   if (missed.length > 0) log(`no case reached: ${missed.join(", ")}`);
-  const summary = { cases: totals.cases, lost, wrongly_skipped: wronglySkipped, duplicated, seconds };
+  const summary = {
+    cases: totals.cases,
+    lost,
+    wrongly_skipped: wronglySkipped,
+    duplicated,
+    inconsistent,
+    seconds,
+  };
   process.stdout.write(`${JSON.stringify(summary)}\n`);
   if (stop.signal.aborted) return stop.exitCode;
-  return lost + wronglySkipped + duplicated + notRun + missed.length === 0 ? 0 : 1;
+  return lost + wronglySkipped + duplicated + inconsistent + notRun + missed.length === 0 ? 0 : 1;
 }
 
 process.exitCode = await main();

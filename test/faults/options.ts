@@ -30,8 +30,8 @@ export function parseOptions(
   const command = new Command("npm run test:faults --")
     .description(
       "Injects faults into the built functions, Valkey and the queue, and compares the result with a model.\n" +
-        "The last line of standard output is JSON. The exit status is 1 if anything was lost, wrongly skipped or\n" +
-        "duplicated, if a case could not be run, or if a run of all cases missed an injection point.",
+        "The last line of standard output is JSON. The exit status is 1 if anything was lost, wrongly skipped,\n" +
+        "duplicated or left inconsistent, if a case could not be run, or if a run of all cases missed an injection point.",
     )
     .option("--quick", "run fewer cases of every kind")
     .addOption(

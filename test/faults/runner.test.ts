@@ -8,9 +8,17 @@ import type { TestBed } from "#test/faults/test-bed.ts";
 const CLEAN = join([]);
 
 /** Runs cases of one kind on a test bed that does nothing. */
-async function run(cases: number, runCase: (context: CaseContext) => Findings) {
+async function run(
+  cases: number,
+  runCase: (context: CaseContext) => Findings,
+  inconsistencies: readonly string[] = [],
+) {
   const lines: string[] = [];
-  const bed = { log: [], [Symbol.asyncDispose]: () => Promise.resolve() } as unknown as TestBed;
+  const bed = {
+    log: [],
+    inconsistencies: () => Promise.resolve(inconsistencies),
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  } as unknown as TestBed;
   const kind: FaultKind = {
     name: "fake",
     cases: { full: cases, quick: cases },
@@ -59,10 +67,16 @@ describe("the runner of the fault harness", () => {
     const { totals } = await run(2, ({ number }) => {
       runs += 1;
       if (number === 100) throw new Error("the server is gone");
-      return { lost: ["task 1: is waiting"], wronglySkipped: [], duplicated: [] };
+      return { lost: ["task 1: is waiting"], wronglySkipped: [], duplicated: [], inconsistent: [] };
     });
     expect(runs).toBe(2);
     expect(totals).toMatchObject({ cases: 2, notRun: 1, lost: 1 });
+  });
+
+  it("fails a case that leaves Valkey inconsistent, with the text of the finding", async () => {
+    const { totals, lines } = await run(1, () => CLEAN, ["stale_entry in ff:idx:{fp:1}:lease_expiry"]);
+    expect(totals).toMatchObject({ cases: 1, inconsistent: 1, lost: 0 });
+    expect(lines.join("\n")).toContain("inconsistent: stale_entry in ff:idx:{fp:1}:lease_expiry");
   });
 
   it("collects the injection points that its cases reached; the others are missed", async () => {

@@ -11,6 +11,7 @@ export interface Totals {
   lost: number;
   wronglySkipped: number;
   duplicated: number;
+  inconsistent: number;
   /** Cases that could not be run. */
   notRun: number;
   /** The injection points at which at least one case injected its fault. */
@@ -40,6 +41,7 @@ const CASES_PER_JOB = 10;
 const MAX_DRAWS = 5;
 const CASE_TIMEOUT_MS = 300_000;
 const LOG_LINES_SHOWN = 15;
+const MAX_LINES_SHOWN = 60;
 
 export async function runCases(options: RunOptions): Promise<Totals> {
   const totals: Totals = {
@@ -47,6 +49,7 @@ export async function runCases(options: RunOptions): Promise<Totals> {
     lost: 0,
     wronglySkipped: 0,
     duplicated: 0,
+    inconsistent: 0,
     notRun: 0,
     reached: new Set(),
   };
@@ -127,12 +130,18 @@ async function runCase(
       report: (line) => log(`     ${kind.name}, seed ${seed}: ${line}`),
     });
     try {
-      return await withTimeout(run);
+      return await withTimeout(withInconsistencies(run, bed));
     } catch (error) {
       if (!(error instanceof UnsuitableCaseError) || draw + 1 === MAX_DRAWS) throw error;
       log(`     ${kind.name}, seed ${seed}: ${error.message}; drawing the case again`);
     }
   }
+}
+
+/** Adds what the case left inconsistent in Valkey. The flows of earlier cases on the same test bed are checked again. */
+async function withInconsistencies(run: Promise<Findings>, bed: TestBed): Promise<Findings> {
+  const findings = await run;
+  return { ...findings, inconsistent: [...findings.inconsistent, ...(await bed.inconsistencies())] };
 }
 
 async function withTimeout<T>(run: Promise<T>): Promise<T> {
@@ -153,15 +162,18 @@ function add(totals: Totals, findings: Findings): string[] {
   totals.lost += findings.lost.length;
   totals.wronglySkipped += findings.wronglySkipped.length;
   totals.duplicated += findings.duplicated.length;
+  totals.inconsistent += findings.inconsistent.length;
   return [
     ...findings.lost.map((what) => `lost: ${what}`),
     ...findings.wronglySkipped.map((what) => `wrongly skipped: ${what}`),
     ...findings.duplicated.map((what) => `duplicated: ${what}`),
+    ...findings.inconsistent.map((what) => `inconsistent: ${what}`),
   ];
 }
 
 function logFailure(log: RunOptions["log"], kind: FaultKind, seed: number, lines: readonly string[]): void {
   log(`FAIL ${kind.name}, seed ${seed}; to reproduce:`);
   log(`       npm run test:faults -- --only ${kind.name} --seed ${seed} --cases 1`);
-  for (const line of lines) log(`       ${line}`);
+  for (const line of lines.slice(0, MAX_LINES_SHOWN)) log(`       ${line}`);
+  if (lines.length > MAX_LINES_SHOWN) log(`       and ${lines.length - MAX_LINES_SHOWN} more lines`);
 }

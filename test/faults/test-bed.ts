@@ -7,6 +7,8 @@ import type { SQSRecord } from "aws-lambda";
 import { parseBatchResponse } from "#local/event.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import { checkConsistency } from "#shared/consistency/check.ts";
+import { describeFinding } from "#shared/consistency/finding.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
@@ -189,6 +191,12 @@ export class TestBed extends ManualQueue implements AsyncDisposable {
   /** Loads the library if it is missing. The workers of the harness need it too. */
   async loadLibrary(): Promise<void> {
     await ensureLibrary(this.valkey);
+  }
+
+  /** Everything in Valkey that is inconsistent, as text. No client may be writing meanwhile. */
+  async inconsistencies(): Promise<string[]> {
+    const findings = await checkConsistency({ valkey: this.valkey }, { settleMs: 0 });
+    return findings.map(describeFinding);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -47,7 +47,7 @@ export const malformed: FaultKind = {
     const letters = await inspect(context, sent);
     return join([
       await flow.compareWithModel(),
-      { lost: wronglyFailed, wronglySkipped: [], duplicated: [] },
+      { lost: wronglyFailed, wronglySkipped: [], duplicated: [], inconsistent: [] },
       letters,
     ]);
   },
@@ -114,7 +114,7 @@ async function inspect({ bed }: CaseContext, sent: readonly MalformedMessage[]) 
     if (copies === 0) lost.push(`"${kind}" is not in the dead-letter queue`);
     if (copies > 1) duplicated.push(`"${kind}" is in the dead-letter queue ${copies} times`);
   }
-  return { lost, wronglySkipped: [], duplicated };
+  return { lost, wronglySkipped: [], duplicated, inconsistent: [] };
 }
 
 function isTime(text: string | undefined): boolean {

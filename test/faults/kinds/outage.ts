@@ -135,6 +135,7 @@ async function shift(
     const mark = parseMark(textAt(2 * index + 1));
     return [
       command(partition, "hset", keys.core, "completed_at", moved),
+      command(partition, "zadd", flow.index.lane(flow.lane).terminal, "XX", moved, keys.id),
       ...(mark === undefined
         ? []
         : [

@@ -43,7 +43,7 @@ export const overlap: FaultKind = {
     const found: Findings[] = await Promise.all(
       flows.map((flow) => flow.compareWithModel({ maxCascades: Infinity })),
     );
-    return join([...found, { lost: wrongAnswers, wronglySkipped: [], duplicated: [] }]);
+    return join([...found, { lost: wrongAnswers, wronglySkipped: [], duplicated: [], inconsistent: [] }]);
   },
 };
 

@@ -86,5 +86,5 @@ async function findings(bed: TestBed, partition: Partition): Promise<Findings> {
       ? []
       : [`${ready} of ${EDGES} children are eligible, ${blocked} are blocked`];
   const wronglySkipped = ended === 1 ? [] : [`${ended} executions have ended, expected only the upstream`];
-  return { lost, wronglySkipped, duplicated: [] };
+  return { lost, wronglySkipped, duplicated: [], inconsistent: [] };
 }
