@@ -31,7 +31,14 @@ interface FlowState {
   readonly isIndexed: boolean;
   readonly hasPendingCancels: boolean;
   readonly isInBacklog: boolean;
+  readonly hasEnded: boolean;
+  /** The counts of Sluice's library, by the field of the summary; undefined for a flow that it does not count. */
+  readonly summary: Readonly<Record<string, number>> | undefined;
 }
+
+/** The states in which members end, each with a count in the summary. */
+const ENDED_STATES = ["completed", "failed", "cancelled", "expired", "skipped"];
+const SUMMARY_FIELDS = ["members_open", "total_members", ...ENDED_STATES.map((state) => `members_${state}`)];
 
 /**
  * Returns what is wrong with a flow. Reads only. Edges that are staged but not applied are reported once the flow has not
@@ -50,11 +57,13 @@ export async function checkFlow(
       const state = stateOf(values, (seconds ?? 0) * 1_000 + Math.floor((microseconds ?? 0) / 1_000));
       // A flow that is being purged loses its keys one after the other.
       if (!state.exists || state.isPurged) return [];
-      const { findings, members, edges, open } = await readMembers(ports, flow, state.settledMs >= settleMs);
+      const found = await readMembers(ports, flow, state.settledMs >= settleMs);
+      const { findings, members, edges, open } = found;
       return [
         ...findings,
-        ...wrongCount(flow, "node_count", state.nodeCount, members),
-        ...wrongCount(flow, "edge_count", state.edgeCount, edges),
+        ...wrongCount(flow.core, "node_count", state.nodeCount, members),
+        ...wrongCount(flow.core, "edge_count", state.edgeCount, edges),
+        ...wrongSummary(flow, state, found),
         ...wrongIndexes(flow, state, open),
       ];
     },
@@ -80,12 +89,29 @@ async function readState(ports: ConsistencyPorts, flow: FlowKeys): Promise<strin
     command(partition, "sismember", index.flowIndex, flow.id),
     command(partition, "exists", flow.pendingCancels),
     command(partition, "zscore", index.cancelBacklog, flow.id),
+    command(partition, "zscore", index.flowsEnded, flow.id),
+    command(partition, "hmget", flow.summary, ...SUMMARY_FIELDS),
   ]);
-  return [...textsOf(core), ...others.map((value) => String(value ?? ""))];
+  const summary = textsOf(others.pop());
+  return [...textsOf(core), ...others.map((value) => String(value ?? "")), ...summary];
 }
 
 function stateOf(values: readonly string[], nowMs: number): FlowState {
-  const [id, nodeCount, edgeCount, , , lastMutationAt, purged, indexed, pendingCancels, backlog] = values;
+  const [
+    id,
+    nodeCount,
+    edgeCount,
+    ,
+    ,
+    lastMutationAt,
+    purged,
+    indexed,
+    pendingCancels,
+    backlog,
+    ended,
+    ...counts
+  ] = values;
+  const isCounted = counts[0] !== "";
   return {
     exists: id !== "",
     isPurged: purged === "1",
@@ -95,6 +121,10 @@ function stateOf(values: readonly string[], nowMs: number): FlowState {
     isIndexed: indexed === "1",
     hasPendingCancels: pendingCancels === "1",
     isInBacklog: backlog !== "",
+    hasEnded: ended !== "",
+    summary: isCounted
+      ? Object.fromEntries(SUMMARY_FIELDS.map((field, position) => [field, Number(counts[position])]))
+      : undefined,
   };
 }
 
@@ -104,12 +134,15 @@ interface Members {
   readonly edges: number;
   /** Members that have not ended. */
   readonly open: number;
+  /** The number of ended members, by their public state. */
+  readonly ended: ReadonlyMap<string, number>;
 }
 
 async function readMembers(ports: ConsistencyPorts, flow: FlowKeys, isSettled: boolean): Promise<Members> {
   const { partition } = flow;
   const findings: Finding[] = [];
   const seen = new Set<string>();
+  const ended = new Map<string, number>();
   let [edges, open] = [0, 0];
   for await (const page of membersOf(ports, { partition, key: flow.members, type: "set" })) {
     const members = page.flatMap((member) => {
@@ -119,17 +152,18 @@ async function readMembers(ports: ConsistencyPorts, flow: FlowKeys, isSettled: b
       return [new ExecKeys(id.value)];
     });
     const replies = await readOfEach(ports, members, ({ id, core }) => [
-      command(partitionOf(id), "hmget", core, "execution_id", "flow_id", "lifecycle_phase"),
+      command(partitionOf(id), "hmget", core, "execution_id", "flow_id", "lifecycle_phase", "public_state"),
       command(partition, "scard", flow.outgoing(id)),
       command(partition, "scard", flow.incoming(id)),
     ]);
     const sets: OwnedSet<Adjacency>[] = [];
     for (const [position, keys] of members.entries()) {
       const [core, outgoing, incoming] = replies[position] ?? [];
-      const [id, flowId, phase] = textsOf(core);
+      const [id, flowId, phase, publicState = ""] = textsOf(core);
       if (id === "") findings.push(withoutRecord(flow, keys));
       else if (flowId !== flow.id) findings.push(ofAnotherFlow(flow, keys, flowId ?? ""));
-      if (id !== "" && phase !== "terminal") open += 1;
+      if (phase === "terminal") ended.set(publicState, (ended.get(publicState) ?? 0) + 1);
+      else if (id !== "") open += 1;
       edges += Number(outgoing);
       sets.push(
         adjacency(flow, keys.id, "out", Number(outgoing)),
@@ -140,7 +174,7 @@ async function readMembers(ports: ConsistencyPorts, flow: FlowKeys, isSettled: b
       findings.push(...(await checkEdges(ports, flow, some, isSettled)));
     }
   }
-  return { findings, members: seen.size, edges, open };
+  return { findings, members: seen.size, edges, open, ended };
 }
 
 /** The incoming or outgoing edges of a member. */
@@ -203,12 +237,49 @@ async function checkEdges(
   return findings;
 }
 
-function wrongCount(flow: FlowKeys, member: string, found: number, expected: number): Finding[] {
+function wrongSummary(
+  flow: FlowKeys,
+  { summary, hasEnded }: FlowState,
+  { members, open, ended }: Members,
+): Finding[] {
+  if (summary === undefined) return [];
+  const expected: Record<string, number> = { members_open: open, total_members: members };
+  for (const state of ENDED_STATES) expected[`members_${state}`] = ended.get(state) ?? 0;
+  const findings = SUMMARY_FIELDS.flatMap((field) =>
+    wrongCount(flow.summary, field, summary[field] ?? 0, expected[field] ?? 0),
+  );
+  const key = new IndexKeys(flow.partition).flowsEnded;
+  const about = { key, member: flow.id };
+  const isOver = open === 0 && members > 0;
+  if (isOver && !hasEnded) {
+    const why = "an entry, since all members have ended";
+    findings.push({
+      kind: "missing_entry",
+      ...about,
+      found: "no entry",
+      expected: why,
+      action: "add the entry",
+    });
+  }
+  if (!isOver && hasEnded) {
+    const why = `no entry, since ${open} members have not ended`;
+    findings.push({
+      kind: "stale_entry",
+      ...about,
+      found: "an entry",
+      expected: why,
+      action: "remove the entry",
+    });
+  }
+  return findings;
+}
+
+function wrongCount(key: string, member: string, found: number, expected: number): Finding[] {
   if (found === expected) return [];
   return [
     {
       kind: "wrong_count",
-      key: flow.core,
+      key,
       member,
       found: String(found),
       expected: `${expected}, by the members of the flow`,

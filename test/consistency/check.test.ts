@@ -194,6 +194,8 @@ const CORRUPTIONS: readonly Corruption[] = [
     expected: (fixture, { active }) => [
       ["missing_entry", fixture.flow.members, active.id],
       ["wrong_count", fixture.flow.core, "node_count"],
+      ["wrong_count", fixture.flow.summary, "members_open"],
+      ["wrong_count", fixture.flow.summary, "total_members"],
     ],
   },
   {
@@ -202,6 +204,8 @@ const CORRUPTIONS: readonly Corruption[] = [
     expected: (fixture, { solo }) => [
       ["wrong_field", solo.core, "flow_id"],
       ["wrong_count", fixture.flow.core, "node_count"],
+      ["wrong_count", fixture.flow.summary, "members_open"],
+      ["wrong_count", fixture.flow.summary, "total_members"],
     ],
   },
   {
@@ -283,6 +287,21 @@ const CORRUPTIONS: readonly Corruption[] = [
     title: "a flow without members to cancel in the backlog",
     change: (fixture) => ["zadd", fixture.index.cancelBacklog, 1, fixture.flow.id],
     expected: (fixture) => [["stale_entry", fixture.index.cancelBacklog, fixture.flow.id]],
+  },
+  {
+    title: "a count of open members that is too low",
+    change: (fixture) => ["hset", fixture.flow.summary, "members_open", 1],
+    expected: (fixture) => [["wrong_count", fixture.flow.summary, "members_open"]],
+  },
+  {
+    title: "a member that is counted as failed twice",
+    change: (fixture) => ["hincrby", fixture.flow.summary, "members_failed", 1],
+    expected: (fixture) => [["wrong_count", fixture.flow.summary, "members_failed"]],
+  },
+  {
+    title: "a flow with open members that counts as ended",
+    change: (fixture) => ["zadd", fixture.index.flowsEnded, 1, fixture.flow.id],
+    expected: (fixture) => [["stale_entry", fixture.index.flowsEnded, fixture.flow.id]],
   },
   {
     title: "a group to drain that is not marked",
@@ -383,6 +402,16 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the consistency check ($name, $edition KEYS)
     expect(findings.map(describeFinding).join()).toContain("submit the flow again");
   });
 
+  test("finds an ended flow that is not listed as ended", async () => {
+    const fixture = newFixture();
+    await fixture.finish(await fixture.member(), "success");
+    expect(await check(fixture)).toEqual([]);
+    await fixture.read("zrem", fixture.index.flowsEnded, fixture.flow.id);
+    expect(identities(await check(fixture))).toEqual([
+      ["missing_entry", fixture.index.flowsEnded, fixture.flow.id],
+    ]);
+  });
+
   test("skips the keys of a flow that is being purged", async () => {
     const fixture = newFixture();
     const member = await fixture.member();
@@ -393,6 +422,8 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the consistency check ($name, $edition KEYS)
     expect(identities(await check(fixture))).toEqual([
       ["missing_entry", fixture.flow.members, member.id],
       ["wrong_count", fixture.flow.core, "node_count"],
+      ["wrong_count", fixture.flow.summary, "members_open"],
+      ["wrong_count", fixture.flow.summary, "total_members"],
     ]);
   });
 
