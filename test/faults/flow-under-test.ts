@@ -1,7 +1,8 @@
 /** The flow of one case: its graph in Valkey, a worker for it, and its observed state. */
 
 import { submitFlow } from "#sdk/submission/submit.ts";
-import { workBatch } from "#sdk/worker/worker.ts";
+import type { RunOutcome } from "#sdk/worker/finish.ts";
+import { type Execution, type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import {
   type ExecutionId,
@@ -35,6 +36,8 @@ export interface FlowOptions {
   /** The worker claims eligible tasks in the order of the graph. */
   readonly isInOrder?: boolean;
   readonly worker?: WorkerOptions;
+  /** Replaces the worker. Also called if no task is eligible. Returns how many executions it worked on. */
+  readonly round?: (flow: FlowUnderTest, run: ExecutionHandler, limit: number) => Promise<number>;
 }
 
 /** How the worker connects, and what happens around its rounds. By default, it uses the connection of the harness. */
@@ -71,16 +74,18 @@ export class FlowUnderTest {
   readonly #numberOf: ReadonlyMap<ExecutionId, number>;
   readonly #cascadesBefore: number;
   readonly #worker: WorkerOptions | undefined;
+  readonly #round: FlowOptions["round"];
 
   private constructor(
     bed: TestBed,
     graph: ModelGraph,
     flowKeys: FlowKeys,
     tasks: readonly ExecKeys[],
-    { completions = bed.completions, worker }: FlowOptions,
+    { completions = bed.completions, worker, round }: FlowOptions,
   ) {
     this.#bed = bed;
     this.#worker = worker;
+    this.#round = round;
     this.graph = graph;
     this.flowKeys = flowKeys;
     this.index = bed.router.indexKeys(flowKeys.partition);
@@ -101,11 +106,12 @@ export class FlowUnderTest {
     const flowId = unwrap(parseFlowId(random.uuid()));
     const workflow = {
       name: "faults",
-      tasks: graph.outcomes.map((_, task) => ({
+      tasks: graph.outcomes.map((outcome, task) => ({
         id: String(task),
         lane: LANE,
         priority: options.isInOrder ? graph.outcomes.length - task : 0,
-        payload: "",
+        // For workers in processes of their own.
+        payload: outcome,
       })),
       edges: graph.edges
         .filter((edge) => options.late?.includes(edge) !== true)
@@ -126,6 +132,7 @@ export class FlowUnderTest {
       await this.#cancel(task);
       return 1;
     }
+    if (this.#round !== undefined) return this.#round(this, this.run, limit);
     if (eligible.length === 0) return 0;
     const worked = await workBatch(
       {
@@ -136,17 +143,23 @@ export class FlowUnderTest {
         identity: IDENTITY,
       },
       { partition: this.flowKeys.partition, lane: LANE },
-      async ({ id }) => {
-        await this.#worker?.beforeOutcomes(this.#bed.router.execKeys(id));
-        return this.outcomes[this.#numberOf.get(id) ?? -1] === "success"
-          ? { outcome: "success", result: "done" }
-          : { outcome: "failed", reason: "the model says so" };
+      async (execution) => {
+        await this.#worker?.beforeOutcomes(this.#bed.router.execKeys(execution.id));
+        return this.run(execution);
       },
       { limit },
     );
     await this.#worker?.afterRound();
     return worked.length;
   }
+
+  /** Runs an execution as the model says. */
+  readonly run = ({ id }: Pick<Execution, "id">): Promise<RunOutcome> =>
+    Promise.resolve(
+      this.outcomes[this.#numberOf.get(id) ?? -1] === "success"
+        ? { outcome: "success", result: "done" }
+        : { outcome: "failed", reason: "the model says so" },
+    );
 
   /** The completion of a task. */
   completionOf(task: number, outcome: Completion["outcome"]): Completion {

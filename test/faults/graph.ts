@@ -27,6 +27,16 @@ export function randomGraph(random: Random): ModelGraph {
   return { outcomes, edges };
 }
 
+/** Two random graphs side by side, so that several tasks are eligible at the same time. */
+export function wideGraph(random: Random): ModelGraph {
+  const [left, right] = [randomGraph(random), randomGraph(random)];
+  const offset = left.outcomes.length;
+  return {
+    outcomes: [...left.outcomes, ...right.outcomes],
+    edges: [...left.edges, ...right.edges.map(([up, down]) => [up + offset, down + offset] as const)],
+  };
+}
+
 /** The expected end of a task. */
 export interface Expected {
   /** The record's `public_state`. */

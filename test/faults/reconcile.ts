@@ -1,6 +1,8 @@
 import type { FunctionProcess } from "#local/function-process.ts";
 import { messageOf } from "#shared/errors.ts";
+import { type CaseContext, runToEnd } from "#test/faults/case.ts";
 import type { FlowUnderTest } from "#test/faults/flow-under-test.ts";
+import type { Lapses } from "#test/faults/leases.ts";
 import { until } from "#test/faults/servers.ts";
 import type { TestBed } from "#test/faults/test-bed.ts";
 
@@ -11,6 +13,42 @@ export const RECONCILED = { partitions: 256 };
 
 export function reconciler(bed: TestBed): FunctionProcess {
   return bed.startFunction("reconcile", { RECONCILE_GRACE_SECONDS: String(GRACE_SECONDS), LANES: "default" });
+}
+
+const impatient = new WeakMap<TestBed, FunctionProcess>();
+
+/** The reconciler without a grace period. The cases of a test bed share its process. */
+export function impatientReconciler(
+  bed: TestBed,
+  environment: Readonly<Record<string, string>> = {},
+): FunctionProcess {
+  const fn =
+    impatient.get(bed) ??
+    bed.startFunction("reconcile", { RECONCILE_GRACE_SECONDS: "0", LANES: "default", ...environment });
+  impatient.set(bed, fn);
+  return fn;
+}
+
+const MAX_RECOVERIES = 10;
+
+/** Reconciles until every execution has ended: leases and grants run out, and lost completions are sent. */
+export async function recover(
+  context: Pick<CaseContext, "bed" | "random">,
+  flow: FlowUnderTest,
+  lapses: Lapses,
+): Promise<void> {
+  const { bed } = context;
+  const fn = impatientReconciler(bed);
+  for (let sweep = 0; sweep < MAX_RECOVERIES && !(await hasEnded(flow)); sweep += 1) {
+    await lapses.lapse(bed, flow);
+    bed.note(`the reconciler: ${JSON.stringify(await fn.invoke({}))}`);
+    await runToEnd(context, flow);
+  }
+}
+
+async function hasEnded(flow: FlowUnderTest): Promise<boolean> {
+  const ended = await Promise.all(flow.tasks.map(({ core }) => flow.read("hget", core, "lifecycle_phase")));
+  return ended.every((phase) => phase === "terminal");
 }
 
 /** Waits until every ended execution of a flow is older than the grace period by the server clock, and reconciles once. */
