@@ -37,7 +37,7 @@ export const clock: FaultKind = {
     await runToEnd(context, flow);
     await recover(context, flow, lapses);
     const findings = await flow.compareWithModel({ moreRuns: lapses.counts, mayLeaveEdges: true });
-    return join([findings, { lost: [], wronglySkipped: [], duplicated: workers.early }]);
+    return join([findings, { lost: [], wronglySkipped: [], duplicated: workers.early, inconsistent: [] }]);
   },
 };
 

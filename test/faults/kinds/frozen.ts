@@ -55,7 +55,7 @@ export const frozen: FaultKind = {
     await recover(context, flow, freezer.lapses);
     if (freezer.reports === 0) throw new UnsuitableCaseError("no worker went on after its lease had ended");
     const findings = await flow.compareWithModel({ moreRuns: freezer.lapses.counts, mayLeaveEdges: true });
-    return join([findings, { lost: [], wronglySkipped: [], duplicated: freezer.accepted }]);
+    return join([findings, { lost: [], wronglySkipped: [], duplicated: freezer.accepted, inconsistent: [] }]);
   },
 };
 

@@ -39,7 +39,7 @@ export const reclaimers: FaultKind = {
     await recover(context, flow, lapses);
     if (lapses.counts.size === 0) throw new UnsuitableCaseError("no lease ended");
     const findings = await flow.compareWithModel({ moreRuns: lapses.counts, mayLeaveEdges: true });
-    return join([findings, { lost: [], wronglySkipped: [], duplicated: repeated }]);
+    return join([findings, { lost: [], wronglySkipped: [], duplicated: repeated, inconsistent: [] }]);
   },
 };
 
