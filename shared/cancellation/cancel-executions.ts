@@ -15,6 +15,12 @@ export interface CancelPorts {
   readonly router: PartitionRouter;
 }
 
+export interface CancelRequest {
+  readonly id: ExecutionId;
+  /** Stored in the execution's record. */
+  readonly reason: string;
+}
+
 /** The result of cancelling one execution. */
 export type CancelResult =
   /** Cancelled by this call. `phase` is its phase before: `runnable`, `active` or `suspended`. */
@@ -45,7 +51,7 @@ const FIELDS = [
 ];
 
 /**
- * Cancels executions: one result per id, in their order. Never rejects. Takes two round trips per 500 executions: their
+ * Cancels executions: one result per request, in their order. Never rejects. Takes two round trips per 500 executions: their
  * records, then the calls for those that have not ended. Repeating it is harmless.
  *
  * The call needs the lane, the attempt and the worker of the record. Sluice's library takes the worker from the record. On
@@ -53,27 +59,25 @@ const FIELDS = [
  */
 export async function cancelExecutions(
   ports: CancelPorts,
-  ids: readonly ExecutionId[],
-  reason: string,
+  requests: readonly CancelRequest[],
 ): Promise<CancelResult[]> {
-  const chunks = chunked(ids, () => 1, CHUNK);
-  const results = await sendChunks(chunks, (chunk) => cancelChunk(ports, chunk, reason));
+  const chunks = chunked(requests, () => 1, CHUNK);
+  const results = await sendChunks(chunks, (chunk) => cancelChunk(ports, chunk));
   return results.flat();
 }
 
 async function cancelChunk(
   { valkey, router }: CancelPorts,
-  ids: readonly ExecutionId[],
-  reason: string,
+  requests: readonly CancelRequest[],
 ): Promise<CancelResult[]> {
   const records = await valkey.pipelined(
-    ids.map((id) => {
+    requests.map(({ id }) => {
       const { partition, core } = router.execKeys(id);
       return command(partition, "hmget", core, ...FIELDS);
     }),
   );
-  const plans = pairResults(ids, records, noResult).map(({ item, result }) =>
-    planCall(router, item, result, reason),
+  const plans = pairResults(requests, records, noResult).map(({ item, result }) =>
+    planCall(router, item, result),
   );
   const calls = plans.filter((plan) => "command" in plan);
   const replies = await valkey.pipelined(calls.map((plan) => plan.command));
@@ -85,7 +89,7 @@ async function cancelChunk(
 
 type Plan = { readonly command: ValkeyCommand } | { readonly result: CancelResult };
 
-function planCall(router: PartitionRouter, id: ExecutionId, record: ValkeyResult, reason: string): Plan {
+function planCall(router: PartitionRouter, { id, reason }: CancelRequest, record: ValkeyResult): Plan {
   if (!record.ok) return { result: failed(`reading execution ${id} failed`, record.error) };
   const fields = Array.isArray(record.value) ? record.value.map(fieldText) : [];
   if (fields.every((field) => field === "")) return { result: { kind: "not_found" } };

@@ -42,8 +42,7 @@ export async function cancelMembers(
   const readable = parsed.flatMap(({ member, id }) => (id.ok ? [{ member, id: id.value }] : []));
   const cancelled = await cancelExecutions(
     ports,
-    readable.map(({ id }) => id),
-    reason,
+    readable.map(({ id }) => ({ id, reason })),
   );
   const resultOf = new Map<string, CancelResult>(
     pairResults(readable, cancelled, notCancelled).map(({ item, result }) => [item.member, result]),

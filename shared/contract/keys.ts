@@ -19,6 +19,19 @@ export const LANES_KEY = "ff:idx:lanes";
 /** The pub/sub channel of completion events. */
 export const COMPLETIONS_CHANNEL = "ff:dag:completions";
 
+/** Retention of the completions queue and of its dead-letter queue. */
+const COMPLETIONS_RETENTION_DAYS = 4;
+const DEAD_LETTER_RETENTION_DAYS = 14;
+const SECONDS_A_DAY = 86_400;
+
+/**
+ * How long a mark (`ExecKeys.cascade`) is kept, in seconds: a day longer than the retention of a message and its dead letter
+ * together. A replayed dead letter has a new retention, so it can outlive the mark. Its skipped children are then published
+ * once more, which changes nothing: the edges of their children reply `already_resolved`.
+ */
+export const CASCADE_MARK_TTL_SECONDS =
+  (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
+
 function tagOf(partition: Partition): string {
   return `{fp:${partition}}`;
 }
@@ -112,8 +125,8 @@ export class ExecKeys {
     return `ff:stream:${tagOf(this.partition)}:${this.id}:${index}:meta`;
   }
   /**
-   * Sluice's own key: the `completed_at` of the skip whose cascade the queue has accepted. It is not a field of the
-   * record, since writing the field would recreate a record that was trimmed.
+   * Sluice's own key, the mark: the `completed_at` of the skip, or of the cancellation as a sibling, whose completion the
+   * queue has accepted. It is not a field of the record, since writing the field would recreate a record that was trimmed.
    */
   get cascade(): string {
     return `${this.#exec}:cascade`;
@@ -268,5 +281,9 @@ export class FlowKeys {
   /** 14-KEYS edition only. */
   edgeGroup(child: ExecutionId): string {
     return `${this.#flow}:edgegroup:${child}`;
+  }
+  /** Sluice's own key: a lock of the process that cancels the siblings of a decided group. It expires. */
+  cancelClaim(child: ExecutionId): string {
+    return `${this.edgeGroup(child)}:cancel_claim`;
   }
 }

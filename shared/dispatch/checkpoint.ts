@@ -9,10 +9,10 @@
  */
 
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
+import { CASCADE_MARK_TTL_SECONDS } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { pairResults } from "#shared/contract/results.ts";
-import { MARK_TTL_SECONDS } from "#shared/dispatch/publish-cascades.ts";
 import type { CompletedExecution, EdgeToResolve, FanOutPlan } from "#shared/dispatch/types.ts";
 import { noResult } from "#shared/valkey/batches.ts";
 
@@ -88,7 +88,7 @@ export async function saveCheckpoints(
       if (edge === undefined || state === "deferred") return [];
       const { partition, fanOut } = router.execKeys(plan.execution.executionId);
       const checkpoint = formatCheckpoint(plan, edge, plan.hasFailures || state === "failed");
-      return [command(partition, "set", fanOut, checkpoint, "EX", MARK_TTL_SECONDS)];
+      return [command(partition, "set", fanOut, checkpoint, "EX", CASCADE_MARK_TTL_SECONDS)];
     }),
   );
 }

@@ -1,6 +1,7 @@
 /** Steps 2 to 5 for all edges of a batch: read the children, resolve the edges, publish the skipped children. */
 
 import { pairResults } from "#shared/contract/results.ts";
+import { cancelDecidedGroups } from "#shared/dispatch/cancel-groups.ts";
 import {
   clearCheckpoints,
   type PassState,
@@ -130,18 +131,22 @@ async function resolveWindows(
   return results;
 }
 
-/** Steps 4 and 5 for one window: one final result per edge. */
+/** Steps 4 and 5 for one window, and the siblings of the groups that it decided: one final result per edge. */
 async function resolveWindow(
   ports: FanOutPorts,
   chunks: Parameters<typeof resolveChildren>[1],
 ): Promise<{ readonly edge: EdgeToResolve; readonly result: EdgeResult }[]> {
-  const resolved = await resolveChildren(ports, chunks);
-  const skipped = resolved.flatMap((one) => ("skipped" in one ? [one.skipped] : []));
-  const published = pairResults(skipped, await publishCascades(ports, skipped), ({ cause }) =>
+  const { edges, mayHaveSiblings } = await resolveChildren(ports, chunks);
+  const skipped = edges.flatMap((one) => ("skipped" in one ? [one.skipped] : []));
+  const [cascades] = await Promise.all([
+    publishCascades(ports, skipped),
+    cancelDecidedGroups(ports, mayHaveSiblings),
+  ]);
+  const published = pairResults(skipped, cascades, ({ cause }) =>
     failed(new PublishError(`the cascade of ${cause.child.id} was not published`)),
   );
   return [
-    ...resolved.filter((one) => "result" in one),
+    ...edges.filter((one) => "result" in one),
     ...published.map(({ item, result }) => ({ edge: item.cause.edge, result })),
   ];
 }

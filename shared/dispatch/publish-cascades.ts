@@ -1,6 +1,7 @@
 /** Step 5: publishes the skipped children one level deeper, and marks them as published. */
 
 import { command, type Pipelines } from "#shared/contract/command.ts";
+import { CASCADE_MARK_TTL_SECONDS } from "#shared/contract/keys.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import {
   DEFERRED,
@@ -14,18 +15,6 @@ import { CascadeInProgressError, PublishError, ValkeyError } from "#shared/error
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
 import { noResult } from "#shared/valkey/batches.ts";
-
-/** Retention of the completions queue and of its dead-letter queue. */
-const COMPLETIONS_RETENTION_DAYS = 4;
-const DEAD_LETTER_RETENTION_DAYS = 14;
-const SECONDS_A_DAY = 86_400;
-
-/**
- * How long a mark is kept, in seconds: a day longer than the retention of a message and its dead letter together. A
- * replayed dead letter has a new retention, so it can outlive the mark. Its skipped children are then published once
- * more, which changes nothing: the edges of their children reply `already_resolved`.
- */
-export const MARK_TTL_SECONDS = (COMPLETIONS_RETENTION_DAYS + DEAD_LETTER_RETENTION_DAYS + 1) * SECONDS_A_DAY;
 
 /** Children that are published between two checks of the deadline. */
 const SLICE = 500;
@@ -168,7 +157,7 @@ async function claim(
 }
 
 /** After its deadline, a delivery publishes nothing. Its message stays invisible for longer than that. */
-function claimTtlMs({ now, deadlineMs }: PublishPorts): number {
+export function claimTtlMs({ now, deadlineMs }: Pick<PublishPorts, "now" | "deadlineMs">): number {
   const leftMs = Math.ceil(deadlineMs - now());
   return Number.isFinite(leftMs) ? Math.max(1, leftMs) : CLAIM_TTL_MS;
 }
@@ -197,7 +186,7 @@ async function mark({ valkey, telemetry }: PublishPorts, sent: readonly GroupRes
   const refused = sent.filter(({ result }) => isRefused(result)).map(({ item }) => item);
   const replies = await valkey.pipelined([
     ...published.map(([{ cause, completedAt }]) =>
-      command(cause.child.partition, "set", cause.child.cascade, completedAt, "EX", MARK_TTL_SECONDS),
+      command(cause.child.partition, "set", cause.child.cascade, completedAt, "EX", CASCADE_MARK_TTL_SECONDS),
     ),
     ...refused
       .filter(isInherited)

@@ -1,6 +1,6 @@
 /** Round trip 4: `ff_resolve_dependency` for each child, and what each reply means. */
 
-import type { Pipelines, ValkeyResult } from "#shared/contract/command.ts";
+import { command, type Pipelines, type ValkeyResult } from "#shared/contract/command.ts";
 import { decodeResolution, type Resolution, resolveDependency } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { type ChildRead, notRead, readStates } from "#shared/dispatch/children.ts";
@@ -35,6 +35,16 @@ export type ResolvedEdge =
   | { readonly edge: EdgeToResolve; readonly result: EdgeResult }
   | { readonly edge: EdgeToResolve; readonly skipped: SkippedChild };
 
+export interface Resolved {
+  /** One per edge. */
+  readonly edges: readonly ResolvedEdge[];
+  /**
+   * Children whose edge decides, or has decided, whether they run, in partitions with pending groups: their group may have
+   * siblings to cancel. Empty in a partition without groups.
+   */
+  readonly mayHaveSiblings: readonly ChildToResolve[];
+}
+
 /**
  * Resolves the edge of every child: one result per edge. A child must be published when this call skipped it, or when
  * an earlier delivery skipped it and its mark is missing.
@@ -44,10 +54,11 @@ export type ResolvedEdge =
 export async function resolveChildren(
   ports: ResolvePorts,
   chunks: readonly Promise<readonly ChildRead[]>[],
-): Promise<ResolvedEdge[]> {
+): Promise<Resolved> {
   const calls = await callAll(ports, chunks);
   const counts = new Map<MetricName, number>();
   const resolved: ResolvedEdge[] = [];
+  const mayHaveSiblings: ChildToResolve[] = [];
   const resolvedBefore: ChildToResolve[] = [];
   for (const call of calls) {
     if ("result" in call) {
@@ -66,6 +77,10 @@ export async function resolveChildren(
       continue;
     }
     for (const metric of metricsOf(resolution)) counts.set(metric, (counts.get(metric) ?? 0) + 1);
+    // `pending` and `already_fired` did not decide the group: whichever call did takes care of its siblings.
+    if (call.hasPendingGroups && resolution.kind !== "pending" && resolution.kind !== "already_fired") {
+      mayHaveSiblings.push(child);
+    }
     if (resolution.kind === "already_resolved") resolvedBefore.push(child);
     else if (resolution.kind === "impossible" && resolution.childSkipped) {
       resolved.push({ edge, skipped: { cause: child, completedAt: String(nowMs), isInherited: false } });
@@ -73,7 +88,8 @@ export async function resolveChildren(
   }
   // One value per metric and window: each value is written to the log.
   for (const [metric, value] of counts) ports.telemetry.count(metric, value);
-  return [...resolved, ...(await findUnpublished(ports.valkey, resolvedBefore))];
+  const edges = [...resolved, ...(await findUnpublished(ports.valkey, resolvedBefore))];
+  return { edges, mayHaveSiblings };
 }
 
 /** One call of `ff_resolve_dependency`. */
@@ -82,6 +98,8 @@ interface Call {
   /** The call's `now_ms`, in milliseconds since the epoch. It becomes the `completed_at` of a child that the call skips. */
   readonly nowMs: number;
   readonly reply: ValkeyResult;
+  /** Whether the child's partition had groups with siblings to cancel after the call, or could not tell. */
+  readonly hasPendingGroups: boolean;
 }
 
 type FinalEdge = Extract<ResolvedEdge, { result: EdgeResult }>;
@@ -117,21 +135,34 @@ async function callAll(
   return [...others, ...again];
 }
 
+/**
+ * Calls the function for each child. The replies do not tell whether a decided group has siblings to cancel, so the same
+ * pipeline then counts the pending groups of each partition: usually 0, and nothing more is read.
+ */
 async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]): Promise<Call[]> {
   const nowMs = ports.now();
-  const replies = await ports.valkey.pipelined(
-    children.map(({ edge, child, lane, attempt }) =>
+  const indexes = new Map(
+    children.map(({ edge, child }) => [child.partition, edge.flowIndex.under(child.partition)]),
+  );
+  const replies = await ports.valkey.pipelined([
+    ...children.map(({ edge, child, lane, attempt }) =>
       resolveDependency(
         { ...edge, upstream: edge.execution.executionId, child, lane, attempt },
         edge.upstream,
         nowMs,
       ),
     ),
+    ...[...indexes].map(([partition, index]) => command(partition, "scard", index.pendingCancelGroups)),
+  ]);
+  const counts = pairResults([...indexes.keys()], replies.slice(children.length), noResult);
+  const withPending = new Set(
+    counts.flatMap(({ item, result }) => (result.ok && result.value === 0 ? [] : [item])),
   );
   return pairResults(children, replies, noResult).map(({ item: child, result: reply }) => ({
     child,
     nowMs,
     reply,
+    hasPendingGroups: withPending.has(child.child.partition),
   }));
 }
 

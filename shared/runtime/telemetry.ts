@@ -37,6 +37,10 @@ export const METRICS = {
   childrenSkipped: "ChildrenSkipped",
   /** Skipped children whose completion the queue accepted. */
   cascadesPublished: "CascadesPublished",
+  /** Executions cancelled because a group that they belong to was decided without them. */
+  siblingsCancelled: "SiblingsCancelled",
+  /** Decided groups whose siblings dispatch could not all cancel: the reconciler continues. */
+  groupsLeft: "CancelGroupsLeft",
   /** Batches whose published cascades could not be marked: redeliveries may publish them again. */
   marksFailed: "MarksFailed",
   /** The highest depth in an invocation, up to `MAX_CASCADE_DEPTH`: the levels of skipped executions above the completed one. */
@@ -92,6 +96,8 @@ export const METRICS_BY_FUNCTION = {
     METRICS.edgesCountedInGroup,
     METRICS.childrenSkipped,
     METRICS.cascadesPublished,
+    METRICS.siblingsCancelled,
+    METRICS.groupsLeft,
     METRICS.marksFailed,
     METRICS.cascadeDepth,
     METRICS.valkeyLatency,

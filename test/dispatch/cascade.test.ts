@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Pipelines, ValkeyCommand } from "#shared/contract/command.ts";
 import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { MARK_TTL_SECONDS } from "#shared/dispatch/publish-cascades.ts";
+import { CASCADE_MARK_TTL_SECONDS } from "#shared/contract/keys.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { dispatchAll, dispatchOne, dispatchSetup, eventOf, family, stateOf } from "#test/support/dispatch.ts";
 import { FaultyQueue } from "#test/support/faulty-queue.ts";
@@ -67,9 +67,9 @@ describe.each(DEPLOYMENTS)("the cascade ($name)", (deployment) => {
       await fixture.read("hget", child.core, "completed_at"),
     );
     const ttl = Number(await fixture.read("ttl", child.cascade));
-    expect(MARK_TTL_SECONDS).toBeGreaterThan(18 * 86_400);
+    expect(CASCADE_MARK_TTL_SECONDS).toBeGreaterThan(18 * 86_400);
     expect(ttl).toBeGreaterThan(18 * 86_400);
-    expect(ttl).toBeLessThanOrEqual(MARK_TTL_SECONDS);
+    expect(ttl).toBeLessThanOrEqual(CASCADE_MARK_TTL_SECONDS);
   });
 
   it("does not recreate a record that retention has removed", async () => {

@@ -68,7 +68,8 @@ describe.each(DEPLOYMENTS)("answers with too few results ($name)", ({ connect })
         pipelined: async (commands) => {
           round += 1;
           const results = await valkey.pipelined(commands);
-          return round === shortened ? results.slice(0, -1) : results;
+          // Two: the last command of round trip 4 only asks for pending groups.
+          return round === shortened ? results.slice(0, -2) : results;
         },
       };
       const [result] = await dispatch(portsOf(valkey, queue, { valkey: short }), [event]);

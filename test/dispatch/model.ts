@@ -11,10 +11,17 @@ export interface ModelGraph {
   readonly groups?: readonly (EdgeGroupPolicy | undefined)[];
 }
 
-/** A task runs if enough of its upstreams succeed; otherwise it is skipped. */
-export function finalStates(graph: ModelGraph): string[] {
+/**
+ * A task runs if enough of its upstreams succeed; otherwise it is skipped. `siblings` are the tasks that were cancelled
+ * because a group was decided without them: which ones depends on the order of the run.
+ */
+export function finalStates(graph: ModelGraph, siblings: ReadonlySet<number> = new Set()): string[] {
   const states: string[] = [];
   for (const [task, outcome] of graph.outcomes.entries()) {
+    if (siblings.has(task)) {
+      states.push("cancelled");
+      continue;
+    }
     const upstreams = graph.edges.filter(([, down]) => down === task).map(([up]) => states[up]);
     const succeeded = upstreams.filter((state) => state === "completed").length;
     const runs = upstreams.length === 0 || succeeded >= needed(graph.groups?.[task], upstreams.length);

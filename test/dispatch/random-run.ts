@@ -34,6 +34,10 @@ export type Choice = (below: number) => number;
 export interface RandomRun {
   /** Public states, by task. */
   readonly states: readonly string[];
+  /** Tasks that were cancelled because a group was decided without them. */
+  readonly siblings: ReadonlySet<number>;
+  /** Groups whose siblings are still to be cancelled. */
+  readonly pendingGroups: unknown;
   /** The number of members of the flow in each index of the lane, without empty indexes. */
   readonly indexed: Readonly<Record<string, number>>;
   /** The number of messages that the dispatcher sent. */
@@ -69,8 +73,9 @@ export async function runAtRandom(
         ),
       );
       pool.push(...redelivered.flat());
-      // In a deployment the claim expires before the visibility timeout does.
-      if (crashes) await Promise.all(tasks.map((task) => fixture.read("del", task.cascadeClaim)));
+      // In a deployment the claims expire before the visibility timeout does.
+      const claims = tasks.flatMap((task) => [task.cascadeClaim, fixture.flow.cancelClaim(task.id)]);
+      if (crashes) await fixture.read("del", ...claims);
       for (const event of await queue.drainEvents()) {
         published += 1;
         for (let copy = 0; copy < DELIVERIES; copy += 1) pool.push(event);
@@ -78,7 +83,14 @@ export async function runAtRandom(
     } else break;
   }
   const states = await Promise.all(tasks.map((task) => stateOf(fixture, task)));
-  return { states, indexed: await indexesOf(fixture, tasks), published };
+  const reasons = await Promise.all(tasks.map(({ core }) => fixture.read("hget", core, "cancellation_reason")));
+  return {
+    states,
+    siblings: new Set(reasons.flatMap((reason, task) => (/^sibling_/.test(String(reason)) ? [task] : []))),
+    pendingGroups: await fixture.read("smembers", fixture.index.pendingCancelGroups),
+    indexed: await indexesOf(fixture, tasks),
+    published,
+  };
 }
 
 function takeBatch(pool: CompletionEvent[], pick: Choice): CompletionEvent[] {
