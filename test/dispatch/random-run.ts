@@ -83,7 +83,9 @@ export async function runAtRandom(
     } else break;
   }
   const states = await Promise.all(tasks.map((task) => stateOf(fixture, task)));
-  const reasons = await Promise.all(tasks.map(({ core }) => fixture.read("hget", core, "cancellation_reason")));
+  const reasons = await Promise.all(
+    tasks.map(({ core }) => fixture.read("hget", core, "cancellation_reason")),
+  );
   return {
     states,
     siblings: new Set(reasons.flatMap((reason, task) => (/^sibling_/.test(String(reason)) ? [task] : []))),
