@@ -57,8 +57,13 @@ function widgets(deployment: Deployment): Widget[] {
       ],
     },
     {
-      title: "Skipped (per minute)",
-      rows: [dispatch(METRICS.childrenSkipped, "Sum"), dispatch(METRICS.cascadesPublished, "Sum")],
+      title: "Skipped and cancelled (per minute)",
+      rows: [
+        dispatch(METRICS.childrenSkipped, "Sum"),
+        dispatch(METRICS.cascadesPublished, "Sum"),
+        dispatch(METRICS.siblingsCancelled, "Sum"),
+        dispatch(METRICS.groupsLeft, "Sum"),
+      ],
     },
     {
       title: "Cascade depth",

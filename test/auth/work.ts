@@ -49,7 +49,8 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
   await fixture.finish(orphaned.parent, "failed");
   for (const child of orphaned.children) await fixture.read("del", child.core);
   const parents = [good.parent, bad.parent, left.parent, orphaned.parent];
-  if (edition === 14) parents.push(await firstOfAny(fixture));
+  const siblings = edition === 14 ? await firstOfAny(fixture) : undefined;
+  if (siblings !== undefined) parents.push(siblings.first);
   // A flow that Sluice 0.1 created: nothing counts its members.
   const uncounted = new FlowFixture(valkey, LANE, ROUTER, edition);
   const old = await family(uncounted, 1);
@@ -70,7 +71,8 @@ const dispatch: WorkOf = async (valkey, edition, queue) => {
     );
     const [eligible, skipped] = ["waiting", "skipped"];
     expect(await Promise.all(states)).toEqual([eligible, eligible, skipped, skipped, skipped]);
-    expect(await queue.drainEvents()).toHaveLength(4);
+    if (siblings !== undefined) expect(await stateOf(fixture, siblings.running)).toBe("cancelled");
+    expect(await queue.drainEvents()).toHaveLength(siblings === undefined ? 4 : 5);
   };
 };
 
@@ -87,14 +89,15 @@ async function beginAttempt(fixture: FlowFixture, [child]: readonly ExecKeys[]):
   await fixture.read("hset", child.streamMeta(attempt(0)), "closed_at", "");
 }
 
-/** An upstream that decides its child's group. The other upstream is then marked for cancellation. */
-async function firstOfAny(fixture: FlowFixture): Promise<ExecKeys> {
+/** An upstream that decides its child's group, and the other upstream, which runs and must be cancelled. */
+async function firstOfAny(fixture: FlowFixture): Promise<{ first: ExecKeys; running: ExecKeys }> {
   const child = await fixture.member();
   await fixture.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
-  const [first, second] = [await fixture.member(), await fixture.member()];
-  for (const upstream of [first, second]) await fixture.edge(upstream, child);
+  const [first, running] = [await fixture.member(), await fixture.member()];
+  for (const upstream of [first, running]) await fixture.edge(upstream, child);
   await fixture.finish(first, "success");
-  return first;
+  await fixture.claim(running);
+  return { first, running };
 }
 
 /** A completion whose event was lost, and a blocked execution without unsatisfied dependencies. */
