@@ -1,4 +1,5 @@
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
+import { isTaskName, TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
 import {
   type Environment,
   isSet,
@@ -15,11 +16,17 @@ export interface ReconcileConfig extends ValkeyConfig {
   readonly lanes: readonly LaneId[];
   /** Milliseconds after the end of an upstream during which dispatch may still process its completion. */
   readonly graceMs: number;
+  /** Undefined: all tasks, or only `dependencies` if the loaded library is not Sluice's. */
+  readonly tasks: readonly TaskName[] | undefined;
+  /** How often leases, timeouts and delays are checked. Infinite: once for each invocation. */
+  readonly intervalMs: number;
 }
 
 const DEFAULT_LANES = "default";
 const DEFAULT_GRACE_SECONDS = 30;
 const MAX_GRACE_SECONDS = 86_400;
+/** The interval of the schedule. */
+const SCHEDULE_SECONDS = 60;
 
 /** Reads the configuration. Throws one ConfigurationError that lists every invalid variable. */
 export function readReconcileConfig(env: Environment): ReconcileConfig {
@@ -32,11 +39,21 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
       DEFAULT_GRACE_SECONDS,
       errors,
     );
+    const intervalSeconds = readInteger(
+      env,
+      "RECONCILE_INTERVAL_SECONDS",
+      1,
+      SCHEDULE_SECONDS,
+      SCHEDULE_SECONDS,
+      errors,
+    );
     return {
       ...readValkeyConfig(env, errors),
       completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
       lanes: readLanes(env, errors),
       graceMs: graceSeconds * 1_000,
+      tasks: readTasks(env, errors),
+      intervalMs: intervalSeconds < SCHEDULE_SECONDS ? intervalSeconds * 1_000 : Number.POSITIVE_INFINITY,
     };
   });
 }
@@ -50,4 +67,15 @@ function readLanes(env: Environment, errors: string[]): LaneId[] {
     else errors.push(`LANES must be a comma-separated list of lanes: ${lane.error.message}`);
   }
   return [...lanes];
+}
+
+function readTasks(env: Environment, errors: string[]): TaskName[] | undefined {
+  if (!isSet(env, "RECONCILE_TASKS")) return undefined;
+  const tasks = new Set<TaskName>();
+  for (const text of (env.RECONCILE_TASKS ?? "").split(",")) {
+    const name = text.trim();
+    if (isTaskName(name)) tasks.add(name);
+    else errors.push(`RECONCILE_TASKS contains "${name}": expected names from ${TASK_NAMES.join(", ")}`);
+  }
+  return [...tasks];
 }

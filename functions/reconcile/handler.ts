@@ -1,13 +1,15 @@
 /**
- * The reconcile function. A schedule invokes it; each invocation is one run of the reconciler, which resends completions
- * that dispatch missed. It returns a `SweepReport`.
+ * The reconcile function. A schedule invokes it; each invocation is one run of the reconciler, which does what no worker
+ * and no message does: see `tasks.ts`. It returns a `SweepReport`.
  */
 
+import { setTimeout } from "node:timers/promises";
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
 import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy from "@middy/core";
 import type { Context } from "aws-lambda";
 import { readReconcileConfig } from "#functions/reconcile/config.ts";
+import { selectTasks } from "#functions/reconcile/tasks.ts";
 import type { LaneId } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
@@ -17,11 +19,11 @@ import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/lanes.ts";
 import type { SweepReport } from "#shared/reconcile/report.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
-import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
+import type { ReconcilerTask } from "#shared/reconcile/task.ts";
 import { createPowertools } from "#shared/runtime/powertools.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import { isUnavailable } from "#shared/valkey/client.ts";
-import { ensureLibrary } from "#shared/valkey/library.ts";
+import { isUnavailable, type Valkey } from "#shared/valkey/client.ts";
+import { ensureLibrary, hasForeignLibrary } from "#shared/valkey/library.ts";
 import type { Session } from "#shared/valkey/session.ts";
 import { createSessions } from "#shared/valkey/start-up.ts";
 import { TimedValkey } from "#shared/valkey/timed.ts";
@@ -32,17 +34,34 @@ const router = new PartitionRouter(config.partitions);
 const queue = queueClient();
 const publisher = new SqsCompletionPublisher(queue, config.completionsQueueUrl);
 const backlog = new SqsBacklog(queue, config.completionsQueueUrl);
+/** What is read once per client. */
+interface StartupInfo {
+  /** The recorded lanes. A sweep reads their indexes before it has read the current lanes. */
+  readonly lanes: readonly LaneId[];
+  readonly tasks: readonly ReconcilerTask[];
+}
+
 /** The recorded lanes that were read last. */
 let lastLanes: readonly LaneId[] = [];
-/** Reads the recorded lanes once per client. A sweep reads their indexes before it has read the current lanes. */
-const sessions = createSessions(config, telemetry, async (valkey) => {
+const sessions = createSessions(config, telemetry, async (valkey): Promise<StartupInfo> => {
+  const [lanes, isForeign] = await Promise.all([readLanes(valkey), hasForeignLibrary(valkey)]);
+  const tasks = selectTasks(config.tasks, isForeign);
+  telemetry.info("reconciler tasks selected", {
+    tasks: tasks.map(({ name }) => name),
+    foreign_library: isForeign,
+  });
+  return { lanes, tasks };
+});
+
+async function readLanes(valkey: Valkey): Promise<readonly LaneId[]> {
   try {
     lastLanes = (await readRecordedLanes(valkey)).lanes;
   } catch (error) {
     if (!isUnavailable(error)) throw error;
   }
   return lastLanes;
-});
+}
+
 /** Reserved after the last step for the checkpoint, logs, metrics and the response. */
 const RESERVED_MS = 2_000;
 
@@ -62,7 +81,7 @@ async function handleSchedule(_event: unknown, context: Context): Promise<SweepR
 }
 
 async function sweepOn(
-  { valkey, startupInfo: likelyLanes }: Session<readonly LaneId[]>,
+  { valkey, startupInfo }: Session<StartupInfo>,
   timed: TimedValkey,
   deadlineMs: number,
 ): Promise<SweepReport> {
@@ -74,13 +93,14 @@ async function sweepOn(
       telemetry,
       router,
       partitions: router.partitions,
-      tasks: [dependencies],
+      tasks: startupInfo.tasks,
       lanes: config.lanes,
-      likelyLanes,
-      intervalMs: Number.POSITIVE_INFINITY,
+      likelyLanes: startupInfo.lanes,
+      intervalMs: config.intervalMs,
       graceMs: config.graceMs,
       deadlineMs,
       now: Date.now,
+      sleep: setTimeout,
       ensureLibrary: async () => {
         telemetry.info("Valkey library checked", { state: await ensureLibrary(valkey) });
       },

@@ -29,6 +29,8 @@ export interface RunPorts {
   readonly deadlineMs: number;
   /** Milliseconds since the epoch. */
   readonly now: () => number;
+  /** Waits between two repetitions. */
+  readonly sleep: (ms: number) => Promise<unknown>;
 }
 
 export type StopReason = "out_of_time" | "lease_lost";

@@ -1,6 +1,5 @@
 /** Lets the tasks of a run take turns, so that a slow one starves no other, and repeats the time-critical ones. */
 
-import { setTimeout as sleep } from "node:timers/promises";
 import type { SweepRun } from "#shared/reconcile/run.ts";
 import type { TaskSweep } from "#shared/reconcile/task-sweep.ts";
 
@@ -28,7 +27,7 @@ export async function runInTurns(
   sweeps: readonly TaskSweep[],
   intervalMs: number,
 ): Promise<void> {
-  const { now, deadlineMs } = run.ports;
+  const { now, sleep, deadlineMs } = run.ports;
   const repeated = sweeps.map(
     (sweep): Repetition => ({ sweep, startedAtMs: run.startedAtMs, spentMs: 0, longestMs: 0 }),
   );

@@ -63,6 +63,18 @@ export const METRICS = {
   indexesUnread: "IndexesUnread",
   /** How long ago the blocked execution that waits longest could have been released or skipped. */
   oldestResolvableAge: "OldestResolvableAge",
+  /** Leases that ran out and that the reconciler marked, so that another worker can reclaim the execution. */
+  leasesExpired: "LeasesExpired",
+  /** Executions that failed because they were reclaimed too often. */
+  reclaimLimitReached: "ReclaimLimitReached",
+  /** Executions that the reconciler ended because an attempt ran too long or a deadline passed. */
+  executionsExpired: "ExecutionsExpired",
+  /** Delayed executions that the reconciler made eligible: retries, and those with a start time. */
+  delaysPromoted: "DelaysPromoted",
+  /** Completions of executions that the reconciler ended itself. */
+  completionsSent: "CompletionsSent",
+  /** How late the reconciler was for the delayed execution that was due first. */
+  oldestDueDelay: "OldestDueDelay",
   /** The time from the start of a sweep to its end, over all of its invocations. */
   sweepDuration: "SweepDuration",
 } as const;
@@ -72,6 +84,7 @@ const GAUGE_UNITS = {
   [METRICS.cascadeDepth]: "Count",
   [METRICS.valkeyLatency]: "Milliseconds",
   [METRICS.oldestResolvableAge]: "Seconds",
+  [METRICS.oldestDueDelay]: "Seconds",
   [METRICS.sweepDuration]: "Milliseconds",
 } as const;
 
@@ -110,6 +123,12 @@ export const METRICS_BY_FUNCTION = {
     METRICS.promotionsRefused,
     METRICS.recordsUnreadable,
     METRICS.indexesUnread,
+    METRICS.leasesExpired,
+    METRICS.reclaimLimitReached,
+    METRICS.executionsExpired,
+    METRICS.delaysPromoted,
+    METRICS.completionsSent,
+    METRICS.oldestDueDelay,
     METRICS.oldestResolvableAge,
     METRICS.sweepDuration,
     METRICS.valkeyLatency,

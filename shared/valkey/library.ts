@@ -3,7 +3,7 @@ import { LIBRARY_REVISION } from "#lua/revision.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { EDITION_KEY } from "#shared/contract/keys.ts";
 import { ConfigurationError, ProtocolError } from "#shared/errors.ts";
-import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
+import { isUnavailable, type Valkey, type ValkeyNode } from "#shared/valkey/client.ts";
 
 /**
  * The result of `ensureLibrary`.
@@ -35,6 +35,8 @@ interface SluiceLibrary {
 }
 
 const ALREADY_EXISTS = /already exists/i;
+/** Timeout of a check of one node among several, in milliseconds. */
+const CHECK_TIMEOUT_MS = 2_000;
 /** Attempts, in case other clients load libraries at the same time. */
 const MAX_ATTEMPTS = 4;
 
@@ -115,6 +117,30 @@ async function recordedEdition(valkey: Valkey): Promise<Edition | undefined> {
   const text = String(await valkey.call("get", EDITION_KEY));
   if (text === "11") return 11;
   return text === "14" ? 14 : undefined;
+}
+
+/**
+ * Whether a primary has another vendor's library of our library's name. Primaries that cannot be reached do not count.
+ * Rejects with a ValkeyError if FUNCTION LIST fails.
+ */
+export async function hasForeignLibrary(valkey: Valkey): Promise<boolean> {
+  const nodes = await valkey.primaries();
+  const libraries = await Promise.all(
+    nodes.map(async (node) => {
+      try {
+        return await fetchLibrary(nodes.length > 1 ? impatient(node) : node);
+      } catch (error) {
+        if (!isUnavailable(error)) throw error;
+        return undefined;
+      }
+    }),
+  );
+  return libraries.includes("foreign");
+}
+
+/** A silent node must not delay the work on the others. */
+function impatient(node: ValkeyNode): Pick<ValkeyNode, "call"> {
+  return { call: (name, ...args) => node.callWithin(CHECK_TIMEOUT_MS, name, ...args) };
 }
 
 /** The different editions of Sluice's library on the primaries. */
@@ -212,7 +238,7 @@ function identifyLibrary(functions: ReadonlyMap<string, string>): SluiceLibrary 
   return { edition: names.includes("ff_set_edge_group_policy") ? 14 : 11, revision: 0 };
 }
 
-async function fetchLibrary(node: ValkeyNode): Promise<Primary["library"]> {
+async function fetchLibrary(node: Pick<ValkeyNode, "call">): Promise<Primary["library"]> {
   const reply = await node.call("function", "LIST", "LIBRARYNAME", LIBRARY_NAME);
   if (!Array.isArray(reply)) throw new ProtocolError("the reply of FUNCTION LIST is not an array");
   const listed: readonly unknown[] = reply;

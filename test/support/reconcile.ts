@@ -93,6 +93,7 @@ export class ReconcilerServers {
       deadlineMs: Number.POSITIVE_INFINITY,
       intervalMs: Number.POSITIVE_INFINITY,
       now: Date.now,
+      sleep: () => Promise.reject(new Error("a run without repetitions waits for nothing")),
       ...overrides,
       telemetry: new RecordedGauges(),
     };

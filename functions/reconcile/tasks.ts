@@ -1,0 +1,28 @@
+/** Selects the tasks of the reconcile function. */
+
+import type { ReconcilerTask } from "#shared/reconcile/task.ts";
+import { TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
+import { delays } from "#shared/reconcile/tasks/delays.ts";
+import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
+import { leases } from "#shared/reconcile/tasks/leases.ts";
+import { timeouts } from "#shared/reconcile/tasks/timeouts.ts";
+
+/** The tasks that this deployment has, in any order. */
+const TASKS: readonly ReconcilerTask[] = [dependencies, leases, timeouts, delays];
+
+/** What runs where another vendor's library is loaded: FlowFabric's engine does the rest itself. */
+const TASKS_FOR_FOREIGN_LIBRARY: readonly TaskName[] = ["dependencies"];
+
+/**
+ * Returns the tasks of a run, the most time-critical first. `configured` is `RECONCILE_TASKS`; if it is undefined, all
+ * tasks run, or only `dependencies` if the loaded library is not Sluice's.
+ */
+export function selectTasks(
+  configured: readonly TaskName[] | undefined,
+  isForeignLibrary: boolean,
+): ReconcilerTask[] {
+  const names = configured ?? (isForeignLibrary ? TASKS_FOR_FOREIGN_LIBRARY : TASK_NAMES);
+  return TASK_NAMES.filter((name) => names.includes(name)).flatMap((name) =>
+    TASKS.filter((task) => task.name === name),
+  );
+}
