@@ -123,9 +123,22 @@ function simpleAlarms(deployment: Deployment): Readonly<Record<string, AlarmSpec
       statistic: "Sum",
       above: 0,
     },
+    ReclaimLimitAlarm: {
+      description:
+        "Executions failed because their workers died too often (max_reclaims_exceeded). See docs/operations.md.",
+      metric: reconcile(METRICS.reclaimLimitReached),
+      statistic: "Sum",
+      above: 0,
+    },
+    LateDelaysAlarm: {
+      description: "The reconciler promotes retries and delayed executions minutes late. See its log.",
+      metric: reconcile(METRICS.oldestDueDelay),
+      statistic: "Maximum",
+      above: 180,
+    },
     IndexesUnreadAlarm: {
       description:
-        "The reconciler cannot read an index of blocked executions, so it cannot recover them. See its log.",
+        "The reconciler cannot read an index, so it cannot recover the executions in it. See its log.",
       metric: reconcile(METRICS.indexesUnread),
       statistic: "Sum",
       above: 0,

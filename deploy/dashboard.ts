@@ -124,6 +124,17 @@ function widgets(deployment: Deployment): Widget[] {
       ],
     },
     {
+      title: "Leases, timeouts and delays (per minute)",
+      rows: [
+        reconcile(METRICS.leasesExpired, "Sum"),
+        reconcile(METRICS.reclaimLimitReached, "Sum"),
+        reconcile(METRICS.executionsExpired, "Sum"),
+        reconcile(METRICS.delaysPromoted, "Sum"),
+        reconcile(METRICS.completionsSent, "Sum"),
+        reconcile(METRICS.oldestDueDelay, "Maximum", "latest promotion (s late)"),
+      ],
+    },
+    {
       title: "Irregular input (per minute)",
       rows: [
         dispatch(METRICS.messagesMalformed, "Sum"),

@@ -17,7 +17,7 @@ export type ParsedInvocation =
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
 /** The timeouts of serverless.yml, in seconds. Lambda's maximum is 900. */
-const TIMEOUTS: Readonly<Record<string, number>> = { reconcile: 50, redrive: 300, provision: 60 };
+const TIMEOUTS: Readonly<Record<string, number>> = { reconcile: 57, redrive: 300, provision: 60 };
 const TIMEOUT_SECONDS = { defaultValue: 30, max: 900 };
 const EXAMPLES = `
 The function gets the environment variables of your shell: VALKEY_URL, COMPLETIONS_QUEUE_URL and so on.

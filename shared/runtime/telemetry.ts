@@ -73,7 +73,7 @@ export const METRICS = {
   delaysPromoted: "DelaysPromoted",
   /** Completions of executions that the reconciler ended itself. */
   completionsSent: "CompletionsSent",
-  /** How late the reconciler was for the delayed execution that was due first. */
+  /** By how much the latest promotion of a delayed execution was late. */
   oldestDueDelay: "OldestDueDelay",
   /** The time from the start of a sweep to its end, over all of its invocations. */
   sweepDuration: "SweepDuration",

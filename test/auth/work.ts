@@ -100,7 +100,10 @@ async function firstOfAny(fixture: FlowFixture): Promise<{ first: ExecKeys; runn
   return { first, running };
 }
 
-/** A completion whose event was lost, and a blocked execution without unsatisfied dependencies. */
+/**
+ * A completion whose event was lost, and a blocked execution without unsatisfied dependencies; a lease that ran out, one of
+ * them too often, an attempt that ran too long and a delay that is over.
+ */
 const reconcile: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
   const missed = await family(fixture, 1);
@@ -112,18 +115,38 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   if (child === undefined || edge === undefined) throw new Error("no child");
   await fixture.read("hset", child.depsMeta, "unsatisfied_required_count", "0");
   await fixture.read("srem", child.depsUnresolved, edge.id);
+  const past = Date.now() - 60_000;
+  const [dead, hopeless, slow] = [await running(fixture), await running(fixture), await running(fixture)];
+  for (const keys of [dead, hopeless]) {
+    await fixture.read("hset", keys.core, "lease_expires_at", past);
+    await fixture.read("zadd", fixture.index.leaseExpiry, past, keys.id);
+  }
+  await fixture.read("hset", hopeless.core, "lease_reclaim_count", 5);
+  await fixture.read("zadd", fixture.index.attemptTimeout, past, slow.id);
+  const delayed = await fixture.execution({ delayUntil: Date.now() + 60_000 });
+  await fixture.read("hset", delayed.core, "delay_until", past);
+  await fixture.read("zadd", fixture.index.lane(LANE).delayed, past, delayed.id);
   return async (fn, own) => {
     // A sweep of more than two seconds renews its lease with this command.
     const acquired = await acquireLease(own);
     expect(await acquired?.lease.renew("here")).toBe(true);
     expect(await acquired?.lease.release("")).toBe(true);
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
-    expect(await stateOf(fixture, child)).toBe("waiting");
-    expect(await queue.drainEvents()).toHaveLength(1);
+    const states = [child, dead, hopeless, slow, delayed].map((keys) => stateOf(fixture, keys));
+    expect(await Promise.all(states)).toEqual(["waiting", "active", "failed", "expired", "waiting"]);
+    expect(await queue.drainEvents()).toHaveLength(3);
     // Otherwise the next sweep finds it again.
     await fixture.read("del", fixture.index.lane(LANE).blockedDependencies);
   };
 };
+
+/** An execution with a child, while a worker runs it and writes to its stream. */
+async function running(fixture: FlowFixture): Promise<ExecKeys> {
+  const { parent } = await family(fixture, 1);
+  await fixture.claim(parent);
+  await fixture.read("hset", parent.streamMeta(attempt(0)), "closed_at", "");
+  return parent;
+}
 
 /** A new deployment without recorded partition counts. */
 const provision: WorkOf = async (valkey) => {

@@ -25,6 +25,8 @@ describe("readReconcileConfig", () => {
       partitions: { numFlowPartitions: 256 },
       lanes: ["default"],
       graceMs: 30_000,
+      tasks: undefined,
+      intervalMs: Number.POSITIVE_INFINITY,
     });
   });
 
@@ -35,13 +37,22 @@ describe("readReconcileConfig", () => {
       FLOW_PARTITIONS: "1024",
       LANES: "default, gpu,my lane,gpu",
       RECONCILE_GRACE_SECONDS: "0",
+      RECONCILE_TASKS: "delays, leases,delays",
+      RECONCILE_INTERVAL_SECONDS: "5",
     });
     expect(config).toMatchObject({
       valkey: { cluster: true },
       partitions: { numFlowPartitions: 1024 },
       lanes: ["default", "gpu", "my lane"],
       graceMs: 0,
+      tasks: ["delays", "leases"],
+      intervalMs: 5_000,
     });
+  });
+
+  it("repeats nothing at the interval of the schedule", () => {
+    const config = readReconcileConfig({ ...REQUIRED, RECONCILE_INTERVAL_SECONDS: "60" });
+    expect(config.intervalMs).toBe(Number.POSITIVE_INFINITY);
   });
 
   it("reports every invalid variable in one error", () => {
@@ -51,6 +62,8 @@ describe("readReconcileConfig", () => {
       FLOW_PARTITIONS: "0",
       LANES: "good,,\u00fcber",
       RECONCILE_GRACE_SECONDS: "86401",
+      RECONCILE_TASKS: "leases,everything",
+      RECONCILE_INTERVAL_SECONDS: "61",
     });
     const names = errors.map((error) => error.split(" ", 1)[0]).sort();
     expect(names).toEqual([
@@ -59,6 +72,8 @@ describe("readReconcileConfig", () => {
       "LANES",
       "LANES",
       "RECONCILE_GRACE_SECONDS",
+      "RECONCILE_INTERVAL_SECONDS",
+      "RECONCILE_TASKS",
       "VALKEY_CLUSTER_MODE",
       "VALKEY_URL",
     ]);

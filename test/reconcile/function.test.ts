@@ -1,19 +1,31 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
+import { type ExecKeys, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { acquireLease, LEASE_KEY } from "#shared/reconcile/lease.ts";
+import { TASK_NAMES } from "#shared/reconcile/task-names.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
+import { stateOf } from "#test/support/dispatch.ts";
+import { FlowFixture, LANE } from "#test/support/flow-fixture.ts";
+import { flowFabricLikeLibrary } from "#test/support/flowfabric-like-library.ts";
 import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
+import { onEveryPrimary } from "#test/support/valkey.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/reconcile/index.mjs", import.meta.url));
 const SCHEDULED = { source: "aws.scheduler", "detail-type": "Scheduled Event", detail: {} };
+
+/** Sweeps of so few partitions are fast. */
+const FEW_PARTITIONS = new PartitionRouter();
+const FEW = { FLOW_PARTITIONS: "256", RECONCILE_TASKS: "" };
 
 describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
   const servers = useReconcilerServers(kind);
   const output: string[] = [];
 
-  function start(environment: Record<string, string> = {}): FunctionProcess {
+  function start(environment: Record<string, string> = {}, timeoutMs = 30_000): FunctionProcess {
     output.length = 0;
     const { queue, address } = servers();
     return new FunctionProcess({
@@ -25,9 +37,10 @@ describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
         VALKEY_CLUSTER_MODE: String(address.cluster),
         COMPLETIONS_QUEUE_URL: queue.queue.queueUrl,
         FLOW_PARTITIONS: "65536",
+        RECONCILE_TASKS: "dependencies",
         ...environment,
       },
-      timeoutMs: 30_000,
+      timeoutMs,
       onOutput: (text) => output.push(text),
     });
   }
@@ -72,9 +85,66 @@ describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
     await flow.fixture.read("del", flow.fixture.index.lane(flow.fixture.lane).blockedDependencies);
   });
 
+  /** An execution whose attempt has run too long. */
+  async function overdue(): Promise<{ readonly fixture: FlowFixture; readonly keys: ExecKeys }> {
+    const fixture = new FlowFixture(servers().valkey, LANE, FEW_PARTITIONS);
+    const keys = await fixture.member();
+    await fixture.claim(keys);
+    await fixture.read("zadd", fixture.index.attemptTimeout, Date.now() - MINUTE_MS, keys.id);
+    return { fixture, keys };
+  }
+
+  it.each([15, 34] as const)(
+    "runs only dependencies where FlowFabric's library is loaded (version %i), unless RECONCILE_TASKS names others",
+    async (version) => {
+      const { fixture, keys } = await overdue();
+      await onEveryPrimary(servers().valkey, "function", "LOAD", "REPLACE", flowFabricLikeLibrary(version));
+      try {
+        await using fn = start(FEW);
+        const answer = Object(await fn.invoke(SCHEDULED));
+        expect(Object.keys(answer.tasks)).toEqual(["dependencies"]);
+        expect(await stateOf(fixture, keys)).toBe("active");
+        await using named = start({ ...FEW, RECONCILE_TASKS: "timeouts,dependencies" });
+        expect(Object.keys(Object(await named.invoke(SCHEDULED)).tasks)).toEqual([
+          "timeouts",
+          "dependencies",
+        ]);
+        expect(await stateOf(fixture, keys)).toBe("expired");
+      } finally {
+        await onEveryPrimary(servers().valkey, "function", "FLUSH", "SYNC");
+        await ensureLibrary(servers().valkey, servers().edition);
+      }
+    },
+  );
+
+  it("runs every task on Sluice's library, the most time-critical first, or those of RECONCILE_TASKS", async () => {
+    const { fixture, keys } = await overdue();
+    await using some = start({ ...FEW, RECONCILE_TASKS: "dependencies, leases" });
+    expect(Object.keys(Object(await some.invoke(SCHEDULED)).tasks)).toEqual(["leases", "dependencies"]);
+    expect(await stateOf(fixture, keys)).toBe("active");
+    await using all = start(FEW);
+    const names = Object.keys(Object(await all.invoke(SCHEDULED)).tasks);
+    expect(names).toEqual(TASK_NAMES.filter((name) => names.includes(name)));
+    expect(names).toEqual(expect.arrayContaining(["leases", "timeouts", "delays", "dependencies"]));
+    expect(await stateOf(fixture, keys)).toBe("expired");
+  });
+
+  it("repeats time-critical tasks every RECONCILE_INTERVAL_SECONDS until its deadline", async () => {
+    await using fn = start({ ...FEW, RECONCILE_INTERVAL_SECONDS: "1" }, 6_000);
+    const run = fn.invoke(SCHEDULED);
+    // Once the run has the lease, its first sweep no longer finds this one.
+    await vi.waitFor(async () => expect(await servers().valkey.call("exists", LEASE_KEY)).toBe(1));
+    await sleep(1_000);
+    const fixture = new FlowFixture(servers().valkey, LANE, FEW_PARTITIONS);
+    const keys = await fixture.member();
+    await fixture.read("zadd", fixture.index.executionDeadline, Date.now() - MINUTE_MS, keys.id);
+    expect(await run).toMatchObject({ state: "complete", tasks: { timeouts: { scanned: 1 } } });
+    expect(await stateOf(fixture, keys)).toBe("expired");
+  });
+
   it("does nothing while another run has the lease", async () => {
     await acquireLease(servers().valkey);
-    await using fn = start({ FLOW_PARTITIONS: "256" });
+    await using fn = start(FEW);
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "busy" });
     await servers().valkey.call("del", LEASE_KEY);
     expect(await fn.invoke(SCHEDULED)).toMatchObject({ state: "complete" });

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { selectTasks } from "#functions/reconcile/tasks.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
@@ -19,6 +20,17 @@ describe.each(SERVER_KINDS)("round trips of a sweep (%s)", (kind) => {
     const ports = servers().ports(partitions, { valkey: counter, likelyLanes: [LANE, GPU] });
     expect(await sweep(ports)).toMatchObject({ state: "complete", scanned: 0 });
     expect(counter.rounds).toBe(2);
+  });
+
+  it("all tasks share them: 256 empty partitions and four lanes take two, and three with a new lane", async () => {
+    const lanes = ["a", "b", "c", "d"].map((name) => unwrap(parseLaneId(name)));
+    await servers().valkey.call("sadd", LANES_KEY, ...lanes);
+    const tasks = selectTasks(undefined, false);
+    expect(tasks.length).toBeGreaterThan(3);
+    const counter = new RoundCounter(servers().valkey);
+    const ports = servers().ports(partitions, { tasks, valkey: counter, lanes: [], likelyLanes: lanes });
+    expect(await sweep(ports)).toMatchObject({ state: "complete" });
+    expect(counter.rounds).toBeLessThanOrEqual(3);
   });
 
   it("a recorded lane that was not expected costs one more", async () => {

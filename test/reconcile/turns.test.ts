@@ -179,7 +179,9 @@ describe.each(SERVER_KINDS)("the turns of the tasks (%s)", (kind) => {
       await fixture.read("zadd", suspensionTimeout, Number(member) < 170 ? 1_000 : 2_000, member);
     }
     const processed = new Map<string, number>();
-    const remaining = new Map(members.filter((member) => Number(member) % 50 === 7).map((member) => [member, 3]));
+    const remaining = new Map(
+      members.filter((member) => Number(member) % 50 === 7).map((member) => [member, 3]),
+    );
     const tasks = [
       taskOf("retention", async (member) => {
         processed.set(member, (processed.get(member) ?? 0) + 1);
@@ -193,7 +195,9 @@ describe.each(SERVER_KINDS)("the turns of the tasks (%s)", (kind) => {
         return PROCESSED;
       }),
     ];
-    expect(await sweep(servers().ports([fixture, ...others], { tasks }))).toMatchObject({ state: "complete" });
+    expect(await sweep(servers().ports([fixture, ...others], { tasks }))).toMatchObject({
+      state: "complete",
+    });
     expect(processed.size).toBe(350);
     expect(await fixture.read("zcard", suspensionTimeout)).toBe(117);
     for (const member of remaining.keys()) expect(processed.get(member)).toBeGreaterThanOrEqual(4);

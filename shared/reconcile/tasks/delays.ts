@@ -55,7 +55,8 @@ async function promoteDue(run: TaskRun, entries: readonly IndexEntry[]): Promise
 function outcomeOf(run: TaskRun, value: unknown): Outcome {
   const reply = decodeReply(value);
   if (!reply.ok) return failed(reply.error);
-  if (reply.value.kind === "refused") return failed(new Error(`ff_promote_delayed refused: ${reply.value.code}`));
+  if (reply.value.kind === "refused")
+    return failed(new Error(`ff_promote_delayed refused: ${reply.value.code}`));
   const [word] = reply.value.fields;
   if (word === "not_yet_due") return KEPT;
   // Otherwise it was no longer delayed, and its entry was removed.

@@ -133,6 +133,8 @@ const WANTED = [
   ["InvariantViolations", "dispatch", "GreaterThanThreshold", 0],
   ["CompletionsRepaired", "reconcile", "GreaterThanThreshold", 0],
   ["ExecutionsPromoted", "reconcile", "GreaterThanThreshold", 0],
+  ["ReclaimLimitReached", "reconcile", "GreaterThanThreshold", 0],
+  ["OldestDueDelay", "reconcile", "GreaterThanThreshold", 180],
   ["IndexesUnread", "reconcile", "GreaterThanThreshold", 0],
   ["Invocations", "ReconcileLambdaFunction", "LessThanThreshold", 1],
 ] as const;

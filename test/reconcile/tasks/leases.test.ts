@@ -85,26 +85,29 @@ describe.each(SERVER_KINDS)("the task leases (%s)", (kind) => {
     ["the default", DEFAULT_RECLAIM_LIMIT, ""],
     ["that of the policy", 1, POLICY(1)],
     ["none at all", 0, POLICY(0)],
-  ])("fails an execution at the limit of reclaims, and sends its completion: %s", async (_, limit, policy) => {
-    const fixture = servers().fixture();
-    const below = limit === 0 ? undefined : await lost(fixture, limit - 1, policy);
-    const at = await lost(fixture, limit, policy);
-    const ports = portsOf(fixture);
-    expect(await sweep(ports)).toMatchObject({
-      tasks: { leases: { counts: { [METRICS.reclaimLimitReached]: 1, [METRICS.completionsSent]: 1 } } },
-    });
-    expect(await stateOf(fixture, at)).toBe("failed");
-    if (below !== undefined) expect(await stateOf(fixture, below)).toBe("active");
-    const [event, ...others] = await servers().queue.drainEvents();
-    expect(event).toMatchObject({ executionId: at.id, flowId: fixture.flow.id, depth: 0 });
-    expect(others).toEqual([]);
-    // The mark keeps the task `dependencies` from sending it again at once.
-    const end = await fixture.read("hget", at.core, "completed_at");
-    expect(await fixture.read("get", at.resent(fixture.flow.id))).toMatch(new RegExp(`^${end}\\|1\\|`));
-    expect(await sweep(portsOf(fixture))).toMatchObject({
-      tasks: { leases: { counts: { [METRICS.reclaimLimitReached]: 0 } } },
-    });
-  });
+  ])(
+    "fails an execution at the limit of reclaims, and sends its completion: %s",
+    async (_, limit, policy) => {
+      const fixture = servers().fixture();
+      const below = limit === 0 ? undefined : await lost(fixture, limit - 1, policy);
+      const at = await lost(fixture, limit, policy);
+      const ports = portsOf(fixture);
+      expect(await sweep(ports)).toMatchObject({
+        tasks: { leases: { counts: { [METRICS.reclaimLimitReached]: 1, [METRICS.completionsSent]: 1 } } },
+      });
+      expect(await stateOf(fixture, at)).toBe("failed");
+      if (below !== undefined) expect(await stateOf(fixture, below)).toBe("active");
+      const [event, ...others] = await servers().queue.drainEvents();
+      expect(event).toMatchObject({ executionId: at.id, flowId: fixture.flow.id, depth: 0 });
+      expect(others).toEqual([]);
+      // The mark keeps the task `dependencies` from sending it again at once.
+      const end = await fixture.read("hget", at.core, "completed_at");
+      expect(await fixture.read("get", at.resent(fixture.flow.id))).toMatch(new RegExp(`^${end}\\|1\\|`));
+      expect(await sweep(portsOf(fixture))).toMatchObject({
+        tasks: { leases: { counts: { [METRICS.reclaimLimitReached]: 0 } } },
+      });
+    },
+  );
 
   it("a higher limit of the policy is kept", async () => {
     const fixture = servers().fixture();
@@ -176,7 +179,14 @@ describe.each(SERVER_KINDS)("the task leases (%s)", (kind) => {
     const past = Date.now() - 2 * MINUTE_MS;
     for (let index = 0; index < 150; index += 1) {
       const keys = fixture.newExecution();
-      await fixture.read("hset", keys.core, "lane_id", "default", "ownership_state", "lease_expired_reclaimable");
+      await fixture.read(
+        "hset",
+        keys.core,
+        "lane_id",
+        "default",
+        "ownership_state",
+        "lease_expired_reclaimable",
+      );
       // Many have the same score: the cursor must not depend on it.
       await fixture.read("zadd", fixture.index.leaseExpiry, past, keys.id);
       await fixture.read("zadd", fixture.index.leaseExpiry, past, `entry ${index}`);
