@@ -1,11 +1,13 @@
+#!/usr/bin/env node
 /**
- * The command line for operators: `npm run sluice --`.
+ * The command line for operators: `npx sluice`, or `npm run sluice --` in a checkout.
  *
  * Exit status: 0 on success, 1 if the command failed or was not completed, 2 if the arguments or the environment are
  * invalid.
  */
 
 import { Command, CommanderError } from "commander";
+import { installValkeyCommand } from "#cli/install-valkey.ts";
 import { redriveCommand } from "#cli/redrive.ts";
 import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
@@ -20,7 +22,8 @@ async function main(): Promise<number> {
       redriveCommand(stop.signal, (code) => {
         exitCode = code;
       }),
-    );
+    )
+    .addCommand(installValkeyCommand());
   try {
     await program.parseAsync(process.argv);
     return exitCode;

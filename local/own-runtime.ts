@@ -1,11 +1,13 @@
 import { fork } from "node:child_process";
+import { extname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { FunctionError } from "#local/function-error.ts";
 import { type FunctionMessage, isFunctionMessage } from "#local/function-messages.ts";
 import type { FunctionOptions, RunningFunction } from "#local/function-settings.ts";
 import { childOptions, memoryOf } from "#local/function-settings.ts";
 
-const RUNTIME = fileURLToPath(new URL("function-runtime.ts", import.meta.url));
+/** Beside this module, with its extension: `.ts` in the sources, `.js` in the npm package. */
+const RUNTIME = fileURLToPath(new URL(`function-runtime${extname(import.meta.url)}`, import.meta.url));
 
 /** Starts a function on the built-in runtime. Events and responses go through the IPC channel of its process. */
 export async function startOnOwnRuntime(options: FunctionOptions): Promise<RunningFunction> {

@@ -1,6 +1,7 @@
+import { startLocalAwsSqs } from "#local/local-aws-sqs.ts";
 import { startLocalStack } from "#local/localstack.ts";
 import { findPython } from "#local/localstack-package.ts";
-import { type QueueServer, serverAt, startFauxqs, startLocalAwsSqs } from "#local/queue-server.ts";
+import { type QueueServer, serverAt, startFauxqs } from "#local/queue-server.ts";
 
 /** The values of `--sqs`, besides a URL. */
 export const QUEUE_CHOICES = ["fauxqs", "local-aws-sqs", "localstack", "auto"] as const;

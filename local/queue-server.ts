@@ -1,14 +1,9 @@
-/** Servers with the SQS API: emulators that run in this process, and servers that already run elsewhere. */
+/** Servers with the SQS API: an emulator that runs in this process, and servers that already run elsewhere. */
 
-import { once } from "node:events";
-import type { Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { buildApp } from "fauxqs";
-import { createSqsServer } from "local-aws-sqs";
+import { ConfigurationError, messageOf } from "#shared/errors.ts";
 
-const REGION = "us-east-1";
-const HOST = "127.0.0.1";
-const ACCOUNT = "000000000000";
+export const REGION = "us-east-1";
+export const HOST = "127.0.0.1";
 /** SQS' maximum: an idle queue then costs one request every 20 seconds. */
 const LONG_POLL_SECONDS = 20;
 /** Emulators accept any credentials, but the SDK requires some. */
@@ -29,33 +24,19 @@ export interface QueueServer extends AsyncDisposable {
 
 export type StartQueueServer = () => Promise<QueueServer>;
 
-/** Starts fauxqs. Uses `buildApp`, since its own start function listens on all interfaces. */
+/**
+ * Starts fauxqs. Uses `buildApp`, since its own start function listens on all interfaces. Throws a ConfigurationError if
+ * fauxqs is not installed: in the npm package it is an optional peer dependency, which only tests need.
+ */
 export async function startFauxqs(): Promise<QueueServer> {
+  const { buildApp } = await import("fauxqs").catch((cause: unknown) => {
+    throw new ConfigurationError([
+      `fauxqs, the local SQS, cannot be loaded (${messageOf(cause)}): run npm install --save-dev fauxqs`,
+    ]);
+  });
   const app = buildApp({ logger: false, defaultRegion: REGION });
   const endpoint = await app.listen({ host: HOST, port: 0 });
   return ownServer("fauxqs", endpoint, () => app.close());
-}
-
-/** Starts local-aws-sqs, an implementation that shares no code with fauxqs. */
-export async function startLocalAwsSqs(): Promise<QueueServer> {
-  const server: Server = await createSqsServer({
-    port: 0,
-    hostname: HOST,
-    region: REGION,
-    accountId: ACCOUNT,
-    // Otherwise it lists a deleted queue for another minute, as SQS does.
-    emulateQueueCreationLifecycle: false,
-  });
-  const { port } = server.address() as AddressInfo;
-  const own = ownServer("local-aws-sqs", `http://${HOST}:${port}`, async () => {
-    const closed = once(server, "close");
-    server.close();
-    // Ends long polls in flight.
-    server.closeAllConnections();
-    await closed;
-  });
-  // Unlike in SQS, its long poll waits for a full batch instead of the first message.
-  return { ...own, longPollSeconds: 0 };
 }
 
 /** A server that ends when it is disposed of; `stop` is called at most once. */

@@ -7,9 +7,9 @@ import { Workers } from "#local/workers.ts";
 import type { WorkflowRun } from "#local/workflow-file.ts";
 import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
 import type { RunOutcome } from "#sdk/worker/finish.ts";
-import type { Execution } from "#sdk/worker/worker.ts";
+import type { Execution, ExecutionHandler } from "#sdk/worker/worker.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
-import { type FlowId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
+import { type FlowId, type LaneId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 
@@ -23,15 +23,27 @@ export interface RunProgress {
   readonly messages: number;
 }
 
-export interface RunResult {
-  readonly flowId: FlowId;
+/** A submitted flow, and how its executions run. */
+export interface FlowToRun {
   readonly submission: Submission;
+  /** The lanes of its executions. */
+  readonly lanes: readonly LaneId[];
+  readonly run: ExecutionHandler;
+}
+
+/** A flow that has ended, or that makes no progress any more. */
+export interface FlowRun {
   readonly status: FlowStatus;
   /** By task id. */
   readonly taskStates: ReadonlyMap<string, TaskState>;
   readonly unfinished: number;
   /** Messages that the queue moved to its dead-letter queue. */
   readonly deadLetters: number;
+}
+
+export interface RunResult extends FlowRun {
+  readonly flowId: FlowId;
+  readonly submission: Submission;
   /** From the start of the submission until the run is over. */
   readonly seconds: number;
 }
@@ -48,10 +60,7 @@ const LOST_LEASE_MS = 10_000;
 /** The run gives up after this time without any change, even with messages in flight. */
 const STUCK_MS = 60_000;
 
-/**
- * Submits a workflow and runs it. Resolves when every execution has ended and the queue is empty, or when the flow is
- * idle and the reconciler finds nothing to repair. Rejects with the signal's reason when the signal aborts.
- */
+/** Submits a workflow and runs it with simulated tasks, as `runFlow` does. */
 export async function runWorkflow(
   stack: Stack,
   router: PartitionRouter,
@@ -82,13 +91,30 @@ export async function runWorkflow(
     },
   );
   signal.throwIfAborted();
+  const run: ExecutionHandler = (execution) => Promise.resolve(simulate(execution, submission, failing));
+  const ended = await runFlow(stack, router, { submission, lanes, run }, signal, events);
+  return { ...ended, flowId, submission, seconds: Math.round(performance.now() - startedAt) / 1_000 };
+}
+
+/**
+ * Runs a submitted flow. Resolves when every execution has ended and the queue is empty, or when the flow is idle and the
+ * reconciler finds nothing to repair. Rejects with the signal's reason when the signal aborts.
+ */
+export async function runFlow(
+  stack: Stack,
+  router: PartitionRouter,
+  { submission, lanes, run }: FlowToRun,
+  signal: AbortSignal,
+  events: { onProgress: (progress: RunProgress) => void; onError: (error: string) => void },
+): Promise<FlowRun> {
+  const tasks = submission.taskCount;
   const workers = new Workers({
     ...stack,
     router,
     partition: submission.partition,
     lanes,
     count: WORKERS,
-    run: (execution) => Promise.resolve(simulate(execution, submission, failing)),
+    run,
     onError: events.onError,
   });
   workers.start();
@@ -108,17 +134,13 @@ export async function runWorkflow(
       });
     });
     const { visible } = await stack.queue.counts(stack.queue.deadLetterQueueUrl);
-    const seconds = Math.round(performance.now() - startedAt) / 1_000;
     return {
-      flowId,
-      submission,
       status,
       taskStates: new Map(
         [...statusCounter.states].map(([id, state]) => [submission.tasks.get(id) ?? id, state] as const),
       ),
       unfinished: statusCounter.unfinished,
       deadLetters: visible,
-      seconds,
     };
   } finally {
     await workers.stop();

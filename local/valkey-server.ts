@@ -53,7 +53,7 @@ export interface ValkeyOptions {
 }
 
 /**
- * Finds the server's executable: the variable `VALKEY_SERVER`, else the path recorded by `npm run setup`, else
+ * Finds the server's executable: the variable `VALKEY_SERVER`, else the path recorded by `npm run setup` or `sluice install-valkey`, else
  * `valkey-server` on the PATH. Throws a ConfigurationError if there is none, or if the variable names a file that is not
  * executable.
  */
@@ -70,7 +70,8 @@ export function findValkeyServer(environment: NodeJS.ProcessEnv = process.env): 
     if (folder !== "" && isExecutable(candidate)) return candidate;
   }
   throw new ConfigurationError([
-    "valkey-server not found: run `npm run setup`, or set VALKEY_SERVER to its path",
+    "valkey-server not found: run `npx sluice install-valkey` (in a checkout of Sluice: `npm run setup`), install " +
+      "Valkey 7.2 or later so that valkey-server is on the PATH, or set VALKEY_SERVER to its path",
   ]);
 }
 

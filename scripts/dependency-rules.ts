@@ -29,14 +29,14 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("shared/consistency"), room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
   [room("functions"), room("sdk")],
   [room("cli"), room("relay"), room("local")],
-  [room("bench")],
+  [room("bench"), room("api")],
   [room("test")],
 ];
 
-/** Tools: they may import anything below `functions`, and each other. `local`, `bench` and `test` may import them. */
+/** Tools: they may import anything below `functions`, and each other. Programs, `bench` and `test` may import them. */
 const TOOLS: readonly Room[] = [room("scripts"), room("deploy"), room(".ci", "^\\.ci/")];
 const TOOLS_REACH = 5;
-const TOOL_USERS: ReadonlySet<string> = new Set(["local", "bench", "test"]);
+const TOOL_USERS: ReadonlySet<string> = new Set(["cli", "local", "bench", "test"]);
 /** What `bench` may import of `test`: servers and counters, not tests. */
 const FIXTURES = "^test/support/";
 

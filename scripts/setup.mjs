@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url";
 import { withLock } from "./setup/lock.mjs";
 import { thisMachine } from "./setup/machine.mjs";
 import { installPackages, PackagesError } from "./setup/packages.mjs";
-import { findValkey, NoValkeyError, recordOf } from "./setup/valkey.mjs";
+import { NoValkeyError, provideValkey } from "./setup/valkey.mjs";
 
 const MIN_NODE = 20;
 const HELP = `Usage: npm run setup -- [--packages-only]
@@ -34,13 +34,8 @@ const probes = thisMachine(root, say);
 function setUp({ packagesOnly }) {
   const installed = installPackages(probes);
   if (packagesOnly) return;
-  const { path, source } = findValkey(probes);
-  // A path from the variable applies to this run only and is not recorded.
-  const isFromVariable = (probes.environment.VALKEY_SERVER ?? "") !== "";
-  if (!isFromVariable && probes.readFile(recordOf(probes.folder))?.trim() !== path) {
-    probes.writeFile(recordOf(probes.folder), `${path}\n`);
-    say(`using ${path}, from ${source}`);
-  } else if (installed) say(`using ${path}`);
+  const { path, isNew } = provideValkey(probes);
+  if (installed && !isNew) say(`using ${path}`);
 }
 
 async function main(args) {

@@ -4,6 +4,7 @@ import { ConfigurationError } from "#shared/errors.ts";
 import type { NodeAddress } from "#shared/valkey/address.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
+/** How many replicas must have received a write before it counts as written. */
 export interface ReplicationOptions {
   /** How many replicas must confirm each pipeline. 0, the default: none, and nothing waits. */
   readonly waitReplicas?: number;

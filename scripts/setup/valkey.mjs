@@ -55,8 +55,27 @@ export function findValkey(probes) {
   throw new NoValkeyError(adviceOf(tried));
 }
 
+/**
+ * Finds or installs a server like `findValkey`, and records its path for the programs that start it. Returns the path, and
+ * whether this call recorded it.
+ *
+ * @param {Probes} probes
+ * @returns {{ path: string, isNew: boolean }}
+ */
+export function provideValkey(probes) {
+  const { path, source } = findValkey(probes);
+  // A path from the variable applies to this run only and is not recorded.
+  const isFromVariable = (probes.environment.VALKEY_SERVER ?? "") !== "";
+  const isNew = !isFromVariable && probes.readFile(recordOf(probes.folder))?.trim() !== path;
+  if (isNew) {
+    probes.writeFile(recordOf(probes.folder), `${path}\n`);
+    probes.say(`using ${path}, from ${source}`);
+  }
+  return { path, isNew };
+}
+
 /** The file that records the path of the server for other programs: one line with an absolute path. */
-export function recordOf(folder) {
+function recordOf(folder) {
   return `${folder}/valkey-server`;
 }
 

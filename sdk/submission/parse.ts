@@ -4,6 +4,7 @@ import { parseJson } from "#sdk/submission/parse-json.ts";
 import { readWfFormat } from "#sdk/submission/wfformat.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 
+/** The result of `parseWorkflow`: a valid workflow, or every error in it. */
 export type ParsedWorkflow =
   /** `warnings`: one line each, like errors. Usually empty. */
   | { readonly ok: true; readonly value: Workflow; readonly warnings: string[] }

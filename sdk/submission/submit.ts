@@ -25,12 +25,14 @@ import { messageOf, RefusedError, SubmissionError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
+/** What a submission needs. A `Connection` has all of it. */
 export interface SubmitDependencies {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly completions: CompletionPublisher;
 }
 
+/** Options of `submitFlow`. */
 export interface SubmitOptions {
   /** A UUID. The same workflow with the same flow id is the same submission. */
   readonly flowId: FlowId;
@@ -49,6 +51,7 @@ export interface SubmitProgress {
   readonly edgesTotal: number;
 }
 
+/** A submitted flow. */
 export interface Submission {
   readonly flowId: FlowId;
   readonly partition: Partition;

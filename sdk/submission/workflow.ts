@@ -5,6 +5,7 @@ import type { LaneId } from "#shared/contract/ids.ts";
 /** The highest priority. Priorities are integers from 0, and a higher one is claimed first (contract, section 4). */
 export const MAX_PRIORITY = 9_000;
 
+/** A workflow as `parseWorkflow` returns it. */
 export interface Workflow {
   readonly name: string;
   /** In the file's order. Ids are distinct. */
@@ -13,6 +14,7 @@ export interface Workflow {
   readonly edges: readonly WorkflowEdge[];
 }
 
+/** A task of a workflow. In Valkey it becomes an execution. */
 export interface Task {
   readonly id: string;
   readonly lane: LaneId;
@@ -24,6 +26,7 @@ export interface Task {
   readonly retryPolicy?: RetryPolicy;
 }
 
+/** When a failed task is tried again. */
 export interface RetryPolicy {
   /** Attempts after the first one. */
   readonly maxRetries: number;
@@ -40,6 +43,7 @@ export type Backoff =
       readonly multiplier: number;
     };
 
+/** A dependency: `to` runs after `from` has succeeded. */
 export interface WorkflowEdge {
   /** Id of the upstream task. */
   readonly from: string;

@@ -34,11 +34,13 @@ export interface FinishedRun {
  */
 export type FinishStatus = "completed" | "failed" | "retry_scheduled" | "lease_lost";
 
+/** An execution that a worker has run, and how it left the worker. */
 export interface WorkedExecution {
   readonly id: ExecutionId;
   readonly status: FinishStatus;
 }
 
+/** What writing outcomes needs. */
 export interface FinishDependencies extends WorkerClient {
   /**
    * The connection that writes outcomes; `valkey` by default. With a `ReplicatedValkey`, an outcome counts as written, and

@@ -33,6 +33,7 @@ export interface Execution {
 /** Runs one execution. If it throws, the run has failed with the error's message as its reason. */
 export type ExecutionHandler = (execution: Execution) => Promise<RunOutcome>;
 
+/** What a worker needs: a `Connection` and its own identity. */
 export type WorkDependencies = ClaimDependencies & FinishDependencies;
 
 /**

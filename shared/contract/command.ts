@@ -1,5 +1,6 @@
 import type { Partition } from "#shared/contract/ids.ts";
 
+/** An argument of a command. Numbers are sent as decimal text. */
 export type ValkeyArgument = string | number | Buffer;
 
 /** One command for a partition: all its keys carry that partition's hash tag. */

@@ -22,6 +22,7 @@ export type AttemptIndex = Branded<number, "AttemptIndex">;
 /** An unsigned 16-bit integer: the N of the hash tag `{fp:N}`. */
 export type Partition = Branded<number, "Partition">;
 
+/** Which rule of its form an identifier breaks. */
 export type IdErrorReason =
   | "missing_partition_tag"
   | "invalid_partition"
@@ -36,6 +37,7 @@ export interface IdError {
   readonly message: string;
 }
 
+/** A valid identifier, or why a text is none. */
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly error: IdError };
@@ -65,6 +67,10 @@ function quote(found: unknown): string {
 /**
  * Parses `{fp:N}:<uuid>`. N may exceed the configured partition count: ids outlive configurations.
  * Fails with `missing_partition_tag`, `invalid_partition` (not a decimal u16) or `invalid_uuid`.
+ *
+ * @example
+ * parseExecutionId("{fp:42}:550e8400-e29b-41d4-a716-446655440000"); // { ok: true, value: "{fp:42}:550e…" }
+ * parseExecutionId("550e8400"); // { ok: false, error: { reason: "missing_partition_tag", … } }
  */
 export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
   if (typeof text !== "string" || !text.startsWith(TAG_START) || !text.includes(TAG_END)) {
@@ -84,6 +90,9 @@ export function parseExecutionId(text: unknown): Parsed<ExecutionId> {
 /**
  * Parses a flow id from a message, a request or an application: a hyphenated UUID in any case. The result is in lower
  * case, the form in which FlowFabric builds keys.
+ *
+ * @example
+ * parseFlowId(request.params.flow); // { ok: true, value: "550e8400-e29b-41d4-a716-446655440000" }
  */
 export function parseFlowId(text: unknown): Parsed<FlowId> {
   const stored = parseStoredFlowId(text);
@@ -104,7 +113,12 @@ export function parseEdgeId(text: unknown): Parsed<EdgeId> {
     : invalid("invalid_uuid", "an edge id (a UUID)", text);
 }
 
-/** Parses a lane: 1 to 64 bytes of printable ASCII (0x20 to 0x7e). */
+/**
+ * Parses a lane: 1 to 64 bytes of printable ASCII (0x20 to 0x7e).
+ *
+ * @example
+ * parseLaneId("images"); // { ok: true, value: "images" }
+ */
 export function parseLaneId(text: unknown): Parsed<LaneId> {
   return typeof text === "string" && LANE.test(text)
     ? valid(text)
@@ -132,6 +146,9 @@ export function mintExecutionId(partition: Partition, uuid: string): Parsed<Exec
 /**
  * Returns the parsed value, or throws a TypeError with the parser's message. Use it only for ids that the program itself
  * created: handle the error of an id that comes from outside.
+ *
+ * @example
+ * const flowId = unwrap(parseFlowId(randomUUID()));
  */
 export function unwrap<T>(parsed: Parsed<T>): T {
   if (parsed.ok) return parsed.value;

@@ -51,7 +51,12 @@ export function idempotencyKey(partition: Partition, namespace: string, key: str
   return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;
 }
 
-/** The keys of one execution. */
+/**
+ * The keys of one execution.
+ *
+ * @example
+ * router.execKeys(executionId).result; // "ff:exec:{fp:42}:{fp:42}:550e8400-…:result"
+ */
 export class ExecKeys {
   readonly partition: Partition;
   readonly id: ExecutionId;
@@ -159,7 +164,12 @@ export interface LaneKeys {
   readonly blockedOperator: string;
 }
 
-/** The indexes of one partition. */
+/**
+ * The indexes of one partition.
+ *
+ * @example
+ * router.indexKeys(partition).lane(lane).eligible; // "ff:idx:{fp:42}:lane:images:eligible"
+ */
 export class IndexKeys {
   readonly partition: Partition;
   readonly #idx: string;
@@ -231,7 +241,12 @@ export class IndexKeys {
   }
 }
 
-/** The keys of one flow. */
+/**
+ * The keys of one flow.
+ *
+ * @example
+ * router.flowKeys(flowId).members; // "ff:flow:{fp:42}:0f8c5f6e-…:members"
+ */
 export class FlowKeys {
   readonly partition: Partition;
   readonly id: FlowId;

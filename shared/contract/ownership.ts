@@ -12,6 +12,7 @@ export interface Target {
   readonly lane: LaneId;
 }
 
+/** Names a worker in the records of what it claims. */
 export interface WorkerIdentity {
   readonly workerId: string;
   readonly instanceId: string;

@@ -9,6 +9,7 @@ export interface PartitionConfig {
   readonly numQuotaPartitions: number;
 }
 
+/** The counts that a deployment uses unless it is configured otherwise. */
 export const DEFAULT_PARTITION_CONFIG: PartitionConfig = {
   numFlowPartitions: 256,
   numBudgetPartitions: 32,

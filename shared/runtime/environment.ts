@@ -2,6 +2,7 @@
 
 import { ConfigurationError } from "#shared/errors.ts";
 
+/** Environment variables by name, such as `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Returns whether a variable is set and not empty. */

@@ -1,5 +1,6 @@
+import { startLocalAwsSqs } from "#local/local-aws-sqs.ts";
 import { startLocalStack } from "#local/localstack.ts";
-import { type StartQueueServer, startFauxqs, startLocalAwsSqs } from "#local/queue-server.ts";
+import { type StartQueueServer, startFauxqs } from "#local/queue-server.ts";
 
 export interface QueueImplementation {
   readonly name: string;

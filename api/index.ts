@@ -1,0 +1,49 @@
+/** The entry `sluice` of the npm package: connect, and submit workflows. */
+
+export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
+export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
+export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
+export {
+  type Submission,
+  type SubmitDependencies,
+  type SubmitOptions,
+  type SubmitProgress,
+  submitFlow,
+} from "#sdk/submission/submit.ts";
+export type { Backoff, RetryPolicy, Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
+export {
+  command,
+  type Pipelines,
+  type ValkeyArgument,
+  type ValkeyCommand,
+  type ValkeyResult,
+} from "#shared/contract/command.ts";
+export {
+  type ExecutionId,
+  type FlowId,
+  type IdError,
+  type IdErrorReason,
+  type LaneId,
+  type Parsed,
+  type Partition,
+  parseExecutionId,
+  parseFlowId,
+  parseLaneId,
+  unwrap,
+} from "#shared/contract/ids.ts";
+export type { Completion } from "#shared/contract/message.ts";
+export {
+  ConfigurationError,
+  InvalidRecordError,
+  NotReplicatedError,
+  ProtocolError,
+  PublishError,
+  RefusedError,
+  SluiceError,
+  SubmissionError,
+  UnreachableError,
+  ValkeyError,
+} from "#shared/errors.ts";
+export type { SendResult } from "#shared/queue/batch-sender.ts";
+export type { CompletionPublisher } from "#shared/queue/publisher.ts";
+export type { Environment } from "#shared/runtime/environment.ts";

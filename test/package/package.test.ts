@@ -1,0 +1,178 @@
+/** Packs the npm package, installs it into an empty project outside of the repository, and uses it there. */
+
+import { execFile } from "node:child_process";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { findValkeyServer } from "#local/valkey-server.ts";
+import { examplesOf, PAGES_WITH_EXAMPLES } from "#test/support/doc-examples.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const BIN = join(ROOT, "node_modules/.bin");
+
+/** The settings of a strict project. They also check the package's declarations. */
+const TSCONFIG = {
+  compilerOptions: {
+    target: "es2024",
+    lib: ["es2024", "esnext.disposable"],
+    module: "nodenext",
+    types: ["node"],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    skipLibCheck: false,
+    noEmit: true,
+  },
+};
+
+let folder: string;
+let tarball: string;
+let project: string;
+
+const execute = promisify(execFile);
+
+/** Runs a command to its end. Rejects with its whole output if it fails. */
+async function run(command: string, args: readonly string[], cwd: string, env: NodeJS.ProcessEnv = {}) {
+  try {
+    const { stdout } = await execute(command, args, { cwd, env: { ...process.env, ...env } });
+    return stdout;
+  } catch (error) {
+    const { stdout = "", stderr = "" } = error as { stdout?: string; stderr?: string };
+    throw new Error(`${command} ${args.join(" ")} failed:\n${stdout}${stderr}`, { cause: error });
+  }
+}
+
+const node = (args: readonly string[], env?: NodeJS.ProcessEnv) =>
+  run(process.execPath, args, project, { VALKEY_SERVER: findValkeyServer(), ...env });
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "sluice-package-"));
+  await run("npm", ["pack", "--pack-destination", folder], ROOT);
+  const [packed = ""] = (await readdir(folder)).filter((name) => name.endsWith(".tgz"));
+  tarball = join(folder, packed);
+  project = await mkdtemp(join(folder, "project-"));
+  const { devDependencies } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8"));
+  const others = ["@types/node", "fauxqs"].map((name) => `${name}@${devDependencies[name]}`);
+  await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  await writeFile(join(project, "tsconfig.json"), JSON.stringify(TSCONFIG));
+  const options = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"];
+  await run("npm", ["install", ...options, tarball, ...others], project);
+});
+
+afterAll(() => rm(folder, { recursive: true, force: true }));
+
+test("the tarball contains bundles, declarations and the functions, and nothing else", async () => {
+  const { stdout } = await execute("tar", ["-tzf", tarball]);
+  const files = stdout.trim().split("\n");
+  const unexpected = files.filter(
+    (file) =>
+      !/^package\/(?:lib\/[\w-]+\.js|lib\/types\/.+\.d\.ts|dist\/(?:dispatch|reconcile)\/.+|[A-Z]+(?:\.md)?|package\.json)$/.test(
+        file,
+      ),
+  );
+  expect(unexpected).toEqual([]);
+  for (const file of ["README.md", "LICENSE", "CHANGELOG.md", "lib/index.js", "dist/dispatch/index.mjs"]) {
+    expect(files).toContain(`package/${file}`);
+  }
+  expect(files.filter((file) => file.endsWith(".map"))).toEqual([]);
+});
+
+test("publint finds no error, warning or suggestion", async () => {
+  expect(await run(join(BIN, "publint"), [tarball, "--strict"], ROOT)).toContain("All good!");
+});
+
+test("attw resolves the types of every entry from ES modules", async () => {
+  // It fails if it finds a problem.
+  const output = await run(join(BIN, "attw"), [tarball, "--profile", "esm-only", "--no-color"], ROOT);
+  for (const entry of ["sluice", "sluice/worker", "sluice/dispatch", "sluice/testing"]) {
+    expect(output).toMatch(new RegExp(`"${entry}" +│ 🟢 \\(ESM\\) +│ 🟢`));
+  }
+});
+
+test("the examples of the documentation pass a strict type check", async () => {
+  for (const [position, page] of PAGES_WITH_EXAMPLES.entries()) {
+    await writeFile(join(project, `example-${position}.ts`), examplesOf(page).join("\n"));
+  }
+  expect(await run(join(BIN, "tsc"), ["--project", "."], project)).toBe("");
+});
+
+test("the README's example runs a workflow to its end", async () => {
+  await writeFile(join(project, "readme.ts"), examplesOf("README.md").join("\n"));
+  expect(await node(["readme.ts"])).toBe("{ state: 'success', result: 'publish: done', reason: '' }\n");
+});
+
+test("an application connects, submits, works, and dispatches in a handler of its own", async () => {
+  await writeFile(
+    join(project, "application.ts"),
+    `
+    import { connect, ConfigurationError, parseFlowId, parseLaneId, parseWorkflow, submitFlow, unwrap } from "sluice";
+    import { createDispatcher } from "sluice/dispatch";
+    import { startTestStack } from "sluice/testing";
+    import { promoteDue, workBatch } from "sluice/worker";
+
+    await using stack = await startTestStack();
+    Object.assign(process.env, stack.environment);
+    using connection = await connect();
+    const workflow = parseWorkflow('{"name":"one","tasks":[{"id":"only"}]}', "one.json");
+    if (!workflow.ok) throw new Error(workflow.errors.join());
+    const flowId = unwrap(parseFlowId("0f8c5f6e-0000-4000-8000-000000000001"));
+    const flow = await submitFlow(connection, workflow.value, { flowId });
+    const source = { partition: flow.partition, lane: unwrap(parseLaneId("default")) };
+    const worker = { ...connection, identity: { workerId: "w", instanceId: "i" } };
+    const [worked] = await workBatch(worker, source, async () => ({ outcome: "success", result: "" }), { limit: 1 });
+    await promoteDue(worker, source);
+
+    const handler = createDispatcher();
+    const body = JSON.stringify({ execution_id: worked?.id, flow_id: flowId });
+    const context = {
+      awsRequestId: "r", functionName: "f", functionVersion: "1", invokedFunctionArn: "a", memoryLimitInMB: "1",
+      getRemainingTimeInMillis: () => 10_000,
+    };
+    const response = await handler({ Records: [{ messageId: "m", body }, { messageId: "bad", body: "{" }] }, context);
+    let refused: unknown;
+    try {
+      createDispatcher({});
+    } catch (error) {
+      refused = error instanceof ConfigurationError;
+    }
+    console.log(JSON.stringify({ status: worked?.status, response, refused }));
+    process.exit();
+    `,
+  );
+  expect(await run(join(BIN, "tsc"), ["--project", "."], project)).toBe("");
+  const lines = (await node(["application.ts"])).trim().split("\n");
+  expect(JSON.parse(lines.at(-1) ?? "")).toEqual({
+    status: "completed",
+    response: { batchItemFailures: [{ itemIdentifier: "bad" }] },
+    refused: true,
+  });
+});
+
+test("the command sluice shows its help, and finds the valkey-server", async () => {
+  const sluice = (args: readonly string[]) => run(join(project, "node_modules/.bin/sluice"), args, project);
+  expect(await sluice(["--help"])).toContain("redrive");
+  const server = findValkeyServer();
+  const path = await run(join(project, "node_modules/.bin/sluice"), ["install-valkey"], project, {
+    VALKEY_SERVER: server,
+  });
+  expect(path).toBe(`${server}\n`);
+});
+
+test("without a valkey-server or fauxqs, the test stack says what to install", async () => {
+  const program = `import { startTestStack } from "sluice/testing"; await startTestStack();`;
+  const start = (env: NodeJS.ProcessEnv) => node(["--input-type=module", "-e", program], env);
+  await expect(start({ VALKEY_SERVER: "", PATH: "" })).rejects.toThrow(/npx sluice install-valkey/);
+  await rm(join(project, "node_modules/fauxqs"), { recursive: true });
+  await expect(start({})).rejects.toThrow(/npm install --save-dev fauxqs/);
+});
+
+test("every entry can be imported without the packages that only tests need", async () => {
+  const program = `
+    const entries = ["sluice", "sluice/worker", "sluice/dispatch", "sluice/testing"];
+    const exported = await Promise.all(entries.map(async (entry) => Object.keys(await import(entry))));
+    console.log(JSON.stringify(exported.map((names) => names.length > 0)));`;
+  expect(await node(["--input-type=module", "-e", program])).toBe("[true,true,true,true]\n");
+});
