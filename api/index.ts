@@ -1,5 +1,12 @@
-/** The entry `sluice` of the npm package: connect, and submit workflows. */
+/** The entry `sluice` of the npm package: connect, submit workflows, cancel them. */
 
+export {
+  type CancelFlowOptions,
+  type CancelFlowProgress,
+  cancelFlow,
+  type FlowCancellation,
+  type MemberFailure,
+} from "#sdk/cancellation/cancel-flow.ts";
 export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
 export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
 export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
@@ -11,6 +18,7 @@ export {
   submitFlow,
 } from "#sdk/submission/submit.ts";
 export type { Backoff, RetryPolicy, Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
+export type { CancelPorts } from "#shared/cancellation/cancel-executions.ts";
 export {
   command,
   type Pipelines,
@@ -18,6 +26,7 @@ export {
   type ValkeyCommand,
   type ValkeyResult,
 } from "#shared/contract/command.ts";
+export type { CancellationPolicy } from "#shared/contract/graph.ts";
 export {
   type ExecutionId,
   type FlowId,
@@ -35,6 +44,7 @@ export type { Completion } from "#shared/contract/message.ts";
 export {
   ConfigurationError,
   InvalidRecordError,
+  LeaseLostError,
   NotReplicatedError,
   ProtocolError,
   PublishError,

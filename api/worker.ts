@@ -1,7 +1,7 @@
 /** The entry `sluice/worker` of the npm package: run executions. */
 
-export type { ClaimDependencies, ClaimOptions, WorkerClient, WorkSource } from "#sdk/worker/claim.ts";
 export type { FinishDependencies, FinishStatus, RunOutcome, WorkedExecution } from "#sdk/worker/finish.ts";
+export type { ClaimDependencies, ClaimOptions, WorkerClient, WorkSource } from "#sdk/worker/leasing.ts";
 export { promoteDue } from "#sdk/worker/promote.ts";
 export {
   type Execution,

@@ -17,6 +17,7 @@ import { fieldText } from "#shared/contract/record.ts";
 import type { SluiceError } from "#shared/errors.ts";
 import { refusalError, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
+/** Options of `cancelFlow`. */
 export interface CancelFlowOptions {
   /** Stored in the flow's record and in the record of each cancelled member. */
   readonly reason: string;
@@ -53,6 +54,7 @@ export interface MemberFailure {
   readonly isPending: boolean;
 }
 
+/** The result of `cancelFlow`. */
 export interface FlowCancellation extends CancelFlowProgress {
   readonly flowId: FlowId;
   /** The policy in the flow's record: that of the first call. */
@@ -79,7 +81,8 @@ const FIRST_PAUSE_MS = 100;
  * @throws ValkeyError if the flow itself could not be cancelled or read. It is safe to call again.
  *
  * @example
- * const cancellation = await cancelFlow({ valkey, router }, flowId, { reason: "superseded" });
+ * using sluice = await connect();
+ * const cancellation = await cancelFlow(sluice, flowId, { reason: "superseded" });
  * if (cancellation.failures.some(({ isPending }) => isPending)) console.warn("call again, or leave it to the reconciler");
  */
 export async function cancelFlow(

@@ -89,7 +89,8 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
  * const parsed = parseWorkflow(await readFile("nightly.json", "utf8"), "nightly.json");
  * if (!parsed.ok) throw new Error(parsed.errors.join("\n"));
  * const flowId = unwrap(parseFlowId(randomUUID()));
- * const submission = await submitFlow({ valkey, router, completions }, parsed.value, { flowId });
+ * using sluice = await connect();
+ * const submission = await submitFlow(sluice, parsed.value, { flowId });
  * submission.executions.get("fetch"); // "{fp:42}:0f8c…"
  */
 export async function submitFlow(

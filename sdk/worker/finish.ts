@@ -43,8 +43,8 @@ export interface WorkedExecution {
 /** What writing outcomes needs. */
 export interface FinishDependencies extends WorkerClient {
   /**
-   * The connection that writes outcomes; `valkey` by default. With a `ReplicatedValkey`, an outcome counts as written, and
-   * its completion is published, once enough replicas have confirmed it.
+   * The connection that writes outcomes; `valkey` by default. With `waitReplicas` of `connect`, an outcome counts as
+   * written, and its completion is published, once enough replicas have confirmed it.
    */
   readonly replicated?: Pipelines;
   readonly completions: CompletionPublisher;

@@ -12,7 +12,7 @@ import { noResult, refusalError, replyOrThrow, valueOrThrow } from "#shared/valk
 
 /** A worker and its connection to Valkey. */
 export interface WorkerClient {
-  /** Use a `ReconnectingValkey`: with a plain `Valkey` client, retries cannot succeed after a lost connection. */
+  /** It must replace a lost connection, as that of `connect` does: otherwise, retries cannot succeed. */
   readonly valkey: Pipelines;
   readonly identity: WorkerIdentity;
   /**
@@ -22,6 +22,7 @@ export interface WorkerClient {
   readonly retryDelaysMs?: readonly number[];
 }
 
+/** What claiming needs. */
 export interface ClaimDependencies extends WorkerClient {
   readonly router: PartitionRouter;
   /** Publishes the completions of executions that reached the limit of reclaims. */
@@ -34,6 +35,7 @@ export interface WorkSource {
   readonly lane: LaneId;
 }
 
+/** How many executions to claim, and for how long. */
 export interface ClaimOptions {
   /** The largest number of executions to claim. */
   readonly limit: number;

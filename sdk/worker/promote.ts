@@ -17,7 +17,7 @@ const DEFAULT_LIMIT = 100;
  * @throws ValkeyError if a call fails. A later call continues.
  *
  * @example
- * await promoteDue({ valkey, router }, { partition, lane });
+ * await promoteDue(sluice, { partition, lane });
  */
 export async function promoteDue(
   { valkey, router }: Pick<ClaimDependencies, "valkey" | "router">,

@@ -51,10 +51,9 @@ export type WorkDependencies = ClaimDependencies & FinishDependencies;
  * @throws ProtocolError if a Valkey function replies in a form that the contract does not have.
  *
  * @example
- * const valkey = new ReconnectingValkey((knownNodes) => new Valkey(address, { knownNodes, onConnectionError }));
- * const deps = { valkey, router, completions, identity: { workerId: "resizer", instanceId: randomUUID() } };
+ * using sluice = await connect();
  * const worked = await workBatch(
- *   deps,
+ *   { ...sluice, identity: { workerId: "resizer", instanceId: randomUUID() } },
  *   { partition, lane },
  *   async ({ payload }) => ({ outcome: "success", result: await resize(payload) }),
  *   { limit: 10 },

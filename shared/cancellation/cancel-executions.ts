@@ -10,6 +10,7 @@ import { pairResults } from "#shared/contract/results.ts";
 import { InvalidRecordError, RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
 import { chunked, noResult, sendChunks } from "#shared/valkey/batches.ts";
 
+/** What a cancellation needs. A `Connection` has it. */
 export interface CancelPorts {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;

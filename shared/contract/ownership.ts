@@ -14,7 +14,9 @@ export interface Target {
 
 /** Names a worker in the records of what it claims. */
 export interface WorkerIdentity {
+  /** Names the program, for example after its lane. */
   readonly workerId: string;
+  /** Unique for each process. */
   readonly instanceId: string;
   /** What the worker offers to executions that require capabilities (contract, section 15). At most 256, without commas. */
   readonly capabilities?: readonly string[];

@@ -6,6 +6,7 @@ const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 const ERRORS = [
   "ConfigurationError",
   "InvalidRecordError",
+  "LeaseLostError",
   "NotReplicatedError",
   "ProtocolError",
   "PublishError",
@@ -19,6 +20,7 @@ const ERRORS = [
 const VALUES: Readonly<Record<string, readonly string[]>> = {
   index: [
     ...ERRORS,
+    "cancelFlow",
     "command",
     "connect",
     "parseExecutionId",

@@ -28,6 +28,42 @@ const TSCONFIG = {
   },
 };
 
+/** An application that uses each entry against a test stack, and prints what it saw. */
+const APPLICATION = `
+import { connect, ConfigurationError, parseFlowId, parseLaneId, parseWorkflow, submitFlow, unwrap } from "sluice";
+import { createDispatcher } from "sluice/dispatch";
+import { startTestStack } from "sluice/testing";
+import { promoteDue, workBatch } from "sluice/worker";
+
+await using stack = await startTestStack();
+Object.assign(process.env, stack.environment);
+using connection = await connect();
+const workflow = parseWorkflow('{"name":"one","tasks":[{"id":"only"}]}', "one.json");
+if (!workflow.ok) throw new Error(workflow.errors.join());
+const flowId = unwrap(parseFlowId("0f8c5f6e-0000-4000-8000-000000000001"));
+const flow = await submitFlow(connection, workflow.value, { flowId });
+const source = { partition: flow.partition, lane: unwrap(parseLaneId("default")) };
+const worker = { ...connection, identity: { workerId: "w", instanceId: "i" } };
+const [worked] = await workBatch(worker, source, async () => ({ outcome: "success", result: "" }), { limit: 1 });
+await promoteDue(worker, source);
+
+const handler = createDispatcher();
+const body = JSON.stringify({ execution_id: worked?.id, flow_id: flowId });
+const context = {
+  awsRequestId: "r", functionName: "f", functionVersion: "1", invokedFunctionArn: "a", memoryLimitInMB: "1",
+  getRemainingTimeInMillis: () => 10_000,
+};
+const response = await handler({ Records: [{ messageId: "m", body }, { messageId: "bad", body: "{" }] }, context);
+let refused: unknown;
+try {
+  createDispatcher({});
+} catch (error) {
+  refused = error instanceof ConfigurationError;
+}
+console.log(JSON.stringify({ status: worked?.status, response, refused }));
+process.exit();
+`;
+
 let folder: string;
 let tarball: string;
 let project: string;
@@ -92,10 +128,11 @@ test("attw resolves the types of every entry from ES modules", async () => {
   }
 });
 
-test("the examples of the documentation pass a strict type check", async () => {
+test("the examples of the documentation and an application pass a strict type check", async () => {
   for (const [position, page] of PAGES_WITH_EXAMPLES.entries()) {
     await writeFile(join(project, `example-${position}.ts`), examplesOf(page).join("\n"));
   }
+  await writeFile(join(project, "application.ts"), APPLICATION);
   expect(await run(join(BIN, "tsc"), ["--project", "."], project)).toBe("");
 });
 
@@ -105,44 +142,7 @@ test("the README's example runs a workflow to its end", async () => {
 });
 
 test("an application connects, submits, works, and dispatches in a handler of its own", async () => {
-  await writeFile(
-    join(project, "application.ts"),
-    `
-    import { connect, ConfigurationError, parseFlowId, parseLaneId, parseWorkflow, submitFlow, unwrap } from "sluice";
-    import { createDispatcher } from "sluice/dispatch";
-    import { startTestStack } from "sluice/testing";
-    import { promoteDue, workBatch } from "sluice/worker";
-
-    await using stack = await startTestStack();
-    Object.assign(process.env, stack.environment);
-    using connection = await connect();
-    const workflow = parseWorkflow('{"name":"one","tasks":[{"id":"only"}]}', "one.json");
-    if (!workflow.ok) throw new Error(workflow.errors.join());
-    const flowId = unwrap(parseFlowId("0f8c5f6e-0000-4000-8000-000000000001"));
-    const flow = await submitFlow(connection, workflow.value, { flowId });
-    const source = { partition: flow.partition, lane: unwrap(parseLaneId("default")) };
-    const worker = { ...connection, identity: { workerId: "w", instanceId: "i" } };
-    const [worked] = await workBatch(worker, source, async () => ({ outcome: "success", result: "" }), { limit: 1 });
-    await promoteDue(worker, source);
-
-    const handler = createDispatcher();
-    const body = JSON.stringify({ execution_id: worked?.id, flow_id: flowId });
-    const context = {
-      awsRequestId: "r", functionName: "f", functionVersion: "1", invokedFunctionArn: "a", memoryLimitInMB: "1",
-      getRemainingTimeInMillis: () => 10_000,
-    };
-    const response = await handler({ Records: [{ messageId: "m", body }, { messageId: "bad", body: "{" }] }, context);
-    let refused: unknown;
-    try {
-      createDispatcher({});
-    } catch (error) {
-      refused = error instanceof ConfigurationError;
-    }
-    console.log(JSON.stringify({ status: worked?.status, response, refused }));
-    process.exit();
-    `,
-  );
-  expect(await run(join(BIN, "tsc"), ["--project", "."], project)).toBe("");
+  await writeFile(join(project, "application.ts"), APPLICATION);
   const lines = (await node(["application.ts"])).trim().split("\n");
   expect(JSON.parse(lines.at(-1) ?? "")).toEqual({
     status: "completed",
