@@ -1,4 +1,4 @@
-/** The entry `sluice` of the npm package: connect, submit workflows, cancel them. */
+/** The entry `sluice` of the npm package: connect, submit workflows, read their state, cancel them. */
 
 export {
   type CancelFlowOptions,
@@ -8,6 +8,7 @@ export {
   type MemberFailure,
 } from "#sdk/cancellation/cancel-flow.ts";
 export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
+export { type FlowSummary, readFlowSummary } from "#sdk/flow-summary.ts";
 export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
 export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
 export {

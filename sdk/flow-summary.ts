@@ -45,6 +45,10 @@ export interface FlowSummary extends MembersByState {
  * Undefined if the flow does not exist: it was never created, or was deleted after its retention.
  *
  * @throws ValkeyError if Valkey does not answer.
+ *
+ * @example
+ * const summary = await readFlowSummary(sluice, flowId);
+ * if (summary?.public_flow_state === "failed") console.log(`${summary.members_failed} tasks failed`);
  */
 export async function readFlowSummary(
   { valkey, router }: { readonly valkey: Pipelines; readonly router: PartitionRouter },

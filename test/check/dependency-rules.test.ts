@@ -5,6 +5,7 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { checkDependencies, RULES } from "#scripts/dependency-rules.ts";
 
 const ALIASES = [
+  "api",
   "bench",
   "cli",
   "functions",
@@ -56,6 +57,7 @@ const VIOLATIONS: Readonly<Record<string, readonly [file: string, imported: stri
   "layers-relay": ["relay/bad.ts", "#local/good.ts"],
   "layers-local": ["local/bad.ts", "#cli/good.ts"],
   "layers-bench": ["bench/bad.ts", "#test/dispatch/good.ts"],
+  "layers-api": ["api/bad.ts", "#bench/good.ts"],
   "layers-scripts": ["scripts/bad.ts", "#sdk/good.ts"],
   "layers-deploy": ["deploy/bad.ts", "#functions/one/good.ts"],
   "layers-.ci": [".ci/bad.ts", "#local/good.ts"],
@@ -79,12 +81,13 @@ const GOOD = {
   "functions/one/good.ts": ["#shared/dispatch/good.ts"],
   "sdk/good.ts": ["#shared/dispatch/good.ts", "#shared/consistency/good.ts"],
   "sdk/submission/good.ts": ["#sdk/good.ts"],
-  "cli/good.ts": ["#sdk/good.ts", "#functions/one/good.ts"],
+  "cli/good.ts": ["#sdk/good.ts", "#functions/one/good.ts", "#scripts/good.ts"],
   "local/good.ts": ["#sdk/good.ts", "#scripts/good.ts"],
   "scripts/good.ts": ["#shared/redrive/good.ts", "#deploy/good.ts"],
   "deploy/good.ts": ["#shared/contract/good.ts"],
   "test/support/good.ts": ["#local/good.ts", "#cli/good.ts"],
   "test/dispatch/good.ts": ["#test/support/good.ts"],
+  "api/good.ts": ["#sdk/good.ts", "#functions/one/good.ts", "#local/good.ts"],
   "bench/good.ts": ["#local/good.ts", "#test/support/good.ts", "#scripts/good.ts"],
 };
 

@@ -27,6 +27,7 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
     "parseFlowId",
     "parseLaneId",
     "parseWorkflow",
+    "readFlowSummary",
     "submitFlow",
     "unwrap",
   ],
