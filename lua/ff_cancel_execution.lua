@@ -58,8 +58,7 @@ local function ff_cancel_execution(keys, args)
       'cancelled: ' .. reason)
   end
   local attempt_state = core.current_attempt_index == '' and 'none' or 'attempt_terminal'
-  transition(core_key, terminal_state('cancelled', attempt_state), now, 'completed_at', now,
-    'cancellation_reason', reason, 'cancelled_by', source == '' and execution_id or source, cleared_lease_fields())
+  end_execution(core_key, 'cancelled', attempt_state, now, 'cancellation_reason', reason, 'cancelled_by', source == '' and execution_id or source)
   if core.current_lease_id ~= '' then
     release_lease(execution_id, core, now, 'cancelled', {
       lease = lease_key, history = history_key, lease_expiry = lease_expiry_key,

@@ -30,7 +30,7 @@ local function ff_complete_execution(keys, args)
   if result ~= '' then
     server.call('SET', result_key, result)
   end
-  transition(core_key, terminal_state('success', 'attempt_terminal'), now, 'completed_at', now, cleared_lease_fields())
+  end_execution(core_key, 'success', 'attempt_terminal', now)
   release_lease(execution_id, core, now, 'completed', {
     lease = lease_key, history = history_key, lease_expiry = lease_expiry_key, worker_leases = worker_leases_key,
     active = active_key, attempt_timeout = timeout_key,

@@ -19,15 +19,6 @@
 -- Differences from FlowFabric (contract, section 6): delay_until, dedup_ttl_ms, execution_deadline_at and tags_json are
 -- validated, and KEYS 5 is not trusted.
 
-local OPTIONAL_FIELDS = {
-  'current_attempt_id', 'current_lease_id', 'current_worker_id', 'current_worker_instance_id', 'started_at',
-  'lease_acquired_at', 'lease_expires_at', 'lease_last_renewed_at', 'lease_renewal_deadline',
-  'lease_expired_at', 'lease_revoked_at', 'lease_revoke_reason',
-  'pending_retry_reason', 'failure_reason', 'cancellation_reason', 'cancelled_by',
-  'current_suspension_id', 'current_waitpoint_id', 'parent_execution_id', 'replayed_at',
-  'progress_pct', 'progress_message', 'progress_updated_at',
-}
-
 -- Returns the tags as a list of names and values, or nil if the text is not a JSON object of strings.
 local function parse_tags(tags_json)
   local tags, fields = decode_json(tags_json), {}
@@ -92,19 +83,20 @@ local function ff_create_execution(keys, args)
     or eligible_state('pending_first_attempt')
   priority = clamped_priority(priority)
   local fields = {
-    -- Fields that resolving and dispatching read come first: see transition.
+    -- Fields that resolving and dispatching read come first: see transition. Fields without a value are not stored.
     'execution_id', execution_id, 'created_at', now, 'priority', format_integer(priority), 'lane_id', lane_id,
-    'current_attempt_index', '', 'completed_at', '', 'flow_id', '',
-    'required_capabilities', required_capabilities,
     'namespace', namespace, 'execution_kind', kind, 'partition_id', partition_id, 'creator_identity', creator,
     'current_lane', lane_id, 'current_lease_epoch', '0', 'total_attempt_count', '0', 'retry_count', '0',
     'replay_count', '0', 'lease_reclaim_count', '0',
-    'delay_until', is_delayed and delay_until or '',
   }
-  for _, name in ipairs(OPTIONAL_FIELDS) do
-    fields[#fields + 1] = name
-    fields[#fields + 1] = ''
+  local function add_unless_empty(name, value)
+    if value ~= '' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
   end
+  add_unless_empty('required_capabilities', required_capabilities)
+  add_unless_empty('delay_until', is_delayed and delay_until or '')
   transition(core_key, vector, now, unpack(fields))
   if payload ~= '' then
     server.call('SET', payload_key, payload)

@@ -64,8 +64,7 @@ local function ff_expire_execution(keys, args)
     leave_lane('ff:idx:' .. hash_tag(core_key) .. ':lane:' .. core.lane_id .. ':', core.eligibility_state, execution_id)
   end
   local attempt_state = core.current_attempt_index ~= '' and 'attempt_terminal' or core.attempt_state
-  transition(core_key, terminal_state('expired', attempt_state), now, 'completed_at', now, 'failure_reason', reason,
-    cleared_lease_fields())
+  end_execution(core_key, 'expired', attempt_state, now, 'failure_reason', reason)
   remove_from_zset(timeout_key, execution_id)
   remove_from_zset(deadline_key, execution_id)
   add_to_zset(terminal_key, now, execution_id)

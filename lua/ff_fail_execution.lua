@@ -45,15 +45,15 @@ local function ff_fail_execution(keys, args)
   })
   if delay then
     local delay_until = format_integer(now_ms + delay)
+    clear_ownership(core_key)
     transition(core_key, delayed_state('waiting_for_retry_backoff', 'pending_retry_attempt'), now,
       'retry_count', format_integer(retries + 1), 'delay_until', delay_until, 'failure_reason', reason,
       'pending_retry_reason', reason, 'pending_previous_attempt_index', core.current_attempt_index,
-      'current_attempt_id', '', cleared_lease_fields())
+      'current_attempt_id', '')
     server.call('ZADD', delayed_key, delay_until, execution_id)
     return ok('retry_scheduled', delay_until)
   end
-  transition(core_key, terminal_state('failed', 'attempt_terminal'), now, 'completed_at', now,
-    'failure_reason', reason, 'failure_category', category, cleared_lease_fields())
+  end_execution(core_key, 'failed', 'attempt_terminal', now, 'failure_reason', reason, 'failure_category', category)
   remove_from_zset(deadline_key, execution_id)
   server.call('ZADD', terminal_key, now, execution_id)
   count_ended_member(core_key, core.flow_id, 'members_failed')

@@ -7,7 +7,7 @@
 --           OK, not_yet_due: delay_until is later than now_ms, nothing is written
 -- Refusals  invalid_input, now_ms
 -- Publishes nothing.
--- Cost      O(log n) in the size of the lane's zsets, at most 4 commands.
+-- Cost      O(log n) in the size of the lane's zsets, at most 5 commands.
 --
 -- An execution that got dependencies while it was delayed keeps its delay for the time when they are satisfied. If that
 -- delay is over at now_ms, not_delayed_cleaned also clears delay_until. The SDK needs this for a root that another
@@ -31,7 +31,8 @@ local function ff_promote_delayed(keys, args)
     server.call('ZREM', delayed_key, execution_id)
     if stale == 'not_delayed_cleaned' and core.eligibility_state == 'blocked_by_dependencies'
       and core.delay_until ~= '' and number_or_zero(core.delay_until) <= now_ms then
-      server.call('HSET', core_key, 'delay_until', '', 'last_mutation_at', now)
+      server.call('HDEL', core_key, 'delay_until')
+      server.call('HSET', core_key, 'last_mutation_at', now)
     end
     return ok(stale)
   end
@@ -39,7 +40,8 @@ local function ff_promote_delayed(keys, args)
     return ok('not_yet_due')
   end
 
-  transition(core_key, eligible_state(core.attempt_state), now, 'delay_until', '')
+  transition(core_key, eligible_state(core.attempt_state), now)
+  server.call('HDEL', core_key, 'delay_until')
   server.call('ZREM', delayed_key, execution_id)
   server.call('ZADD', eligible_key, eligible_score(core), execution_id)
   return ok('promoted')

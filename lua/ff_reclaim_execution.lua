@@ -30,8 +30,7 @@ end
 local function give_up(keys, core, execution_id, now)
   local core_key, lease_key, lease_expiry_key, worker_leases_key, active_key, timeout_key, deadline_key = keys[1],
     keys[8], keys[10], keys[11], keys[12], keys[13], keys[14]
-  transition(core_key, terminal_state('failed', 'attempt_terminal'), now, 'completed_at', now, 'failure_reason',
-    'max_reclaims_exceeded', cleared_lease_fields())
+  end_execution(core_key, 'failed', 'attempt_terminal', now, 'failure_reason', 'max_reclaims_exceeded')
   end_attempt(keys[3], keys[4], now, 'ended_failure', 'max_reclaims_exceeded', 'failure_reason', 'max_reclaims_exceeded')
   server.call('DEL', lease_key)
   remove_from_zset(lease_expiry_key, execution_id)

@@ -102,7 +102,10 @@ local function ff_replay_execution(keys, args)
     core.execution_id = execution_id
     core.delay_until = is_skipped_member and pending_delay(core.delay_until) or ''
     schedule(core_key, core, 'pending_replay_attempt', eligible_key, now, 'replay_count', replay_count, 'completed_at',
-      '', 'replayed_at', now, 'delay_until', core.delay_until)
+      '', 'replayed_at', now)
+    if core.delay_until == '' then
+      server.call('HDEL', core_key, 'delay_until')
+    end
   end
   if core.flow_id ~= '' then
     count_replayed_member(core_key, core.flow_id, core.public_state)

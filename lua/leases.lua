@@ -27,12 +27,6 @@ local function refuse_unless_owned(core, lease_id, lease_epoch, attempt_id, now_
   return nil
 end
 
--- Returns the lease fields of an execution without an owner. The epoch stays: the next lease needs a higher one.
-local function cleared_lease_fields()
-  return 'current_lease_id', '', 'current_worker_id', '', 'current_worker_instance_id', '',
-    'lease_acquired_at', '', 'lease_expires_at', '', 'lease_last_renewed_at', '', 'lease_renewal_deadline', ''
-end
-
 -- Appends an event to the lease history, which keeps about the last 1,000 (contract, section 10).
 local function add_history_event(history_key, event, now, ...)
   if not is_placeholder(history_key) then
@@ -48,7 +42,7 @@ local function continue_history(history_key, event, now, ...)
   end
 end
 
--- Removes a lease from every key but the record itself, which cleared_lease_fields clears. `core` needs
+-- Removes a lease from every key but the record itself, which clear_ownership clears. `core` needs
 -- current_lease_id, current_lease_epoch and current_attempt_index; `lease_keys` names the keys.
 local function release_lease(execution_id, core, now, reason, lease_keys)
   if not is_placeholder(lease_keys.lease) then

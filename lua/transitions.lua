@@ -50,15 +50,33 @@ local function terminal_state(outcome, attempt_state)
   return state_vector('terminal', 'unowned', 'not_applicable', 'none', outcome, attempt_state, public)
 end
 
--- Writes a state vector, the time of the change (milliseconds, as text), and more fields as names and values.
-local function transition(core_key, vector, now, ...)
+-- Writes a state vector without its detail, the time of the change (milliseconds, as text), and more fields as names and
+-- values.
+local function write_state(core_key, vector, now, ...)
   -- Valkey stores a small hash as a list in the order of first writes, and searches it from the start. The fields that
   -- every later transition reads and writes therefore come first.
   server.call('HSET', core_key, 'lifecycle_phase', vector.lifecycle_phase, 'ownership_state', vector.ownership_state,
     'eligibility_state', vector.eligibility_state, 'blocking_reason', vector.blocking_reason,
-    'blocking_detail', vector.blocking_detail, 'terminal_outcome', vector.terminal_outcome,
-    'attempt_state', vector.attempt_state, 'public_state', vector.public_state, 'last_transition_at', now,
-    'last_mutation_at', now, ...)
+    'terminal_outcome', vector.terminal_outcome, 'attempt_state', vector.attempt_state,
+    'public_state', vector.public_state, 'last_transition_at', now, 'last_mutation_at', now, ...)
+end
+
+-- Writes a complete state vector, the time of the change, and more fields as names and values.
+local function transition(core_key, vector, now, ...)
+  write_state(core_key, vector, now, 'blocking_detail', vector.blocking_detail, ...)
+end
+
+-- Removes the fields that are empty in an execution without an owner and without a detail: a missing field means the same,
+-- and an empty one costs memory. The epoch stays: the next lease needs a higher one.
+local function clear_ownership(core_key)
+  server.call('HDEL', core_key, 'blocking_detail', 'current_lease_id', 'current_worker_id', 'current_worker_instance_id',
+    'lease_acquired_at', 'lease_expires_at', 'lease_last_renewed_at', 'lease_renewal_deadline')
+end
+
+-- Ends an execution that may have an owner: the record keeps no empty field. More fields may follow.
+local function end_execution(core_key, outcome, attempt_state, now, ...)
+  clear_ownership(core_key)
+  write_state(core_key, terminal_state(outcome, attempt_state), now, 'completed_at', now, ...)
 end
 
 local function has_no_outcome(core)

@@ -18,7 +18,7 @@ end
 local function fetch_unresolved(keys, args)
   local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref', 'upstream_execution_id')
   local state, data_passing_ref = values[1], values[2]
-  if not state and not data_passing_ref then
+  if not (state or data_passing_ref or values[3]) then
     return nil, refuse('invalid_dependency')
   end
   if state == 'satisfied' or state == 'impossible' then
@@ -90,6 +90,7 @@ local function revoke_for_skip(keys, child, now)
     worker_leases = index_prefix .. 'worker:' .. core.current_worker_instance_id .. ':leases',
     active = sibling_key(keys[5], 'active'), attempt_timeout = index_prefix .. 'attempt_timeout',
   })
+  clear_ownership(core_key)
 end
 
 -- Removes a child that is skipped from the indexes of its lane and partition.
@@ -117,10 +118,8 @@ local function skip_child(keys, child, now)
   end
   if child.lifecycle_phase == 'active' then
     revoke_for_skip(keys, child, now)
-    transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now, cleared_lease_fields())
-  else
-    transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
   end
+  transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
   leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
   count_ended_member(keys[1], child.flow_id, 'members_skipped')

@@ -106,7 +106,6 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
       dependency_kind: "success_only",
       state: "unsatisfied",
       data_passing_ref: "input",
-      last_resolved_at: "",
     });
     expect(await fixture.hash(child.depsMeta)).toEqual({
       flow_id: fixture.flow.id,

@@ -2,9 +2,10 @@ import { describe, expect, test } from "vitest";
 import { promoteBlockedToEligible, replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
-import { fixturesOn } from "#test/support/expectations.ts";
-import type { FlowFixture } from "#test/support/flow-fixture.ts";
-import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
+import { fixturesOn, serverTime } from "#test/support/expectations.ts";
+import { attempt, type FlowFixture } from "#test/support/flow-fixture.ts";
+import { ended } from "#test/support/states.ts";
+import { DEPLOYMENTS_OF_BOTH, fieldsOf } from "#test/support/valkey.ts";
 
 const NOW = 1_234_567_890_123;
 const ID_OR_TIME = /\{fp:\d+\}:|[0-9a-f-]{36}|\b\d{13}\b/g;
@@ -129,13 +130,49 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the order of a record's fields ($name, $edit
 
   test("starts with the fields that resolving reads, in a new record", async () => {
     const fixture = newFixture();
-    const fields = Object.keys(await fixture.hash((await fixture.member()).core));
-    expect(fields.slice(0, 17)).toEqual([
-      ...["lifecycle_phase", "ownership_state", "eligibility_state", "blocking_reason", "blocking_detail"],
-      ...["terminal_outcome", "attempt_state", "public_state", "last_transition_at", "last_mutation_at"],
-      ...["execution_id", "created_at", "priority", "lane_id", "current_attempt_index", "completed_at"],
-      "flow_id",
+    const fields = Object.keys(fieldsOf(await fixture.read("hgetall", (await fixture.member()).core)));
+    expect(fields.slice(0, 14)).toEqual([
+      ...["lifecycle_phase", "ownership_state", "eligibility_state", "blocking_reason", "terminal_outcome"],
+      ...["attempt_state", "public_state", "last_transition_at", "last_mutation_at", "blocking_detail"],
+      ...["execution_id", "created_at", "priority", "lane_id"],
     ]);
+  });
+
+  test("no record has an empty field, but for the detail of an execution that has not ended", async () => {
+    const fixture = newFixture();
+    const empty = async (key: string) =>
+      Object.entries(fieldsOf(await fixture.read("hgetall", key))).flatMap(([name, value]) =>
+        value === "" ? [name] : [],
+      );
+    const delayUntil = (await serverTime(fixture)) + 60_000;
+    const [up, child] = [await fixture.member({ delayUntil }), await fixture.member()];
+    expect(await empty(up.core)).toEqual(["blocking_detail"]);
+    const edge = await fixture.edge(up, child);
+    for (const key of [child.dep(edge.id), fixture.flow.edge(edge.id), child.depsMeta]) {
+      expect(await empty(key)).toEqual([]);
+    }
+    await fixture.done(promoteDelayed(fixture.target(up), delayUntil));
+    expect(await empty(up.core)).toEqual(["blocking_detail"]);
+    await fixture.finish(up, "success");
+    await fixture.done(fixture.resolution(edge, "success"));
+    await fixture.finish(child, "failed");
+    for (const keys of [up, child]) {
+      for (const key of [keys.core, keys.attempt(attempt(0))]) expect(await empty(key)).toEqual([]);
+    }
+    expect(await empty(child.dep(edge.id))).toEqual([]);
+  });
+
+  test("a detail that another library wrote does not outlive the execution's end", async () => {
+    const fixture = newFixture();
+    for (const end of ["success", "failed", "cancelled", "skipped"] as const) {
+      const [up, keys] = [await fixture.member(), await fixture.member()];
+      const edge = end === "skipped" ? await fixture.edge(up, keys) : undefined;
+      await fixture.read("hset", keys.core, "blocking_detail", "waits for something");
+      if (edge !== undefined) await fixture.done(fixture.resolution(edge, "failed"));
+      else if (end === "cancelled") await fixture.cancel(keys);
+      else if (end === "success" || end === "failed") await fixture.finish(keys, end);
+      expect(await fixture.hash(keys.core)).toMatchObject(ended(end));
+    }
   });
 });
 

@@ -79,6 +79,18 @@ export function field(hash: Readonly<Record<string, string>>, name: string): str
   return hash[name];
 }
 
+/** Fields of a record that an execution without an owner, an attempt, a delay or an end lacks. */
+const OPTIONAL_FIELDS = [
+  ...["blocking_detail", "current_attempt_index", "current_attempt_id", "started_at", "completed_at"],
+  ...["current_lease_id", "current_worker_id", "current_worker_instance_id", "lease_acquired_at"],
+  ...["lease_expires_at", "lease_last_renewed_at", "lease_renewal_deadline", "delay_until", "flow_id"],
+  "required_capabilities",
+];
+
+function emptyFields(fields: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(OPTIONAL_FIELDS.filter((name) => !(name in fields)).map((name) => [name, ""]));
+}
+
 export class FlowFixture {
   readonly valkey: Valkey;
   readonly flow: FlowKeys;
@@ -120,9 +132,14 @@ export class FlowFixture {
     return run(this.valkey, this.flow.partition, name, ...args);
   }
 
-  /** The fields of a hash; empty if there is no hash. */
+  /**
+   * The fields of a hash; empty if there is no hash. In the record of an execution, a missing field and an empty one mean
+   * the same (contract, section 4): those that the library does not store read as empty.
+   */
   async hash(key: string): Promise<Record<string, string>> {
-    return fieldsOf(await this.read("hgetall", key));
+    const fields = fieldsOf(await this.read("hgetall", key));
+    const isRecord = key.startsWith("ff:exec:") && key.endsWith(":core") && Object.keys(fields).length > 0;
+    return isRecord ? { ...fields, ...emptyFields(fields) } : fields;
   }
 
   snapshot(): Promise<Record<string, StoredValue>> {
