@@ -85,8 +85,8 @@ export async function submit(
   valkey: Pipelines,
   workflow: Workflow,
   router: PartitionRouter = ROUTER,
+  flowId: FlowId = unwrap(parseFlowId(randomUUID())),
 ): Promise<BenchFlow> {
-  const flowId = unwrap(parseFlowId(randomUUID()));
   await submitFlow({ valkey, router, completions: new Outbox() }, workflow, { flowId, namespace: NAMESPACE });
   return { flowId, plan: planSubmission(router, workflow, flowId, NAMESPACE) };
 }

@@ -5,6 +5,7 @@ import { slope, timed } from "#bench/measure.ts";
 import { memoryOf } from "#bench/memory-of.ts";
 import { atMost, type Row } from "#bench/report.ts";
 import { BenchServer } from "#bench/server.ts";
+import { storedMemory } from "#bench/stored-memory.ts";
 import type { Completion } from "#shared/contract/message.ts";
 
 const FAN_OUT = 100_000;
@@ -76,15 +77,19 @@ async function inARow({ quick, note }: BenchContext): Promise<Row> {
 export const memory: Benchmark = {
   name: "memory",
   measured:
-    "resident memory of the built function's process: the peak for one very wide fan-out, and for 1,000 batches of " +
+    "bytes in Valkey of a finished execution and of an edge, by MEMORY USAGE of all their keys and their share of the " +
+    "indexes; resident memory of the built function's process: the peak for one very wide fan-out, and for 1,000 batches of " +
     "10 completions with 10 edges, with the slope of a straight line through the second half; the heap is limited as " +
     "Node would limit it on a machine of 256 MB",
-  notShown: "the memory of the Lambda runtime and of extensions",
+  notShown:
+    "payloads, results, policies and tags; Valkey's table of keys (8 bytes a key and more while it grows) and its " +
+    "fragmentation; the memory of the Lambda runtime and of extensions",
   async run(context) {
+    const stored = await storedMemory(context);
     if (process.platform !== "linux") {
-      context.note("skipped: needs /proc, which only Linux has");
-      return [];
+      context.note("the function's memory is not measured: it needs /proc, which only Linux has");
+      return stored;
     }
-    return [await fanOut(context), await inARow(context)];
+    return [...stored, await fanOut(context), await inARow(context)];
   },
 };
