@@ -10,7 +10,6 @@ import type { RunOutcome } from "#sdk/worker/finish.ts";
 import type { Execution, ExecutionHandler } from "#sdk/worker/worker.ts";
 import type { Pipelines } from "#shared/contract/command.ts";
 import { type FlowId, type LaneId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
-import { LANES_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 
 export interface RunProgress {
@@ -71,8 +70,6 @@ export async function runWorkflow(
   const startedAt = performance.now();
   const flowId = unwrap(parseFlowId(randomUUID()));
   const tasks = workflow.tasks.length;
-  const lanes = [...new Set(workflow.tasks.map(({ lane }) => lane))];
-  await stack.valkey.call("sadd", LANES_KEY, ...lanes);
   const submission = await submitFlow(
     { ...stack, valkey: abortable(signal, stack.valkey), router },
     workflow,
@@ -92,6 +89,7 @@ export async function runWorkflow(
   );
   signal.throwIfAborted();
   const run: ExecutionHandler = (execution) => Promise.resolve(simulate(execution, submission, failing));
+  const lanes = [...new Set(workflow.tasks.map(({ lane }) => lane))];
   const ended = await runFlow(stack, router, { submission, lanes, run }, signal, events);
   return { ...ended, flowId, submission, seconds: Math.round(performance.now() - startedAt) / 1_000 };
 }

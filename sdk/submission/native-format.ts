@@ -1,91 +1,59 @@
 import * as z from "zod/mini";
 import type { ErrorList } from "#sdk/submission/error-list.ts";
+import { lane, taskSettings, text } from "#sdk/submission/task-settings.ts";
 import { buildWorkflow, type UncheckedEdge } from "#sdk/submission/validate-graph.ts";
-import { validateSchema, wellFormed } from "#sdk/submission/validate-schema.ts";
-import { type Backoff, MAX_PRIORITY, type RetryPolicy, type Workflow } from "#sdk/submission/workflow.ts";
+import { validateSchema } from "#sdk/submission/validate-schema.ts";
+import type { RetryPolicy, Task, Workflow } from "#sdk/submission/workflow.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 
 const DEFAULT_LANE = unwrap(parseLaneId("default"));
-const DEFAULT_BACKOFF: Backoff = { type: "fixed", delayMs: 1_000 };
-const MAX_RETRIES = 1_000;
-const MAX_DELAY_MS = 30 * 24 * 3_600_000;
-
-const text = z.string().check(z.minLength(1), wellFormed);
-const delayMs = z.int().check(z.gte(0), z.lte(MAX_DELAY_MS));
-
-const lane = z.pipe(
-  z.string(),
-  z.transform((value, context) => {
-    const parsed = parseLaneId(value);
-    if (parsed.ok) return parsed.value;
-    context.issues.push({ code: "custom", message: parsed.error.message, input: value });
-    return z.NEVER;
-  }),
-);
-
-const backoff = z.discriminatedUnion(
-  "type",
-  [
-    z.strictObject({ type: z.literal("fixed"), delayMs }),
-    z.strictObject({
-      type: z.literal("exponential"),
-      initialDelayMs: delayMs,
-      maxDelayMs: z._default(delayMs, MAX_DELAY_MS),
-      multiplier: z._default(z.number().check(z.gte(1), z.lte(100)), 2),
-    }),
-  ],
-  'must be an object whose "type" is "fixed" or "exponential"',
-);
-
-const retry = z.strictObject({
-  maxRetries: z.int().check(z.gte(0), z.lte(MAX_RETRIES)),
-  backoff: z._default(backoff, DEFAULT_BACKOFF),
-});
 
 const dependency = z.union(
-  [text, z.strictObject({ task: text, passData: z.optional(z.boolean()) })],
+  [
+    text,
+    z.strictObject({
+      task: text,
+      passData: z
+        .optional(z.boolean())
+        .check(z.describe("The result of that task replaces the payload of this one.")),
+    }),
+  ],
   'must be the id of a task, or an object like {"task": "the id", "passData": true}',
 );
 
-const specification = z.strictObject({
-  name: text,
-  tasks: z
-    .array(
-      z.strictObject({
-        id: text,
-        lane: z.optional(lane),
-        priority: z.optional(z.int().check(z.gte(0), z.lte(MAX_PRIORITY))),
-        payload: z.optional(z.unknown()),
-        retry: z.optional(retry),
-        dependsOn: z.optional(z.array(dependency)),
-      }),
-    )
-    .check(z.minLength(1)),
+const task = z.strictObject({
+  id: text.check(z.describe("Unique in the file.")),
+  lane: z.optional(lane),
+  payload: z
+    .optional(z.unknown())
+    .check(z.describe("The worker's input: a string as it is, any other JSON as its text.")),
+  dependsOn: z.optional(z.array(dependency)).check(z.describe("The tasks that must succeed first.")),
+  ...taskSettings,
+});
+
+/** Sluice's own format. `npm run schema` writes it to schema/workflow.json. */
+export const nativeFormat = z.strictObject({
+  $schema: z.optional(z.string()).check(z.describe("For editors. Ignored.")),
+  name: text.check(z.describe("The name of the workflow.")),
+  tasks: z.array(task).check(z.minLength(1)),
 });
 
 /**
- * Reads Sluice's own JSON format:
+ * Reads Sluice's own JSON format, which docs/workflows.md describes. Unknown properties are errors.
  *
  * ```json
  * {
  *   "name": "a name",
  *   "tasks": [
- *     { "id": "a", "lane": "gpu", "priority": 5, "payload": { "any": "JSON" },
- *       "retry": { "maxRetries": 3, "backoff": { "type": "fixed", "delayMs": 500 } } },
- *     { "id": "b", "dependsOn": ["a"] },
- *     { "id": "c", "dependsOn": ["b", { "task": "a", "passData": true }],
- *       "retry": { "maxRetries": 3, "backoff": { "type": "exponential", "initialDelayMs": 100,
- *                                                "maxDelayMs": 60000, "multiplier": 2 } } }
+ *     { "id": "a", "lane": "gpu", "payload": { "any": "JSON" }, "retry": { "attempts": 3 } },
+ *     { "id": "b", "dependsOn": ["a"], "timeoutSeconds": 60 },
+ *     { "id": "c", "dependsOn": ["a", { "task": "b", "passData": true }], "waitFor": { "anyOf": true } }
  *   ]
  * }
  * ```
- *
- * Only `name`, `tasks` and each `id` are required. Defaults: lane `default`, priority 0 (the highest is 9000), an empty
- * payload. A payload that is a string is stored as it is, any other JSON as its text. Without `retry` a failure is
- * final. Without `backoff` a retry waits one second. Unknown properties are errors.
  */
 export function readNativeFormat(value: unknown, errors: ErrorList): Workflow | undefined {
-  const file = validateSchema(specification, value, errors);
+  const file = validateSchema(nativeFormat, value, errors);
   if (file === undefined) return undefined;
   const edges: UncheckedEdge[] = [];
   const tasks = file.tasks.map((entry, number) => {
@@ -98,16 +66,28 @@ export function readNativeFormat(value: unknown, errors: ErrorList): Workflow | 
         namedEnd: "from",
       });
     }
-    const task = {
-      id: entry.id,
-      lane: entry.lane ?? DEFAULT_LANE,
-      priority: entry.priority ?? 0,
-      payload: payloadText(entry.payload, `${path}.payload`, errors),
-    };
-    const retryPolicy: RetryPolicy | undefined = entry.retry;
-    return { task: retryPolicy === undefined ? task : { ...task, retryPolicy }, path };
+    return { task: taskOf(entry, payloadText(entry.payload, `${path}.payload`, errors)), path };
   });
   return buildWorkflow({ name: file.name, tasks, edges }, errors);
+}
+
+function taskOf(entry: z.output<typeof task>, payload: string): Task {
+  const { dependsOn: _, payload: __, lane: laneText, priority = 0, retry, ...rest } = entry;
+  return {
+    ...rest,
+    lane: laneText === undefined ? DEFAULT_LANE : unwrap(parseLaneId(laneText)),
+    priority,
+    payload,
+    ...(retry === undefined ? {} : { retry: retryPolicy(retry) }),
+  };
+}
+
+function retryPolicy({
+  attempts,
+  maxRetries = 0,
+  backoff,
+}: NonNullable<z.output<typeof task>["retry"]>): RetryPolicy {
+  return { attempts: attempts ?? maxRetries + 1, backoff };
 }
 
 function payloadText(payload: unknown, path: string, errors: ErrorList): string {

@@ -4,8 +4,10 @@
  * execution, so there is no moment at which a root could be claimed.
  */
 
+import { serverTimeMs } from "#sdk/server-time.ts";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
-import { command, type Pipelines } from "#shared/contract/command.ts";
+import { delayedUntil } from "#sdk/submission/times.ts";
+import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError, SubmissionError } from "#shared/errors.ts";
@@ -18,25 +20,39 @@ const OPEN = "open";
 /** The execution is eligible, or another submission released it. */
 const RELEASED = new Set(["promoted", "not_delayed_cleaned", "not_runnable_cleaned", "not_found_cleaned"]);
 
+/**
+ * Gives a held root its own delay. No function of the contract changes a delay. The script writes nothing for a root that
+ * another submission has released: a worker may have run it since, and a retry has its own delay.
+ */
+const SET_DELAY = `
+local core = redis.call('HMGET', KEYS[1], 'delay_until', 'eligibility_state')
+if core[1] ~= ARGV[1] then return 0 end
+if core[2] == 'not_eligible_until_time' then redis.call('ZADD', KEYS[2], ARGV[2], ARGV[3]) end
+redis.call('HSET', KEYS[1], 'delay_until', ARGV[2], 'last_mutation_at', ARGV[4])
+return 1`;
+
 /** Whether the task has no upstreams. */
 export function isRoot({ incoming }: PlannedTask): boolean {
   return incoming.length === 0;
 }
 
 /**
- * Makes the held roots eligible. Call it only if all executions, memberships and edges of the plan exist. Roots that are
- * not held do not change: after its release a root can be delayed again, for a retry.
+ * Makes the held roots eligible, or delayed until their own time. Call it only if all executions, memberships and edges of
+ * the plan exist. Roots that are not held do not change: after its release a root can be delayed again, for a retry.
  *
- * `ff_promote_delayed` takes its time from the caller, so the records of released roots have the end of the year 9999
+ * `ff_promote_delayed` takes its time from the caller, so the records of promoted roots have the end of the year 9999
  * as `last_transition_at` until a worker claims them.
  *
  * @throws SubmissionError if roots are held and the flow was cancelled. They stay held.
  */
-export async function releaseRoots(valkey: Pipelines, plan: Plan): Promise<void> {
-  const { flow, index } = plan;
+export async function releaseRoots(valkey: Pipelines, plan: Plan, submittedAtMs: number): Promise<void> {
+  const { flow } = plan;
   const held = await heldRoots(valkey, plan);
   if (held.length === 0) return;
-  const [state] = await valkey.pipelined([command(flow.partition, "hget", flow.core, "public_flow_state")]);
+  const [state, time] = await valkey.pipelined([
+    command(flow.partition, "hget", flow.core, "public_flow_state"),
+    command(flow.partition, "time"),
+  ]);
   const text = fieldText(valueOrThrow(state));
   if (text !== OPEN) {
     throw new SubmissionError(
@@ -45,17 +61,46 @@ export async function releaseRoots(valkey: Pipelines, plan: Plan): Promise<void>
       { retryable: false },
     );
   }
+  const nowMs = serverTimeMs(valueOrThrow(time));
   await sendChunks(chunked(held), async (chunk) => {
-    const results = await valkey.pipelined(
-      chunk.map(({ keys, task }) => promoteDelayed({ keys, index, lane: task.lane }, HELD_UNTIL_MS)),
-    );
-    for (const position of chunk.keys()) {
-      const { fields } = doneOrThrow("ff_promote_delayed", valueOrThrow(results[position]));
-      if (!RELEASED.has(fields[0] ?? "")) {
-        throw new ProtocolError(`ff_promote_delayed did not release a root: ${JSON.stringify(fields)}`);
-      }
-    }
+    const calls = chunk.map((root): ReleaseCall => {
+      const untilMs = delayedUntil(root.task, submittedAtMs) ?? 0;
+      return untilMs > nowMs ? delayRoot(plan, root, untilMs, nowMs) : promoteRoot(plan, root);
+    });
+    const results = await valkey.pipelined(calls.map(({ command }) => command));
+    for (const [position, { check }] of calls.entries()) check(valueOrThrow(results[position]));
   });
+}
+
+interface ReleaseCall {
+  readonly command: ValkeyCommand;
+  readonly check: (reply: unknown) => void;
+}
+
+function promoteRoot({ index }: Plan, { keys, task }: PlannedTask): ReleaseCall {
+  return {
+    command: promoteDelayed({ keys, index, lane: task.lane }, HELD_UNTIL_MS),
+    check(reply) {
+      const { fields } = doneOrThrow("ff_promote_delayed", reply);
+      if (RELEASED.has(fields[0] ?? "")) return;
+      throw new ProtocolError(`ff_promote_delayed did not release a root: ${JSON.stringify(fields)}`);
+    },
+  };
+}
+
+function delayRoot(
+  { index }: Plan,
+  { keys, task }: PlannedTask,
+  untilMs: number,
+  nowMs: number,
+): ReleaseCall {
+  const { delayed } = index.lane(task.lane);
+  const args = [HELD_UNTIL_MS, untilMs, keys.id, nowMs];
+  return {
+    command: command(keys.partition, "eval", SET_DELAY, 2, keys.core, delayed, ...args),
+    // 0: another submission released it.
+    check: () => undefined,
+  };
 }
 
 async function heldRoots(valkey: Pipelines, plan: Plan): Promise<PlannedTask[]> {

@@ -6,22 +6,29 @@
  * - ids are derived from the flow id and the task ids, and every function accepts what already exists;
  * - a child is created together with its dependencies, so it is blocked from the start;
  * - roots are created with a delay that does not end by itself, and are released last: nothing can run before;
+ * - delays and deadlines relative to the submission count from the creation of the flow, which is recorded (times.ts);
  * - if an execution ended before its edges were staged (Sluice 0.1 did not hold roots), the submission publishes its
  *   completion once more.
+ *
+ * The flow's record says whether its submission is complete (marks.ts).
  */
 
 import { addMembers, stageEdges } from "#sdk/submission/edges.ts";
 import { createExecutions } from "#sdk/submission/executions.ts";
 import { type ExistingFlow, readExistingFlow } from "#sdk/submission/existing-flow.ts";
+import { recordLanes } from "#sdk/submission/lanes.ts";
+import { markCompleted, markStarted } from "#sdk/submission/marks.ts";
 import { sendMissedCompletions } from "#sdk/submission/missed-completions.ts";
 import { type Plan, planSubmission } from "#sdk/submission/plan.ts";
 import { releaseRoots } from "#sdk/submission/roots.ts";
+import { workflowErrors } from "#sdk/submission/validate-workflow.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
-import type { Pipelines } from "#shared/contract/command.ts";
+import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { createFlow } from "#shared/contract/submission.ts";
-import { messageOf, RefusedError, SubmissionError } from "#shared/errors.ts";
+import { InvalidRecordError, messageOf, RefusedError, SubmissionError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
@@ -83,7 +90,7 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
  *
  * @throws SubmissionError that says how much of the workflow exists. If it is `retryable`, submit again with the same
  * flow id to complete the flow. If not, submitting again fails in the same way, and the message gives the reason: for
- * example a cycle, a flow id that is in use, or a cancelled flow.
+ * example errors in the workflow (all of them), a flow id that is in use, or a cancelled flow.
  *
  * @example
  * const parsed = parseWorkflow(await readFile("nightly.json", "utf8"), "nightly.json");
@@ -99,16 +106,24 @@ export async function submitFlow(
   options: SubmitOptions,
 ): Promise<Submission> {
   const { flowId, namespace = DEFAULT_NAMESPACE } = options;
+  const errors = workflowErrors(workflow);
+  if (errors.length > 0) {
+    throw new SubmissionError(["the workflow is invalid; nothing was written:", ...errors].join("\n"), {
+      retryable: false,
+    });
+  }
   const plan = planSubmission(router, workflow, flowId, namespace);
   const progress = new ProgressCounter(plan, options.onProgress);
   try {
-    const existing = await createOrReadFlow(valkey, plan);
-    await createMissing(valkey, plan, existing, progress);
+    const existing = await createOrReadFlow(valkey, plan, workflow.name);
+    const submittedAtMs = submissionTime(plan, existing);
+    await createMissing(valkey, plan, existing, submittedAtMs, progress);
     await stageEdges(valkey, plan, (count) => progress.add("edges", count));
     // No execution that this submission creates can end before its edges are staged.
     const mayHaveEnded = existing.executions.size > 0;
     const completionsSent = mayHaveEnded ? await sendMissedCompletions(valkey, completions, plan) : 0;
-    await releaseRoots(valkey, plan);
+    await releaseRoots(valkey, plan, submittedAtMs);
+    if (!existing.isMarkedCompleted) valueOrThrow((await valkey.pipelined([markCompleted(plan.flow)]))[0]);
     return toSubmission(plan, workflow, completionsSent);
   } catch (error) {
     if (error instanceof SubmissionError && !error.retryable) throw error;
@@ -121,15 +136,29 @@ export async function submitFlow(
   }
 }
 
-/** Creates the flow if it does not exist, and reads what it already contains. */
-async function createOrReadFlow(valkey: Pipelines, plan: Plan): Promise<ExistingFlow> {
+/** Records the lanes, creates the flow if it does not exist, and returns what it already contains. */
+async function createOrReadFlow(valkey: Pipelines, plan: Plan, name: string): Promise<ExistingFlow> {
   const existing = await readExistingFlow(valkey, plan);
-  if (existing.flowExists) return existing;
+  await recordLanes(valkey, plan);
+  if (existing.isMarkedStarted) return existing;
   const { flow, index, namespace } = plan;
-  const [result] = await valkey.pipelined([createFlow(flow, index, FLOW_KIND, namespace, Date.now())]);
-  const { status } = doneOrThrow("ff_create_flow", valueOrThrow(result));
+  const [created, marked, createdAt] = await valkey.pipelined([
+    createFlow(flow, index, FLOW_KIND, namespace, Date.now()),
+    markStarted(flow, name, plan.tasks.length),
+    command(flow.partition, "hget", flow.core, "created_at"),
+  ]);
+  const { status } = doneOrThrow("ff_create_flow", valueOrThrow(created));
+  valueOrThrow(marked);
+  if (existing.flowExists) return existing;
   // If another submitter created the flow meanwhile, read what it has written since.
-  return status === "OK" ? existing : readExistingFlow(valkey, plan);
+  if (status !== "OK") return readExistingFlow(valkey, plan);
+  return { ...existing, createdAt: fieldText(valueOrThrow(createdAt)) };
+}
+
+function submissionTime({ flow }: Plan, { createdAt }: ExistingFlow): number {
+  const time = Number(createdAt);
+  if (Number.isSafeInteger(time) && time > 0) return time;
+  throw new InvalidRecordError(`flow ${flow.id} has an invalid created_at: ${JSON.stringify(createdAt)}`);
 }
 
 /** Creates the missing executions, upstreams first, and makes all executions members of the flow. */
@@ -137,12 +166,13 @@ async function createMissing(
   valkey: Pipelines,
   plan: Plan,
   existing: ExistingFlow,
+  submittedAtMs: number,
   progress: ProgressCounter,
 ): Promise<void> {
   const { tasks } = plan;
   const missing = tasks.filter(({ keys }) => !existing.executions.has(keys.id));
   progress.add("executions", tasks.length - missing.length);
-  await createExecutions(valkey, plan, missing, (count) => progress.add("executions", count));
+  await createExecutions(valkey, plan, missing, submittedAtMs, (count) => progress.add("executions", count));
   const nonMembers = tasks.filter(({ keys }) => !existing.members.has(keys.id));
   progress.add("members", tasks.length - nonMembers.length);
   await addMembers(valkey, plan, nonMembers, (count) => progress.add("members", count));

@@ -1,5 +1,6 @@
 import { type ErrorList, quoted } from "#sdk/submission/error-list.ts";
 import { findCycle, type Graph } from "#sdk/submission/graph.ts";
+import { checkTask } from "#sdk/submission/validate-task.ts";
 import type { Task, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
 
 /** A workflow whose graph is not validated yet. `path` is a position in the file, like `tasks[3]`. */
@@ -24,7 +25,8 @@ const MAX_CYCLE_LENGTH = 20;
 
 /**
  * Validates the graph and builds the workflow. Returns undefined if there is a duplicate id, an edge to an unknown task
- * or to the task itself, a duplicate edge or a cycle, and adds every such error to `errors`.
+ * or to the task itself, a duplicate edge, a cycle, or a setting that does not fit its task (`checkTask`), and adds every
+ * such error to `errors`.
  */
 export function buildWorkflow(unchecked: UncheckedWorkflow, errors: ErrorList): Workflow | undefined {
   const { idProperty = "id" } = unchecked;
@@ -38,7 +40,11 @@ export function buildWorkflow(unchecked: UncheckedWorkflow, errors: ErrorList): 
         `the ${idProperty} ${quoted(task.id)} is already used by ${first}: give each task a different ${idProperty}`,
       );
   }
-  checkCycles(unchecked, checkEdges(unchecked, pathById, errors), errors);
+  const edges = checkEdges(unchecked, pathById, errors);
+  checkCycles(unchecked, edges, errors);
+  const dependencies = new Map<string, number>();
+  for (const { edge } of unchecked.edges) dependencies.set(edge.to, (dependencies.get(edge.to) ?? 0) + 1);
+  for (const { task, path } of unchecked.tasks) checkTask(task, dependencies.get(task.id) ?? 0, path, errors);
   if (!errors.isEmpty) return undefined;
   return {
     name: unchecked.name,
@@ -57,10 +63,11 @@ function checkEdges(
   return unchecked.edges.filter(({ edge, path, namedEnd }) => {
     const key = edgeKey(edge.from, edge.to);
     const first = seen.get(key);
-    if (!tasks.has(edge[namedEnd])) {
+    const unknown = [edge[namedEnd], edge.from, edge.to].find((id) => !tasks.has(id));
+    if (unknown !== undefined) {
       errors.add(
         path,
-        `no task has the ${unchecked.idProperty ?? "id"} ${quoted(edge[namedEnd])}: correct or remove the entry`,
+        `no task has the ${unchecked.idProperty ?? "id"} ${quoted(unknown)}: correct or remove the entry`,
       );
     } else if (edge.from === edge.to) {
       errors.add(path, `the task ${quoted(edge.from)} cannot depend on itself: remove the entry`);

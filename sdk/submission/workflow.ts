@@ -2,10 +2,7 @@
 
 import type { LaneId } from "#shared/contract/ids.ts";
 
-/** The highest priority. Priorities are integers from 0, and a higher one is claimed first (contract, section 4). */
-export const MAX_PRIORITY = 9_000;
-
-/** A workflow as `parseWorkflow` returns it. */
+/** A workflow as `parseWorkflow` returns it, or as an application builds it. */
 export interface Workflow {
   readonly name: string;
   /** In the file's order. Ids are distinct. */
@@ -14,22 +11,36 @@ export interface Workflow {
   readonly edges: readonly WorkflowEdge[];
 }
 
-/** A task of a workflow. In Valkey it becomes an execution. */
+/** A task of a workflow. In Valkey it becomes an execution. docs/workflows.md has the limits of every setting. */
 export interface Task {
   readonly id: string;
   readonly lane: LaneId;
-  /** 0 to `MAX_PRIORITY`. */
+  /** A higher priority is claimed first. */
   readonly priority: number;
   /** Passed to the worker. Empty: no payload. */
   readonly payload: string;
-  /** Without a retry policy, a failure is final. */
-  readonly retryPolicy?: RetryPolicy;
+  /** What kind of work it is, for workers and tools. Stored as `execution_kind`; `task` if omitted. */
+  readonly kind?: string | undefined;
+  /** Without it, a failure is final. */
+  readonly retry?: RetryPolicy | undefined;
+  /** How long one attempt may run. */
+  readonly timeoutSeconds?: number | undefined;
+  /** How often the execution may be reclaimed from a worker that lost its lease. */
+  readonly maxReclaims?: number | undefined;
+  /** The task does not run before this time after the submission, even if its dependencies succeeded earlier. */
+  readonly delaySeconds?: number | undefined;
+  /** The task expires if it has not ended by then: a time in ISO 8601, or seconds after the submission. */
+  readonly deadline?: string | number | undefined;
+  /** Prolongs how long the record is kept after its end. */
+  readonly retentionHours?: number | undefined;
+  /** How many dependencies must succeed. All of them, if omitted. */
+  readonly waitFor?: WaitFor | undefined;
 }
 
 /** When a failed task is tried again. */
 export interface RetryPolicy {
-  /** Attempts after the first one. */
-  readonly maxRetries: number;
+  /** All attempts together, the first one included. */
+  readonly attempts: number;
   readonly backoff: Backoff;
 }
 
@@ -42,6 +53,16 @@ export type Backoff =
       readonly maxDelayMs: number;
       readonly multiplier: number;
     };
+
+/** A group of edges. Exactly one of `anyOf` and `quorum` is given. Needs the 14-KEYS edition of the library. */
+export interface WaitFor {
+  /** One dependency must succeed. */
+  readonly anyOf?: true | undefined;
+  /** So many dependencies must succeed. */
+  readonly quorum?: number | undefined;
+  /** What happens to the other dependencies once the group is decided: they are cancelled, or they run on. */
+  readonly onSatisfied: "cancelRemaining" | "letRun";
+}
 
 /** A dependency: `to` runs after `from` has succeeded. */
 export interface WorkflowEdge {

@@ -16,6 +16,11 @@ export const PARTITION_CONFIG_KEY = "ff:config:partitions";
 export const EDITION_KEY = "ff:config:library_edition";
 /** The lanes in use, if the deployment maintains them. Not bound to a partition. */
 export const LANES_KEY = "ff:idx:lanes";
+/**
+ * A partition number in whose cluster slot `LANES_KEY` lies. It routes commands on that key, and says nothing else about
+ * it: commands are routed by partition.
+ */
+export const LANES_PARTITION = 6188 as Partition;
 /** The pub/sub channel of completion events. */
 export const COMPLETIONS_CHANNEL = "ff:dag:completions";
 

@@ -55,11 +55,11 @@ describe("Sluice's own format", () => {
     expect(workflow.tasks.map(({ id }) => id)).toEqual(["b", "a", "c", "d"]);
     expect(workflow.tasks.map(({ payload }) => payload)).toEqual(["", '{"x":[1,null]}', "as it is", "null"]);
     expect(workflow.tasks[1]).toMatchObject({ lane: "gpu", priority: 9000 });
-    expect(workflow.tasks.map(({ retryPolicy }) => retryPolicy)).toEqual([
+    expect(workflow.tasks.map(({ retry }) => retry)).toEqual([
       undefined,
-      { maxRetries: 2, backoff: { type: "fixed", delayMs: 1000 } },
-      { maxRetries: 1, backoff: { type: "exponential", initialDelayMs: 10, maxDelayMs: 99, multiplier: 2 } },
-      { maxRetries: 0, backoff: { type: "fixed", delayMs: 5 } },
+      { attempts: 3, backoff: { type: "fixed", delayMs: 1000 } },
+      { attempts: 2, backoff: { type: "exponential", initialDelayMs: 10, maxDelayMs: 99, multiplier: 2 } },
+      { attempts: 1, backoff: { type: "fixed", delayMs: 5 } },
     ]);
     expect(workflow.edges).toEqual([
       { from: "a", to: "b", dataPassing: true },
@@ -92,7 +92,12 @@ describe("Sluice's own format", () => {
       "tasks[0].priority",
       /a whole number, not the number/,
     ],
-    ["retry without a count", tasks({ id: "a", retry: {} }), "tasks[0].retry.maxRetries", /is missing/],
+    [
+      "retry without a count",
+      tasks({ id: "a", retry: {} }),
+      "tasks[0].retry",
+      /either "attempts" or "maxRetries"/,
+    ],
     [
       "an unknown backoff",
       tasks({ id: "a", retry: { maxRetries: 1, backoff: { type: "linear" } } }),

@@ -7,8 +7,14 @@ import {
   parseLaneId,
   unwrap,
 } from "#shared/contract/ids.ts";
-import { idempotencyKey, LANES_KEY, noopKey, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
-import { PartitionRouter } from "#shared/contract/partitions.ts";
+import {
+  idempotencyKey,
+  LANES_KEY,
+  LANES_PARTITION,
+  noopKey,
+  PARTITION_CONFIG_KEY,
+} from "#shared/contract/keys.ts";
+import { crc16, PartitionRouter, slotOf } from "#shared/contract/partitions.ts";
 
 const UUID = "550e8400-e29b-41d4-a716-446655440000";
 const E = `{fp:24}:${UUID}`;
@@ -124,5 +130,6 @@ describe("keys", () => {
     expect(idempotencyKey(partition, "ns", "k")).toBe(`ff:idem:${T}:ns:k`);
     expect(PARTITION_CONFIG_KEY).toBe("ff:config:partitions");
     expect(LANES_KEY).toBe("ff:idx:lanes");
+    expect(slotOf(LANES_PARTITION)).toBe(crc16(Buffer.from(LANES_KEY)) % 16_384);
   });
 });

@@ -73,9 +73,13 @@ test.each(KINDS)(
       { waitReplicas: kind === "cluster" ? 1 : 0 },
     );
     const completions = new RecordingPublisher();
-    const retryPolicy = { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } as const;
+    const retry = { attempts: 2, backoff: { type: "fixed", delayMs: 0 } } as const;
     const workflow = workflowOf("a>c", "b=>c");
+<<<<<<< HEAD
     const tasks = [...workflow.tasks, task("d", { retryPolicy }), task("e", { lane: OTHER_LANE })];
+=======
+    const tasks = [...workflow.tasks, task("d", { retry })];
+>>>>>>> 8e218df (Let a task set its kind, retries, times, priority, retention and edge group, and mark complete submissions)
     const flowId = newFlowId();
     const submit = () =>
       submitFlow({ valkey, router: ROUTER, completions }, { ...workflow, tasks }, { flowId });

@@ -61,9 +61,9 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     return { flowId, completions, source, deps, id, work, workflow };
   }
 
-  const single = (retryPolicy?: RetryPolicy): Workflow => ({
+  const single = (retry?: RetryPolicy): Workflow => ({
     name: "single",
-    tasks: [task("a", retryPolicy === undefined ? {} : { retryPolicy })],
+    tasks: [task("a", retry === undefined ? {} : { retry })],
     edges: [],
   });
 
@@ -133,7 +133,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("a failed run is retried after its backoff; only the last failure is published", async () => {
     const { completions, source, id, work, deps } = await fixture(
-      single({ maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } }),
+      single({ attempts: 2, backoff: { type: "fixed", delayMs: 0 } }),
     );
     expect(await work(FAILURE)).toEqual([{ id: id("a"), status: "retry_scheduled" }]);
     expect(completions.sent).toEqual([]);
@@ -163,7 +163,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const { source, id, work } = await fixture({
       ...single(),
       tasks: ["first", "second", "good"].map((name) =>
-        task(name, { retryPolicy: { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } }),
+        task(name, { retry: { attempts: 2, backoff: { type: "fixed", delayMs: 0 } } }),
       ),
     });
     await work(FAILURE);
@@ -225,7 +225,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
   test("a delayed retry is not promoted before it is due", async () => {
     const { source, work, id } = await fixture(
       single({
-        maxRetries: 1,
+        attempts: 2,
         backoff: { type: "exponential", initialDelayMs: 600_000, maxDelayMs: 900_000, multiplier: 2 },
       }),
     );
@@ -362,7 +362,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("a scheduled retry whose reply is lost publishes nothing", async () => {
     const { source, deps, completions, id } = await fixture(
-      single({ maxRetries: 3, backoff: { type: "fixed", delayMs: 60_000 } }),
+      single({ attempts: 4, backoff: { type: "fixed", delayMs: 60_000 } }),
     );
     const claimed = await claimOne(deps, source);
     const lossy = { ...deps, valkey: losingReply(1) };

@@ -1,0 +1,41 @@
+/**
+ * Sluice's own fields of a flow's record, which tell a half-submitted flow from a complete one: `workflow_name` and
+ * `submission_tasks`, written when the flow has just been created, and `submission_completed_at`, written last.
+ *
+ * They are written by scripts, because a plain HSET would create the record again of a flow that has just been purged.
+ */
+
+import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { FlowKeys } from "#shared/contract/keys.ts";
+
+/** The fields, in the order in which they are written. */
+export const MARKS = {
+  name: "workflow_name",
+  tasks: "submission_tasks",
+  completedAt: "submission_completed_at",
+};
+
+const MARK_STARTED = `
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HSETNX', KEYS[1], '${MARKS.name}', ARGV[1])
+  redis.call('HSETNX', KEYS[1], '${MARKS.tasks}', ARGV[2])
+end
+return 0`;
+
+const MARK_COMPLETED = `
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local time = redis.call('TIME')
+  local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
+  redis.call('HSETNX', KEYS[1], '${MARKS.completedAt}', now)
+end
+return 0`;
+
+/** Records the workflow's name and number of tasks, unless an earlier submission did. */
+export function markStarted(flow: FlowKeys, name: string, tasks: number): ValkeyCommand {
+  return command(flow.partition, "eval", MARK_STARTED, 1, flow.core, name, tasks);
+}
+
+/** Records that all of the flow exists and its roots are released, unless an earlier submission did. Server time. */
+export function markCompleted(flow: FlowKeys): ValkeyCommand {
+  return command(flow.partition, "eval", MARK_COMPLETED, 1, flow.core);
+}

@@ -1,0 +1,22 @@
+import type { ErrorList } from "#sdk/submission/error-list.ts";
+import type { Task } from "#sdk/submission/workflow.ts";
+
+/** Checks the settings of a task that depend on each other or on its dependencies, and adds errors. */
+export function checkTask(task: Task, dependencies: number, path: string, errors: ErrorList): void {
+  const { delaySeconds = 0, deadline, waitFor } = task;
+  if (typeof deadline === "number" && deadline <= delaySeconds) {
+    errors.add(
+      `${path}.deadline`,
+      `must be later than the delay: the task would expire after ${deadline} s, and could not run before ${delaySeconds} s`,
+    );
+  }
+  if (waitFor === undefined) return;
+  if (dependencies === 0) {
+    errors.add(`${path}.waitFor`, "needs dependencies: add them, or remove waitFor");
+  } else if ((waitFor.quorum ?? 1) > dependencies) {
+    errors.add(
+      `${path}.waitFor.quorum`,
+      `must be at most the number of dependencies, which is ${dependencies}`,
+    );
+  }
+}
