@@ -12,6 +12,7 @@ import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
 import type { StartQueueServer } from "#local/queue-server.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
+import type { Edition } from "#shared/contract/edition.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError } from "#shared/errors.ts";
@@ -34,6 +35,8 @@ export interface StackOptions {
   readonly router: PartitionRouter;
   readonly maxCascadeDepth: number;
   readonly onError: (error: string) => void;
+  /** The edition of the library; the default is the 11-KEYS edition. */
+  readonly edition?: Edition;
   readonly visibilityTimeoutSeconds?: number;
   /** Starts the queue server; the default is fauxqs. */
   readonly queueServer?: StartQueueServer;
@@ -78,7 +81,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     (client) => client.close(),
   );
   await recordPartitions(valkey, options.router);
-  await ensureLibrary(valkey);
+  await ensureLibrary(valkey, options.edition);
   const queue = parts.use(
     await startQueue({
       visibilityTimeoutSeconds: options.visibilityTimeoutSeconds ?? VISIBILITY_TIMEOUT_SECONDS,

@@ -60,6 +60,8 @@ async function run(
     onError,
     queueServer: () => queueServerFor(sqs, note),
     runtime,
+    // Only this edition has groups of edges.
+    ...(workflowRun.workflow.tasks.some(({ waitFor }) => waitFor !== undefined) ? { edition: 14 } : {}),
   });
   signal.throwIfAborted();
   if (sqs !== DEFAULT_QUEUE) note(`queue: ${stack.queue.description}`);
