@@ -1,5 +1,5 @@
+import { idsUpTo, serverTimeMs } from "#sdk/server-time.ts";
 import type { ClaimDependencies, WorkSource } from "#sdk/worker/leasing.ts";
-import { idsUpTo, serverTimeMs } from "#sdk/worker/server-time.ts";
 import { command, type ValkeyResult } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";

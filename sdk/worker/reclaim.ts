@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { idsUpTo, serverTimeMs } from "#sdk/server-time.ts";
 import {
   type ClaimDependencies,
   type ClaimOptions,
@@ -14,7 +15,6 @@ import {
   type WorkSource,
 } from "#sdk/worker/leasing.ts";
 import { publishCompletions } from "#sdk/worker/publish.ts";
-import { idsUpTo, serverTimeMs } from "#sdk/worker/server-time.ts";
 import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { parseAttemptIndex } from "#shared/contract/ids.ts";
 import type { Target } from "#shared/contract/ownership.ts";

@@ -132,6 +132,17 @@ describe("a complete run", () => {
   );
 
   test(
+    "the example with settings runs: the delay passes, and one of two answers suffices",
+    async () => {
+      const example = fileURLToPath(new URL("../../examples/settings.json", import.meta.url));
+      const { code, stdout } = await start(["--workflow", example, "--fail", "ask-north", "--json"]).ended;
+      expect(summaryIn(stdout)).toMatchObject({ tasks: 5, success: 4, failed: 1, skipped: 0, unfinished: 0 });
+      expect(code).toBe(0);
+    },
+    TIMEOUT,
+  );
+
+  test(
     "a task with retries fails only after its last retry",
     async () => {
       const retry = { maxRetries: 2, backoff: { type: "fixed", delayMs: 50 } };

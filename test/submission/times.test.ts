@@ -11,8 +11,8 @@ import { fieldText } from "#shared/contract/record.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { InterceptedPipelines, LANE, recordOf, task, workflowOf } from "#test/submission/fixture.ts";
 import { idOf, submit } from "#test/submission/flow-checks.ts";
-import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
-import { DEPLOYMENTS, run, snapshot } from "#test/support/valkey.ts";
+import { FlowFixture, newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
+import { DEPLOYMENTS_OF_BOTH, run, snapshot } from "#test/support/valkey.ts";
 
 const HOUR_MS = 3_600_000;
 
@@ -21,7 +21,7 @@ function withTask(edges: string[], id: string, overrides: Partial<Task>) {
   return { ...workflow, tasks: workflow.tasks.map((one) => (one.id === id ? task(id, overrides) : one)) };
 }
 
-describe.each(DEPLOYMENTS)("times of a submission ($name)", ({ connect }) => {
+describe.each(DEPLOYMENTS_OF_BOTH)("times of a submission ($name, $edition KEYS)", ({ connect, edition }) => {
   let valkey: Valkey;
   beforeAll(() => {
     valkey = connect();
@@ -125,6 +125,24 @@ describe.each(DEPLOYMENTS)("times of a submission ($name)", ({ connect }) => {
       await run(valkey, partition, "hset", ROUTER.execKeys(root).core, "delay_until", 1);
       expect(await promoteDue({ valkey, router: ROUTER }, { partition, lane: LANE })).toBe(1);
     }
+  });
+
+  test("a delayed child whose upstream has succeeded waits for its time", async () => {
+    const submission = await submit(valkey, withTask(["a>b"], "b", { delaySeconds: 3_600 }));
+    const { flowId, partition } = submission;
+    const fixture = new FlowFixture(valkey, LANE, ROUTER, edition, flowId);
+    const [edge] =
+      planSubmission(ROUTER, withTask(["a>b"], "b", {}), flowId, "default").tasks[1]?.incoming ?? [];
+    const child = idOf(submission, "b");
+    await fixture.finish(ROUTER.execKeys(idOf(submission, "a")), "success");
+    await fixture.done(fixture.resolution(edge ?? expect.fail("no edge"), "success"));
+    const until = String((await createdAt(flowId)) + 3_600_000);
+    expect(await recordOf(valkey, child, "public_state", "delay_until")).toEqual({
+      public_state: "delayed",
+      delay_until: until,
+    });
+    const { delayed } = ROUTER.indexKeys(partition).lane(LANE);
+    expect(await run(valkey, partition, "zscore", delayed, child)).toBe(until);
   });
 
   test("no delayed root runs while the flow is incomplete, even after its delay", async () => {

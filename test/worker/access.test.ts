@@ -75,11 +75,12 @@ test.each(KINDS)(
     const completions = new RecordingPublisher();
     const retry = { attempts: 2, backoff: { type: "fixed", delayMs: 0 } } as const;
     const workflow = workflowOf("a>c", "b=>c");
-<<<<<<< HEAD
-    const tasks = [...workflow.tasks, task("d", { retryPolicy }), task("e", { lane: OTHER_LANE })];
-=======
-    const tasks = [...workflow.tasks, task("d", { retry })];
->>>>>>> 8e218df (Let a task set its kind, retries, times, priority, retention and edge group, and mark complete submissions)
+    const tasks = [
+      ...workflow.tasks,
+      task("d", { retry }),
+      task("e", { lane: OTHER_LANE }),
+      task("f", { delaySeconds: 60 }),
+    ];
     const flowId = newFlowId();
     const submit = () =>
       submitFlow({ valkey, router: ROUTER, completions }, { ...workflow, tasks }, { flowId });
@@ -114,7 +115,7 @@ test.each(KINDS)(
     await run(counts, partition, "del", ROUTER.flowKeys(flowId).summary);
     counts.close();
     const cancel = () => cancelFlow({ valkey, router: ROUTER }, flowId, { reason: "enough" });
-    expect(await cancel()).toMatchObject({ cancelled: 2, failures: [] });
+    expect(await cancel()).toMatchObject({ cancelled: 3, failures: [] });
     // The second call finds the flow cancelled, and looks for members that are still pending.
     expect(await cancel()).toMatchObject({ wasCancelled: true, failures: [] });
     valkey.close();

@@ -183,7 +183,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     const { source, id, work } = await fixture({
       ...single(),
       tasks: ["first", "second", "good"].map((name) =>
-        task(name, { retryPolicy: { maxRetries: 1, backoff: { type: "fixed", delayMs: 0 } } }),
+        task(name, { retry: { attempts: 2, backoff: { type: "fixed", delayMs: 0 } } }),
       ),
     });
     await work(FAILURE);
@@ -198,7 +198,7 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
 
   test("an execution whose record is not due is not counted as promoted", async () => {
     const { source, id, work } = await fixture(
-      single({ maxRetries: 1, backoff: { type: "fixed", delayMs: 600_000 } }),
+      single({ attempts: 2, backoff: { type: "fixed", delayMs: 600_000 } }),
     );
     await work(FAILURE);
     const { delayed } = ROUTER.indexKeys(source.partition).lane(source.lane);
