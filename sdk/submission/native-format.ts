@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import type { ErrorList } from "#sdk/submission/error-list.ts";
-import { lane, taskSettings, text } from "#sdk/submission/task-settings.ts";
+import { described, label, taskSettings, text } from "#sdk/submission/task-settings.ts";
 import { buildWorkflow, type UncheckedEdge } from "#sdk/submission/validate-graph.ts";
 import { validateSchema } from "#sdk/submission/validate-schema.ts";
 import type { RetryPolicy, Task, Workflow } from "#sdk/submission/workflow.ts";
@@ -13,28 +13,30 @@ const dependency = z.union(
     text,
     z.strictObject({
       task: text,
-      passData: z
-        .optional(z.boolean())
-        .check(z.describe("The result of that task replaces the payload of this one.")),
+      passData: described(
+        z.optional(z.boolean()),
+        "The result of that task replaces the payload of this one.",
+      ),
     }),
   ],
   'must be the id of a task, or an object like {"task": "the id", "passData": true}',
 );
 
 const task = z.strictObject({
-  id: text.check(z.describe("Unique in the file.")),
-  lane: z.optional(lane),
-  payload: z
-    .optional(z.unknown())
-    .check(z.describe("The worker's input: a string as it is, any other JSON as its text.")),
-  dependsOn: z.optional(z.array(dependency)).check(z.describe("The tasks that must succeed first.")),
+  id: described(text.check(), "Unique in the file."),
+  lane: described(z.optional(label), "Selects the workers that run the task. Default: default."),
+  payload: described(
+    z.optional(z.unknown()),
+    "The worker's input: a string as it is, any other JSON as its text.",
+  ),
+  dependsOn: described(z.optional(z.array(dependency)), "The tasks that must succeed first."),
   ...taskSettings,
 });
 
-/** Sluice's own format. `npm run schema` writes it to schema/workflow.json. */
+/** Sluice's own format. schema/workflow.json is generated from it. */
 export const nativeFormat = z.strictObject({
-  $schema: z.optional(z.string()).check(z.describe("For editors. Ignored.")),
-  name: text.check(z.describe("The name of the workflow.")),
+  $schema: described(z.optional(z.string()), "For editors. Ignored."),
+  name: described(text.check(), "The name of the workflow."),
   tasks: z.array(task).check(z.minLength(1)),
 });
 

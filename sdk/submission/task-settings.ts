@@ -26,12 +26,10 @@ const TIME =
 /** Text that is not empty and has an encoding. */
 export const text = z.string().check(z.minLength(1), wellFormed);
 
-/** The characters of a lane (contract, section 1). */
-const label = z
+/** Text with the characters of a lane (contract, section 1). */
+export const label = z
   .string()
   .check(z.regex(/^[ -~]{1,64}$/, { error: ({ input }) => `must be ${LABEL}, not ${describeValue(input)}` }));
-
-export const lane = described(label, "Selects the workers that run the task. Default: default.");
 
 const retryDelayMs = z.int().check(z.gte(0), z.lte(MAX_RETRY_DELAY_MS));
 
@@ -57,15 +55,13 @@ const attempts = described(
 const retry = z
   .strictObject({
     attempts: z.optional(attempts),
-    maxRetries: z.optional(
-      described(
-        z.int().check(z.gte(0), z.lte(MAX_RETRIES)),
-        "The older form: attempts after the first one. Prefer attempts.",
-      ),
+    maxRetries: described(
+      z.optional(z.int().check(z.gte(0), z.lte(MAX_RETRIES))),
+      "The older form: attempts after the first one. Prefer attempts.",
     ),
-    backoff: z._default(
-      described(backoff, "The delay before the next attempt. Default: one second."),
-      DEFAULT_BACKOFF,
+    backoff: described(
+      z._default(backoff, DEFAULT_BACKOFF),
+      "The delay before the next attempt. Default: one second.",
     ),
   })
   .check(...exactlyOne("attempts", "maxRetries"));
@@ -75,16 +71,14 @@ export const retryPolicy = z.strictObject({ attempts, backoff });
 
 const waitFor = z
   .strictObject({
-    anyOf: z.optional(described(z.literal(true), "One dependency must succeed.")),
-    quorum: z.optional(
-      described(z.int().check(z.gte(1), z.lte(999_999_999)), "So many dependencies must succeed."),
+    anyOf: described(z.optional(z.literal(true)), "One dependency must succeed."),
+    quorum: described(
+      z.optional(z.int().check(z.gte(1), z.lte(999_999_999))),
+      "So many dependencies must succeed.",
     ),
-    onSatisfied: z._default(
-      described(
-        z.enum(["cancelRemaining", "letRun"]),
-        "What happens to the other dependencies once it is decided: they are cancelled, or they run on (the default).",
-      ),
-      "letRun",
+    onSatisfied: described(
+      z._default(z.enum(["cancelRemaining", "letRun"]), "letRun"),
+      "What happens to the other dependencies once it is decided: they are cancelled, or they run on (the default).",
     ),
   })
   .check(...exactlyOne("anyOf", "quorum"));
@@ -98,54 +92,42 @@ const deadline = z.union(
 );
 
 export const taskSettings = {
-  priority: z.optional(
-    described(
-      z.int().check(z.gte(0), z.lte(MAX_PRIORITY)),
-      "Workers claim higher priorities first. Default: 0.",
-    ),
+  priority: described(
+    z.optional(z.int().check(z.gte(0), z.lte(MAX_PRIORITY))),
+    "Workers claim higher priorities first. Default: 0.",
   ),
-  kind: z.optional(described(label, "What kind of work it is, for workers and tools. Default: task.")),
-  retry: z.optional(described(retry, "Retries after a failure. Without it, a failure is final.")),
-  timeoutSeconds: z.optional(
-    described(
-      z.number().check(z.gte(MIN_SECONDS), z.lte(MAX_TIMEOUT_SECONDS)),
-      "How long one attempt may run before the task expires.",
-    ),
+  kind: described(z.optional(label), "What kind of work it is, for workers and tools. Default: task."),
+  retry: described(z.optional(retry), "Retries after a failure. Without it, a failure is final."),
+  timeoutSeconds: described(
+    z.optional(z.number().check(z.gte(MIN_SECONDS), z.lte(MAX_TIMEOUT_SECONDS))),
+    "How long one attempt may run before the task expires.",
   ),
-  maxReclaims: z.optional(
-    described(
-      z.int().check(z.gte(0), z.lte(MAX_RETRIES)),
-      "How often the task may be taken over from a worker that lost its lease, before it fails. Default: 5.",
-    ),
+  maxReclaims: described(
+    z.optional(z.int().check(z.gte(0), z.lte(MAX_RETRIES))),
+    "How often the task may be taken over from a worker that lost its lease, before it fails. Default: 5.",
   ),
-  delaySeconds: z.optional(
-    described(
-      z.number().check(z.gte(0), z.lte(MAX_WAIT_SECONDS)),
-      "The task does not run before this time after the submission, even if its dependencies succeeded earlier.",
-    ),
+  delaySeconds: described(
+    z.optional(z.number().check(z.gte(0), z.lte(MAX_WAIT_SECONDS))),
+    "The task does not run before this time after the submission, even if its dependencies succeeded earlier.",
   ),
-  deadline: z.optional(
-    described(
-      deadline,
-      "The task expires if it has not ended by then: a time in ISO 8601 with time zone, or seconds after the submission.",
-    ),
+  deadline: described(
+    z.optional(deadline),
+    "The task expires if it has not ended by then: a time in ISO 8601 with time zone, or seconds after the submission.",
   ),
-  retentionHours: z.optional(
-    described(
-      z.int().check(z.gte(1), z.lte(MAX_RETENTION_HOURS)),
-      "Keeps the task's record at least so long after its end. It can only prolong the retention of the deployment.",
-    ),
+  retentionHours: described(
+    z.optional(z.int().check(z.gte(1), z.lte(MAX_RETENTION_HOURS))),
+    "Keeps the task's record at least so long after its end. It can only prolong the retention of the deployment.",
   ),
-  waitFor: z.optional(
-    described(
-      waitFor,
-      "How many of the dependencies must succeed, in place of all. Needs the 14-KEYS edition of the library.",
-    ),
+  waitFor: described(
+    z.optional(waitFor),
+    "How many of the dependencies must succeed, in place of all. Needs the 14-KEYS edition of the library.",
   ),
 };
 
-function described<S extends z.ZodMiniType>(schema: S, description: string): S {
-  return schema.check(z.describe(description));
+/** Describes a schema that is used once: the description belongs to the object. */
+export function described<S extends z.ZodMiniType>(schema: S, description: string): S {
+  z.globalRegistry.add(schema, { description });
+  return schema;
 }
 
 /** Checks that an object has one of two properties. JSON Schema needs the rule in its own words. */

@@ -1,6 +1,6 @@
 import * as z from "zod/mini";
 import { ErrorList } from "#sdk/submission/error-list.ts";
-import { lane, retryPolicy, taskSettings, text } from "#sdk/submission/task-settings.ts";
+import { label, retryPolicy, taskSettings, text } from "#sdk/submission/task-settings.ts";
 import { buildWorkflow } from "#sdk/submission/validate-graph.ts";
 import { validateSchema } from "#sdk/submission/validate-schema.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
@@ -9,7 +9,7 @@ import type { Workflow } from "#sdk/submission/workflow.ts";
 const shape = z.object({
   name: text,
   tasks: z.array(
-    z.object({ ...taskSettings, id: text, lane, payload: z.string(), retry: z.optional(retryPolicy) }),
+    z.object({ ...taskSettings, id: text, lane: label, payload: z.string(), retry: z.optional(retryPolicy) }),
   ),
   edges: z.array(z.object({ from: z.string(), to: z.string(), dataPassing: z.boolean() })),
 });
