@@ -18,7 +18,14 @@ export {
   type SubmitProgress,
   submitFlow,
 } from "#sdk/submission/submit.ts";
-export type { Backoff, RetryPolicy, Task, WaitFor, Workflow, WorkflowEdge } from "#sdk/submission/workflow.ts";
+export type {
+  Backoff,
+  RetryPolicy,
+  Task,
+  WaitFor,
+  Workflow,
+  WorkflowEdge,
+} from "#sdk/submission/workflow.ts";
 export type { CancelPorts } from "#shared/cancellation/cancel-executions.ts";
 export {
   command,
