@@ -3,9 +3,9 @@
 -- KEYS      1 flow core, 2 members, 3 flow_index, 4 exec core
 -- ARGV      1 flow_id, 2 execution_id, 3 now_ms (ignored)
 -- Reply     OK | ALREADY_SATISFIED, execution_id, node_count
--- Refusals  flow_not_found; flow_already_terminal; execution_not_found; already_member_of_different_flow:<other>
+-- Refusals  flow_purged; flow_not_found; flow_already_terminal; execution_not_found; already_member_of_different_flow:<other>
 -- Publishes nothing.
--- Cost      O(1), at most 15 commands.
+-- Cost      O(1), at most 19 commands.
 --
 -- A call for an existing member restores a lost flow_id on its record and a lost entry in flow_index. A new
 -- member is counted in the flow's summary (flow_progress.lua), also if it has ended before.
@@ -16,7 +16,7 @@ local function ff_add_execution_to_flow(keys, args)
   local flow_id, execution_id = unpack(args)
 
   local flow = fetch_flow(flow_key)
-  local refusal = refuse_unless_open(flow)
+  local refusal = refuse_unless_open(flow_key, flow)
   if refusal then
     return refusal
   end

@@ -5,7 +5,7 @@
 -- ARGV      1 flow_id, 2 reason, 3 cancellation_policy (stored and returned as given), 4 now_ms (ignored),
 --           5 (optional) grace_ms: how long the caller may take to cancel the members; 30,000 if empty
 -- Reply     OK, cancellation_policy, member…
--- Refusals  invalid_grace_ms; flow_not_found; flow_already_terminal
+-- Refusals  invalid_grace_ms; flow_purged; flow_not_found; flow_already_terminal
 -- Publishes nothing.
 -- Cost      O(members): a reply with every member, and with KEYS 4 a copy of the set.
 --
@@ -34,7 +34,7 @@ local function ff_cancel_flow(keys, args)
   if not grace_ms then
     return refuse('invalid_grace_ms')
   end
-  local refusal = refuse_unless_open(fetch_flow(flow_key))
+  local refusal = refuse_unless_open(flow_key, fetch_flow(flow_key))
   if refusal then
     return refusal
   end

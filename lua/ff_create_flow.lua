@@ -4,15 +4,19 @@
 -- ARGV      1 flow_id, 2 flow_kind, 3 namespace, 4 now_ms (ignored)
 -- Reply     OK, flow_id
 --           ALREADY_SATISFIED, flow_id
--- Refusals  none
+-- Refusals  flow_purged
 -- Publishes nothing.
--- Cost      O(1), at most 4 commands.
+-- Cost      O(1), at most 5 commands.
 
 local function ff_create_flow(keys, args)
   check_arity('ff_create_flow', keys, 3, args, 4)
   local flow_key, _, flow_index_key = unpack(keys)
   local flow_id, flow_kind, namespace = unpack(args)
 
+  local refusal = refuse_if_purged(sibling_key(flow_key, 'purged'))
+  if refusal then
+    return refusal
+  end
   server.call('SADD', flow_index_key, flow_id)
   if server.call('EXISTS', flow_key) == 1 then
     return already_satisfied(flow_id)

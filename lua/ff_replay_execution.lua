@@ -5,7 +5,7 @@
 -- ARGV      1 execution_id, 2 now_ms (ignored), 3… edge_id of each dep
 -- Reply     OK, <unsatisfied edges> for a skipped flow member
 --           OK, "0" for any other execution, which is eligible at once
--- Refusals  execution_not_found; execution_not_terminal; max_replays_exhausted, <replays>;
+-- Refusals  execution_not_found; execution_not_terminal; flow_purged; max_replays_exhausted, <replays>;
 --           invalid_input, edges (no edges for a skipped flow member, or the numbers of deps and edge ids differ);
 --           invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
 -- Publishes nothing.
@@ -71,6 +71,10 @@ local function ff_replay_execution(keys, args)
   end
   if core.lifecycle_phase ~= 'terminal' then
     return refuse('execution_not_terminal')
+  end
+  local refusal = core.flow_id ~= '' and refuse_if_purged(flow_key_of(core_key, core.flow_id, 'purged'))
+  if refusal then
+    return refusal
   end
   local replays = number_or_zero(core.replay_count)
   if replays >= max_replays(sibling_key(core_key, 'policy')) then

@@ -5,10 +5,10 @@
 -- ARGV      1 flow_id, 2 edge_id, 3 upstream, 4 downstream (execution ids), 5 dependency_kind (success_only),
 --           6 data_passing_ref (may be empty), 7 expected_graph_revision, 8 now_ms (used)
 -- Reply     OK, edge_id, new_graph_revision
--- Refusals  self_referencing_edge; flow_not_found; flow_already_terminal; stale_graph_revision, <revision>;
+-- Refusals  self_referencing_edge; flow_purged; flow_not_found; flow_already_terminal; stale_graph_revision, <revision>;
 --           execution_not_in_flow, <execution>; cycle_detected; dependency_already_exists; invalid_input, now_ms
 -- Publishes nothing.
--- Cost      9 commands, plus the search for cycles (reachability.lua): O(1) if the upstream has no incoming edges or
+-- Cost      10 commands, plus the search for cycles (reachability.lua): O(1) if the upstream has no incoming edges or
 --           the downstream has no outgoing ones, else up to O(edges staged so far).
 --
 -- The search runs inside this call and has no limit: the server answers no other client until it ends. The costly
@@ -29,7 +29,7 @@ local function ff_stage_dependency_edge(keys, args)
     return refuse('self_referencing_edge')
   end
   local flow = fetch_flow(flow_key)
-  local refusal = refuse_unless_open(flow)
+  local refusal = refuse_unless_open(flow_key, flow)
   if refusal then
     return refusal
   end

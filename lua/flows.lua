@@ -6,8 +6,18 @@ local function fetch_flow(flow_key)
   return fetch_fields(flow_key, 'flow_id', 'public_flow_state', 'graph_revision', 'node_count')
 end
 
--- Returns a refusal unless the flow exists and is not terminal.
-local function refuse_unless_open(flow)
+-- Returns a refusal if the flow was purged after its end, or is being purged. Its id stays refused for a time: a late
+-- submission would otherwise run everything again.
+local function refuse_if_purged(purged_key)
+  return server.call('EXISTS', purged_key) == 1 and refuse('flow_purged') or nil
+end
+
+-- Returns a refusal unless the flow exists, is not purged and not terminal.
+local function refuse_unless_open(flow_key, flow)
+  local refusal = refuse_if_purged(sibling_key(flow_key, 'purged'))
+  if refusal then
+    return refusal
+  end
   if not flow then
     return refuse('flow_not_found')
   end

@@ -1,7 +1,7 @@
 -- sluice_count_members: counts the members of a flow from their records, and starts the flow's counts with them. For flows
 -- that FlowFabric or Sluice 0.1 created, which have no counts. Idempotent. FlowFabric does not have it.
 --
--- KEYS      1 flow core, 2 members, 3 summary, 4 flows_ended
+-- KEYS      1 flow core, 2 members, 3 summary
 -- ARGV      1 flow_id
 -- Reply     OK, <open members>, <members>
 -- Refusals  flow_not_found
@@ -14,8 +14,8 @@
 local ENDED_COLUMNS = { 'completed', 'failed', 'cancelled', 'expired', 'skipped' }
 
 local function sluice_count_members(keys, args)
-  check_arity('sluice_count_members', keys, 4, args, 1)
-  local flow_key, members_key, summary_key, flows_ended_key = unpack(keys)
+  check_arity('sluice_count_members', keys, 3, args, 1)
+  local flow_key, members_key, summary_key = unpack(keys)
   local flow_id = args[1]
 
   if server.call('EXISTS', flow_key) == 0 then
@@ -43,9 +43,9 @@ local function sluice_count_members(keys, args)
     end
   end
   if open == 0 and #members > 0 then
-    server.call('ZADD', flows_ended_key, format_integer(ended_at > 0 and ended_at or server_now()), flow_id)
+    add_ended_flow(flow_key, flow_id, format_integer(ended_at > 0 and ended_at or server_now()))
   else
-    server.call('ZREM', flows_ended_key, flow_id)
+    remove_ended_flow(flow_key, flow_id, summary_key)
   end
   return ok(format_integer(open), format_integer(#members))
 end

@@ -5,7 +5,7 @@
 --           all_of), 3 k (quorum: an integer of at least 1; ignored for the others), 4 now_ms (used)
 -- Reply     OK, set
 --           OK, already_set: the group already has this variant and keeps its on_satisfied and k
--- Refusals  flow_not_found; invalid_input, <argument>; invalid_input, dependencies_applied
+-- Refusals  flow_purged; flow_not_found; invalid_input, <argument>; invalid_input, dependencies_applied
 -- Publishes nothing.
 -- Cost      O(1), at most 3 commands.
 --
@@ -30,6 +30,10 @@ local function ff_set_edge_group_policy(keys, args)
   local flow_key, group_key = unpack(keys)
   local variant, on_satisfied, k, now = unpack(args)
 
+  local refusal = refuse_if_purged(sibling_key(flow_key, 'purged'))
+  if refusal then
+    return refusal
+  end
   if not fetch_flow(flow_key) then
     return refuse('flow_not_found')
   end

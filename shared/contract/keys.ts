@@ -244,6 +244,10 @@ export class IndexKeys {
   get flowsEnded(): string {
     return `${this.#idx}:flows_ended`;
   }
+  /** Ends of flows that no message has reported yet, by their times. Sluice's own, not part of the contract. */
+  get flowEndsUnsent(): string {
+    return `${this.#idx}:flow_ends_unsent`;
+  }
 }
 
 /**
@@ -286,6 +290,10 @@ export class FlowKeys {
   /** Members still to cancel (contract, section 13). */
   get pendingCancels(): string {
     return `${this.#flow}:pending_cancels`;
+  }
+  /** Labels; from 15. */
+  get tags(): string {
+    return `${this.#flow}:tags`;
   }
   grant(mutation: string): string {
     return `${this.#flow}:grant:${mutation}`;

@@ -24,6 +24,7 @@ export const REFUSAL_CODES = [
   "fence_required",
   "flow_already_terminal",
   "flow_not_found",
+  "flow_purged",
   "grant_already_exists",
   "invalid_args",
   "invalid_capabilities",

@@ -150,6 +150,10 @@ function planFanOut(
   state: RecordState,
 ): FanOutPlan | DispatchResult {
   if (state.kind === "failed") return { kind: "failed", errors: [state.error] };
+  if (state.kind === "flow_purged") {
+    ports.telemetry.count(METRICS.flowPurged);
+    return { kind: "stopped", gate: "flow_purged" };
+  }
   if (state.kind === "not_ended") {
     ports.telemetry.count(METRICS.recordNotTerminal);
     ports.telemetry.warn("nothing resolved: the execution has not ended, or was replayed", {

@@ -22,6 +22,8 @@ export type RecordState =
   | { readonly kind: "ended"; readonly end: UpstreamEnd; readonly edges: readonly EdgeSet[] }
   /** Not terminal, or without an outcome: it has not ended yet, or was replayed. Nothing may be resolved. */
   | { readonly kind: "not_ended"; readonly phase: string; readonly outcome: string }
+  /** The flow is deleted after its retention, or is being deleted: none of its executions can run any more. */
+  | { readonly kind: "flow_purged" }
   | { readonly kind: "failed"; readonly error: SluiceError };
 
 /** Outgoing edge ids, unparsed, and the keys of the flow under the tag and spelling where they were found. */
@@ -78,17 +80,30 @@ async function readOnce(
   executions: readonly CompletedExecution[],
 ): Promise<{ readonly execution: CompletedExecution; readonly read: RecordRead }[]> {
   const commands: ValkeyCommand[] = [];
+  const marks = new Map<string, ValkeyCommand>();
   const flowsOf = executions.map(({ executionId, flowId }) => {
     const flows = flowsWithEdges(router, { executionId, flowId });
     const { partition, core } = router.execKeys(executionId);
     commands.push(command(partition, "hmget", core, ...RECORD_FIELDS));
-    for (const flow of flows) commands.push(command(flow.partition, "smembers", flow.outgoing(executionId)));
+    for (const flow of flows) {
+      commands.push(command(flow.partition, "smembers", flow.outgoing(executionId)));
+      if (!marks.has(flow.purged)) marks.set(flow.purged, command(flow.partition, "exists", flow.purged));
+    }
     return flows;
   });
-  const replies = (await valkey.pipelined(commands)).values();
+  const results = await valkey.pipelined([...commands, ...marks.values()]);
+  const replies = results.values();
+  // Marks are read once for each flow of the batch, after everything else.
+  const isPurged = new Set(
+    [...marks.keys()].filter((_, position) => {
+      const result = results[commands.length + position];
+      return result?.ok === true && result.value === 1;
+    }),
+  );
   return pairResults(executions, flowsOf, () => []).map(({ item: execution, result: flows }) => {
     const record = nextOf(replies);
     const edges = flows.map((flow) => ({ flow, reply: nextOf(replies) }));
+    if (flows.some((flow) => isPurged.has(flow.purged))) return { execution, read: { kind: "flow_purged" } };
     return { execution, read: interpret(execution, record, edges) };
   });
 }

@@ -86,7 +86,7 @@ export type DispatchResult =
   /** All of its children are updated. */
   | { readonly kind: "dispatched" }
   /** A gate stopped it: no child has to be updated, or none may be updated. */
-  | { readonly kind: "stopped"; readonly gate: "no_flow" | "depth_limit" | "not_terminal" }
+  | { readonly kind: "stopped"; readonly gate: "no_flow" | "depth_limit" | "not_terminal" | "flow_purged" }
   /** Some of its edges are not updated. The first errors say why. */
   | { readonly kind: "failed"; readonly errors: readonly [SluiceError, ...SluiceError[]] };
 

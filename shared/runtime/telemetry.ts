@@ -27,6 +27,8 @@ export const METRICS = {
   depthLimitReached: "DepthLimitReached",
   /** Completions whose record is not terminal, for example after a replay: they resolve no edges. */
   recordNotTerminal: "RecordNotTerminal",
+  /** Completions of flows that were deleted after their retention, or are being deleted: they resolve no edges. */
+  flowPurged: "FlowPurged",
   /** Edges skipped because an id does not parse. */
   edgesUnreadable: "EdgesUnreadable",
   edgesSatisfied: "EdgesSatisfied",
@@ -57,6 +59,14 @@ export const METRICS = {
   executionsPromoted: "ExecutionsPromoted",
   /** Promotions refused by Valkey: the execution has changed since it was read, or its counts are wrong. */
   promotionsRefused: "PromotionsRefused",
+  /** Ended flows deleted after their retention. */
+  flowsPurged: "FlowsPurged",
+  /** Ended executions deleted after their retention, members of flows among them. */
+  executionsPurged: "ExecutionsPurged",
+  /** Ended flows that are kept. */
+  flowsRetained: "FlowsRetained",
+  /** Messages about flows that ended, accepted by `FLOW_EVENTS_QUEUE_URL`. */
+  flowEndsSent: "FlowEndsSent",
   /** Malformed lanes, index entries, edges and records, which the reconciler skips. */
   recordsUnreadable: "RecordsUnreadable",
   /** Indexes of blocked executions that a sweep could not read completely. */
@@ -82,6 +92,7 @@ export const METRICS = {
 /** The units of metrics that are measured and not counted. */
 const GAUGE_UNITS = {
   [METRICS.cascadeDepth]: "Count",
+  [METRICS.flowsRetained]: "Count",
   [METRICS.valkeyLatency]: "Milliseconds",
   [METRICS.oldestResolvableAge]: "Seconds",
   [METRICS.oldestDueDelay]: "Seconds",
@@ -102,6 +113,7 @@ export const METRICS_BY_FUNCTION = {
     METRICS.invariantViolations,
     METRICS.depthLimitReached,
     METRICS.recordNotTerminal,
+    METRICS.flowPurged,
     METRICS.edgesUnreadable,
     METRICS.edgesSatisfied,
     METRICS.edgesImpossible,
@@ -121,6 +133,10 @@ export const METRICS_BY_FUNCTION = {
     METRICS.completionsDeferred,
     METRICS.executionsPromoted,
     METRICS.promotionsRefused,
+    METRICS.flowsPurged,
+    METRICS.executionsPurged,
+    METRICS.flowsRetained,
+    METRICS.flowEndsSent,
     METRICS.recordsUnreadable,
     METRICS.indexesUnread,
     METRICS.leasesExpired,

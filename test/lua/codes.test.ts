@@ -52,7 +52,11 @@ test("each edition has the functions of the contract, and Sluice's own", () => {
     "ff_stage_dependency_edge",
     "ff_update_progress",
     "ff_version",
+    "sluice_begin_purge",
+    "sluice_confirm_flow_end",
     "sluice_count_members",
+    "sluice_finish_purge",
+    "sluice_purge_execution",
     "sluice_revision",
   ];
   expect(functionNames(librarySource(11)).sort()).toEqual(shared);

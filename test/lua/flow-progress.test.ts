@@ -162,7 +162,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     await fixture.cancel(four);
     expect(await summaryOf(fixture)).toEqual({});
 
-    expect(await fixture.done(countMembers(fixture.flow, fixture.index))).toEqual(["2", "4"]);
+    expect(await fixture.done(countMembers(fixture.flow))).toEqual(["2", "4"]);
     expect(await summaryOf(fixture)).toEqual({
       total_members: "4",
       members_open: "2",
@@ -182,7 +182,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     await fixture.read("hset", fixture.flow.summary, ...Object.entries(projection).flat());
     await fixture.finish(keys, "success");
     expect(await summaryOf(fixture)).toEqual(projection);
-    await fixture.done(countMembers(fixture.flow, fixture.index));
+    await fixture.done(countMembers(fixture.flow));
     expect(await summaryOf(fixture)).toEqual({
       total_members: "1",
       members_open: "0",
@@ -199,13 +199,13 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     await fixture.read("hset", two.core, "completed_at", "4000");
     await fixture.read("del", gone.core);
     for (let time = 0; time < 2; time += 1) {
-      expect(await fixture.done(countMembers(fixture.flow, fixture.index))).toEqual(["0", "3"]);
+      expect(await fixture.done(countMembers(fixture.flow))).toEqual(["0", "3"]);
       expect(await endOf(fixture)).toBe("5000");
     }
     const missing = newFixture();
-    await expectRefusal(missing, countMembers(missing.flow, missing.index), "flow_not_found");
+    await expectRefusal(missing, countMembers(missing.flow), "flow_not_found");
     await missing.createFlow();
-    expect(await missing.done(countMembers(missing.flow, missing.index))).toEqual(["0", "0"]);
+    expect(await missing.done(countMembers(missing.flow))).toEqual(["0", "0"]);
     expect(await endOf(missing)).toBeNull();
   });
 });

@@ -53,7 +53,11 @@ const WITHOUT_OPTIONAL_KEYS = [
   "ff_promote_blocked_to_eligible",
   "ff_promote_delayed",
   "ff_replay_execution",
+  "sluice_begin_purge",
+  "sluice_confirm_flow_end",
   "sluice_count_members",
+  "sluice_finish_purge",
+  "sluice_purge_execution",
   "ff_set_edge_group_policy",
   "ff_version",
 ];
