@@ -82,6 +82,10 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
       "another client staged some of the edges in another order; submit the workflow with another flow id, or load " +
       "Sluice's library and submit again",
   ],
+  [
+    "flow_purged",
+    "the flow ended and was deleted after its retention: submit the workflow with another flow id to run it again",
+  ],
   ["flow_already_terminal", "the flow was cancelled: submit the workflow with another flow id"],
 ]);
 
