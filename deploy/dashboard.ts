@@ -135,6 +135,16 @@ function widgets(deployment: Deployment): Widget[] {
       ],
     },
     {
+      title: "Retention",
+      rows: [
+        reconcile(METRICS.flowsRetained, "Maximum"),
+        reconcile(METRICS.flowsPurged, "Sum"),
+        reconcile(METRICS.executionsPurged, "Sum"),
+        reconcile(METRICS.flowEndsSent, "Sum"),
+        dispatch(METRICS.flowPurged, "Sum"),
+      ],
+    },
+    {
       title: "Irregular input (per minute)",
       rows: [
         dispatch(METRICS.messagesMalformed, "Sum"),

@@ -5,6 +5,7 @@ export {
   addressHash,
   alarmTopic,
   durability,
+  flowEvents,
   keys,
   libraryHash,
   monitoring,

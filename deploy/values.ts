@@ -91,6 +91,26 @@ export async function durability(variables: Variables): Promise<unknown> {
   return value === "disabled" && major < 9 ? NO_VALUE : value;
 }
 
+/** The queue for messages about ended flows: its URL, and the policy of the function that sends to it. */
+export async function flowEvents(variables: Variables): Promise<Record<string, unknown>> {
+  const arn = await textOf(variables, "param:flowEventsQueueArn");
+  if (arn === "") return { url: "", policy: NO_VALUE };
+  const [, region, account, name] = /^arn:[\w-]+:sqs:([\w-]+):(\d{12}):([\w-]+)$/.exec(arn) ?? [];
+  if (name === undefined) {
+    throw refusal(
+      "flowEventsQueueArn is not the ARN of a standard SQS queue: expected arn:aws:sqs:region:account:name",
+    );
+  }
+  const statement = { Effect: "Allow", Action: ["sqs:SendMessage"], Resource: arn };
+  return {
+    url: { "Fn::Sub": `https://sqs.${region}.\${AWS::URLSuffix}/${account}/${name}` },
+    policy: {
+      PolicyName: "flow-events",
+      PolicyDocument: { Version: "2012-10-17", Statement: [statement] },
+    },
+  };
+}
+
 /** Properties and policies for customer-managed keys. Without a key, the keys of AWS are used. */
 export async function keys(variables: Variables): Promise<Record<string, unknown>> {
   const [queueKey, logKey, environmentKey, valkeyKey] = await Promise.all(

@@ -78,7 +78,7 @@ local function sluice_purge_execution(keys, args)
   purge_suspensions(tag, exec)
   if flow then
     server.call('UNLINK', flow .. 'in:' .. execution_id, flow .. 'out:' .. execution_id,
-      flow .. 'edgegroup:' .. execution_id)
+      flow .. 'edgegroup:' .. execution_id, flow .. 'edgegroup:' .. execution_id .. ':cancel_claim')
     server.call('SREM', 'ff:idx:' .. tag .. ':pending_cancel_groups', flow_id .. '|' .. execution_id)
     server.call('SREM', flow .. 'pending_cancels', execution_id)
   end

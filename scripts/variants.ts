@@ -70,6 +70,7 @@ export const VARIANTS: readonly Variant[] = [
       valkeyFamily: "valkey9",
       valkeyShards: "2",
       valkeyReplicas: "2",
+      flowEventsQueueArn: "arn:aws:sqs:eu-west-1:123456789012:flow-ends",
       queueKeyArn: `${KEY}queues`,
       logKeyArn: `${KEY}logs`,
       environmentKeyArn: `${KEY}environment`,

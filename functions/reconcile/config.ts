@@ -18,6 +18,10 @@ export interface ReconcileConfig extends ValkeyConfig {
   readonly graceMs: number;
   /** Undefined: all tasks, or only `dependencies` if the loaded library is not Sluice's. */
   readonly tasks: readonly TaskName[] | undefined;
+  /** How long ended flows and executions are kept, in milliseconds. 0: for ever. */
+  readonly retentionMs: number;
+  /** Receives one message for each flow that ended. */
+  readonly flowEventsQueueUrl: string | undefined;
   /** How often leases, timeouts and delays are checked. Infinite: once for each invocation. */
   readonly intervalMs: number;
 }
@@ -25,6 +29,9 @@ export interface ReconcileConfig extends ValkeyConfig {
 const DEFAULT_LANES = "default";
 const DEFAULT_GRACE_SECONDS = 30;
 const MAX_GRACE_SECONDS = 86_400;
+const DEFAULT_RETENTION_HOURS = 168;
+const MAX_RETENTION_HOURS = 87_600;
+const HOUR_MS = 3_600_000;
 /** The interval of the schedule. */
 const SCHEDULE_SECONDS = 60;
 
@@ -53,6 +60,12 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
       lanes: readLanes(env, errors),
       graceMs: graceSeconds * 1_000,
       tasks: readTasks(env, errors),
+      retentionMs:
+        HOUR_MS *
+        readInteger(env, "RETENTION_HOURS", 0, MAX_RETENTION_HOURS, DEFAULT_RETENTION_HOURS, errors),
+      flowEventsQueueUrl: isSet(env, "FLOW_EVENTS_QUEUE_URL")
+        ? readQueueUrl(env, "FLOW_EVENTS_QUEUE_URL", errors)
+        : undefined,
       intervalMs: intervalSeconds < SCHEDULE_SECONDS ? intervalSeconds * 1_000 : Number.POSITIVE_INFINITY,
     };
   });

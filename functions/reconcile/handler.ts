@@ -14,6 +14,7 @@ import type { LaneId } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
 import { SqsBacklog } from "#shared/queue/backlog.ts";
+import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/lanes.ts";
@@ -34,6 +35,8 @@ const router = new PartitionRouter(config.partitions);
 const queue = queueClient();
 const publisher = new SqsCompletionPublisher(queue, config.completionsQueueUrl);
 const backlog = new SqsBacklog(queue, config.completionsQueueUrl);
+const flowEnds =
+  config.flowEventsQueueUrl === undefined ? undefined : new BatchSender(queue, config.flowEventsQueueUrl);
 /** What is read once per client. */
 interface StartupInfo {
   /** The recorded lanes. A sweep reads their indexes before it has read the current lanes. */
@@ -45,7 +48,7 @@ interface StartupInfo {
 let lastLanes: readonly LaneId[] = [];
 const sessions = createSessions(config, telemetry, async (valkey): Promise<StartupInfo> => {
   const [lanes, isForeign] = await Promise.all([readLanes(valkey), hasForeignLibrary(valkey)]);
-  const tasks = selectTasks(config.tasks, isForeign);
+  const tasks = selectTasks(config.tasks, isForeign, { retentionMs: config.retentionMs, flowEnds });
   telemetry.info("reconciler tasks selected", {
     tasks: tasks.map(({ name }) => name),
     foreign_library: isForeign,

@@ -5,9 +5,10 @@ import { TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
 import { delays } from "#shared/reconcile/tasks/delays.ts";
 import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
 import { leases } from "#shared/reconcile/tasks/leases.ts";
+import { type RetentionOptions, retention } from "#shared/reconcile/tasks/retention.ts";
 import { timeouts } from "#shared/reconcile/tasks/timeouts.ts";
 
-/** The tasks that this deployment has, in any order. */
+/** The tasks that need no configuration, in any order. */
 const TASKS: readonly ReconcilerTask[] = [dependencies, leases, timeouts, delays];
 
 /** What runs where another vendor's library is loaded: FlowFabric's engine does the rest itself. */
@@ -20,9 +21,11 @@ const TASKS_FOR_FOREIGN_LIBRARY: readonly TaskName[] = ["dependencies"];
 export function selectTasks(
   configured: readonly TaskName[] | undefined,
   isForeignLibrary: boolean,
+  retentionOptions: RetentionOptions,
 ): ReconcilerTask[] {
+  const tasks = [...TASKS, retention(retentionOptions)];
   const names = configured ?? (isForeignLibrary ? TASKS_FOR_FOREIGN_LIBRARY : TASK_NAMES);
   return TASK_NAMES.filter((name) => names.includes(name)).flatMap((name) =>
-    TASKS.filter((task) => task.name === name),
+    tasks.filter((task) => task.name === name),
   );
 }

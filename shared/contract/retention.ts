@@ -31,7 +31,12 @@ export function beginPurge(
  * `kept, <flow_id>`.
  */
 export function purgeMember(flow: FlowKeys, member: ExecKeys, maxEdges = MAX_EDGES_PER_CALL): ValkeyCommand {
-  return fcall(member.partition, "sluice_purge_execution", [member.core], [member.id, flow.id, "", "", maxEdges]);
+  return fcall(
+    member.partition,
+    "sluice_purge_execution",
+    [member.core],
+    [member.id, flow.id, "", "", maxEdges],
+  );
 }
 
 /**

@@ -91,7 +91,9 @@ export async function sendFlowEnds(
     const isConfirmed = reply.kind === "done" && reply.fields[0] === "confirmed";
     outcomes.set(item.entry, isConfirmed ? PROCESSED : KEPT);
   }
-  return entries.map((entry) => outcomes.get(entry) ?? failed(new ValkeyError("the end of a flow was not read")));
+  return entries.map(
+    (entry) => outcomes.get(entry) ?? failed(new ValkeyError("the end of a flow was not read")),
+  );
 }
 
 /** One round trip. Returns one message, or the reason why it cannot be read, for each end. */

@@ -4,13 +4,14 @@
  */
 
 import { command } from "#shared/contract/command.ts";
-import { type ExecutionId, type FlowId, parseExecutionId, parseStoredFlowId, partitionOf } from "#shared/contract/ids.ts";
-import type { FlowKeys } from "#shared/contract/keys.ts";
+import { type FlowId, parseStoredFlowId } from "#shared/contract/ids.ts";
+import type { ExecKeys, FlowKeys } from "#shared/contract/keys.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { countMembers, purgeSoloExecution } from "#shared/contract/retention.ts";
 import { ValkeyError } from "#shared/errors.ts";
 import type { IndexEntry } from "#shared/reconcile/indexes.ts";
 import { callEach, failed, KEPT, type Outcome, PROCESSED, UNFINISHED } from "#shared/reconcile/outcome.ts";
+import { executionOf } from "#shared/reconcile/records.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
@@ -20,7 +21,7 @@ const MAX_CHECKED_FLOWS = 100_000;
 
 interface EndedExecution {
   readonly entry: IndexEntry;
-  readonly id: ExecutionId;
+  readonly keys: ExecKeys;
 }
 
 export class ExecutionPurger {
@@ -38,11 +39,15 @@ export class ExecutionPurger {
     const { ports } = this.#run;
     const outcomes = new Map<IndexEntry, Outcome>();
     const flows = new Map<FlowId, FlowKeys>();
-    const executions = entries.flatMap((entry) => this.#parse(entry) ?? []);
-    for (const { item, result } of await callEach(ports, executions, ({ entry, id }) => {
+    const executions = entries.flatMap((entry): EndedExecution[] => {
+      const keys = executionOf(this.#run, entry);
+      if (keys === undefined) outcomes.set(entry, KEPT);
+      return keys === undefined ? [] : [{ entry, keys }];
+    });
+    for (const { item, result } of await callEach(ports, executions, ({ entry, keys }) => {
       const { lane } = entry.index;
       if (lane === undefined) throw new TypeError("a terminal index without a lane");
-      return purgeSoloExecution(ports.router.execKeys(id), lane, this.#retentionMs);
+      return purgeSoloExecution(keys, lane, this.#retentionMs);
     })) {
       const reply = replyOrThrow(valueOrThrow(result));
       const [word, flowId] = reply.kind === "refused" ? [reply.code] : reply.fields;
@@ -52,22 +57,9 @@ export class ExecutionPurger {
       if (flow.ok) flows.set(flow.value, ports.router.flowKeys(flow.value, item.entry.index.partition));
     }
     await this.#countFlows([...flows.values()]);
-    const isParsed = new Set(executions.map(({ entry }) => entry));
     return entries.map(
-      (entry) =>
-        outcomes.get(entry) ??
-        (isParsed.has(entry) ? failed(new ValkeyError("the execution was not processed")) : KEPT),
+      (entry) => outcomes.get(entry) ?? failed(new ValkeyError("the execution was not processed")),
     );
-  }
-
-  #parse(entry: IndexEntry): EndedExecution | undefined {
-    const id = parseExecutionId(entry.member);
-    if (id.ok && partitionOf(id.value) === entry.index.partition) return { entry, id: id.value };
-    this.#run.reportUnreadable("index entry skipped: not an execution of its partition", {
-      partition: entry.index.partition,
-      reason: id.ok ? `${id.value} belongs to another partition` : id.error.message,
-    });
-    return undefined;
   }
 
   /** Starts the counts of flows that FlowFabric or Sluice 0.1 created: without them, a flow never ends. */
@@ -80,7 +72,8 @@ export class ExecutionPurger {
       unchecked.map(({ partition, summary }) => command(partition, "hget", summary, "members_open")),
     );
     const uncounted = unchecked.filter((_, position) => fieldText(valueOrThrow(counts[position])) === "");
-    for (const { result } of await callEach(ports, uncounted, countMembers)) replyOrThrow(valueOrThrow(result));
+    for (const { result } of await callEach(ports, uncounted, countMembers))
+      replyOrThrow(valueOrThrow(result));
     for (const { id } of unchecked) this.#checkedFlows.add(id);
   }
 }

@@ -71,7 +71,9 @@ export async function purgeFlows(
   const begun = await begin(run, retention, reads);
   for (const read of reads) outcomes.set(read.due.entry, KEPT);
   for (const [read, outcome] of await purge(run, begun)) outcomes.set(read.due.entry, outcome);
-  return entries.map((entry) => outcomes.get(entry) ?? failed(new ValkeyError("the ended flow was not read")));
+  return entries.map(
+    (entry) => outcomes.get(entry) ?? failed(new ValkeyError("the ended flow was not read")),
+  );
 }
 
 /** One round trip. */
@@ -108,7 +110,9 @@ async function begin(
     ({ isPurged, isUnsent, retainedUntilMs }) =>
       !isPurged && !(isUnsent && waitsForMessage) && retainedUntilMs <= run.serverNowMs,
   );
-  const checks = await Promise.all(unmarked.map(async (read) => ({ read, check: await checkMembers(run, read) })));
+  const checks = await Promise.all(
+    unmarked.map(async (read) => ({ read, check: await checkMembers(run, read) })),
+  );
   const open = checks.filter(({ check }) => check.open > 0);
   for (const { read, check } of open) {
     // The counts of the summary are wrong, for example after a restore of single keys. Counting corrects them.

@@ -49,18 +49,33 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     const laneKeys = index.lane(lane);
     const { id, partition } = execution;
     const tag = `{fp:${partition}}`;
-    for (const key of [...Object.values(laneKeys), index.leaseExpiry, index.attemptTimeout, index.executionDeadline])
+    for (const key of [
+      ...Object.values(laneKeys),
+      index.leaseExpiry,
+      index.attemptTimeout,
+      index.executionDeadline,
+    ])
       await write("zadd", String(key), 1, id);
     await write("zadd", index.suspensionTimeout, 1, id);
     for (const key of [execution.leaseCurrent, execution.claimGrant, execution.suspensionCurrent])
       await write("hset", key, "a", "b");
     await write("sadd", `ff:exec:${tag}:${id}:waitpoints`, "w");
     await write("zadd", `ff:exec:${tag}:${id}:signals`, 1, "s");
-    for (const key of [`ff:wp:${tag}:w`, `ff:wp:${tag}:w:signals`, `ff:wp:${tag}:w:condition`, `ff:signal:${tag}:s`])
+    for (const key of [
+      `ff:wp:${tag}:w`,
+      `ff:wp:${tag}:w:signals`,
+      `ff:wp:${tag}:w:condition`,
+      `ff:signal:${tag}:s`,
+    ])
       await write("set", key, "x");
     await write("set", `ff:signal:${tag}:s:payload`, "x");
     await write("zadd", `ff:idx:${tag}:pending_waitpoint_expiry`, 1, "w");
-    for (const key of [execution.cascade, execution.cascadeClaim, execution.fanOut, execution.resent(flow.id)])
+    for (const key of [
+      execution.cascade,
+      execution.cascadeClaim,
+      execution.fanOut,
+      execution.resent(flow.id),
+    ])
       await write("set", key, "x");
     await write("xadd", execution.leaseHistory, "*", "a", "b");
     await write("sadd", flow.pendingCancels, id);
@@ -70,7 +85,12 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     const first = execution.attempt(attempt(0));
     if ((await fixture.read("exists", first)) === 0) return;
     await write("sadd", index.workerLeases(WORKER.instanceId), id);
-    for (const key of [`${first}:summary`, `${first}:usage`, `${first}:policy`, execution.streamMeta(attempt(0))])
+    for (const key of [
+      `${first}:summary`,
+      `${first}:usage`,
+      `${first}:policy`,
+      execution.streamMeta(attempt(0)),
+    ])
       await write("hset", key, "a", "b");
     await write("xadd", `ff:stream:${tag}:${id}:0`, "*", "a", "b");
   }
@@ -81,7 +101,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     for (const member of members) await litter(fixture, member);
     expect(await begin(fixture)).toEqual(["begun"]);
     for (const member of members) {
-      expect(await fixture.done(finishPurge(fixture.flow, fixture.index))).toMatchObject(["members_left", {}]);
+      expect(await fixture.done(finishPurge(fixture.flow, fixture.index))).toMatchObject([
+        "members_left",
+        {},
+      ]);
       expect(await fixture.done(purgeMember(fixture.flow, member))).toEqual(["purged"]);
     }
     expect(await fixture.read("pttl", fixture.flow.purged)).toBe(-1);
@@ -182,7 +205,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     const [parent] = members as [ExecKeys];
     const before = await fixture.snapshot();
     expect(await fixture.done(purgeMember(fixture.flow, parent))).toEqual(["kept", fixture.flow.id]);
-    expect(await fixture.done(purgeSoloExecution(parent, fixture.lane, 0))).toEqual(["kept", fixture.flow.id]);
+    expect(await fixture.done(purgeSoloExecution(parent, fixture.lane, 0))).toEqual([
+      "kept",
+      fixture.flow.id,
+    ]);
     expect(await fixture.snapshot()).toEqual(before);
     const open = await fixture.execution();
     await begin(fixture);
@@ -207,7 +233,9 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     expect(await fixture.done(purgeMember(fixture.flow, child, 2))).toEqual(["more"]);
     expect(await fixture.read("exists", child.core)).toBe(1);
     expect(await fixture.done(purgeMember(fixture.flow, child, 2))).toEqual(["purged"]);
-    expect((await keys(fixture)).filter((key) => key.includes(`:edge:`) || key.includes(":dep:"))).toEqual([]);
+    expect((await keys(fixture)).filter((key) => key.includes(`:edge:`) || key.includes(":dep:"))).toEqual(
+      [],
+    );
   });
 
   test("an execution outside any flow goes after the retention, or after its own if that is longer", async () => {
@@ -253,7 +281,9 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     await fixture.finish(other, "success");
     await fixture.read("zadd", fixture.index.flowEndsUnsent, endedAt + 1, fixture.flow.id);
     expect(await fixture.done(confirmFlowEnd(fixture.flow, fixture.index, endedAt))).toEqual(["changed"]);
-    expect(await fixture.done(confirmFlowEnd(fixture.flow, fixture.index, endedAt + 1))).toEqual(["confirmed"]);
+    expect(await fixture.done(confirmFlowEnd(fixture.flow, fixture.index, endedAt + 1))).toEqual([
+      "confirmed",
+    ]);
     expect(await unsent()).toBeNull();
   });
 });

@@ -26,6 +26,8 @@ describe("readReconcileConfig", () => {
       lanes: ["default"],
       graceMs: 30_000,
       tasks: undefined,
+      retentionMs: 168 * 3_600_000,
+      flowEventsQueueUrl: undefined,
       intervalMs: Number.POSITIVE_INFINITY,
     });
   });
@@ -38,6 +40,8 @@ describe("readReconcileConfig", () => {
       LANES: "default, gpu,my lane,gpu",
       RECONCILE_GRACE_SECONDS: "0",
       RECONCILE_TASKS: "delays, leases,delays",
+      RETENTION_HOURS: "0",
+      FLOW_EVENTS_QUEUE_URL: "https://sqs.eu-west-1.amazonaws.com/123456789012/ends",
       RECONCILE_INTERVAL_SECONDS: "5",
     });
     expect(config).toMatchObject({
@@ -46,6 +50,8 @@ describe("readReconcileConfig", () => {
       lanes: ["default", "gpu", "my lane"],
       graceMs: 0,
       tasks: ["delays", "leases"],
+      retentionMs: 0,
+      flowEventsQueueUrl: "https://sqs.eu-west-1.amazonaws.com/123456789012/ends",
       intervalMs: 5_000,
     });
   });
@@ -63,17 +69,21 @@ describe("readReconcileConfig", () => {
       LANES: "good,,\u00fcber",
       RECONCILE_GRACE_SECONDS: "86401",
       RECONCILE_TASKS: "leases,everything",
+      RETENTION_HOURS: "87601",
+      FLOW_EVENTS_QUEUE_URL: "https://sqs.eu-west-1.amazonaws.com/123456789012/ends.fifo",
       RECONCILE_INTERVAL_SECONDS: "61",
     });
     const names = errors.map((error) => error.split(" ", 1)[0]).sort();
     expect(names).toEqual([
       "COMPLETIONS_QUEUE_URL",
+      "FLOW_EVENTS_QUEUE_URL",
       "FLOW_PARTITIONS",
       "LANES",
       "LANES",
       "RECONCILE_GRACE_SECONDS",
       "RECONCILE_INTERVAL_SECONDS",
       "RECONCILE_TASKS",
+      "RETENTION_HOURS",
       "VALKEY_CLUSTER_MODE",
       "VALKEY_URL",
     ]);

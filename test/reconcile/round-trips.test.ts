@@ -25,7 +25,10 @@ describe.each(SERVER_KINDS)("round trips of a sweep (%s)", (kind) => {
   it("all tasks share them: 256 empty partitions and four lanes take two, and three with a new lane", async () => {
     const lanes = ["a", "b", "c", "d"].map((name) => unwrap(parseLaneId(name)));
     await servers().valkey.call("sadd", LANES_KEY, ...lanes);
-    const tasks = selectTasks(undefined, false);
+    const tasks = selectTasks(undefined, false, {
+      retentionMs: 1_000,
+      flowEnds: { send: () => Promise.resolve([]) },
+    });
     expect(tasks.length).toBeGreaterThan(3);
     const counter = new RoundCounter(servers().valkey);
     const ports = servers().ports(partitions, { tasks, valkey: counter, lanes: [], likelyLanes: lanes });

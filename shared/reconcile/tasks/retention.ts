@@ -62,11 +62,14 @@ class RetentionSweep implements TaskWork {
   readonly #run: TaskRun;
   readonly #options: RetentionOptions;
   readonly #executions: ExecutionPurger;
+  /** Read at the start, together with the pages: at the end, it would cost a round trip of its own. */
+  readonly #retained: Promise<number | undefined>;
 
   constructor(run: TaskRun, options: RetentionOptions) {
     this.#run = run;
     this.#options = options;
     this.#executions = new ExecutionPurger(run, options.retentionMs);
+    this.#retained = countEndedFlows(run.ports);
   }
 
   async process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
@@ -90,21 +93,25 @@ class RetentionSweep implements TaskWork {
     return eachPartition(entries, (own) => purgeFlows(this.#run, flowRetention, own));
   }
 
-  /** Measures how many ended flows are kept, unless a node is unavailable. */
+  /** Measures how many ended flows were kept at the start, unless a node is unavailable. */
   async finish(): Promise<boolean> {
-    const { valkey, router, partitions, telemetry } = this.#run.ports;
-    const counts = await valkey.pipelined(
-      partitions.map((partition) => command(partition, "zcard", router.indexKeys(partition).flowsEnded)),
-    );
-    const known = counts.flatMap((count) => (count.ok ? [Number(count.value)] : []));
-    if (known.length === partitions.length) {
-      telemetry.measure(
-        METRICS.flowsRetained,
-        known.reduce((sum, count) => sum + count, 0),
-      );
-    }
+    const retained = await this.#retained;
+    if (retained !== undefined) this.#run.ports.telemetry.measure(METRICS.flowsRetained, retained);
     return false;
   }
+}
+
+/** The number of ended flows; undefined if a node is unavailable. */
+async function countEndedFlows({
+  valkey,
+  router,
+  partitions,
+}: TaskRun["ports"]): Promise<number | undefined> {
+  const counts = await valkey.pipelined(
+    partitions.map((partition) => command(partition, "zcard", router.indexKeys(partition).flowsEnded)),
+  );
+  const known = counts.flatMap((count) => (count.ok ? [Number(count.value)] : []));
+  return known.length === partitions.length ? known.reduce((sum, count) => sum + count, 0) : undefined;
 }
 
 /** Processes the entries of each partition on their own: a node that is down only costs its own entries. */

@@ -80,6 +80,24 @@ export function roles(packaged: Packaged): void {
     }
   });
 
+  it("lets only the reconciler send messages about ended flows, if there is a queue for them", () => {
+    const queue = "arn:aws:sqs:eu-west-1:123456789012:flow-ends";
+    const restricted = packaged().template("restricted");
+    for (const name of FUNCTIONS) {
+      expect(actionsOn(restricted, roleOf(restricted, name), queue)).toEqual(
+        name === "reconcile" ? ["sqs:SendMessage"] : [],
+      );
+    }
+    const urlOf = (variant: string) =>
+      packaged()
+        .template(variant)
+        .property(idOf("reconcile"), "Environment", "Variables", "FLOW_EVENTS_QUEUE_URL");
+    expect(urlOf("restricted")).toEqual({
+      "Fn::Sub": "https://sqs.eu-west-1.${AWS::URLSuffix}/123456789012/flow-ends",
+    });
+    expect(urlOf("prod")).toBe("");
+  });
+
   it("lets the functions send traces if tracing is Active", () => {
     for (const [variant, expected] of [
       ["restricted", ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]],
