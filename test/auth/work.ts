@@ -17,6 +17,7 @@ import { backdateEnd } from "#test/support/reconcile.ts";
 
 /** A router with few partitions, since a sweep visits all of them. */
 const ROUTER = new PartitionRouter(DEFAULT_PARTITION_CONFIG);
+const DAY_MS = 86_400_000;
 /** More edges than the dispatcher resolves in one window. */
 const MANY_EDGES = 2_600;
 
@@ -126,6 +127,12 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   const delayed = await fixture.execution({ delayUntil: Date.now() + 60_000 });
   await fixture.read("hset", delayed.core, "delay_until", past);
   await fixture.read("zadd", fixture.index.lane(LANE).delayed, past, delayed.id);
+  // A flow that Sluice 0.1 created: nothing counts its members.
+  const uncounted = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const counted = await running(uncounted);
+  await uncounted.read("zadd", uncounted.index.attemptTimeout, past, counted.id);
+  await uncounted.read("del", uncounted.flow.summary);
+  const ended = [await endedFlow(valkey, edition), await endedFlow(valkey, edition, 1_000)];
   return async (fn, own) => {
     // A sweep of more than two seconds renews its lease with this command.
     const acquired = await acquireLease(own);
@@ -134,11 +141,40 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
     const states = [child, dead, hopeless, slow, delayed].map((keys) => stateOf(fixture, keys));
     expect(await Promise.all(states)).toEqual(["waiting", "active", "failed", "expired", "waiting"]);
-    expect(await queue.drainEvents()).toHaveLength(3);
+    expect(await queue.drainEvents()).toHaveLength(4);
+    const left = ended.map((flow) => flow.read("exists", flow.flow.core));
+    expect(await Promise.all(left)).toEqual([0, 1]);
     // Otherwise the next sweep finds it again.
     await fixture.read("del", fixture.index.lane(LANE).blockedDependencies);
   };
 };
+
+/**
+ * A flow that ended a year ago, with a waitpoint and a signal of FlowFabric, and an execution outside any flow. A policy
+ * may retain the flow, in days.
+ */
+async function endedFlow(valkey: Valkey, edition: Edition, retentionDays = 0): Promise<FlowFixture> {
+  const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const policyJson = JSON.stringify({ stream_policy: { retention_ttl_ms: retentionDays * DAY_MS } });
+  const members = [await fixture.member({ policyJson }), await fixture.member()];
+  const [first, second] = members;
+  if (first === undefined || second === undefined) throw new Error("no member");
+  await fixture.edge(first, second);
+  const solo = await fixture.execution();
+  await fixture.finish(solo, "success");
+  await fixture.finish(first, "success");
+  await fixture.cancel(second);
+  const { partition } = fixture.flow;
+  await fixture.read("sadd", `ff:exec:{fp:${partition}}:${first.id}:waitpoints`, "w");
+  await fixture.read("zadd", `ff:exec:{fp:${partition}}:${first.id}:signals`, 1, "s");
+  const longAgo = Date.now() - 365 * DAY_MS;
+  await fixture.read("zadd", fixture.index.flowsEnded, longAgo, fixture.flow.id);
+  for (const { id, core } of [...members, solo]) {
+    await fixture.read("hset", core, "completed_at", longAgo);
+    await fixture.read("zadd", fixture.index.lane(LANE).terminal, longAgo, id);
+  }
+  return fixture;
+}
 
 /** An execution with a child, while a worker runs it and writes to its stream. */
 async function running(fixture: FlowFixture): Promise<ExecKeys> {
