@@ -17,7 +17,8 @@ import type { TaskRun } from "#shared/reconcile/run.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { replyOrThrow } from "#shared/valkey/batches.ts";
 
-const FLOW_FIELDS = ["namespace", "flow_kind", "public_flow_state"];
+/** The SDK's submissions record the name of their workflow. */
+const FLOW_FIELDS = ["namespace", "flow_kind", "public_flow_state", "workflow_name"];
 const COUNTS = [
   "total_members",
   "members_completed",
@@ -33,6 +34,8 @@ export interface FlowEnd extends Counts {
   readonly flow_id: string;
   readonly namespace: string;
   readonly flow_kind: string;
+  /** Absent if the flow was not submitted by the SDK. */
+  readonly workflow_name?: string;
   readonly state: "completed" | "failed" | "cancelled";
   /** When its last member ended: milliseconds since the epoch, by the server's clock. */
   readonly ended_at: number;
@@ -119,7 +122,7 @@ async function readEnds(
 
 function endOf(
   { entry, flow }: UnsentEnd,
-  [namespace = "", kind = "", flowState = ""]: readonly string[],
+  [namespace = "", kind = "", flowState = "", name = ""]: readonly string[],
   numbers: readonly string[],
 ): FlowEnd {
   const counts = Object.fromEntries(COUNTS.map((name, at) => [name, Number(numbers[at] ?? 0)])) as Counts;
@@ -128,6 +131,7 @@ function endOf(
     flow_id: flow.id,
     namespace,
     flow_kind: kind,
+    ...(name === "" ? {} : { workflow_name: name }),
     state: flowState === "cancelled" ? "cancelled" : unsuccessful > 0 ? "failed" : "completed",
     ...counts,
     ended_at: entry.score,

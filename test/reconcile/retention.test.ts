@@ -313,9 +313,15 @@ describe("messages about flows that ended", () => {
       },
     ]);
     await flow.finish(await flow.member(), "success");
+    await flow.read("hset", flow.flow.core, "workflow_name", "nightly", "public_flow_state", "cancelled");
     await run(flow, outbox);
     expect(outbox.sent).toHaveLength(2);
-    expect(outbox.sent[1]).toMatchObject({ total_members: 4, members_completed: 2 });
+    expect(outbox.sent[1]).toMatchObject({
+      workflow_name: "nightly",
+      state: "cancelled",
+      total_members: 4,
+      members_completed: 2,
+    });
   });
 
   it("are sent again if the process dies before it is recorded that they were accepted", async () => {
