@@ -87,6 +87,7 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
     "the flow ended and was deleted after its retention: submit the workflow with another flow id to run it again",
   ],
   ["flow_already_terminal", "the flow was cancelled: submit the workflow with another flow id"],
+  ["flow_purged", "the flow has ended and was deleted: submit the workflow with another flow id"],
 ]);
 
 /**

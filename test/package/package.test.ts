@@ -100,17 +100,24 @@ beforeAll(async () => {
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test("the tarball contains bundles, declarations and the functions, and nothing else", async () => {
+test("the tarball contains bundles, declarations, the functions and the schema, and nothing else", async () => {
   const { stdout } = await execute("tar", ["-tzf", tarball]);
   const files = stdout.trim().split("\n");
   const unexpected = files.filter(
     (file) =>
-      !/^package\/(?:lib\/[\w-]+\.js|lib\/types\/.+\.d\.ts|dist\/(?:dispatch|reconcile)\/.+|[A-Z]+(?:\.md)?|package\.json)$/.test(
+      !/^package\/(?:lib\/[\w-]+\.js|lib\/types\/.+\.d\.ts|dist\/(?:dispatch|reconcile)\/.+|schema\/workflow\.json|[A-Z]+(?:\.md)?|package\.json)$/.test(
         file,
       ),
   );
   expect(unexpected).toEqual([]);
-  for (const file of ["README.md", "LICENSE", "CHANGELOG.md", "lib/index.js", "dist/dispatch/index.mjs"]) {
+  for (const file of [
+    "README.md",
+    "LICENSE",
+    "CHANGELOG.md",
+    "lib/index.js",
+    "dist/dispatch/index.mjs",
+    "schema/workflow.json",
+  ]) {
     expect(files).toContain(`package/${file}`);
   }
   expect(files.filter((file) => file.endsWith(".map"))).toEqual([]);
