@@ -1,4 +1,5 @@
 import { type Benchmark, expectEqual } from "#bench/benchmark.ts";
+import { taskRows } from "#bench/benchmarks/reconcile-tasks.ts";
 import { startFunction } from "#bench/dispatching.ts";
 import { type BenchFlow, expectChildren, star, submit } from "#bench/flows.ts";
 import { median, timed } from "#bench/measure.ts";
@@ -18,7 +19,7 @@ export const reconcile: Benchmark = {
   name: "reconcile",
   measured:
     "one sweep of the built function over executions that correctly wait for upstreams, in flows of up to 1,000 " +
-    "spread over 256 partitions; the median of five in a warm process",
+    "spread over 256 partitions; the median of five in a warm process. Then one sweep of each task over due entries",
   notShown: "a network, a cluster, and stuck executions, which cost one more message each",
   async run({ quick, note }) {
     const rows: Row[] = [];
@@ -51,7 +52,7 @@ export const reconcile: Benchmark = {
       rows.push({ what: `${size} blocked executions`, figures: { ms, invocations }, goals });
       before = { size, ms };
     }
-    return rows;
+    return [...rows, ...(await taskRows(quick, note))];
   },
 };
 
