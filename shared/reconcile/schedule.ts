@@ -9,6 +9,15 @@ const SLICE_MS = 1_000;
 const MAX_PAUSE_MS = 2_000;
 /** A repetition begins only if the time is longer than this many of the longest ones so far. */
 const RESERVED_REPETITIONS = 2;
+/** The shortest time that is left after the start of a repetition. */
+const MIN_RESERVED_MS = 500;
+/** The interval of the schedule that starts the runs. */
+const SCHEDULE_INTERVAL_MS = 60_000;
+
+interface RepetitionRules {
+  readonly intervalMs: number;
+  readonly run: SweepRun;
+}
 
 interface Repetition {
   readonly sweep: TaskSweep;
@@ -27,14 +36,15 @@ export async function runInTurns(
   sweeps: readonly TaskSweep[],
   intervalMs: number,
 ): Promise<void> {
-  const { now, sleep, deadlineMs } = run.ports;
+  const { now, sleep } = run.ports;
+  const rules = { intervalMs, run };
   const repeated = sweeps.map(
     (sweep): Repetition => ({ sweep, startedAtMs: run.startedAtMs, spentMs: 0, longestMs: 0 }),
   );
   const turns = repeated.slice();
   for (;;) {
     for (const one of repeated) {
-      if (!isDue(one, intervalMs, now(), deadlineMs)) continue;
+      if (pauseBefore(one, rules) > 0) continue;
       one.startedAtMs = now();
       one.spentMs = 0;
       one.sweep.restart();
@@ -50,27 +60,27 @@ export async function runInTurns(
       if (!turn.sweep.hasEnded) turns.push(turn);
       continue;
     }
-    const pauseMs = Math.min(...repeated.map((one) => pauseBefore(one, intervalMs, now(), deadlineMs)));
+    const pauseMs = Math.min(...repeated.map((one) => pauseBefore(one, rules)));
     if (pauseMs === Number.POSITIVE_INFINITY) return;
     await sleep(Math.min(pauseMs, MAX_PAUSE_MS));
     await run.keepLease();
   }
 }
 
-function isDue(one: Repetition, intervalMs: number, nowMs: number, deadlineMs: number): boolean {
-  return pauseBefore(one, intervalMs, nowMs, deadlineMs) <= 0;
-}
-
 /** Milliseconds until a task is repeated; infinite if it is not repeated in this run. */
 function pauseBefore(
   { sweep, startedAtMs, longestMs }: Repetition,
-  intervalMs: number,
-  nowMs: number,
-  deadlineMs: number,
+  { intervalMs, run }: RepetitionRules,
 ): number {
-  if (!sweep.task.isTimeCritical || !sweep.hasEnded || sweep.stopReason !== undefined)
+  const { now, deadlineMs } = run.ports;
+  if (!sweep.task.isTimeCritical || !sweep.hasEnded || sweep.stopReason !== undefined) {
     return Number.POSITIVE_INFINITY;
-  const startMs = Math.max(nowMs, startedAtMs + intervalMs);
-  const hasTime = startMs + RESERVED_REPETITIONS * longestMs < deadlineMs;
-  return hasTime && Number.isFinite(startMs) ? startMs - nowMs : Number.POSITIVE_INFINITY;
+  }
+  const latestMs = deadlineMs - Math.max(MIN_RESERVED_MS, RESERVED_REPETITIONS * longestMs);
+  const isTooLongUntilNextRun = run.startedAtMs + SCHEDULE_INTERVAL_MS - startedAtMs > intervalMs;
+  // The last repetition is as late as possible: the next run may begin only after more than an interval.
+  const regularMs = startedAtMs + intervalMs;
+  const startMs = regularMs > latestMs && isTooLongUntilNextRun ? latestMs : regularMs;
+  if (startMs <= startedAtMs || startMs > latestMs || now() > latestMs) return Number.POSITIVE_INFINITY;
+  return Math.max(0, startMs - now());
 }

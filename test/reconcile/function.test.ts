@@ -136,10 +136,13 @@ describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
     await vi.waitFor(async () => expect(await servers().valkey.call("exists", LEASE_KEY)).toBe(1));
     await sleep(1_000);
     const fixture = new FlowFixture(servers().valkey, LANE, FEW_PARTITIONS);
-    const keys = await fixture.member();
-    await fixture.read("zadd", fixture.index.executionDeadline, Date.now() - MINUTE_MS, keys.id);
+    const [late, dead] = [await fixture.member(), await fixture.member()];
+    await fixture.read("zadd", fixture.index.executionDeadline, Date.now() - MINUTE_MS, late.id);
+    await fixture.claim(dead, 500);
     expect(await run).toMatchObject({ state: "complete", tasks: { timeouts: { scanned: 1 } } });
-    expect(await stateOf(fixture, keys)).toBe("expired");
+    expect(await stateOf(fixture, late)).toBe("expired");
+    // Available to another worker within lease TTL + interval + 5 s: by the end of this run of 6 s.
+    expect(await fixture.read("hget", dead.core, "ownership_state")).toBe("lease_expired_reclaimable");
   });
 
   it("does nothing while another run has the lease", async () => {
