@@ -3,6 +3,7 @@
 import type { Pipelines, ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { ValkeyError } from "#shared/errors.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 /**
  * The outcome of one entry of an index. `ok` means that nothing is left to retry in this sweep. The runner needs to know
@@ -47,7 +48,27 @@ export async function pipelineEach<T>(
   }));
 }
 
-/** Runs one function call, and the library is loaded if it is missing. */
+/** Entries of a part: enough for a round trip, few enough that the parts overlap. */
+const PART_SIZE = 250;
+
+/**
+ * Processes parts of the entries at the same time: while Valkey works on one part, the replies of another are read, and
+ * completions of a third are sent. Returns one outcome per entry, in their order. Waits for all parts, and rejects with
+ * the first error.
+ */
+export async function inParts<T>(
+  entries: readonly T[],
+  process: (part: readonly T[]) => Promise<readonly Outcome[]>,
+): Promise<Outcome[]> {
+  const parts = [...chunked(entries, () => 1, PART_SIZE)];
+  const settled = await Promise.allSettled(parts.map(process));
+  return settled.flatMap((part) => {
+    if (part.status === "rejected") throw part.reason;
+    return part.value;
+  });
+}
+
+/** What calls of library functions need. */
 export interface FunctionPorts {
   readonly valkey: Pipelines;
   /** Loads the Valkey library where it is missing. */

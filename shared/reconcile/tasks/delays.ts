@@ -7,7 +7,7 @@ import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
 import { isRecordError } from "#shared/errors.ts";
 import type { IndexEntry } from "#shared/reconcile/indexes.ts";
-import { callEach, failed, KEPT, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
+import { callEach, failed, inParts, KEPT, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
 import { executionOf } from "#shared/reconcile/records.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import type { ReconcilerTask } from "#shared/reconcile/task.ts";
@@ -21,7 +21,7 @@ export const delays: ReconcilerTask = {
   batchSize: 2_000,
   sendsAtEnd: false,
   isTimeCritical: true,
-  begin: (run) => ({ process: (entries) => promoteDue(run, entries) }),
+  begin: (run) => ({ process: (entries) => inParts(entries, (part) => promoteDue(run, part)) }),
 };
 
 async function promoteDue(run: TaskRun, entries: readonly IndexEntry[]): Promise<Outcome[]> {

@@ -15,7 +15,15 @@ import { markLeaseExpiredIfDue, reclaimExecution } from "#shared/contract/upkeep
 import { isRecordError } from "#shared/errors.ts";
 import { type EndedExecution, sendEnded } from "#shared/reconcile/ended.ts";
 import type { IndexEntry } from "#shared/reconcile/indexes.ts";
-import { callEach, failed, KEPT, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
+import {
+  callEach,
+  failed,
+  inParts,
+  KEPT,
+  type Outcome,
+  PROCESSED,
+  pipelineEach,
+} from "#shared/reconcile/outcome.ts";
 import { type ListedExecution, readRecords } from "#shared/reconcile/records.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import type { ReconcilerTask, TaskWork } from "#shared/reconcile/task.ts";
@@ -47,7 +55,11 @@ class LeaseSweep implements TaskWork {
     this.#run = run;
   }
 
-  async process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
+  process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
+    return inParts(entries, (part) => this.#process(part));
+  }
+
+  async #process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
     const [reads, limits] = await Promise.all([
       readRecords(this.#run, entries),
       readReclaimLimits(this.#run, entries),

@@ -12,7 +12,7 @@ import { type ExpiryReason, expireExecution } from "#shared/contract/upkeep.ts";
 import { isRecordError } from "#shared/errors.ts";
 import { type EndedExecution, sendEnded } from "#shared/reconcile/ended.ts";
 import type { IndexEntry } from "#shared/reconcile/indexes.ts";
-import { callEach, failed, KEPT, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
+import { callEach, failed, inParts, KEPT, type Outcome, PROCESSED } from "#shared/reconcile/outcome.ts";
 import { type ListedExecution, type RecordRead, readRecords } from "#shared/reconcile/records.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import type { ReconcilerTask } from "#shared/reconcile/task.ts";
@@ -28,10 +28,10 @@ export const timeouts: ReconcilerTask = {
   ],
   metrics: [METRICS.executionsExpired, METRICS.completionsSent],
   ages: [],
-  batchSize: 1_000,
+  batchSize: 2_000,
   sendsAtEnd: false,
   isTimeCritical: true,
-  begin: (run) => ({ process: (entries) => expireDue(run, entries) }),
+  begin: (run) => ({ process: (entries) => inParts(entries, (part) => expireDue(run, part)) }),
 };
 
 async function expireDue(run: TaskRun, entries: readonly IndexEntry[]): Promise<Outcome[]> {
