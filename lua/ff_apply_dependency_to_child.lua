@@ -20,7 +20,7 @@ local function ff_apply_dependency_to_child(keys, args)
   local flow_id, edge_id, upstream, graph_revision, kind, data_passing_ref, now = unpack(args)
 
   local core = fetch_fields(core_key, 'execution_id', 'flow_id', 'lifecycle_phase', 'eligibility_state',
-    'terminal_outcome', 'attempt_state', 'created_at')
+    'terminal_outcome', 'attempt_state', 'created_at', 'blocking_detail')
   if not core then
     return refuse('execution_not_found')
   end
@@ -46,7 +46,10 @@ local function ff_apply_dependency_to_child(keys, args)
     'last_dependency_update_at', now)
   local blocks_child = count_applied_edge(keys)
   if blocks_child and core.lifecycle_phase == 'runnable' and has_no_outcome(core) then
-    transition(core_key, blocked_state(core.attempt_state), now)
+    -- Only an execution that is delayed, or was when it was blocked, has a delay_until.
+    local may_be_delayed = core.eligibility_state == 'not_eligible_until_time' or core.blocking_detail ~= ''
+    local delay_until = may_be_delayed and text_or_empty(server.call('HGET', core_key, 'delay_until')) or ''
+    transition(core_key, blocked_state(core.attempt_state, delay_until), now)
     server.call('ZREM', eligible_key, core.execution_id)
     if core.eligibility_state == 'not_eligible_until_time' then
       server.call('ZREM', sibling_key(eligible_key, 'delayed'), core.execution_id)

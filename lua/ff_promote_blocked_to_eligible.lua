@@ -19,7 +19,7 @@ local function ff_promote_blocked_to_eligible(keys, args)
   local execution_id, now = unpack(args)
 
   local core = fetch_fields(core_key, 'lifecycle_phase', 'eligibility_state', 'terminal_outcome', 'attempt_state',
-    'created_at', 'priority', 'flow_id', 'delay_until')
+    'created_at', 'priority', 'flow_id', 'blocking_detail')
   if not core then
     return refuse('execution_not_found')
   end
@@ -47,7 +47,7 @@ local function ff_promote_blocked_to_eligible(keys, args)
   end
 
   core.execution_id = execution_id
-  core.delay_until = pending_delay(core.delay_until)
+  core.delay_until = fetch_pending_delay(core_key, core.blocking_detail)
   unblock(core_key, core, blocked_key, eligible_key, now)
   return ok()
 end

@@ -32,7 +32,7 @@ local function ff_promote_delayed(keys, args)
     if stale == 'not_delayed_cleaned' and core.eligibility_state == 'blocked_by_dependencies'
       and core.delay_until ~= '' and number_or_zero(core.delay_until) <= now_ms then
       server.call('HDEL', core_key, 'delay_until')
-      server.call('HSET', core_key, 'last_mutation_at', now)
+      server.call('HSET', core_key, 'blocking_detail', '', 'last_mutation_at', now)
     end
     return ok(stale)
   end

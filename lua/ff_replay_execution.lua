@@ -100,8 +100,8 @@ local function ff_replay_execution(keys, args)
   end
   if is_skipped_member and decision ~= 'satisfied' then
     server.call('ZADD', blocked_key, format_integer(number_or_zero(core.created_at)), execution_id)
-    transition(core_key, blocked_state('pending_replay_attempt'), now, 'replay_count', replay_count, 'completed_at', '',
-      'replayed_at', now)
+    transition(core_key, blocked_state('pending_replay_attempt', core.delay_until), now, 'replay_count', replay_count,
+      'completed_at', '', 'replayed_at', now)
   else
     core.execution_id = execution_id
     core.delay_until = is_skipped_member and pending_delay(core.delay_until) or ''

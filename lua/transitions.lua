@@ -36,9 +36,15 @@ local function delayed_state(reason, attempt_state)
   return state_vector('runnable', 'unowned', 'not_eligible_until_time', reason, 'none', attempt_state, 'delayed')
 end
 
-local function blocked_state(attempt_state)
-  return state_vector('runnable', 'unowned', 'blocked_by_dependencies', 'waiting_for_children', 'none', attempt_state,
-    'waiting_children')
+-- A blocked execution with a delay_until has a detail that says so. Reading a field that most records lack is slow, and
+-- every released child would pay for it: the detail tells whether there is one to read.
+local function blocked_state(attempt_state, delay_until)
+  local vector = state_vector('runnable', 'unowned', 'blocked_by_dependencies', 'waiting_for_children', 'none',
+    attempt_state, 'waiting_children')
+  if delay_until ~= '' then
+    vector.blocking_detail = 'delayed until ' .. delay_until
+  end
+  return vector
 end
 
 local function active_state()
@@ -101,6 +107,15 @@ end
 -- Returns a record's delay_until, or '' if that time has come by the server's clock.
 local function pending_delay(delay_until)
   return delay_until ~= '' and number_or_zero(delay_until) > server_now() and delay_until or ''
+end
+
+-- Returns the delay_until of a blocked execution, or '' if it has none or that time has come. `detail` is its
+-- blocking_detail, as read from the record.
+local function fetch_pending_delay(core_key, detail)
+  if not detail or detail == '' then
+    return ''
+  end
+  return pending_delay(text_or_empty(server.call('HGET', core_key, 'delay_until')))
 end
 
 -- Schedules an execution that waits for no dependency: delayed if its delay_until is not empty, else eligible. `core`

@@ -9,8 +9,13 @@ local function has_upstream_changed(core_key, upstream, completed_at)
   if not upstream or not completed_at or completed_at == '' then
     return false
   end
-  local recorded = server.call('HGET', 'ff:exec:' .. hash_tag(core_key) .. ':' .. upstream .. ':core', 'completed_at')
-  return recorded and recorded ~= completed_at
+  local upstream_key = 'ff:exec:' .. hash_tag(core_key) .. ':' .. upstream .. ':core'
+  local values = server.call('HMGET', upstream_key, 'lifecycle_phase', 'last_transition_at')
+  -- The end is the last transition of a record that has ended. Both fields are among its first, completed_at is the last.
+  if not values[1] or values[1] == 'terminal' and values[2] == completed_at then
+    return false
+  end
+  return text_or_empty(server.call('HGET', upstream_key, 'completed_at')) ~= completed_at
 end
 
 -- Returns the data_passing_ref of an unresolved edge, '' if it passes no data. Returns nil and the reply if there is
@@ -37,7 +42,7 @@ end
 -- trimmed one.
 local function fetch_open_child(core_key)
   local values = server.call('HMGET', core_key, 'execution_id', 'terminal_outcome', 'lifecycle_phase',
-    'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority', 'flow_id', 'delay_until')
+    'ownership_state', 'eligibility_state', 'attempt_state', 'created_at', 'priority', 'blocking_detail')
   local id, outcome = values[1], values[2]
   if not id or id == '' or (outcome and outcome ~= '' and outcome ~= 'none') then
     return nil
@@ -50,8 +55,8 @@ local function fetch_open_child(core_key)
     attempt_state = text_or_empty(values[6]),
     created_at = values[7],
     priority = values[8],
-    flow_id = text_or_empty(values[9]),
-    delay_until = pending_delay(text_or_empty(values[10])),
+    -- Read before anything is written: a call that fails must leave no write behind.
+    delay_until = fetch_pending_delay(core_key, values[9]),
   }
 end
 
@@ -122,8 +127,9 @@ local function skip_child(keys, child, now)
   transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
   leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
-  count_ended_member(keys[1], child.flow_id, 'members_skipped')
-  publish_completion(child.execution_id, child.flow_id, 'skipped')
+  local flow_id = text_or_empty(server.call('HGET', keys[1], 'flow_id'))
+  count_ended_member(keys[1], flow_id, 'members_skipped')
+  publish_completion(child.execution_id, flow_id, 'skipped')
   return 'child_skipped'
 end
 

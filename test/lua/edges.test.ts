@@ -139,7 +139,10 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_apply_dependency_to_child ($name, $editio
     ];
     expect(await fixture.hash(child.core)).toMatchObject(DELAYED);
     await fixture.edge(up, child);
-    expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
+    expect(await fixture.hash(child.core)).toMatchObject({
+      ...BLOCKED,
+      blocking_detail: expect.stringMatching(/^delayed until \d{13}$/),
+    });
     await expectOnlyIn(fixture, child, "blockedDependencies");
   });
 

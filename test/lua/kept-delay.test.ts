@@ -26,7 +26,11 @@ async function blockedChild(fixture: FlowFixture): Promise<BlockedChild> {
   const delayUntil = (await serverTime(fixture)) + 3_600_000;
   const child = await fixture.member({ delayUntil, priority: 2 });
   const edge = await fixture.edge(await fixture.member(), child);
-  expect(await fixture.hash(child.core)).toMatchObject({ ...BLOCKED, delay_until: String(delayUntil) });
+  expect(await fixture.hash(child.core)).toMatchObject({
+    ...BLOCKED,
+    blocking_detail: `delayed until ${delayUntil}`,
+    delay_until: String(delayUntil),
+  });
   return { fixture, child, edge, delayUntil };
 }
 
@@ -56,6 +60,16 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       await expectOnlyIn(fixture, child, "eligible", Number(field(core, "created_at")) - 2e12);
     });
 
+    test("a second edge does not end the delay", async () => {
+      const blocked = await blockedChild(newFixture());
+      const { fixture, child, edge } = blocked;
+      const second = await fixture.edge(await fixture.member(), child);
+      await fixture.done(fixture.resolution(edge, "success", NOW));
+      await expectOnlyIn(fixture, child, "blockedDependencies");
+      await fixture.done(fixture.resolution(second, "success", NOW));
+      await expectDelayed(blocked);
+    });
+
     test("a child whose last edge is satisfied after its time is eligible", async () => {
       const blocked = await blockedChild(newFixture());
       const { fixture, child, edge } = blocked;
@@ -70,7 +84,6 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
       const child = await fixture.member();
       await fixture.fail(child, await fixture.claim(child), RETRY_IN_AN_HOUR);
       const edge = await fixture.edge(await fixture.member(), child);
-      expect(await fixture.hash(child.core)).toMatchObject(BLOCKED);
       await fixture.done(fixture.resolution(edge, "success", NOW));
       expect(await fixture.hash(child.core)).toMatchObject({
         ...RETRYING,
