@@ -35,7 +35,8 @@ end
 -- Reads what a claim needs. Returns nil without a record.
 local function fetch_claimable(core_key)
   return fetch_fields(core_key, 'lifecycle_phase', 'ownership_state', 'eligibility_state', 'terminal_outcome',
-    'attempt_state', 'total_attempt_count', 'current_lease_epoch', 'started_at', 'required_capabilities')
+    'attempt_state', 'total_attempt_count', 'current_lease_epoch', 'started_at', 'required_capabilities',
+    'lease_expired_at', 'lease_revoked_at')
 end
 
 local function is_grantable(core)
@@ -82,6 +83,10 @@ local function start_attempt(keys, args, core, times, now_ms)
     'current_lease_epoch', epoch, 'current_worker_id', worker_id, 'current_worker_instance_id', instance_id,
     'current_lane', lane, 'lease_acquired_at', now, 'lease_expires_at', expires_at, 'lease_last_renewed_at', now,
     'lease_renewal_deadline', renew_by, 'started_at', core.started_at == '' and now or core.started_at)
+  -- An execution that lost its lease, ended and was replayed: ff_renew_lease would take the mark for this lease's.
+  if core.lease_expired_at ~= '' or core.lease_revoked_at ~= '' then
+    server.call('HSET', core_key, 'lease_expired_at', '', 'lease_revoked_at', '', 'lease_revoke_reason', '')
+  end
   server.call('ZREM', eligible_key, execution_id)
   server.call('ZADD', active_key, expires_at, execution_id)
   server.call('ZADD', lease_expiry_key, expires_at, execution_id)

@@ -38,7 +38,6 @@ interface Counters {
 
 interface Group {
   readonly policy: string;
-  readonly k: number;
   readonly n: number;
   readonly succeeded: number;
   readonly failed: number;
@@ -68,7 +67,7 @@ export async function checkDependencies(
 }
 
 const META_FIELDS = ["unsatisfied_required_count", "impossible_required_count", "last_dependency_update_at"];
-const GROUP_FIELDS = ["policy_variant", "k", "n", "succeeded", "failed", "skipped", "group_state"];
+const GROUP_FIELDS = ["policy_variant", "n", "succeeded", "failed", "skipped", "group_state"];
 
 /** Reads what tells a change of the dependencies: every function that changes one changes one of these. */
 async function readStates(ports: ConsistencyPorts, page: readonly ExecKeys[]): Promise<string[][]> {
@@ -165,7 +164,7 @@ function countersOf([
   ,
   ...numbers
 ]: readonly string[]): Counters {
-  const [unsatisfied, impossible, , policy = "", k, n, succeeded, failed, skipped, state = ""] = numbers;
+  const [unsatisfied, impossible, , policy = "", n, succeeded, failed, skipped, state = ""] = numbers;
   return {
     applied: Number(applied),
     unresolved: Number(unresolved),
@@ -175,7 +174,6 @@ function countersOf([
     impossible: Number(impossible),
     group: {
       policy,
-      k: policy === "any_of" ? 1 : Number(k),
       n: Number(n ?? 0),
       succeeded: Number(succeeded ?? 0),
       failed: Number(failed ?? 0),
@@ -254,10 +252,9 @@ function compareCounters(keys: ExecKeys, counters: Counters, counts: Counts): Fi
   return findings;
 }
 
+/** The next edge to be resolved decides about the execution, or a later one. */
 function isWaiting({ group }: Counters, counts: Counts, isDecidedByGroup: boolean): boolean {
-  if (!isDecidedByGroup) return counts.unsatisfied > 0;
-  const isDecided = group.succeeded >= group.k || group.failed + group.skipped > group.n - group.k;
-  return !isDecided || group.n === 0;
+  return counts.unsatisfied > 0 && (!isDecidedByGroup || group.state === "pending");
 }
 
 function withoutDependency(keys: ExecKeys, edge: string): Finding {

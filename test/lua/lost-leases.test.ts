@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import {
   completeExecution,
@@ -92,6 +93,16 @@ describe.each(DEPLOYMENTS_OF_BOTH)("leases that are renewed or lost ($name, $edi
     expect(await fixture.read("pexpiretime", keys.leaseCurrent)).toBe(Number(expiresAt) + GRACE_MS);
     expect(await fixture.read("zscore", fixture.index.leaseExpiry, keys.id)).toBe(expiresAt);
     expect(await fixture.read("zscore", fixture.index.lane(fixture.lane).active, keys.id)).toBe(active);
+  });
+
+  test("a lease after a replay can be renewed, although an earlier one was revoked", async () => {
+    const { fixture, keys } = await claimed();
+    await fixture.done(revokeLease(fixture.target(keys), WORKER.instanceId, "", "test"));
+    await fixture.cancel(keys, "operator_override");
+    await fixture.done(replayExecution(keys, fixture.index, fixture.lane, [], 0));
+    const lease = await fixture.claim(keys);
+    await fixture.done(renewLease(fixture.target(keys), lease, RENEWAL));
+    expect(field(await fixture.hash(keys.core), "lease_revoked_at")).toBe("");
   });
 
   test("ff_renew_lease refuses in the order of the contract, and writes nothing", async () => {
