@@ -63,6 +63,8 @@ function widgets(deployment: Deployment): Widget[] {
         dispatch(METRICS.cascadesPublished, "Sum"),
         dispatch(METRICS.siblingsCancelled, "Sum"),
         dispatch(METRICS.groupsLeft, "Sum"),
+        reconcile(METRICS.siblingsCancelled, "Sum", "SiblingsCancelled, reconcile"),
+        reconcile(METRICS.membersCancelled, "Sum"),
       ],
     },
     {

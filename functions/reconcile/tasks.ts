@@ -2,6 +2,7 @@
 
 import type { ReconcilerTask } from "#shared/reconcile/task.ts";
 import { TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
+import { cancellations } from "#shared/reconcile/tasks/cancellations.ts";
 import { delays } from "#shared/reconcile/tasks/delays.ts";
 import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
 import { leases } from "#shared/reconcile/tasks/leases.ts";
@@ -9,7 +10,7 @@ import { type RetentionOptions, retention } from "#shared/reconcile/tasks/retent
 import { timeouts } from "#shared/reconcile/tasks/timeouts.ts";
 
 /** The tasks that need no configuration, in any order. */
-const TASKS: readonly ReconcilerTask[] = [dependencies, leases, timeouts, delays];
+const TASKS: readonly ReconcilerTask[] = [dependencies, leases, timeouts, delays, cancellations];
 
 /** What runs where another vendor's library is loaded: FlowFabric's engine does the rest itself. */
 const TASKS_FOR_FOREIGN_LIBRARY: readonly TaskName[] = ["dependencies"];

@@ -19,6 +19,8 @@ export interface MemberResult {
   readonly result: CancelResult;
   /** Whether a repetition may still be needed: the cancellation or its acknowledgement failed, and the member is pending. */
   readonly isPending: boolean;
+  /** Whether the member was removed from the pending set. */
+  readonly isAcknowledged: boolean;
 }
 
 /** FlowFabric's libraries 5 and 6 lack the function. They record no pending members. */
@@ -55,16 +57,15 @@ export async function cancelMembers(
   const acks = await ports.valkey.pipelined(
     settled.map(({ member }) => ackCancelMember(flow, index, member)),
   );
-  const unacknowledged = new Set(
-    pairResults(settled, acks, noResult).flatMap(({ item, result }) =>
-      result.ok || FUNCTION_MISSING.test(result.error.message) ? [] : [item.member],
-    ),
+  const acknowledged = new Map(
+    pairResults(settled, acks, noResult).map(({ item, result }) => [item.member, result]),
   );
-  return results.map(({ member, result }) => ({
-    member,
-    result,
-    isPending: !isSettled(result) || unacknowledged.has(member),
-  }));
+  return results.map(({ member, result }): MemberResult => {
+    const ack = acknowledged.get(member);
+    if (ack === undefined) return { member, result, isPending: true, isAcknowledged: false };
+    const isPending = !ack.ok && !FUNCTION_MISSING.test(ack.error.message);
+    return { member, result, isPending, isAcknowledged: ack.ok };
+  });
 }
 
 /** Whether a repetition would change nothing. */

@@ -31,7 +31,7 @@ export type TakenGroup =
  * Claims groups and reads their siblings, in one round trip: one result per group, in their order.
  *
  * Without the claim, every delivery that finds the group pending would send a completion for each sibling. A claim ends
- * with `drainGroups` or `releaseGroups`, or after `ttlMs` if the caller dies.
+ * with `releaseGroups`, or after `ttlMs` if the caller dies.
  */
 export async function takeGroups(
   valkey: Pipelines,
@@ -67,16 +67,17 @@ export async function takeGroups(
   });
 }
 
-/** Removes groups whose siblings are all done, and their claims. Returns those that were not removed. */
-export async function drainGroups(
+/** Removes groups whose siblings are all done. Returns those that are not removed, with the reason. */
+export async function drainGroups<G extends DecidedGroup>(
   valkey: Pipelines,
-  groups: readonly DecidedGroup[],
-): Promise<readonly DecidedGroup[]> {
+  groups: readonly G[],
+): Promise<{ readonly group: G; readonly error: ValkeyError }[]> {
   const replies = await valkey.pipelined(
     groups.map(({ flow, index, child }) => drainSiblingCancelGroup(flow, index, child)),
   );
-  await releaseGroups(valkey, groups);
-  return pairResults(groups, replies, noResult).flatMap(({ item, result }) => (result.ok ? [] : [item]));
+  return pairResults(groups, replies, noResult).flatMap(({ item: group, result }) =>
+    result.ok ? [] : [{ group, error: new ValkeyError("draining a group failed", { cause: result.error }) }],
+  );
 }
 
 /** Removes the claims, so that another caller may continue. */

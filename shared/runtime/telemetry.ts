@@ -81,6 +81,8 @@ export const METRICS = {
   executionsExpired: "ExecutionsExpired",
   /** Delayed executions that the reconciler made eligible: retries, and those with a start time. */
   delaysPromoted: "DelaysPromoted",
+  /** Members of cancelled flows that the reconciler cancelled. */
+  membersCancelled: "MembersCancelled",
   /** Completions of executions that the reconciler ended itself. */
   completionsSent: "CompletionsSent",
   /** By how much the latest promotion of a delayed execution was late. */
@@ -143,6 +145,8 @@ export const METRICS_BY_FUNCTION = {
     METRICS.reclaimLimitReached,
     METRICS.executionsExpired,
     METRICS.delaysPromoted,
+    METRICS.membersCancelled,
+    METRICS.siblingsCancelled,
     METRICS.completionsSent,
     METRICS.oldestDueDelay,
     METRICS.oldestResolvableAge,

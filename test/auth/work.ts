@@ -5,9 +5,11 @@ import type { AddressInfo } from "node:net";
 import { expect } from "vitest";
 import type { FunctionProcess } from "#local/function-process.ts";
 import type { Edition } from "#shared/contract/edition.ts";
+import { cancelFlow } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { EDITION_KEY, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
+import type { Edge } from "#shared/contract/submission.ts";
 import { acquireLease } from "#shared/reconcile/lease.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { recordOf } from "#test/auth/built.ts";
@@ -91,19 +93,21 @@ async function beginAttempt(fixture: FlowFixture, [child]: readonly ExecKeys[]):
 }
 
 /** An upstream that decides its child's group, and the other upstream, which runs and must be cancelled. */
-async function firstOfAny(fixture: FlowFixture): Promise<{ first: ExecKeys; running: ExecKeys }> {
+async function firstOfAny(fixture: FlowFixture): Promise<{ first: ExecKeys; running: ExecKeys; edge: Edge }> {
   const child = await fixture.member();
   await fixture.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
   const [first, running] = [await fixture.member(), await fixture.member()];
-  for (const upstream of [first, running]) await fixture.edge(upstream, child);
+  const edge = await fixture.edge(first, child);
+  await fixture.edge(running, child);
   await fixture.finish(first, "success");
   await fixture.claim(running);
-  return { first, running };
+  return { first, running, edge };
 }
 
 /**
  * A completion whose event was lost, and a blocked execution without unsatisfied dependencies; a lease that ran out, one of
- * them too often, an attempt that ran too long and a delay that is over.
+ * them too often, an attempt that ran too long and a delay that is over; a member of a cancelled flow and, with groups, a
+ * sibling that are still to be cancelled.
  */
 const reconcile: WorkOf = async (valkey, edition, queue) => {
   const fixture = new FlowFixture(valkey, LANE, ROUTER, edition);
@@ -133,6 +137,12 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
   await uncounted.read("zadd", uncounted.index.attemptTimeout, past, counted.id);
   await uncounted.read("del", uncounted.flow.summary);
   const ended = [await endedFlow(valkey, edition), await endedFlow(valkey, edition, 1_000)];
+  const cancelled = new FlowFixture(valkey, LANE, ROUTER, edition);
+  const member = await cancelled.member();
+  await cancelled.claim(member);
+  await cancelled.done(cancelFlow(cancelled.flow, cancelled.index, "enough", "cancel_all", 0, 0));
+  const siblings = edition === 14 ? await firstOfAny(fixture) : undefined;
+  if (siblings !== undefined) await fixture.done(fixture.resolution(siblings.edge, "success"));
   return async (fn, own) => {
     // A sweep of more than two seconds renews its lease with this command.
     const acquired = await acquireLease(own);
@@ -141,9 +151,11 @@ const reconcile: WorkOf = async (valkey, edition, queue) => {
     expect(await fn.invoke({})).toMatchObject({ state: "complete", repaired: 1, promoted: 1, refused: 0 });
     const states = [child, dead, hopeless, slow, delayed].map((keys) => stateOf(fixture, keys));
     expect(await Promise.all(states)).toEqual(["waiting", "active", "failed", "expired", "waiting"]);
-    expect(await queue.drainEvents()).toHaveLength(4);
     const left = ended.map((flow) => flow.read("exists", flow.flow.core));
     expect(await Promise.all(left)).toEqual([0, 1]);
+    expect(await stateOf(cancelled, member)).toBe("cancelled");
+    if (siblings !== undefined) expect(await stateOf(fixture, siblings.running)).toBe("cancelled");
+    expect(await queue.drainEvents()).toHaveLength(siblings === undefined ? 4 : 5);
     // Otherwise the next sweep finds it again.
     await fixture.read("del", fixture.index.lane(LANE).blockedDependencies);
   };
