@@ -6,8 +6,9 @@
  * die at any point: the next run repeats everything after the last checkpoint.
  */
 
-import type { LaneId } from "#shared/contract/ids.ts";
-import { messageOf } from "#shared/errors.ts";
+import { command, type Pipelines } from "#shared/contract/command.ts";
+import type { LaneId, Partition } from "#shared/contract/ids.ts";
+import { messageOf, ProtocolError } from "#shared/errors.ts";
 import { type Checkpoints, newSweep, parseCheckpoints, SweepProgress } from "#shared/reconcile/checkpoint.ts";
 import { type RecordedLanes, readRecordedLanes } from "#shared/reconcile/lanes.ts";
 import { type AcquiredLease, acquireLease, NO_LEASE } from "#shared/reconcile/lease.ts";
@@ -17,6 +18,7 @@ import { type RunPorts, SweepRun, SweepStopped } from "#shared/reconcile/run.ts"
 import { runInTurns } from "#shared/reconcile/schedule.ts";
 import type { ReconcilerTask } from "#shared/reconcile/task.ts";
 import { OPEN_INDEXES, TaskSweep } from "#shared/reconcile/task-sweep.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 import { isUnavailable } from "#shared/valkey/client.ts";
 
 /** First pages read by the client's clock are used if the server's clock differs by less. */
@@ -94,13 +96,13 @@ async function readFirst(ports: ReconcilerPorts): Promise<FirstReads> {
       nowMs,
     ),
   ]);
-  const acquired = unlessUnavailable(lease, pages, (reason) => {
+  const acquired = await unlessUnavailable(lease, pages, async (reason, partition) => {
     telemetry.warn("the node with the reconciler's lease is unavailable: sweeping without a lease", {
       reason,
     });
-    return { lease: NO_LEASE, checkpoint: "", serverNowMs: nowMs };
+    return { lease: NO_LEASE, checkpoint: "", serverNowMs: await serverTime(valkey, partition) };
   });
-  const recorded = unlessUnavailable(recordedLanes, pages, (reason) => {
+  const recorded = await unlessUnavailable(recordedLanes, pages, async (reason) => {
     telemetry.warn("the node with the recorded lanes is unavailable: using the lanes read last", { reason });
     return { lanes: ports.likelyLanes, errors: [] };
   });
@@ -123,14 +125,25 @@ async function readFirst(ports: ReconcilerPorts): Promise<FirstReads> {
 }
 
 /** Returns the reply, or a substitute if its node is unavailable while other nodes reply. Otherwise throws its error. */
-function unlessUnavailable<T>(
+async function unlessUnavailable<T>(
   reply: PromiseSettledResult<T>,
   pages: readonly IndexPage[],
-  substitute: (reason: string) => T,
-): T {
+  substitute: (reason: string, readable: Partition) => Promise<T>,
+): Promise<T> {
   if (reply.status === "fulfilled") return reply.value;
-  if (!isUnavailable(reply.reason) || !pages.some(({ ok }) => ok)) throw reply.reason;
-  return substitute(messageOf(reply.reason));
+  const readable = pages.find(({ ok }) => ok);
+  if (!isUnavailable(reply.reason) || readable === undefined) throw reply.reason;
+  return substitute(messageOf(reply.reason), readable.index.partition);
+}
+
+/** The time of the node of a partition, in milliseconds since the epoch. Throws a ValkeyError or a ProtocolError. */
+async function serverTime(valkey: Pipelines, partition: Partition): Promise<number> {
+  const [result] = await valkey.pipelined([command(partition, "time")]);
+  const reply = valueOrThrow(result);
+  const [seconds, microseconds] = Array.isArray(reply) ? reply.map(Number) : [];
+  const ms = Number(seconds) * 1_000 + Math.floor(Number(microseconds) / 1_000);
+  if (!Number.isSafeInteger(ms)) throw new ProtocolError("TIME did not reply with a time");
+  return ms;
 }
 
 function union<T>(...lists: readonly (readonly T[])[]): T[] {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
+import { UnreachableError } from "#shared/errors.ts";
 import { type ReconcilerPorts, sweep } from "#shared/reconcile/sweep.ts";
 import { delays } from "#shared/reconcile/tasks/delays.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
@@ -84,6 +85,20 @@ describe.each(SERVER_KINDS)("the task delays (%s)", (kind) => {
     const fast = { now: () => Date.now() + 5 * MINUTE_MS };
     expect(await sweep(portsOf(fixture, fast))).toMatchObject({ state: "complete" });
     expect(await stateOf(fixture, keys)).toBe("delayed");
+  });
+
+  it("uses another node's clock while the node of the lease is unavailable", async () => {
+    const fixture = servers().fixture();
+    const early = await fixture.execution({ delayUntil: Date.now() + MINUTE_MS });
+    const due = await dueDelay(fixture);
+    const ports = portsOf(fixture, { now: () => Date.now() + 5 * MINUTE_MS });
+    const valkey: ReconcilerPorts["valkey"] = {
+      pipelined: ports.valkey.pipelined.bind(ports.valkey),
+      call: () => Promise.reject(new UnreachableError("no reply")),
+    };
+    expect(await sweep({ ...ports, valkey })).toMatchObject({ state: "complete" });
+    expect(await stateOf(fixture, due)).toBe("waiting");
+    expect(await stateOf(fixture, early)).toBe("delayed");
   });
 
   it("skips what is unreadable, and goes on behind it", async () => {
