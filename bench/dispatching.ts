@@ -11,6 +11,7 @@ import type { FunctionOptions } from "#local/function-settings.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { type CompletionEvent, toBatchEntry } from "#shared/contract/message.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
@@ -34,12 +35,18 @@ export type Client = Pick<Valkey, "pipelined" | "call">;
 export type Dispatch = (events: readonly CompletionEvent[]) => Promise<void>;
 
 /** Dispatches a batch, and throws when one of its messages would be retried. */
-export function dispatcher(core: Core, valkey: Client, publisher: CompletionPublisher): Dispatch {
+export function dispatcher(
+  core: Core,
+  valkey: Client,
+  publisher: CompletionPublisher,
+  ready?: ReadyPublisher,
+): Dispatch {
   return async (events) => {
     const results = await core.dispatch(
       {
         valkey,
         publisher,
+        ready,
         router: ROUTER,
         telemetry: TELEMETRY,
         maxCascadeDepth: MAX_CASCADE_DEPTH,

@@ -57,6 +57,10 @@ function widgets(deployment: Deployment): Widget[] {
       ],
     },
     {
+      title: "Announced to workers (per minute)",
+      rows: [dispatch(METRICS.readyAnnounced, "Sum")],
+    },
+    {
       title: "Skipped and cancelled (per minute)",
       rows: [
         dispatch(METRICS.childrenSkipped, "Sum"),

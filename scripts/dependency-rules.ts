@@ -25,7 +25,7 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("shared/contract", "^shared/(contract/|errors\\.ts$)")],
   [room("lua"), room("shared/runtime")],
   [room("shared/valkey"), room("shared/queue")],
-  [room("shared/cancellation")],
+  [room("shared/cancellation"), room("shared/ready")],
   [room("shared/consistency"), room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
   [room("functions"), room("sdk")],
   [room("cli"), room("relay"), room("local")],
@@ -64,10 +64,18 @@ export const RULES: readonly IForbiddenRuleType[] = [
   },
   {
     name: "sdk-parts-stay-apart",
-    comment: "sdk/submission and sdk/worker do not import each other: move what both need to a file of sdk/.",
+    comment: "The folders of sdk/ do not import each other: move what both need to a file of sdk/.",
     severity: "error",
-    from: { path: "^sdk/([^/]+)/" },
+    from: { path: "^sdk/([^/]+)/", pathNot: "^sdk/kit/" },
     to: { path: "^sdk/[^/]+/", pathNot: "^sdk/$1/" },
+  },
+  {
+    name: "sdk-kit-builds-on-worker",
+    comment:
+      "Of the other folders of sdk/, sdk/kit imports only sdk/worker: move what both need to a file of sdk/.",
+    severity: "error",
+    from: { path: "^sdk/kit/" },
+    to: { path: "^sdk/[^/]+/", pathNot: "^sdk/(?:kit|worker)/" },
   },
   {
     name: "no-circles",

@@ -3,9 +3,12 @@ import { expectEqual } from "#bench/benchmark.ts";
 import { dispatchCounted, dispatcher, invoke, startFunction } from "#bench/dispatching.ts";
 import { endRoots, eventOf, expectChildren, Outbox, ROUTER, star, submit } from "#bench/flows.ts";
 import { alternate, median, timed } from "#bench/measure.ts";
-import { atLeast, type Row } from "#bench/report.ts";
+import { atLeast, atMost, type Row } from "#bench/report.ts";
 import { dispatchSequentially } from "#bench/sequential.ts";
 import { BenchServer, raise } from "#bench/server.ts";
+import type { SendResult } from "#shared/queue/batch-sender.ts";
+import type { ReadyExecution } from "#shared/ready/message.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 
 const CASES = [
   { children: 1, rounds: 60 },
@@ -23,6 +26,20 @@ const SIZE_WITH_GOALS = 1_000;
 /** Up to this size a fan-out is one window and takes four round trips. */
 const ONE_WINDOW = 2_048;
 
+/** Accepts every ready message at once: the benchmark measures what announcing costs at Valkey and in the dispatcher. */
+class AcceptedReady implements ReadyPublisher {
+  count = 0;
+
+  announces(): boolean {
+    return true;
+  }
+
+  announce(ready: readonly ReadyExecution[]): Promise<SendResult[]> {
+    this.count += ready.length;
+    return Promise.resolve(ready.map(() => ({ ok: true })));
+  }
+}
+
 async function measure({ core, quick }: BenchContext, children: number, rounds: number): Promise<Row> {
   await using server = await BenchServer.start();
   const flow = await submit(server.valkey, star(children));
@@ -35,10 +52,12 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
   await using fn = startFunction({ name: "dispatch", valkeyUrl: server.url });
   const publisher = new Outbox();
   const dispatch = dispatcher(core, valkey, publisher);
+  const announced = new AcceptedReady();
+  const announcing = dispatcher(core, valkey, publisher, announced);
   const functionMs: number[] = [];
   const callMs: number[] = [];
   const processorMs: number[] = [];
-  const { sluice, sequential } = await alternate(rounds, {
+  const { sluice, sequential, ready } = await alternate(rounds, {
     sluice: async () => {
       await server.restore(dataset);
       const processor = await server.processorMicros();
@@ -55,6 +74,13 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
         for (const event of events) await dispatchSequentially(server.client, ROUTER, event);
       });
       await expectChildren(server.valkey, [flow], "eligible");
+      return ms;
+    },
+    ready: async () => {
+      await server.restore(dataset);
+      announced.count = 0;
+      const ms = await timed(() => announcing(events));
+      expectEqual("announced children", announced.count, children);
       return ms;
     },
     function: async () => {
@@ -78,6 +104,8 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
       sluice_ms: sluice,
       sequential_ms: sequential,
       times_sequential: sequential / sluice,
+      ready_ms: ready,
+      ready_overhead: ready / sluice - 1,
       fcall_ms: bound,
       of_bound: bound / sluice,
       server_cpu_ms: median(processorMs),
@@ -90,6 +118,7 @@ async function measure({ core, quick }: BenchContext, children: number, rounds: 
         : [
             atLeast("at least 15 times the sequential shape", sequential / sluice, 15),
             atLeast("at least 0.7 of the bound", bound / sluice, 0.7),
+            atMost("announcing: at most 0.1 more time", ready / sluice - 1, 0.1),
           ],
   };
 }
@@ -98,7 +127,7 @@ export const fanout: Benchmark = {
   name: "fanout",
   measured:
     "one completion whose children become eligible: the built dispatcher, 2 + 4N sequential round trips with the same " +
-    "client library, and the lower bound, which is the server's time for the calls of ff_resolve_dependency",
+    "client library, the same with ready messages (ready_ms, without the time of the queue), and the lower bound, which is the server's time for the calls of ff_resolve_dependency",
   notShown:
     "a network, a cluster, other clients. The bound excludes reading edges and children, parsing and replying " +
     "(server_cpu_ms includes them). whole_function_ms is the built function in a separate process, with logs, " +

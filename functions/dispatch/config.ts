@@ -1,4 +1,6 @@
 import type { Edition } from "#shared/contract/edition.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
+import { readReadyQueues } from "#shared/ready/config.ts";
 import {
   type Environment,
   isSet,
@@ -20,6 +22,8 @@ export interface DispatchConfig extends ValkeyConfig {
   readonly restartDelaySeconds: number;
   /** `auto`: the edition that belongs to the version of the loaded library. */
   readonly edition: Edition | "auto";
+  /** The ready queue of each lane that has one. */
+  readonly readyQueueUrls: ReadonlyMap<LaneId, string>;
 }
 
 export const DEFAULT_MAX_CASCADE_DEPTH = 50;
@@ -56,5 +60,6 @@ export function readDispatchConfig(env: Environment): DispatchConfig {
       errors,
     ),
     edition: readEdition(env, errors),
+    readyQueueUrls: readReadyQueues(env, errors),
   }));
 }

@@ -18,6 +18,7 @@ import { messageOf } from "#shared/errors.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 import { createPowertools } from "#shared/runtime/powertools.ts";
 import { type GaugingTelemetry, METRICS } from "#shared/runtime/telemetry.ts";
@@ -49,6 +50,8 @@ interface DispatchResources {
   readonly config: DispatchConfig;
   readonly router: PartitionRouter;
   readonly publisher: SqsCompletionPublisher;
+  /** Undefined if no lane has a ready queue: then no readiness is read. */
+  readonly ready: SqsReadyPublisher | undefined;
   readonly telemetry: GaugingTelemetry;
 }
 
@@ -71,7 +74,9 @@ export function createDispatcher(environment: Environment = process.env): Dispat
   const router = new PartitionRouter(config.partitions);
   const sqs = queueClient();
   const publisher = new SqsCompletionPublisher(sqs, config.completionsQueueUrl);
-  const resources: DispatchResources = { config, router, publisher, telemetry };
+  const ready =
+    config.readyQueueUrls.size === 0 ? undefined : new SqsReadyPublisher(sqs, config.readyQueueUrls);
+  const resources: DispatchResources = { config, router, publisher, ready, telemetry };
   const sessions = createSessions(config, telemetry, (valkey) =>
     detectEdition(valkey, config, () => loadLibrary(resources, valkey), telemetry),
   );
@@ -128,13 +133,14 @@ async function dispatchOn(
   events: readonly CompletionEvent[],
   deadlineMs: number,
 ): Promise<{ readonly results: DispatchResult[]; readonly hasSucceeded: boolean }> {
-  const { config, router, publisher, telemetry } = resources;
+  const { config, router, publisher, ready, telemetry } = resources;
   const timed = new TimedValkey(valkey);
   const results = await dispatch(
     {
       valkey: timed,
       router,
       publisher,
+      ready,
       telemetry,
       deadlineMs,
       ensureLibrary: () => loadLibrary(resources, valkey, edition),

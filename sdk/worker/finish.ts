@@ -51,13 +51,13 @@ export interface FinishDependencies extends WorkerClient {
 }
 
 /** The state of an execution after its outcome was written. */
-type WrittenState =
+export type WrittenState =
   | { readonly kind: "ended"; readonly outcome: TerminalOutcome }
   | { readonly kind: "retry_scheduled" }
   | { readonly kind: "lease_lost" };
 
 type Failure = { readonly ok: false; readonly error: Error };
-type WriteResult = { readonly ok: true; readonly state: WrittenState } | Failure;
+export type WriteResult = { readonly ok: true; readonly state: WrittenState } | Failure;
 
 const FAILURE_CATEGORY = "task_failed";
 const NOT_ACTIVE = "execution_not_active";
@@ -79,12 +79,7 @@ export async function finishBatch(
   deps: FinishDependencies,
   finished: readonly FinishedRun[],
 ): Promise<WorkedExecution[]> {
-  const written = await retryFailed<FinishedRun, WriteResult>(
-    finished,
-    deps.retryDelaysMs ?? DEFAULT_RETRY_DELAYS_MS,
-    (open, isRetry) => (isRetry ? writeUnwritten(deps, open) : writeOutcomes(deps, open, isRetry)),
-    () => failure(new ValkeyError("the outcome was not written")),
-  );
+  const written = await writeRuns(deps, finished);
   const [publishFailure] = await publishCompletions(
     deps,
     written.flatMap(({ item, result }) =>
@@ -106,9 +101,25 @@ export async function finishBatch(
   });
 }
 
+/**
+ * Writes the outcome of each run, with retries: one result per run, in order. Publishes nothing. Never rejects because of one
+ * run.
+ */
+export function writeRuns(
+  deps: Omit<FinishDependencies, "completions">,
+  finished: readonly FinishedRun[],
+): Promise<{ readonly item: FinishedRun; readonly result: WriteResult }[]> {
+  return retryFailed<FinishedRun, WriteResult>(
+    finished,
+    deps.retryDelaysMs ?? DEFAULT_RETRY_DELAYS_MS,
+    (open, isRetry) => (isRetry ? writeUnwritten(deps, open) : writeOutcomes(deps, open, isRetry)),
+    () => failure(new ValkeyError("the outcome was not written")),
+  );
+}
+
 /** Calls the function that ends each run. */
 async function writeOutcomes(
-  { valkey, replicated = valkey, identity }: FinishDependencies,
+  { valkey, replicated = valkey, identity }: Omit<FinishDependencies, "completions">,
   runs: readonly FinishedRun[],
   isRetry: boolean,
 ): Promise<WriteResult[]> {
@@ -165,7 +176,7 @@ function interpretReply({ run, claimed }: FinishedRun, value: unknown, isRetry: 
  * outcomes: it also waits for the replication of the writes that the records show.
  */
 async function writeUnwritten(
-  deps: FinishDependencies,
+  deps: Omit<FinishDependencies, "completions">,
   runs: readonly FinishedRun[],
 ): Promise<(WriteResult | undefined)[]> {
   const fields = ["lifecycle_phase", "terminal_outcome", "attempt_state", "current_lease_epoch"];

@@ -145,8 +145,8 @@ export async function takeLeases(
 }
 
 /** Finds the calls that were executed although their reply was lost: the record holds the lease id of the call. */
-async function recoverLeases(
-  { valkey, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: ClaimDependencies,
+export async function recoverLeases(
+  { valkey, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS }: WorkerClient,
   unanswered: readonly LeaseCall[],
 ): Promise<LeaseResults> {
   const fields = ["current_lease_id", "current_lease_epoch", "current_attempt_id", "current_attempt_index"];

@@ -24,25 +24,31 @@ export class LeaseRenewals implements Disposable {
   readonly #ttlMs: number;
   readonly #held = new Map<ClaimedExecution, AbortController>();
   #timer: NodeJS.Timeout | undefined;
+  /** When the timer fires: a time of `performance.now()`. */
+  #dueAt = Number.POSITIVE_INFINITY;
   #isDisposed = false;
 
-  /** `claimedAt`: a time of `performance.now()` before the claims were sent. */
-  constructor(
-    client: WorkerClient,
-    claims: readonly ClaimedExecution[],
-    { ttlMs, claimedAt }: { readonly ttlMs: number; readonly claimedAt: number },
-  ) {
+  constructor(client: WorkerClient, ttlMs: number) {
     this.#client = client;
     this.#ttlMs = ttlMs;
-    for (const claimed of claims) this.#held.set(claimed, new AbortController());
-    this.#schedule(claimedAt + this.#intervalMs - performance.now());
   }
 
-  /** Aborts with a `LeaseLostError` as its reason once the execution belongs to another worker, or to none. */
-  signalOf(claimed: ClaimedExecution): AbortSignal {
-    const controller = this.#held.get(claimed);
-    if (controller === undefined) throw new RangeError(`${claimed.target.keys.id} was not claimed`);
+  /**
+   * Renews the lease of an execution until `release`. The signal aborts with a `LeaseLostError` as its reason once the
+   * execution belongs to another worker, or to none.
+   *
+   * @param claimedAt A time of `performance.now()` before the claim was sent.
+   */
+  hold(claimed: ClaimedExecution, claimedAt: number): AbortSignal {
+    const controller = new AbortController();
+    this.#held.set(claimed, controller);
+    this.#schedule(claimedAt + this.#intervalMs);
     return controller.signal;
+  }
+
+  /** Stops renewing a lease: its outcome is written, or its execution is lost. */
+  release(claimed: ClaimedExecution): void {
+    this.#held.delete(claimed);
   }
 
   [Symbol.dispose](): void {
@@ -54,11 +60,16 @@ export class LeaseRenewals implements Disposable {
     return this.#ttlMs / 3;
   }
 
-  #schedule(delayMs: number): void {
-    this.#timer = setTimeout(() => void this.#renew(), Math.max(0, delayMs)).unref();
+  /** Lets the timer fire at `dueAt`, unless it fires before. */
+  #schedule(dueAt: number): void {
+    if (this.#isDisposed || dueAt >= this.#dueAt) return;
+    clearTimeout(this.#timer);
+    this.#dueAt = dueAt;
+    this.#timer = setTimeout(() => void this.#renew(), Math.max(0, dueAt - performance.now())).unref();
   }
 
   async #renew(): Promise<void> {
+    this.#dueAt = Number.POSITIVE_INFINITY;
     const held = [...this.#held].filter(([, { signal }]) => !signal.aborted);
     if (held.length === 0) return;
     const terms = { ttlMs: this.#ttlMs, graceMs: GRACE_MS };
@@ -73,9 +84,8 @@ export class LeaseRenewals implements Disposable {
       }
       return outcome;
     });
-    if (this.#isDisposed) return;
     const hasFailed = outcomes.some(({ kind }) => kind === "failed");
-    this.#schedule(hasFailed ? this.#intervalMs / RETRY_PART : this.#intervalMs);
+    this.#schedule(performance.now() + (hasFailed ? this.#intervalMs / RETRY_PART : this.#intervalMs));
   }
 }
 

@@ -70,10 +70,10 @@ export async function workBatch(
   const claims = await claimBatch(deps, source, options);
   if (claims.length === 0) return [];
   const ttlMs = options.leaseTtlMs ?? DEFAULT_LEASE_TTL_MS;
-  using renewals = new LeaseRenewals(deps, claims, { ttlMs, claimedAt });
+  using renewals = new LeaseRenewals(deps, ttlMs);
   const finished = await Promise.all(
     claims.map(async (claimed) => {
-      const signal = renewals.signalOf(claimed);
+      const signal = renewals.hold(claimed, claimedAt);
       return { claimed, run: await runHandler(handler, claimed, signal), signal };
     }),
   );

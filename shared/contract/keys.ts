@@ -51,6 +51,14 @@ export function replicationKey(partition: Partition): string {
   return `ff:replication:${tagOf(partition)}`;
 }
 
+/**
+ * Sluice's own key: which executions of a flow were announced to workers (`shared/ready/marks.ts`). It expires. Without a flow:
+ * those of the executions in no flow.
+ */
+export function readyMarksKey(partition: Partition, flow: FlowId | undefined): string {
+  return `ff:ready:${tagOf(partition)}:${flow ?? "solo"}`;
+}
+
 /** The key under which `ff_create_execution` stores the execution id for an application's idempotency key. */
 export function idempotencyKey(partition: Partition, namespace: string, key: string): string {
   return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;

@@ -125,7 +125,7 @@ export function toBatchEntry(completion: Completion, id: string): SendMessageBat
 }
 
 /** Returns a valid trace context. A malformed one is dropped and does not fail the message. */
-function validTraceparent(text: unknown): string | undefined {
+export function validTraceparent(text: unknown): string | undefined {
   if (typeof text !== "string") return undefined;
   const [, version, more] = TRACEPARENT.exec(text) ?? [];
   return version === undefined || (version === "00" && more !== undefined) ? undefined : text;

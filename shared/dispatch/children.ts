@@ -4,6 +4,7 @@ import { command, type Pipelines, type ValkeyResult } from "#shared/contract/com
 import {
   type AttemptIndex,
   type ExecutionId,
+  type FlowId,
   type LaneId,
   parseAttemptIndex,
   parseExecutionId,
@@ -21,6 +22,9 @@ import {
   failed,
 } from "#shared/dispatch/types.ts";
 import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
+import { eligibilityOf, readMarks } from "#shared/ready/marks.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
+import type { Readiness } from "#shared/ready/readiness.ts";
 import { METRICS, type Telemetry, traceFields } from "#shared/runtime/telemetry.ts";
 import { noResult } from "#shared/valkey/batches.ts";
 
@@ -28,6 +32,8 @@ export interface ChildReadPorts {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly telemetry: Telemetry;
+  /** If given, what a ready message needs is read too. */
+  readonly ready?: ReadyPublisher | undefined;
 }
 
 /** The child of one edge, or why the edge cannot be resolved. */
@@ -40,7 +46,7 @@ export type ChildRead =
  * logged and counted.
  */
 export async function readChildren(
-  { valkey, router, telemetry }: ChildReadPorts,
+  { valkey, router, telemetry, ready }: ChildReadPorts,
   edges: readonly EdgeToResolve[],
 ): Promise<ChildRead[]> {
   const targets = await readTargets({ valkey, router, telemetry }, edges);
@@ -48,6 +54,7 @@ export async function readChildren(
   const states = await readStates(
     valkey,
     found.map(({ keys }) => keys),
+    ready === undefined ? undefined : found.map(({ edge }) => edge.flow.id),
   );
   const stateOf = new Map(found.map((target, position) => [target, states[position]]));
   const indexes = new Map<number, IndexKeys>();
@@ -62,7 +69,12 @@ export async function readChildren(
       indexes.set(keys.partition, index);
     }
     const lane = state.lane === undefined ? undefined : index.lane(state.lane);
-    return { edge, child: { edge, child: keys, lane, attempt: state.attempt, state: state.state } };
+    const isNotAnnounced = state.lane === undefined || !ready?.announces(state.lane);
+    const readiness = isNotAnnounced ? undefined : state.readiness;
+    return {
+      edge,
+      child: { edge, child: keys, lane, attempt: state.attempt, state: state.state, readiness },
+    };
   });
 }
 
@@ -112,6 +124,8 @@ type ReadState =
       readonly lane: LaneId | undefined;
       readonly attempt: AttemptIndex;
       readonly state: ChildState;
+      /** How to announce the child. Undefined if it was announced for this eligibility, or if that was not read. */
+      readonly readiness: Readiness | undefined;
     }
   | { readonly ok: false; readonly error: ValkeyError | InvalidRecordError };
 
@@ -119,26 +133,58 @@ const FIRST_ATTEMPT = 0 as AttemptIndex;
 /** `execution_id` distinguishes a missing record from a record that lacks a field. */
 const CHILD_FIELDS = ["lane_id", "current_attempt_index", "terminal_outcome", "completed_at", "execution_id"];
 
+/** What a ready message needs besides. */
+const READINESS_FIELDS = ["execution_kind", "replay_count", "total_attempt_count"];
+
 /**
  * Reads the children's records and cascade marks: one result per child, in the children's order. The marks of one
- * partition are one MGET, since they share a slot.
+ * partition are one MGET, since they share a slot. With `flows`, the flow of each child, it also reads whether the children
+ * were announced to workers.
  */
-export async function readStates(valkey: Pipelines, children: readonly ExecKeys[]): Promise<ReadState[]> {
-  const partitions = Map.groupBy(children.keys(), (position) => children[position]?.partition);
-  const commands = children.map(({ partition, core }) => command(partition, "hmget", core, ...CHILD_FIELDS));
-  const groups = [...partitions.values()];
-  for (const positions of groups) {
-    const members = positions.flatMap((position) => children[position] ?? []);
+export async function readStates(
+  valkey: Pipelines,
+  children: readonly ExecKeys[],
+  flows?: readonly FlowId[],
+): Promise<ReadState[]> {
+  const fields = flows === undefined ? CHILD_FIELDS : [...CHILD_FIELDS, ...READINESS_FIELDS];
+  const commands = children.map(({ partition, core }) => command(partition, "hmget", core, ...fields));
+  const positions = [...children.keys()];
+  const cascades = Map.groupBy(positions, (position) => children[position]?.partition);
+  const announced =
+    flows === undefined
+      ? undefined
+      : Map.groupBy(positions, (position) => `${children[position]?.partition} ${flows[position]}`);
+  const groups = [...cascades.values()];
+  for (const group of groups) {
+    const members = group.flatMap((position) => children[position] ?? []);
     const [first] = members;
     if (first) commands.push(command(first.partition, "mget", ...members.map(({ cascade }) => cascade)));
   }
-  const results = await valkey.pipelined(commands);
-  const marks = new Array<string | Error>(children.length);
-  for (const [group, positions] of groups.entries()) {
-    const result = results[children.length + group];
-    for (const [index, position] of positions.entries()) marks[position] = markOf(result, index);
+  for (const group of announced?.values() ?? []) {
+    const members = group.flatMap((position) => children[position] ?? []);
+    const [first] = members;
+    const ids = members.map(({ id }) => id);
+    if (first) commands.push(readMarks(first.partition, flows?.[group[0] ?? 0], ids));
   }
-  return children.map(({ id }, position) => readStateOf(id, results[position], marks[position]));
+  const results = await valkey.pipelined(commands);
+  const marks = marksOf(groups, results.slice(children.length));
+  const announcements =
+    announced && marksOf([...announced.values()], results.slice(children.length + groups.length));
+  return children.map(({ id }, position) =>
+    readStateOf(id, results[position], marks.get(position), announcements?.get(position)),
+  );
+}
+
+/** Returns the mark of each position; each group of positions has one array of marks. */
+function marksOf(
+  groups: readonly (readonly number[])[],
+  results: readonly (ValkeyResult | undefined)[],
+): Map<number, string | Error> {
+  return new Map(
+    groups.flatMap((group, at) =>
+      group.map((position, index): [number, string | Error] => [position, markOf(results[at], index)]),
+    ),
+  );
 }
 
 /** The failure of a child for which `readStates` returned nothing. */
@@ -155,6 +201,7 @@ function readStateOf(
   id: ExecutionId,
   record: ValkeyResult | undefined,
   mark: string | Error | undefined,
+  announcedFor: string | Error | undefined,
 ): ReadState {
   if (record === undefined || !record.ok) {
     return { ok: false, error: new ValkeyError(`reading child ${id} failed`, { cause: record?.error }) };
@@ -165,18 +212,36 @@ function readStateOf(
       error: new ValkeyError(`reading the cascade mark of child ${id} failed`, { cause: mark }),
     };
   }
+  if (announcedFor instanceof Error) {
+    return {
+      ok: false,
+      error: new ValkeyError(`reading the ready mark of child ${id} failed`, { cause: announcedFor }),
+    };
+  }
   const fields = Array.isArray(record.value) ? record.value.map(fieldText) : [];
-  const [laneText = "", attemptText = "", outcome = "", completedAt = ""] = fields;
+  const [
+    laneText = "",
+    attemptText = "",
+    outcome = "",
+    completedAt = "",
+    ,
+    kind = "",
+    replays = "",
+    attempts = "",
+  ] = fields;
   const state: ChildState = { outcome, completedAt, publishedFor: mark };
   if (fields.every((field) => field === "")) {
-    return { ok: true, lane: undefined, attempt: FIRST_ATTEMPT, state };
+    return { ok: true, lane: undefined, attempt: FIRST_ATTEMPT, state, readiness: undefined };
   }
   // No default: the call would write the indexes of another lane, or the record of another attempt.
   const lane = parseLaneId(laneText);
   if (!lane.ok) return invalidRecord(id, "lane_id", lane.error.message);
   const attempt = parseAttemptIndex(attemptText);
   if (!attempt.ok) return invalidRecord(id, "current_attempt_index", attempt.error.message);
-  return { ok: true, lane: lane.value, attempt: attempt.value, state };
+  const eligibility = eligibilityOf(replays, attempts);
+  const isOpen = announcedFor !== undefined && announcedFor !== eligibility;
+  const readiness = isOpen ? { lane: lane.value, kind, eligibility } : undefined;
+  return { ok: true, lane: lane.value, attempt: attempt.value, state, readiness };
 }
 
 function invalidRecord(id: ExecutionId, field: string, reason: string): ReadState {

@@ -1,6 +1,7 @@
 /** Steps 2 to 5 for all edges of a batch: read the children, resolve the edges, publish the skipped children. */
 
 import { pairResults } from "#shared/contract/results.ts";
+import { type AnnouncePorts, announceReady } from "#shared/dispatch/announce-ready.ts";
 import { cancelDecidedGroups } from "#shared/dispatch/cancel-groups.ts";
 import {
   clearCheckpoints,
@@ -21,6 +22,7 @@ import {
   type EdgeToResolve,
   type FanOutPlan,
   failed,
+  type SkippedChild,
 } from "#shared/dispatch/types.ts";
 import { OutOfTimeError, PublishError } from "#shared/errors.ts";
 import { chunked } from "#shared/valkey/batches.ts";
@@ -41,7 +43,7 @@ const RESERVED_WINDOWS = 2;
 const ROUND_TRIPS_TO_RESOLVE = 3;
 
 /** What resolving the edges of a batch needs. */
-export interface FanOutPorts extends ResolvePorts, ChildReadPorts, PublishPorts {
+export interface FanOutPorts extends ResolvePorts, ChildReadPorts, PublishPorts, AnnouncePorts {
   /** Edges that are read and resolved together. Default: 2,500. */
   readonly window?: number;
 }
@@ -131,6 +133,10 @@ async function resolveWindows(
   return results;
 }
 
+function notSent({ cause }: Pick<SkippedChild, "cause">): EdgeResult {
+  return failed(new PublishError(`${cause.child.id} was neither published nor announced`));
+}
+
 /** Steps 4 and 5 for one window, and the siblings of the groups that it decided: one final result per edge. */
 async function resolveWindow(
   ports: FanOutPorts,
@@ -138,15 +144,16 @@ async function resolveWindow(
 ): Promise<{ readonly edge: EdgeToResolve; readonly result: EdgeResult }[]> {
   const { edges, mayHaveSiblings } = await resolveChildren(ports, chunks);
   const skipped = edges.flatMap((one) => ("skipped" in one ? [one.skipped] : []));
-  const [cascades] = await Promise.all([
+  const ready = edges.flatMap((one) => ("ready" in one ? [one.ready] : []));
+  const [published, announced] = await Promise.all([
     publishCascades(ports, skipped),
+    announceReady(ports, ready),
     cancelDecidedGroups(ports, mayHaveSiblings),
   ]);
-  const published = pairResults(skipped, cascades, ({ cause }) =>
-    failed(new PublishError(`the cascade of ${cause.child.id} was not published`)),
-  );
   return [
     ...edges.filter((one) => "result" in one),
-    ...published.map(({ item, result }) => ({ edge: item.cause.edge, result })),
+    ...[...pairResults(skipped, published, notSent), ...pairResults(ready, announced, notSent)].map(
+      ({ item, result }) => ({ edge: item.cause.edge, result }),
+    ),
   ];
 }

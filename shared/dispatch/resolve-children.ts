@@ -11,13 +11,16 @@ import {
   type EdgeResult,
   type EdgeToResolve,
   failed,
+  type ReadyChild,
   type SkippedChild,
 } from "#shared/dispatch/types.ts";
 import { RefusedError, type SluiceError, ValkeyError } from "#shared/errors.ts";
+import type { Readiness } from "#shared/ready/readiness.ts";
 import { METRICS, type MetricName, type Telemetry } from "#shared/runtime/telemetry.ts";
 import { noResult } from "#shared/valkey/batches.ts";
 
 const SKIPPED = "skipped";
+const ELIGIBLE = "eligible_now";
 const NOT_APPLIED = "invalid_dependency";
 const UPSTREAM_CHANGED = "upstream_changed";
 
@@ -30,10 +33,11 @@ export interface ResolvePorts {
   readonly now: () => number;
 }
 
-/** The state of one edge after its call: a final result, or a skipped child that must be published first. */
+/** The state of one edge after its call: a final result, or a child that must be published or announced first. */
 export type ResolvedEdge =
   | { readonly edge: EdgeToResolve; readonly result: EdgeResult }
-  | { readonly edge: EdgeToResolve; readonly skipped: SkippedChild };
+  | { readonly edge: EdgeToResolve; readonly skipped: SkippedChild }
+  | { readonly edge: EdgeToResolve; readonly ready: ReadyChild };
 
 export interface Resolved {
   /** One per edge. */
@@ -65,7 +69,7 @@ export async function resolveChildren(
       resolved.push(call);
       continue;
     }
-    const { child, nowMs, reply } = call;
+    const { child, nowMs, reply, eligibility } = call;
     const { edge } = child;
     if (isUpstreamChanged(reply)) {
       resolved.push({ edge, result: { kind: "upstream_changed" } });
@@ -81,7 +85,10 @@ export async function resolveChildren(
     if (call.hasPendingGroups && resolution.kind !== "pending" && resolution.kind !== "already_fired") {
       mayHaveSiblings.push(child);
     }
-    if (resolution.kind === "already_resolved") resolvedBefore.push(child);
+    const ready = readinessOf(child, eligibility);
+    if (ready instanceof Error) resolved.push({ edge, result: failed(ready) });
+    else if (ready !== undefined) resolved.push({ edge, ready: { cause: child, readiness: ready } });
+    else if (resolution.kind === "already_resolved") resolvedBefore.push(child);
     else if (resolution.kind === "impossible" && resolution.childSkipped) {
       resolved.push({ edge, skipped: { cause: child, completedAt: String(nowMs), isInherited: false } });
     } else resolved.push({ edge, result: DONE });
@@ -100,6 +107,8 @@ interface Call {
   readonly reply: ValkeyResult;
   /** Whether the child's partition had groups with siblings to cancel after the call, or could not tell. */
   readonly hasPendingGroups: boolean;
+  /** The child's `eligibility_state` after the call. Undefined if the child is not announced. */
+  readonly eligibility: ValkeyResult | undefined;
 }
 
 type FinalEdge = Extract<ResolvedEdge, { result: EdgeResult }>;
@@ -144,26 +153,48 @@ async function callOnce(ports: ResolvePorts, children: readonly ChildToResolve[]
   const indexes = new Map(
     children.map(({ edge, child }) => [child.partition, edge.flowIndex.under(child.partition)]),
   );
-  const replies = await ports.valkey.pipelined([
-    ...children.map(({ edge, child, lane, attempt }) =>
-      resolveDependency(
-        { ...edge, upstream: edge.execution.executionId, child, lane, attempt },
-        edge.upstream,
-        nowMs,
-      ),
+  const calls = children.map(({ edge, child, lane, attempt }) =>
+    resolveDependency(
+      { ...edge, upstream: edge.execution.executionId, child, lane, attempt },
+      edge.upstream,
+      nowMs,
     ),
+  );
+  // Each read follows its call in the same pipeline, and so sees what the call wrote. The reply alone does not tell whether
+  // the child can run: it may wait for other edges or for a delay.
+  const announced = children.filter(({ readiness }) => readiness !== undefined);
+  const replies = await ports.valkey.pipelined([
+    ...calls,
     ...[...indexes].map(([partition, index]) => command(partition, "scard", index.pendingCancelGroups)),
+    ...announced.map(({ child }) => command(child.partition, "hget", child.core, "eligibility_state")),
   ]);
   const counts = pairResults([...indexes.keys()], replies.slice(children.length), noResult);
   const withPending = new Set(
     counts.flatMap(({ item, result }) => (result.ok && result.value === 0 ? [] : [item])),
+  );
+  const reads = replies.slice(children.length + indexes.size);
+  const eligibilities = new Map(
+    pairResults(announced, reads, noResult).map(({ item, result }) => [item, result]),
   );
   return pairResults(children, replies, noResult).map(({ item: child, result: reply }) => ({
     child,
     nowMs,
     reply,
     hasPendingGroups: withPending.has(child.child.partition),
+    eligibility: eligibilities.get(child),
   }));
+}
+
+/** Returns how to announce a child that can run now; undefined if it cannot, or if there is no need. */
+function readinessOf(
+  { child, readiness }: ChildToResolve,
+  eligibility: ValkeyResult | undefined,
+): Readiness | SluiceError | undefined {
+  if (eligibility === undefined) return undefined;
+  if (!eligibility.ok) {
+    return new ValkeyError(`reading child ${child.id} after its call failed`, { cause: eligibility.error });
+  }
+  return eligibility.value === ELIGIBLE ? readiness : undefined;
 }
 
 /** Errors of a primary that lacks the library, or has that of release 0.1, which rejects surplus KEYS. */

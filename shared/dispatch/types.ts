@@ -2,6 +2,7 @@ import type { AttemptIndex, EdgeId, ExecutionId, FlowId } from "#shared/contract
 import type { ExecKeys, FlowKeys, IndexKeys, LaneKeys } from "#shared/contract/keys.ts";
 import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import type { SluiceError } from "#shared/errors.ts";
+import type { Readiness } from "#shared/ready/readiness.ts";
 
 /** One completed execution of a batch. If several messages report it, the one with the lowest depth counts. */
 export interface CompletedExecution {
@@ -48,6 +49,8 @@ export interface ChildToResolve {
   readonly lane: LaneKeys | undefined;
   readonly attempt: AttemptIndex;
   readonly state: ChildState;
+  /** How to announce the child once it can run. Undefined if its lane has no ready queue, or if it was announced. */
+  readonly readiness: Readiness | undefined;
 }
 
 /** Whether a child is skipped, and whether that skip is published. */
@@ -58,6 +61,12 @@ export interface ChildState {
   readonly completedAt: string;
   /** The mark: the `completed_at` of the skip whose completion the queue accepted. Empty when there is none. */
   readonly publishedFor: string;
+}
+
+/** A child that workers can claim now, and that no ready message was sent for. */
+export interface ReadyChild {
+  readonly cause: ChildToResolve;
+  readonly readiness: Readiness;
 }
 
 /** A skipped child. Its completion must be published, so that its children are updated too. */

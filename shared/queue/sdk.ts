@@ -1,6 +1,13 @@
 /**
- * The part of the AWS SDK that sends messages and counts them. Imported dynamically, so that it is loaded with the first
+ * The part of the AWS SDK that sends, counts, delays and deletes messages. Imported dynamically, so that it is loaded with the first
  * request.
  */
 
-export { GetQueueAttributesCommand, SendMessageBatchCommand, SQSClient } from "@aws-sdk/client-sqs";
+export {
+  ChangeMessageVisibilityBatchCommand,
+  DeleteMessageBatchCommand,
+  GetQueueAttributesCommand,
+  ReceiveMessageCommand,
+  SendMessageBatchCommand,
+  SQSClient,
+} from "@aws-sdk/client-sqs";

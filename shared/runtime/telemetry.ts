@@ -37,6 +37,8 @@ export const METRICS = {
   /** 14-KEYS edition: edges counted in a group that is undecided or was decided earlier. */
   edgesCountedInGroup: "EdgesCountedInGroup",
   childrenSkipped: "ChildrenSkipped",
+  /** Children that can run and whose ready message their lane's queue accepted. */
+  readyAnnounced: "ReadyAnnounced",
   /** Skipped children whose completion the queue accepted. */
   cascadesPublished: "CascadesPublished",
   /** Executions cancelled because a group that they belong to was decided without them. */
@@ -91,6 +93,27 @@ export const METRICS = {
   sweepDuration: "SweepDuration",
 } as const;
 
+/**
+ * The metrics of workers. They also have the dimensions `lane` and `kind`. Counts, except `TaskQueueWait` and `TaskRunTime`,
+ * which are in milliseconds.
+ */
+export const TASK_METRICS = {
+  completed: "TasksCompleted",
+  /** Runs that failed, whether they are retried or not. */
+  failed: "TasksFailed",
+  /** Runs whose worker lost the lease. Their outcome was not reported. */
+  leaseLost: "TaskLeasesLost",
+  /** Runs of executions that another worker had lost. */
+  reclaims: "TaskReclaims",
+  /** The number of the attempt; use the maximum. */
+  attempts: "TaskAttempts",
+  /** Messages of executions whose kind the worker has no task for. */
+  unknownKinds: "TaskKindsUnknown",
+  /** From the time when the ready message was sent until the claim. */
+  queueWait: "TaskQueueWait",
+  runTime: "TaskRunTime",
+} as const;
+
 /** The units of metrics that are measured and not counted. */
 const GAUGE_UNITS = {
   [METRICS.cascadeDepth]: "Count",
@@ -122,6 +145,7 @@ export const METRICS_BY_FUNCTION = {
     METRICS.edgesAlreadyResolved,
     METRICS.edgesCountedInGroup,
     METRICS.childrenSkipped,
+    METRICS.readyAnnounced,
     METRICS.cascadesPublished,
     METRICS.siblingsCancelled,
     METRICS.groupsLeft,

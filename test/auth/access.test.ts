@@ -8,6 +8,7 @@ import { builtFunction } from "#test/auth/built.ts";
 import { accessOf, KINDS, type Kind, SecuredValkey } from "#test/auth/secured.ts";
 import { WORK } from "#test/auth/work.ts";
 import { QueueProbe } from "#test/support/dispatch.ts";
+import { LANE } from "#test/support/flow-fixture.ts";
 import { unloadLibrary } from "#test/support/library.ts";
 import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";
 
@@ -62,6 +63,8 @@ describe("access.json", () => {
         ...environment,
         FLOW_PARTITIONS: "",
         LIBRARY_EDITION: String(edition),
+        // The messages are not read.
+        READY_QUEUES: JSON.stringify({ [LANE]: queue.queue.deadLetterQueueUrl }),
       });
       const own = connectTo(readValkey(environment, []));
       await work?.(fn, own);

@@ -31,7 +31,16 @@ const VALUES: Readonly<Record<string, readonly string[]>> = {
     "submitFlow",
     "unwrap",
   ],
-  worker: ["promoteDue", "workBatch"],
+  worker: [
+    "MAX_RESULT_BYTES",
+    "NonRetryableError",
+    "TaskTimeoutError",
+    "containerWorker",
+    "defineTask",
+    "lambdaWorker",
+    "promoteDue",
+    "workBatch",
+  ],
   dispatch: [
     "DEFAULT_PARTITION_CONFIG",
     "ExecKeys",

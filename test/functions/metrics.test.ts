@@ -213,7 +213,7 @@ describe("the built functions", () => {
     const running = await fixture.member();
     // A user that may write every key of an execution except the mark of its published cascade.
     const { url, cluster } = servers().address;
-    const keys = ["~ff:config:*", "~ff:flow:*", "~ff:attempt:*", "~ff:stream:*", "~ff:idx:{*"];
+    const keys = ["~ff:config:*", "~ff:ready:*", "~ff:flow:*", "~ff:attempt:*", "~ff:stream:*", "~ff:idx:{*"];
     const allButMarks = ["%R~ff:exec:*", "~ff:exec:*[^e]", "~ff:exec:*[^d]e"];
     const rights = ["on", ">password", ...keys, ...allButMarks, "&*", "+@all"];
     await fixture.read("acl", "setuser", "dispatcher", ...rights);
@@ -224,6 +224,8 @@ describe("the built functions", () => {
         "dispatch",
         { queue: servers().queue, address: { url: address, cluster } },
         logs,
+        // Any queue will do: the messages are only counted.
+        { READY_QUEUES: JSON.stringify({ [fixture.lane]: servers().queue.queue.deadLetterQueueUrl }) },
       );
       const record = (id: string, depth = 0) => recordFor(fixture, id, depth);
       await fn.invoke({

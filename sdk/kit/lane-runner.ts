@@ -1,0 +1,108 @@
+import { randomUUID } from "node:crypto";
+import type { Delivery, DeliveryResult, WorkerEngine } from "#sdk/kit/engine.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
+import type { ReadyExecution } from "#shared/ready/message.ts";
+
+/** A delivery, and what to do with its result. */
+interface Job {
+  readonly delivery: Delivery;
+  readonly onResult: ((result: DeliveryResult) => void) | undefined;
+}
+
+/** Executions that wait in this process for a free place, per place. More would keep other workers from them. */
+const BACKLOG_PER_PLACE = 4;
+
+/** Runs the executions of one lane, a limited number at once. */
+export class LaneRunner {
+  readonly lane: LaneId;
+  readonly #engine: WorkerEngine;
+  readonly #concurrency: number;
+  readonly #backlog: Job[] = [];
+  readonly #known = new Set<string>();
+  #running = 0;
+  #isStopping = false;
+  /** Executions that a worker lost before run one at a time: one of them may end this process too. */
+  #suspects: Promise<unknown> = Promise.resolve();
+  #onChange = Promise.withResolvers<void>();
+
+  constructor(engine: WorkerEngine, lane: LaneId, concurrency: number) {
+    this.#engine = engine;
+    this.lane = lane;
+    this.#concurrency = concurrency;
+  }
+
+  /** How many more executions can begin at once. */
+  get free(): number {
+    return this.#isStopping ? 0 : Math.max(0, this.#concurrency - this.#running - this.#backlog.length);
+  }
+
+  get isIdle(): boolean {
+    return this.#running === 0 && this.#backlog.length === 0;
+  }
+
+  /** Resolves when an execution has ended, or when work was added. */
+  get changed(): Promise<void> {
+    return this.#onChange.promise;
+  }
+
+  /** Takes an execution that was found without a message. Returns false if there is no room for it. */
+  offer(ready: ReadyExecution): boolean {
+    if (this.#isStopping) return false;
+    if (this.#known.has(ready.executionId)) return true;
+    if (this.#backlog.length >= this.#concurrency * BACKLOG_PER_PLACE) return false;
+    this.#add({ delivery: { messageId: randomUUID(), receiveCount: 1, ready }, onResult: undefined });
+    return true;
+  }
+
+  /** Takes a message. `onResult` is called once. */
+  deliver(delivery: Delivery, onResult: (result: DeliveryResult) => void): void {
+    this.#add({ delivery, onResult });
+  }
+
+  /** Begins no further execution. Returns those that have not begun and have no message. */
+  stop(): ReadyExecution[] {
+    this.#isStopping = true;
+    const waiting = this.#backlog.splice(0);
+    for (const { onResult } of waiting) onResult?.({ kind: "retry", reason: "the worker stops", afterMs: 0 });
+    this.#change();
+    return waiting.flatMap(({ delivery, onResult }) => (onResult === undefined ? [delivery.ready] : []));
+  }
+
+  #add(job: Job): void {
+    this.#known.add(job.delivery.ready.executionId);
+    this.#backlog.push(job);
+    this.#pump();
+    this.#change();
+  }
+
+  #pump(): void {
+    while (this.#running < this.#concurrency) {
+      const job = this.#backlog.shift();
+      if (job === undefined) return;
+      this.#running += 1;
+      void this.#run(job).then((result) => {
+        this.#running -= 1;
+        this.#known.delete(job.delivery.ready.executionId);
+        job.onResult?.(result);
+        this.#pump();
+        this.#change();
+      });
+    }
+  }
+
+  async #run({ delivery }: Job): Promise<DeliveryResult> {
+    const noDeadline = Number.POSITIVE_INFINITY;
+    const prepared = await this.#engine.prepare(delivery, noDeadline);
+    if (prepared.kind === "settled") return prepared.result;
+    if (!prepared.isSuspect) return this.#engine.run(prepared, noDeadline);
+    const run = this.#suspects.then(() => this.#engine.run(prepared, noDeadline));
+    this.#suspects = run;
+    return run;
+  }
+
+  #change(): void {
+    const { resolve } = this.#onChange;
+    this.#onChange = Promise.withResolvers<void>();
+    resolve();
+  }
+}

@@ -1,0 +1,60 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import type { LaneRunner } from "#sdk/kit/lane-runner.ts";
+import { poll } from "#sdk/kit/poll.ts";
+import type { Pipelines } from "#shared/contract/command.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
+import { messageOf } from "#shared/errors.ts";
+import type { Log } from "#shared/runtime/telemetry.ts";
+
+/** The pause after a poll that found nothing doubles from the first value to the second. */
+const FIRST_PAUSE_MS = 20;
+const LONGEST_PAUSE_MS = 1_000;
+/** Executions that one poll takes of each partition. */
+const PER_PARTITION = 10;
+
+/** Finds the executions of a lane without a ready queue, in all partitions. */
+export class PollSource {
+  readonly #valkey: Pipelines;
+  readonly #router: PartitionRouter;
+  readonly #lane: LaneRunner;
+  readonly #log: Log;
+
+  constructor(valkey: Pipelines, router: PartitionRouter, lane: LaneRunner, log: Log) {
+    this.#valkey = valkey;
+    this.#router = router;
+    this.#lane = lane;
+    this.#log = log;
+  }
+
+  /** Polls until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    let pauseMs = FIRST_PAUSE_MS;
+    const { promise: stopped, resolve } = Promise.withResolvers<void>();
+    signal.addEventListener("abort", () => resolve(), { once: true });
+    while (!signal.aborted) {
+      let found = 0;
+      if (this.#lane.free > 0) {
+        try {
+          for (const ready of await poll(
+            { valkey: this.#valkey, router: this.#router },
+            this.#lane.lane,
+            PER_PARTITION,
+          )) {
+            if (!this.#lane.offer(ready)) break;
+            found += 1;
+          }
+        } catch (error) {
+          this.#log.warn("lane not polled, will retry", { lane: this.#lane.lane, reason: messageOf(error) });
+        }
+      }
+      pauseMs = found > 0 ? FIRST_PAUSE_MS : Math.min(LONGEST_PAUSE_MS, pauseMs * 2);
+      const { changed } = this.#lane;
+      // Work that ends makes room: then the lane is polled at once.
+      await Promise.race([
+        sleep(pauseMs, undefined, { ref: false }),
+        stopped,
+        ...(found > 0 ? [changed] : []),
+      ]);
+    }
+  }
+}
