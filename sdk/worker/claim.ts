@@ -4,14 +4,12 @@ import {
   type ClaimOptions,
   DEFAULT_LEASE_TTL_MS,
   GRANT_TTL_MS,
-  isGranted,
+  issueGrants,
   type LeaseCall,
   type LeasedExecution,
   listOf,
-  sendAll,
   takeLeases,
   targetsOf,
-  throwFirstFailure,
   type WorkSource,
 } from "#sdk/worker/leasing.ts";
 import { parseWorkerPolicy } from "#sdk/worker/policy.ts";
@@ -20,7 +18,7 @@ import { DEFAULT_RETRY_DELAYS_MS, readWithRetries } from "#sdk/worker/retry.ts";
 import { command } from "#shared/contract/command.ts";
 import { claimExecution, issueClaimGrant, type Lease, type Target } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
-import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** An execution that this worker owns until its lease ends. */
 export interface ClaimedExecution {
@@ -69,7 +67,12 @@ async function claim(
   targets: readonly Target[],
   { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
 ): Promise<readonly LeasedExecution[]> {
-  const calls = (await issueGrants(deps, targets)).map(({ target, policy }): LeaseCall => {
+  const granted = await issueGrants(
+    deps,
+    targets.map((target) => ({ target })),
+    ({ target }) => issueClaimGrant(target, deps.identity, GRANT_TTL_MS),
+  );
+  const calls = granted.map(({ item: { target }, policy }): LeaseCall => {
     const { attemptTimeoutMs } = parseWorkerPolicy(policy);
     const request = {
       leaseId: randomUUID(),
@@ -87,32 +90,6 @@ async function claim(
   });
   const { leased } = await takeLeases(deps, "ff_claim_execution", calls);
   return leased;
-}
-
-/**
- * Returns the targets that were granted to this worker, with their policies. Throws if no grant was issued and a call
- * failed.
- */
-async function issueGrants(
-  { valkey, identity }: ClaimDependencies,
-  targets: readonly Target[],
-): Promise<{ readonly target: Target; readonly policy: string }[]> {
-  const results = await sendAll(
-    valkey,
-    targets.flatMap((target) => [
-      issueClaimGrant(target, identity, GRANT_TTL_MS),
-      command(target.keys.partition, "get", target.keys.policy),
-    ]),
-  );
-  const granted = targets.flatMap((target, position) => {
-    const [grant, policy] = results.slice(2 * position, 2 * position + 2);
-    // A grant whose policy is unknown expires soon, and so does one whose reply was lost.
-    if (grant?.ok !== true || policy?.ok !== true) return [];
-    if (!isGranted("ff_issue_claim_grant", replyOrThrow(grant.value))) return [];
-    return [{ target, policy: fieldText(policy.value) }];
-  });
-  if (granted.length === 0) throwFirstFailure(results);
-  return granted;
 }
 
 async function readPayloads(

@@ -110,6 +110,35 @@ export function targetsOf(
 }
 
 /**
+ * Asks for grants. Returns the items that were granted to this worker, with the policies in their records. Throws if no
+ * grant was issued and a call failed.
+ */
+export async function issueGrants<Item extends { readonly target: Target }>(
+  { valkey }: Pick<WorkerClient, "valkey">,
+  items: readonly Item[],
+  grantOf: (item: Item) => ValkeyCommand,
+): Promise<{ readonly item: Item; readonly policy: string }[]> {
+  const calls = items.map((item) => {
+    const { partition, policy } = item.target.keys;
+    return { item, grant: grantOf(item), read: command(partition, "get", policy) };
+  });
+  const results = await sendAll(
+    valkey,
+    calls.flatMap(({ grant, read }) => [grant, read]),
+  );
+  const granted = calls.flatMap(({ item, grant: { args } }, position) => {
+    const [grant, policy] = results.slice(2 * position, 2 * position + 2);
+    // A grant whose policy is unknown expires soon, and so does one whose reply was lost.
+    if (grant?.ok !== true || policy?.ok !== true) return [];
+    return isGranted(String(args[0]), replyOrThrow(grant.value))
+      ? [{ item, policy: fieldText(policy.value) }]
+      : [];
+  });
+  if (granted.length === 0) throwFirstFailure(results);
+  return granted;
+}
+
+/**
  * Sends calls of `ff_claim_execution` or `ff_reclaim_execution`. If a reply is lost, the record shows whether the call was
  * executed. Throws if a call failed and none had an effect.
  */
@@ -180,7 +209,7 @@ function leasedBy(
 }
 
 /** False if another worker was faster. Throws a RefusedError for any other refusal. */
-export function isGranted(functionName: string, reply: Reply): reply is Extract<Reply, { kind: "done" }> {
+function isGranted(functionName: string, reply: Reply): reply is Extract<Reply, { kind: "done" }> {
   if (reply.kind === "done") return true;
   if (LOST_RACE_CODES.has(reply.code)) return false;
   throw refusalError(functionName, reply);

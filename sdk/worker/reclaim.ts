@@ -5,10 +5,11 @@ import {
   type ClaimOptions,
   DEFAULT_LEASE_TTL_MS,
   GRANT_TTL_MS,
-  isGranted,
+  issueGrants,
   type LeaseCall,
   type LeasedExecution,
   listOf,
+  sendAll,
   takeLeases,
   targetsOf,
   throwFirstFailure,
@@ -16,14 +17,15 @@ import {
 } from "#sdk/worker/leasing.ts";
 import { publishCompletions } from "#sdk/worker/publish.ts";
 import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
-import { parseAttemptIndex } from "#shared/contract/ids.ts";
+import { type AttemptIndex, parseAttemptIndex } from "#shared/contract/ids.ts";
 import type { Target } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { issueReclaimGrant, reclaimExecution } from "#shared/contract/upkeep.ts";
-import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { chunked, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** How often an execution is reclaimed, unless its policy has `max_reclaim_count`. */
 const DEFAULT_RECLAIM_LIMIT = 5;
+const RECLAIMABLE: ReadonlySet<string> = new Set(["lease_expired_reclaimable", "lease_revoked"]);
 /** Entries of `lease_expiry` that are read at once. */
 const PAGE = 100;
 /** Active executions that are looked at for a revoked lease. */
@@ -45,9 +47,9 @@ export function interruptedReads({ router }: ClaimDependencies, source: WorkSour
 }
 
 /**
- * Takes over executions of a lane whose lease is marked as expired, or was revoked: at most `limit`, as new attempts. One
- * that was reclaimed too often fails instead, and its completion is published. Returns an empty array if there is nothing
- * to reclaim.
+ * Takes over executions of a lane whose lease is marked as expired, or was revoked, as new attempts: at most `limit`, and
+ * only one if it was reclaimed before. One that was reclaimed too often fails instead, and its completion is published.
+ * Returns an empty array if there is nothing to reclaim.
  *
  * @param reads The results of `interruptedReads`.
  * @param options `withRevoked`: whether to look for revoked leases, which costs a round trip in a lane with active
@@ -65,9 +67,9 @@ export async function reclaimInterrupted(
   let expired = idsUpTo(nowMs, valueOrThrow(page));
   let sampled = options.withRevoked ? listOf(valueOrThrow(sample)) : [];
   for (let offset = PAGE; expired.length + sampled.length > 0; offset += PAGE) {
-    const interrupted = await interruptedOf(deps, source, expired, sampled);
-    for (const chunk of chunked(interrupted, () => 1, options.limit)) {
-      const leased = await reclaim(deps, chunk, options);
+    const candidates = await candidatesOf(deps, source, expired, sampled);
+    for (const batch of batchesOf(await readInterrupted(deps, candidates), options.limit)) {
+      const leased = await reclaim(deps, batch, options);
       if (leased.length > 0) return leased;
     }
     // Marked entries stay at the front until they are reclaimed: go on behind those of other lanes.
@@ -89,7 +91,7 @@ function expiryPage(
 }
 
 /** Those of the expired that are active in this lane, and those of the sample whose lease has no expiry any more. */
-async function interruptedOf(
+async function candidatesOf(
   deps: ClaimDependencies,
   source: WorkSource,
   expired: readonly unknown[],
@@ -114,60 +116,72 @@ function isPresent(score: unknown): boolean {
   return score !== null && score !== undefined;
 }
 
-async function reclaim(
-  deps: ClaimDependencies,
-  targets: readonly Target[],
-  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
-): Promise<readonly LeasedExecution[]> {
-  const calls = await issueGrants(deps, targets, leaseTtlMs);
-  const { leased, ended } = await takeLeases(deps, "ff_reclaim_execution", calls);
-  const failures = await publishCompletions(
-    deps,
-    ended.map(({ keys }) => ({ keys, outcome: "failed" })),
-  );
-  // Leases that were taken must reach the caller. The reconciler sends a completion that was not published.
-  const [failure] = failures;
-  if (leased.length === 0 && failure !== undefined) throw failure;
-  return leased;
+interface Interrupted {
+  readonly target: Target;
+  readonly attempt: AttemptIndex;
+  readonly hasBeenReclaimed: boolean;
 }
 
-/** Returns a call for each execution that was granted to this worker. */
-async function issueGrants(
-  { valkey, identity }: ClaimDependencies,
-  targets: readonly Target[],
-  leaseTtlMs: number,
-): Promise<LeaseCall[]> {
-  const commands = targets.map((target) => {
-    const { partition, core, policy } = target.keys;
-    return [
-      issueReclaimGrant(target, identity, GRANT_TTL_MS),
-      command(partition, "hget", core, "current_attempt_index"),
-      command(partition, "get", policy),
-    ];
+/** Those of the candidates whose lease is marked as expired, or revoked. An unreadable record is left out. */
+async function readInterrupted(
+  { valkey }: ClaimDependencies,
+  candidates: readonly Target[],
+): Promise<Interrupted[]> {
+  const fields = ["ownership_state", "current_attempt_index", "lease_reclaim_count"];
+  const records = await sendAll(
+    valkey,
+    candidates.map(({ keys }) => command(keys.partition, "hmget", keys.core, ...fields)),
+  );
+  throwFirstFailure(records);
+  return candidates.flatMap((target, position): Interrupted[] => {
+    const record = records[position];
+    const [ownership = "", index = "", reclaims] = record?.ok ? listOf(record.value).map(fieldText) : [];
+    const attempt = parseAttemptIndex(index);
+    if (!RECLAIMABLE.has(ownership) || !attempt.ok) return [];
+    return [{ target, attempt: attempt.value, hasBeenReclaimed: Number(reclaims) > 0 }];
   });
-  const results = (await valkey.pipelined(commands.flat())).values();
-  const replies = commands.map((group) => group.map(() => results.next().value));
-  const calls = targets.flatMap((target, position): LeaseCall[] => {
-    const [grant, attempt, policy] = replies[position] ?? [];
-    if (grant?.ok !== true || attempt?.ok !== true || policy?.ok !== true) return [];
-    const interrupted = parseAttemptIndex(fieldText(attempt.value));
-    if (!isGranted("ff_issue_reclaim_grant", replyOrThrow(grant.value)) || !interrupted.ok) return [];
+}
+
+/**
+ * An execution that was reclaimed before may be what ends its workers, so it runs alone: others that ran with it would
+ * reach the limit together with it.
+ */
+function batchesOf(interrupted: readonly Interrupted[], limit: number): Interrupted[][] {
+  const first = interrupted.filter(({ hasBeenReclaimed }) => !hasBeenReclaimed);
+  const suspicious = interrupted.filter(({ hasBeenReclaimed }) => hasBeenReclaimed);
+  return [...chunked(first, () => 1, limit), ...suspicious.map((one) => [one])];
+}
+
+async function reclaim(
+  deps: ClaimDependencies,
+  interrupted: readonly Interrupted[],
+  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
+): Promise<readonly LeasedExecution[]> {
+  const { identity } = deps;
+  const granted = await issueGrants(deps, interrupted, ({ target }) =>
+    issueReclaimGrant(target, identity, GRANT_TTL_MS),
+  );
+  const calls = granted.map(({ item: { target, attempt }, policy }): LeaseCall => {
     const request = {
-      interrupted: interrupted.value,
+      interrupted: attempt,
       leaseId: randomUUID(),
       leaseTtlMs,
       attemptId: randomUUID(),
       limit: DEFAULT_RECLAIM_LIMIT,
     };
-    return [
-      {
-        target,
-        leaseId: request.leaseId,
-        command: reclaimExecution(target, identity, request),
-        policy: fieldText(policy.value),
-      },
-    ];
+    return {
+      target,
+      leaseId: request.leaseId,
+      policy,
+      command: reclaimExecution(target, identity, request),
+    };
   });
-  if (calls.length === 0) throwFirstFailure(replies.flat());
-  return calls;
+  const { leased, ended } = await takeLeases(deps, "ff_reclaim_execution", calls);
+  const [failure] = await publishCompletions(
+    deps,
+    ended.map(({ keys }) => ({ keys, outcome: "failed" })),
+  );
+  // Leases that were taken must reach the caller. The reconciler sends a completion that was not published.
+  if (leased.length === 0 && failure !== undefined) throw failure;
+  return leased;
 }

@@ -1,6 +1,7 @@
 /** The flow of one case: its graph in Valkey, a worker for it, and its observed state. */
 
 import { submitFlow } from "#sdk/submission/submit.ts";
+import type { Task } from "#sdk/submission/workflow.ts";
 import type { RunOutcome } from "#sdk/worker/finish.ts";
 import { type Execution, type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
@@ -36,6 +37,8 @@ export interface FlowOptions {
   /** The worker claims eligible tasks in the order of the graph. */
   readonly isInOrder?: boolean;
   readonly worker?: WorkerOptions;
+  /** Overrides parts of a task. */
+  readonly taskOf?: (task: number) => Partial<Task>;
   /** Replaces the worker. Also called if no task is eligible. Returns how many executions it worked on. */
   readonly round?: (flow: FlowUnderTest, run: ExecutionHandler, limit: number) => Promise<number>;
 }
@@ -112,6 +115,7 @@ export class FlowUnderTest {
         priority: options.isInOrder ? graph.outcomes.length - task : 0,
         // For workers in processes of their own.
         payload: outcome,
+        ...options.taskOf?.(task),
       })),
       edges: graph.edges
         .filter((edge) => options.late?.includes(edge) !== true)

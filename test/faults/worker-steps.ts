@@ -7,6 +7,7 @@ import type { Timing } from "#test/faults/steps.ts";
 export type WorkerStep =
   | "read"
   | "lookup"
+  | "record"
   | "reclaim grant"
   | "reclaim"
   | "grant"
@@ -24,7 +25,7 @@ export interface WorkerPoint {
   readonly timing: Timing;
 }
 
-const STEPS_OF_ONE: readonly WorkerStep[] = ["read", "lookup", "payload", "run", "renew", "flow"];
+const STEPS_OF_ONE: readonly WorkerStep[] = ["read", "lookup", "record", "payload", "run", "renew", "flow"];
 const STEPS_OF_MANY: readonly WorkerStep[] = [
   "reclaim grant",
   "reclaim",
@@ -72,6 +73,8 @@ export function workerStepOf([first]: readonly ValkeyCommand[]): WorkerStep {
     }
     case "zmscore":
       return "lookup";
+    case "hmget":
+      return "record";
     case "get":
       return "payload";
     case "hget":

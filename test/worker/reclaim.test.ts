@@ -140,6 +140,21 @@ describe.each(DEPLOYMENTS_OF_BOTH)("interrupted executions ($name, edition $edit
     expect(ids(await claimBatch(flow.deps, flow.source, { limit: 5 }))).toHaveLength(1);
   });
 
+  test("an execution that was reclaimed before runs alone, after those that were not", async () => {
+    const flow = await fixture(["a", "b", "c"].map((name) => task(name)));
+    const both = (await interrupt(flow, { limit: 2 })).map(({ target }) => target.keys.id);
+    await interrupt(flow, { limit: 2 });
+    const [other] = await interrupt(flow, { limit: 1 });
+    // One of the first two is interrupted for the third time, and the last task was never claimed.
+    const third = other?.target.keys.id;
+    expect(both).toContain(third);
+    const sizes: number[] = [];
+    for (let round = 0; round < 3; round += 1) {
+      sizes.push((await claimBatch(flow.deps, flow.source, { limit: 5 })).length);
+    }
+    expect(sizes).toEqual([1, 1, 1]);
+  });
+
   test("two workers that reclaim at the same time run it once", async () => {
     const flow = await fixture(Array.from({ length: 20 }, (_, number) => task(`t${number}`)));
     await interrupt(flow, { limit: 20 });
@@ -190,11 +205,11 @@ describe.each(DEPLOYMENTS_OF_BOTH)("interrupted executions ($name, edition $edit
     expect(flow.completions.executionIds).toEqual([flow.id("a")]);
   });
 
-  // Pipelines of a reclaim: the indexes, the lookups, the grants, the reclaims.
+  // Pipelines of a reclaim: the indexes, the lookups, the records, the grants, the reclaims.
   test("a reclaim whose reply is lost is recovered from the record", async () => {
     const flow = await fixture();
     await interrupt(flow);
-    const again = await claimBatch({ ...flow.deps, valkey: losingReply(4) }, flow.source, { limit: 1 });
+    const again = await claimBatch({ ...flow.deps, valkey: losingReply(5) }, flow.source, { limit: 1 });
     expect(again.map(({ lease }) => lease.attemptIndex)).toEqual([1]);
     expect(
       await finishBatch(
@@ -206,7 +221,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("interrupted executions ($name, edition $edit
 
   test("a reached limit whose reply is lost is published", async () => {
     const flow = await limitedTo(0);
-    const lossy = { ...flow.deps, valkey: losingReply(4) };
+    const lossy = { ...flow.deps, valkey: losingReply(5) };
     expect(await claimBatch(lossy, flow.source, { limit: 1 })).toEqual([]);
     expect(flow.completions.executionIds).toEqual([flow.id("a")]);
   });
