@@ -59,6 +59,8 @@ export interface Allowances {
   readonly maxCascades?: number;
   /** Additional runs by task. */
   readonly moreRuns?: ReadonlyMap<number, number>;
+  /** Final states that the model does not know, by task. */
+  readonly states?: ReadonlyMap<number, string>;
   /** Whether an ended execution may have unresolved edges, because a message was never sent. */
   readonly mayLeaveEdges?: boolean;
 }
@@ -128,8 +130,8 @@ export class FlowUnderTest {
     return new FlowUnderTest(bed, graph, bed.router.flowKeys(flowId), tasks, options);
   }
 
-  /** Claims and ends up to `limit` eligible executions. Returns their number. */
-  async work(limit: number): Promise<number> {
+  /** Claims and ends up to `limit` eligible executions, or interrupted ones. Returns their number. */
+  async work(limit: number, { mayReclaim = false } = {}): Promise<number> {
     const eligible = await this.#eligible();
     for (const task of eligible) {
       if (this.outcomes[task] !== "cancelled") continue;
@@ -137,7 +139,7 @@ export class FlowUnderTest {
       return 1;
     }
     if (this.#round !== undefined) return this.#round(this, this.run, limit);
-    if (eligible.length === 0) return 0;
+    if (eligible.length === 0 && !mayReclaim) return 0;
     const worked = await workBatch(
       {
         valkey: this.#worker?.valkey ?? this.#bed.valkey,
@@ -213,11 +215,16 @@ export class FlowUnderTest {
   async compareWithModel({
     maxCascades,
     moreRuns,
+    states,
     mayLeaveEdges = false,
   }: Allowances = {}): Promise<Findings> {
     const expected = expectationsOf({ ...this.graph, outcomes: this.outcomes });
     return compareWithModel(
-      expected.map((one, task) => ({ ...one, runs: one.runs + (moreRuns?.get(task) ?? 0) })),
+      expected.map((one, task) => ({
+        ...one,
+        state: states?.get(task) ?? one.state,
+        runs: one.runs + (moreRuns?.get(task) ?? 0),
+      })),
       {
         tasks: await this.observe(),
         cascades: this.#bed.cascades - this.#cascadesBefore,

@@ -17,6 +17,8 @@ import { replay } from "#test/faults/kinds/replay.ts";
 import { resharding } from "#test/faults/kinds/resharding.ts";
 import { restart } from "#test/faults/kinds/restart.ts";
 import { silence } from "#test/faults/kinds/silence.ts";
+import { soak } from "#test/faults/kinds/soak.ts";
+import { sweeps } from "#test/faults/kinds/sweeps.ts";
 import { unsent } from "#test/faults/kinds/unsent.ts";
 import { visibility } from "#test/faults/kinds/visibility.ts";
 import { wide } from "#test/faults/kinds/wide.ts";
@@ -27,6 +29,7 @@ export const KINDS: readonly FaultKind[] = [
   wide,
   pause,
   kill,
+  soak,
   worker,
   outage,
   failover,
@@ -38,6 +41,7 @@ export const KINDS: readonly FaultKind[] = [
   visibility,
   duplicates,
   clock,
+  sweeps,
   frozen,
   reclaimers,
   overlap,

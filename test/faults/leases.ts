@@ -3,27 +3,27 @@
 import { command } from "#shared/contract/command.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { fieldText } from "#shared/contract/record.ts";
-import { markLeaseExpiredIfDue } from "#shared/contract/upkeep.ts";
 import { valueOrThrow } from "#shared/valkey/batches.ts";
 import type { FlowUnderTest } from "#test/faults/flow-under-test.ts";
+import { leaseSweeper } from "#test/faults/reconcilers.ts";
 import type { TestBed } from "#test/faults/test-bed.ts";
 
 /** Which executions lost a lease, by the lease's epoch: each must be reclaimed once for each. */
 export class Lapses {
   readonly #epochs = new Map<number, Set<string>>();
 
-  /** Ends all leases and grants of a flow, as if their time had passed, and marks the leases as expired. */
+  /** Ends all leases and grants of a flow, as if their time had passed, and lets the reconciler mark the leases. */
   async lapse(bed: TestBed, flow: FlowUnderTest): Promise<void> {
-    const { index, lane } = flow;
+    const { index } = flow;
     const held = (await read(bed, flow)).filter(({ ownership }) => ownership === "leased");
     const commands = held.flatMap(({ keys }) => [
       command(keys.partition, "hset", keys.core, "lease_expires_at", 1),
       command(keys.partition, "hset", keys.leaseCurrent, "expires_at", 1),
       command(keys.partition, "zadd", index.leaseExpiry, 1, keys.id),
-      markLeaseExpiredIfDue({ keys, index, lane }),
     ]);
     const grants = flow.tasks.map(({ partition, claimGrant }) => command(partition, "del", claimGrant));
     for (const result of await bed.valkey.pipelined([...grants, ...commands])) valueOrThrow(result);
+    if (held.length > 0) await leaseSweeper(bed).invoke({});
     await this.count(bed, flow);
   }
 

@@ -3,6 +3,7 @@ import { messageOf } from "#shared/errors.ts";
 import { type CaseContext, runToEnd } from "#test/faults/case.ts";
 import type { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import type { Lapses } from "#test/faults/leases.ts";
+import { impatientReconciler } from "#test/faults/reconcilers.ts";
 import { until } from "#test/faults/servers.ts";
 import type { TestBed } from "#test/faults/test-bed.ts";
 
@@ -13,20 +14,6 @@ export const RECONCILED = { partitions: 256 };
 
 export function reconciler(bed: TestBed): FunctionProcess {
   return bed.startFunction("reconcile", { RECONCILE_GRACE_SECONDS: String(GRACE_SECONDS), LANES: "default" });
-}
-
-const impatient = new WeakMap<TestBed, FunctionProcess>();
-
-/** The reconciler without a grace period. The cases of a test bed share its process. */
-export function impatientReconciler(
-  bed: TestBed,
-  environment: Readonly<Record<string, string>> = {},
-): FunctionProcess {
-  const fn =
-    impatient.get(bed) ??
-    bed.startFunction("reconcile", { RECONCILE_GRACE_SECONDS: "0", LANES: "default", ...environment });
-  impatient.set(bed, fn);
-  return fn;
 }
 
 const MAX_RECOVERIES = 10;

@@ -14,7 +14,7 @@ import type { ModelGraph } from "#test/dispatch/model.ts";
 import { type Findings, join } from "#test/faults/findings.ts";
 import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import type { Random } from "#test/faults/random.ts";
-import { impatientReconciler } from "#test/faults/reconcile.ts";
+import { impatientReconciler } from "#test/faults/reconcilers.ts";
 import { Standalone } from "#test/faults/servers.ts";
 import { TestBed } from "#test/faults/test-bed.ts";
 import { type Pass, WorkerChild } from "#test/faults/worker-child.ts";
@@ -45,16 +45,17 @@ const MAX_UPSTREAMS = 3;
 const RECLAIM_LIMIT = 5;
 const RETRY: RetryPolicy = { maxRetries: 1, backoff: { type: "fixed", delayMs: 200 } };
 /** A worker that stalls for longer loses its leases, which is allowed. */
-const LEASE_MS = 3_000;
-const TASK_MS = 100;
-const LIMIT = 5;
-const MAX_LIFE_MS = 3_000;
+const LEASE_MS = 2_000;
+const TASK_MS = 50;
+const LIMIT = 10;
+const MAX_PASSES = 4;
 const SWEEP_INTERVAL_MS = 500;
+const GRACE_SECONDS = 2;
 const DISPATCHERS = 2;
 const BATCH = 10;
 const IDLE_MS = 20;
 /** Without an execution that ends for this long, the soak gives up. */
-const STUCK_MS = 90_000;
+const STUCK_MS = 180_000;
 
 export async function startSoakBed(): Promise<TestBed> {
   return TestBed.start(await Standalone.start(), { partitions: PARTITIONS, isDirect: true });
@@ -179,20 +180,25 @@ class Run {
     return counts.reduce((sum, count) => sum + Number(valueOrThrow(count)), 0);
   }
 
-  /** One worker process after the other, each of which is killed after a random time. */
+  /** One worker process after the other. Each is killed after some passes, so that a slow machine makes progress. */
   async #workerLoop(number: number, lane: string): Promise<void> {
     for (let life = 0; !this.#isStopping; life += 1) {
       await using child = await WorkerChild.start(this.#bed, `worker-${number}-${life}`);
-      const lifetime = setTimeout(() => child.kill(), this.#random.below(MAX_LIFE_MS));
-      while (!this.#isStopping && !child.hasExited) {
-        const result = await child.pass(this.#pass(lane));
+      for (let left = this.#random.between(1, MAX_PASSES); !this.#isStopping && !child.hasExited; left -= 1) {
+        const passing = child.pass(this.#pass(lane));
+        if (left <= 0) await this.#killSoon(child);
+        const result = await passing;
         if (result === undefined) this.kills += 1;
         else this.dropped += result.dropped;
         if (result?.error !== undefined) throw new Error(`a worker failed: ${result.error}`);
         if (result?.statuses.length === 0) await sleep(IDLE_MS);
       }
-      clearTimeout(lifetime);
     }
+  }
+
+  async #killSoon(child: WorkerChild): Promise<void> {
+    await sleep(this.#random.below(PARTITIONS * TASK_MS));
+    await child.kill();
   }
 
   #pass(lane: string): Pass {
@@ -211,7 +217,7 @@ class Run {
   }
 
   async #reconcileLoop(): Promise<void> {
-    const fn = impatientReconciler(this.#bed, { RECONCILE_GRACE_SECONDS: "2" });
+    const fn = impatientReconciler(this.#bed, GRACE_SECONDS);
     while (!this.#isStopping) {
       await fn.invoke({});
       this.sweeps += 1;

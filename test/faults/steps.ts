@@ -1,8 +1,10 @@
-/** The steps of a dispatch, recognized by what the function sends to Valkey and to the queue. */
+/** The steps of a dispatch, and of the reconciler's tasks, recognized by what the function sends to Valkey and to the queue. */
 
 /** The steps that talk to Valkey, in order. */
 const VALKEY_STEPS = ["start", "records", "edges", "children", "resolve", "mark"] as const;
-export type ValkeyStep = (typeof VALKEY_STEPS)[number];
+/** Calls of the reconciler's tasks. */
+const SWEEP_STEPS = ["mark lease", "give up", "expire", "promote"] as const;
+export type ValkeyStep = (typeof VALKEY_STEPS)[number] | (typeof SWEEP_STEPS)[number];
 /** `send` and `dead_letter` talk to the queue. */
 export type Step = ValkeyStep | "send" | "dead_letter";
 
@@ -41,14 +43,34 @@ export const POINTS: readonly InjectionPoint[] = [
   { step: "mark", timing: "after" },
 ];
 
+/** Every point of the reconciler's tasks, and of the completions that they send. */
+export const SWEEP_POINTS: readonly InjectionPoint[] = [
+  ...SWEEP_STEPS.flatMap((step): InjectionPoint[] => [
+    { step, timing: "before" },
+    { step, timing: "during" },
+    { step, timing: "after" },
+  ]),
+  { step: "send", timing: "before" },
+  { step: "send", timing: "after" },
+];
+
 /** The points of a process whose Valkey client has started. */
 export const WORKING_POINTS: readonly InjectionPoint[] = POINTS.filter(({ step }) => step !== "start");
 export const VALKEY_POINTS: readonly InjectionPoint[] = WORKING_POINTS.filter(({ step }) => step !== "send");
 
 /** The names of the points that are not among the reached ones. */
 export function missedPoints(reached: ReadonlySet<string>): string[] {
-  return POINTS.map(nameOf).filter((name) => !reached.has(name));
+  return [...POINTS, ...SWEEP_POINTS].map(nameOf).filter((name) => !reached.has(name));
 }
+
+const STEP_OF_CALL: Readonly<Record<string, ValkeyStep>> = {
+  ff_version: "start",
+  ff_resolve_dependency: "resolve",
+  ff_mark_lease_expired_if_due: "mark lease",
+  ff_reclaim_execution: "give up",
+  ff_expire_execution: "expire",
+  ff_promote_delayed: "promote",
+};
 
 /** The step to which a command belongs; undefined if it is not part of a dispatch. */
 export function stepOf([name = "", first = "", ...rest]: readonly string[]): ValkeyStep | undefined {
@@ -63,8 +85,7 @@ export function stepOf([name = "", first = "", ...rest]: readonly string[]): Val
     case "mget":
       return "children";
     case "fcall":
-      if (first === "ff_version") return "start";
-      return first === "ff_resolve_dependency" ? "resolve" : undefined;
+      return STEP_OF_CALL[first];
     case "set":
       return first.endsWith(":cascade") ? "mark" : undefined;
     default:

@@ -32,7 +32,6 @@ const publisher = new SqsCompletionPublisher(queueClient(), config.queueUrl);
 
 async function pass(order: Pass): Promise<PassResult> {
   const lane = unwrap(parseLaneId(order.lane));
-  const statuses: string[] = [];
   let dropped = 0;
   /** Loses completions like a worker that dies right before it sends them. */
   const completions: CompletionPublisher = {
@@ -52,14 +51,14 @@ async function pass(order: Pass): Promise<PassResult> {
       ? { outcome: "failed", reason: "the model says so" }
       : { outcome: "success", result: "done" };
   };
+  const statuses: string[] = [];
+  // One after the other: a task that kills its worker takes down only what runs with it.
   for (const partition of router.partitions.filter((one) => order.partitions.includes(one))) {
     const source = { partition, lane };
     const deps = { valkey, router, completions, identity: { workerId: name, instanceId: name } };
     await promoteDue(deps, source);
-    const worked = await workBatch(deps, source, handler, {
-      limit: order.limit,
-      leaseTtlMs: order.leaseTtlMs,
-    });
+    const terms = { limit: order.limit, leaseTtlMs: order.leaseTtlMs };
+    const worked = await workBatch(deps, source, handler, terms);
     statuses.push(...worked.map(({ status }) => status));
   }
   return { statuses, dropped };
