@@ -15,6 +15,11 @@ export function leaseSweeper(bed: TestBed): FunctionProcess {
   return shared(bed, { RECONCILE_TASKS: "leases" });
 }
 
+/** The reconciler with only the task that deletes flows, an hour after their end. */
+export function retentionSweeper(bed: TestBed): FunctionProcess {
+  return shared(bed, { RECONCILE_TASKS: "retention", RETENTION_HOURS: "1" });
+}
+
 function shared(bed: TestBed, settings: Readonly<Record<string, string>>): FunctionProcess {
   const ofBed = processes.get(bed) ?? new Map<string, FunctionProcess>();
   processes.set(bed, ofBed);

@@ -1,11 +1,11 @@
 /**
  * Many flows at once, with workers that are killed at random, completions that are lost at random, tasks that kill every
  * worker, retries, and the real dispatch and reconcile functions. At the end every execution must have ended as the model
- * says, as often as its lost leases and retries explain.
+ * says, as often as its lost leases and retries explain. Then the reconciler deletes all flows, and no key may stay.
  */
 
 import { setTimeout as sleep } from "node:timers/promises";
-import type { RetryPolicy } from "#sdk/submission/workflow.ts";
+import type { RetryPolicy, Task } from "#sdk/submission/workflow.ts";
 import { command } from "#shared/contract/command.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { messageOf } from "#shared/errors.ts";
@@ -13,6 +13,7 @@ import { valueOrThrow } from "#shared/valkey/batches.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { type Findings, join } from "#test/faults/findings.ts";
 import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
+import { dataBytes, purge } from "#test/faults/purge.ts";
 import type { Random } from "#test/faults/random.ts";
 import { impatientReconciler } from "#test/faults/reconcilers.ts";
 import { Standalone } from "#test/faults/servers.ts";
@@ -36,6 +37,10 @@ export interface SoakCounts {
   /** Completions that were not sent. A killed worker's are not known. */
   readonly dropped: number;
   readonly sweeps: number;
+  /** The size of the data set before the flows, after their end, and after their deletion. */
+  readonly bytesBefore: number;
+  readonly bytesEnded: number;
+  readonly bytesPurged: number;
   readonly seconds: number;
 }
 
@@ -43,7 +48,7 @@ const PARTITIONS = 8;
 const LOST_PERCENT = 3;
 const MAX_UPSTREAMS = 3;
 const RECLAIM_LIMIT = 5;
-const RETRY: RetryPolicy = { maxRetries: 1, backoff: { type: "fixed", delayMs: 200 } };
+const RETRY: RetryPolicy = { attempts: 2, backoff: { type: "fixed", delayMs: 200 } };
 /** A worker that stalls for longer loses its leases, which is allowed. */
 const LEASE_MS = 2_000;
 const TASK_MS = 50;
@@ -68,15 +73,23 @@ export async function soak(
   size: SoakSize,
 ): Promise<{ readonly findings: Findings; readonly counts: SoakCounts }> {
   const startedAt = performance.now();
+  const bytesBefore = await dataBytes(bed);
   const flows = await submitFlows(bed, random, size);
   const run = new Run(bed, random);
-  const findings = await run.untilEnded(flows, size);
+  const failures = await run.untilEnded(flows, size);
   const observed = await Promise.all(flows.map((flow) => compare(bed, flow)));
+  const bytesEnded = await dataBytes(bed);
   const inconsistent = await bed.inconsistencies();
+  const leftBehind = (await purge(bed, flows)).map((key) => `left behind: ${key}`);
   return {
     findings: join([
       ...observed.map((one) => one.findings),
-      { lost: findings, wronglySkipped: [], duplicated: [], inconsistent },
+      {
+        lost: failures,
+        wronglySkipped: [],
+        duplicated: [],
+        inconsistent: [...inconsistent, ...leftBehind, ...(await bed.inconsistencies())],
+      },
     ]),
     counts: {
       kills: run.kills,
@@ -84,6 +97,9 @@ export async function soak(
       sweeps: run.sweeps,
       reclaims: observed.reduce((sum, { reclaims }) => sum + reclaims, 0),
       retries: observed.reduce((sum, { retries }) => sum + retries, 0),
+      bytesBefore,
+      bytesEnded,
+      bytesPurged: await dataBytes(bed),
       seconds: Math.round((performance.now() - startedAt) / 100) / 10,
     },
   };
@@ -100,9 +116,9 @@ async function submitFlows(bed: TestBed, random: Random, size: SoakSize): Promis
     if (poison !== undefined) graph.outcomes[poison] = "failed";
     flows.push(
       await FlowUnderTest.build(bed, random, graph, {
-        taskOf: (task) => {
+        taskOf: (task): Partial<Task> => {
           if (task === poison) return { payload: "poison" };
-          return graph.outcomes[task] === "failed" && random.chance(50) ? { retryPolicy: RETRY } : {};
+          return graph.outcomes[task] === "failed" && random.chance(50) ? { retry: RETRY } : {};
         },
       }),
     );
@@ -250,7 +266,7 @@ async function compare(
   });
   const moreRuns = new Map(counts.map(({ reclaims, retries }, task) => [task, reclaims + retries]));
   const excessive = counts.flatMap(({ reclaims, retries }, task) =>
-    reclaims > RECLAIM_LIMIT || retries > RETRY.maxRetries
+    reclaims > RECLAIM_LIMIT || retries >= RETRY.attempts
       ? [`task ${task}: ${reclaims} reclaims and ${retries} retries`]
       : [],
   );
