@@ -81,7 +81,8 @@ export function roles(packaged: Packaged): void {
   });
 
   it("lets only the reconciler send messages about ended flows, if there is a queue for them", () => {
-    const queue = "arn:aws:sqs:eu-west-1:123456789012:flow-ends";
+    const region = "eu-west-1";
+    const queue = `arn:aws:sqs:${region}:123456789012:flow-ends`;
     const restricted = packaged().template("restricted");
     for (const name of FUNCTIONS) {
       expect(actionsOn(restricted, roleOf(restricted, name), queue)).toEqual(
@@ -93,7 +94,7 @@ export function roles(packaged: Packaged): void {
         .template(variant)
         .property(idOf("reconcile"), "Environment", "Variables", "FLOW_EVENTS_QUEUE_URL");
     expect(urlOf("restricted")).toEqual({
-      "Fn::Sub": "https://sqs.eu-west-1.${AWS::URLSuffix}/123456789012/flow-ends",
+      "Fn::Sub": `https://sqs.${region}.\${AWS::URLSuffix}/123456789012/flow-ends`,
     });
     expect(urlOf("prod")).toBe("");
   });
