@@ -7,8 +7,10 @@ local PARTITION_INDEXES = { 'lease_expiry', 'attempt_timeout', 'execution_deadli
 -- Removes an execution from every index of its partition. `lanes` may repeat or be empty texts.
 local function leave_all_indexes(tag, execution_id, lanes)
   local index = 'ff:idx:' .. tag .. ':'
+  local seen = { [''] = true }
   for _, lane in ipairs(lanes) do
-    if lane ~= '' then
+    if not seen[lane] then
+      seen[lane] = true
       for _, name in ipairs(LANE_INDEXES) do
         server.call('ZREM', index .. 'lane:' .. lane .. ':' .. name, execution_id)
       end
@@ -36,7 +38,9 @@ end
 local function purge_attempts(tag, execution_id, attempt_count)
   local listed = server.call('ZRANGE', 'ff:exec:' .. tag .. ':' .. execution_id .. ':attempts', 0, -1)
   for _, attempt_index in ipairs(listed) do
-    purge_attempt(tag, execution_id, attempt_index)
+    if number_or_zero(attempt_index) >= attempt_count then
+      purge_attempt(tag, execution_id, attempt_index)
+    end
   end
   for attempt_index = 0, attempt_count - 1 do
     purge_attempt(tag, execution_id, format_integer(attempt_index))

@@ -28,18 +28,13 @@ interface DueFlow {
   readonly index: IndexKeys;
 }
 
-/** What is known of a due flow, and the first page of its members. */
+/** What is known of a due flow, and some of its members. */
 interface FlowRead {
   readonly due: DueFlow;
   readonly isPurged: boolean;
   readonly retainedUntilMs: number;
   readonly isUnsent: boolean;
-  readonly page: MemberPage;
-}
-
-interface MemberPage {
-  /** `0`: no page follows. */
-  readonly cursor: string;
+  /** All members if there are fewer than `MEMBERS_PER_PAGE`, otherwise so many. */
   readonly members: readonly string[];
 }
 
@@ -84,18 +79,19 @@ async function readFlows({ ports }: TaskRun, due: readonly DueFlow[]): Promise<F
         command(flow.partition, "exists", flow.purged),
         command(flow.partition, "hget", flow.summary, "retained_until"),
         command(flow.partition, "zscore", index.flowEndsUnsent, flow.id),
-        membersPage(flow, "0"),
+        // Any members: a scan from the start would find only gaps where members were deleted.
+        command(flow.partition, "srandmember", flow.members, MEMBERS_PER_PAGE),
       ]),
     ),
   );
   return due.map((one, position) => {
-    const [purged, retainedUntil, unsent, page] = values.slice(4 * position, 4 * position + 4);
+    const [purged, retainedUntil, unsent, members] = values.slice(4 * position, 4 * position + 4);
     return {
       due: one,
       isPurged: purged === 1,
       retainedUntilMs: parseTime(fieldText(retainedUntil)) ?? 0,
       isUnsent: unsent !== null,
-      page: parsePage(page),
+      members: textsOf(members),
     };
   });
 }
@@ -142,10 +138,12 @@ interface MemberCheck {
 }
 
 /** Reads the phases and policies of all members, page by page. */
-async function checkMembers(run: TaskRun, { due: { flow }, page: first }: FlowRead): Promise<MemberCheck> {
+async function checkMembers(run: TaskRun, { due: { flow }, members: some }: FlowRead): Promise<MemberCheck> {
   const { router, valkey } = run.ports;
   let [open, retentionMs] = [0, 0];
-  for (let page = first; ; ) {
+  let page =
+    some.length < MEMBERS_PER_PAGE ? { cursor: "0", members: some } : await scanMembers(run, flow, "0");
+  for (;;) {
     const reads = idsOf(page.members).flatMap((id) => {
       const { partition, core, policy } = router.execKeys(id);
       return [command(partition, "hget", core, "lifecycle_phase"), command(partition, "get", policy)];
@@ -158,9 +156,19 @@ async function checkMembers(run: TaskRun, { due: { flow }, page: first }: FlowRe
     }
     if (page.cursor === "0") return { open, retentionMs };
     await run.beginStep();
-    const [next] = await valuesOf(valkey.pipelined([membersPage(flow, page.cursor)]));
-    page = parsePage(next);
+    page = await scanMembers(run, flow, page.cursor);
   }
+}
+
+async function scanMembers(
+  { ports }: TaskRun,
+  { partition, members }: FlowKeys,
+  cursor: string,
+): Promise<{ readonly cursor: string; readonly members: readonly string[] }> {
+  const scan = command(partition, "sscan", members, cursor, "COUNT", MEMBERS_PER_PAGE);
+  const [reply] = await valuesOf(ports.valkey.pipelined([scan]));
+  const [next, found]: readonly unknown[] = Array.isArray(reply) ? reply : [];
+  return { cursor: fieldText(next), members: textsOf(found) };
 }
 
 /** `stream_policy.retention_ttl_ms` of a policy, in milliseconds; 0 if it has none. */
@@ -177,7 +185,7 @@ function retentionOf(policyJson: string): number {
 
 /** Deletes a page of members of each flow, and the keys of the flows without members. */
 async function purge(run: TaskRun, reads: readonly FlowRead[]): Promise<Map<FlowRead, Outcome>> {
-  const members = reads.flatMap((read) => idsOf(read.page.members).map((id) => ({ read, id })));
+  const members = reads.flatMap((read) => idsOf(read.members).map((id) => ({ read, id })));
   const progress = new Set<FlowRead>();
   for (const { item, reply } of await replies(run, members, ({ read, id }) =>
     purgeMember(read.due.flow, run.ports.router.execKeys(id)),
@@ -221,14 +229,9 @@ function wordOf(reply: Reply): string {
   return reply.kind === "refused" ? reply.code : (reply.fields[0] ?? "");
 }
 
-function membersPage({ partition, members }: FlowKeys, cursor: string): ValkeyCommand {
-  return command(partition, "sscan", members, cursor, "COUNT", MEMBERS_PER_PAGE);
-}
-
-function parsePage(reply: unknown): MemberPage {
-  const [cursor, members]: readonly unknown[] = Array.isArray(reply) ? reply : [];
-  if (!Array.isArray(members)) throw new ProtocolError("SSCAN did not reply with a cursor and an array");
-  return { cursor: fieldText(cursor), members: [...new Set(members.map(fieldText))] };
+function textsOf(reply: unknown): string[] {
+  if (!Array.isArray(reply)) throw new ProtocolError("the members of a flow are not an array");
+  return reply.map(fieldText);
 }
 
 function idsOf(members: readonly string[]): ExecutionId[] {
