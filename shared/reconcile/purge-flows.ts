@@ -14,7 +14,7 @@ import type { IndexEntry } from "#shared/reconcile/indexes.ts";
 import { callEach, failed, KEPT, type Outcome, PROCESSED, UNFINISHED } from "#shared/reconcile/outcome.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import { chunked, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
+import { chunked, replyOrThrow, sendChunks, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** Members of a flow that are read, or deleted, before its turn ends. */
 const MEMBERS_PER_PAGE = 500;
@@ -209,20 +209,20 @@ async function purge(run: TaskRun, reads: readonly FlowRead[]): Promise<Map<Flow
   return outcomes;
 }
 
-/** Calls functions in pipelines of bounded length. Rejects if a call fails. */
+/** Calls functions in pipelines of bounded length, two in flight. Rejects if a call fails. */
 async function replies<T>(
   run: TaskRun,
   items: readonly T[],
   commandOf: (item: T) => ValkeyCommand,
 ): Promise<{ readonly item: T; readonly reply: Reply }[]> {
-  const all: { readonly item: T; readonly reply: Reply }[] = [];
-  for (const chunk of chunked(items, () => 1, CALLS_PER_PIPELINE)) {
-    if (all.length > 0) await run.beginStep();
-    for (const { item, result } of await callEach(run.ports, chunk, commandOf)) {
-      all.push({ item, reply: replyOrThrow(valueOrThrow(result)) });
-    }
-  }
-  return all;
+  const answers = await sendChunks(
+    chunked(items, () => 1, CALLS_PER_PIPELINE),
+    async (chunk) => {
+      await run.beginStep();
+      return await callEach(run.ports, chunk, commandOf);
+    },
+  );
+  return answers.flat().map(({ item, result }) => ({ item, reply: replyOrThrow(valueOrThrow(result)) }));
 }
 
 function wordOf(reply: Reply): string {
