@@ -375,6 +375,7 @@ export class Model {
       // The delay is over by then: it must not hold the execution back once its dependencies are satisfied.
       if (isBlocked && delayUntil !== "" && Number(delayUntil) <= nowMs) {
         core.delay_until = "";
+        core.blocking_detail = "";
         core.last_mutation_at = String(nowMs);
       }
       return done("not_delayed_cleaned");
@@ -779,6 +780,9 @@ export class Model {
       more,
       at,
     );
+    // A blocked execution says so in its detail if its delay holds again later.
+    const delayUntil = text(core, "delay_until");
+    if (state === "blocked" && delayUntil !== "") core.blocking_detail = `delayed until ${delayUntil}`;
     if (state === "delayed" && reason === "waiting_for_retry_backoff") {
       clear(
         core,
@@ -847,7 +851,7 @@ export class Model {
   }
 }
 
-export function newGroup(policy: string, onSatisfied: string, k: number): Group {
+function newGroup(policy: string, onSatisfied: string, k: number): Group {
   const counts = { n: 0, succeeded: 0, failed: 0, skipped: 0 };
   return { policy, onSatisfied, k, ...counts, state: "pending", pending: false, siblings: [] };
 }
