@@ -1,4 +1,5 @@
 import type { FaultKind } from "#test/faults/case.ts";
+import { cancel } from "#test/faults/kinds/cancel.ts";
 import { clock } from "#test/faults/kinds/clock.ts";
 import { duplicates } from "#test/faults/kinds/duplicates.ts";
 import { failover } from "#test/faults/kinds/failover.ts";
@@ -44,6 +45,7 @@ export const KINDS: readonly FaultKind[] = [
   sweeps,
   frozen,
   reclaimers,
+  cancel,
   overlap,
   malformed,
   replay,
