@@ -50,22 +50,37 @@ export async function pipelineEach<T>(
 
 /** Entries of a part: enough for a round trip, few enough that the parts overlap. */
 const PART_SIZE = 250;
+/** Parts in flight. With more, the calls of all of them would precede the first send. */
+const PARTS_AT_ONCE = 4;
 
 /**
- * Processes parts of the entries at the same time: while Valkey works on one part, the replies of another are read, and
- * completions of a third are sent. Returns one outcome per entry, in their order. Waits for all parts, and rejects with
- * the first error.
+ * Processes some parts of the entries at the same time: while Valkey works on one part, the replies of another are read,
+ * and completions of a third are sent. Returns one outcome per entry, in their order. After an error no other part begins;
+ * waits for those in flight, and rejects with the first error.
  */
 export async function inParts<T>(
   entries: readonly T[],
   process: (part: readonly T[]) => Promise<readonly Outcome[]>,
 ): Promise<Outcome[]> {
   const parts = [...chunked(entries, () => 1, PART_SIZE)];
-  const settled = await Promise.allSettled(parts.map(process));
-  return settled.flatMap((part) => {
-    if (part.status === "rejected") throw part.reason;
-    return part.value;
+  const outcomes: (readonly Outcome[])[] = [];
+  const queue = parts.entries();
+  let hasFailed = false;
+  const lines = Array.from({ length: Math.min(PARTS_AT_ONCE, parts.length) }, async () => {
+    try {
+      for (const [position, part] of queue) {
+        if (hasFailed) return;
+        outcomes[position] = await process(part);
+      }
+    } catch (error) {
+      hasFailed = true;
+      throw error;
+    }
   });
+  for (const line of await Promise.allSettled(lines)) {
+    if (line.status === "rejected") throw line.reason;
+  }
+  return outcomes.flat();
 }
 
 /** What calls of library functions need. */
