@@ -1,15 +1,7 @@
-import { randomUUID } from "node:crypto";
-import { hostname } from "node:os";
 import { readWorkerConfig, type WorkerConfig } from "#sdk/kit/config.ts";
 import type { AnyTask } from "#sdk/kit/define-task.ts";
-import { WorkerEngine } from "#sdk/kit/engine.ts";
-import { inlineDispatch } from "#sdk/kit/inline-dispatch.ts";
-import { LaneRunner } from "#sdk/kit/lane-runner.ts";
-import { LocalReady } from "#sdk/kit/local-ready.ts";
-import { PollSource } from "#sdk/kit/poll-source.ts";
+import { LanePool } from "#sdk/kit/lane-pool.ts";
 import type { TaskMetrics } from "#sdk/kit/ports.ts";
-import { QueueSource } from "#sdk/kit/queue-source.ts";
-import { ReadyQueues } from "#sdk/kit/ready-queues.ts";
 import { TaskRegistry } from "#sdk/kit/registry.ts";
 import { ReconnectingValkey } from "#sdk/reconnecting-valkey.ts";
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
@@ -17,7 +9,6 @@ import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
-import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 import { createLogger } from "#shared/runtime/logger.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
@@ -126,71 +117,24 @@ async function runWorker(
   await checkPartitions(valkey.client, config);
   await loadLibrary();
   const sqs = resources.adopt(queueClient(), (open) => open.destroy());
-  const completions = new SqsCompletionPublisher(sqs, config.completionsQueueUrl);
-  const router = new PartitionRouter(config.partitions);
-  const queues =
-    config.readyQueueUrls.size === 0 ? undefined : new SqsReadyPublisher(sqs, config.readyQueueUrls);
-  const ready = new LocalReady(queues);
-  const dispatcher = inlineDispatch({
-    valkey,
-    router,
-    publisher: completions,
-    ready,
-    telemetry,
-    ensureLibrary: loadLibrary,
-    now: Date.now,
-  });
-  const engine = resources.use(
-    new WorkerEngine(
+  const pool = resources.use(
+    new LanePool(
       {
         valkey,
-        router,
-        identity: { workerId: hostname(), instanceId: `${hostname()}-${process.pid}-${randomUUID()}` },
-        completions,
-        ready: queues,
-        dispatch: dispatch === "queue" ? undefined : dispatcher,
-        log: telemetry,
+        router: new PartitionRouter(config.partitions),
+        sqs,
+        completions: new SqsCompletionPublisher(sqs, config.completionsQueueUrl),
+        readyQueueUrls: config.readyQueueUrls,
+        dispatch,
+        telemetry,
         metrics,
-        now: Date.now,
+        ensureLibrary: loadLibrary,
       },
       registry,
+      places,
     ),
   );
-  const lanes = [...places].map(([lane, concurrency]) => new LaneRunner(engine, lane, concurrency));
-  const readyQueues = new ReadyQueues(sqs, config.readyQueueUrls);
-  const sources = lanes.map((lane) => {
-    ready.add(lane);
-    const url = config.readyQueueUrls.get(lane.lane);
-    return url === undefined
-      ? new PollSource(valkey, router, lane, telemetry)
-      : new QueueSource(sqs, url, readyQueues, lane, telemetry);
-  });
-  telemetry.info("worker started", { lanes: [...places.keys()] });
-  await Promise.all(sources.map((source) => source.run(stop.signal)));
-  const waiting = lanes.flatMap((lane) => lane.stop());
-  await queues?.announce(waiting.filter(({ lane }) => queues.announces(lane)));
-  await drain(lanes, drainMs, telemetry);
-  await Promise.all(sources.map((source) => (source instanceof QueueSource ? source.settled() : undefined)));
-  telemetry.info("worker stopped", {});
-}
-
-async function drain(lanes: readonly LaneRunner[], drainMs: number, telemetry: Telemetry): Promise<void> {
-  const { promise: late, resolve } = Promise.withResolvers<"late">();
-  const timer = setTimeout(() => resolve("late"), drainMs);
-  try {
-    for (const lane of lanes) {
-      while (!lane.isIdle) {
-        if ((await Promise.race([lane.changed, late])) === "late") {
-          telemetry.warn("worker stopped while tasks were running: they run again after their leases", {
-            lane: lane.lane,
-          });
-          return;
-        }
-      }
-    }
-  } finally {
-    clearTimeout(timer);
-  }
+  await pool.run(stop.signal, drainMs);
 }
 
 /** Aborts with the given signal, or on SIGTERM and SIGINT. */

@@ -13,6 +13,7 @@ import type { Log } from "#shared/runtime/telemetry.ts";
 const MAX_MESSAGES = 10;
 /** SQS' maximum: an idle lane costs one request every 20 seconds. */
 const LONG_POLL_SECONDS = 20;
+const RECEIVE_TIMEOUT_MS = (LONG_POLL_SECONDS + 5) * 1_000;
 /**
  * How long a received message is hidden. It is extended every half of it while the task runs. Short: when the worker stops
  * during a long poll, SQS may have handed out messages that it never receives.
@@ -94,7 +95,7 @@ export class QueueSource {
         MessageAttributeNames: ["All"],
         MessageSystemAttributeNames: ["All"],
       }),
-      { abortSignal: signal },
+      { abortSignal: signal, requestTimeout: RECEIVE_TIMEOUT_MS },
     );
     return response.Messages ?? [];
   }

@@ -14,6 +14,8 @@ export interface SendOptions {
    * messages.
    */
   readonly once?: boolean;
+  /** Milliseconds without an answer after which the request fails, instead of 5,000: for a receive that waits for messages. */
+  readonly requestTimeout?: number;
 }
 
 /** A client of SQS, for example the AWS SDK's `SQSClient`. That one ignores `once`: set its `maxAttempts` to 1 instead. */
@@ -32,7 +34,7 @@ export interface OwnQueueClient extends QueueClient {
 
 /**
  * Creates a client of SQS. Region, credentials and endpoint come from the AWS SDK's environment variables. A request fails
- * after 5 s without an answer; the SDK's default has no timeout.
+ * after 5 s without an answer, unless it sets another limit; the SDK's default has no timeout.
  *
  * The SDK is loaded with the first request: it is a large part of a cold start, and most invocations send nothing.
  */
