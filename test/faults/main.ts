@@ -10,7 +10,7 @@ import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { KINDS } from "#test/faults/kinds.ts";
 import { parseOptions } from "#test/faults/options.ts";
 import { runCases } from "#test/faults/runner.ts";
-import { missedPoints } from "#test/faults/steps.ts";
+import { missedPoints, missedSweepPoints } from "#test/faults/steps.ts";
 import { missedWorkerPoints } from "#test/faults/worker-steps.ts";
 
 const SEEDS = 900_000_000;
@@ -39,7 +39,13 @@ async function main(): Promise<number> {
   const { lost, wronglySkipped, duplicated, inconsistent, notRun } = totals;
   if (notRun > 0) log(`${notRun} cases could not be run`);
   const isComplete = only.length === KINDS.length && cases === undefined && !stop.signal.aborted;
-  const missed = isComplete ? [...missedPoints(totals.reached), ...missedWorkerPoints(totals.reached)] : [];
+  const missed = isComplete
+    ? [
+        ...missedPoints(totals.reached),
+        ...missedSweepPoints(totals.reached),
+        ...missedWorkerPoints(totals.reached),
+      ]
+    : [];
   if (missed.length > 0) log(`no case reached: ${missed.join(", ")}`);
   const summary = {
     cases: totals.cases,

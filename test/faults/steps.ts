@@ -60,7 +60,16 @@ export const VALKEY_POINTS: readonly InjectionPoint[] = WORKING_POINTS.filter(({
 
 /** The names of the points that are not among the reached ones. */
 export function missedPoints(reached: ReadonlySet<string>): string[] {
-  return [...POINTS, ...SWEEP_POINTS].map(nameOf).filter((name) => !reached.has(name));
+  return POINTS.map(nameOf).filter((name) => !reached.has(name));
+}
+
+export function sweepPointName(point: InjectionPoint): string {
+  return `${nameOf(point)} of a sweep`;
+}
+
+/** As `missedPoints`, for the points of the reconciler's tasks. */
+export function missedSweepPoints(reached: ReadonlySet<string>): string[] {
+  return SWEEP_POINTS.map(sweepPointName).filter((name) => !reached.has(name));
 }
 
 const STEP_OF_CALL: Readonly<Record<string, ValkeyStep>> = {

@@ -20,7 +20,7 @@ const RANDOM_COPIES = 10;
 
 export const kill: FaultKind = {
   name: "kill",
-  cases: { full: 200, quick: 5 },
+  cases: { full: 200, quick: 3 },
   startTestBed: async () => TestBed.start(await Standalone.start()),
   run: async (context) => {
     const graph = randomGraph(context.random);

@@ -17,7 +17,7 @@ import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
 import { RECONCILED } from "#test/faults/reconcile.ts";
 import { impatientReconciler } from "#test/faults/reconcilers.ts";
 import { Standalone } from "#test/faults/servers.ts";
-import { nameOf, SWEEP_POINTS } from "#test/faults/steps.ts";
+import { SWEEP_POINTS, sweepPointName } from "#test/faults/steps.ts";
 import { TestBed } from "#test/faults/test-bed.ts";
 
 /** What happens to a root after its claim. Each root has a child of its own. */
@@ -64,9 +64,10 @@ export const sweeps: FaultKind = {
     });
     await reconcile(bed, fn);
     await bed.breakpoint.settled();
-    if (bed.breakpoint.hitAt === undefined) throw new Error(`the reconciler did not reach ${nameOf(point)}`);
+    if (bed.breakpoint.hitAt === undefined)
+      throw new Error(`the reconciler did not reach ${sweepPointName(point)}`);
     bed.breakpoint = undefined;
-    context.onReached(nameOf(point));
+    context.onReached(sweepPointName(point));
     for (let run = 0; run < RUNS_AFTER; run += 1) {
       // Time passes: the lease of the run that was killed runs out, and what it did not send may be sent again.
       await bed.valkey.call("del", LEASE_KEY);
