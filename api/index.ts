@@ -64,4 +64,6 @@ export {
 } from "#shared/errors.ts";
 export type { SendResult } from "#shared/queue/batch-sender.ts";
 export type { CompletionPublisher } from "#shared/queue/publisher.ts";
+export type { ReadyExecution } from "#shared/ready/message.ts";
+export type { ReadyPublisher } from "#shared/ready/publisher.ts";
 export type { Environment } from "#shared/runtime/environment.ts";

@@ -4,6 +4,8 @@ import type { Pipelines } from "#shared/contract/command.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { type CompletionPublisher, SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { readReadyQueues } from "#shared/ready/config.ts";
+import { type ReadyPublisher, SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import { type Environment, readConfiguration, readQueueUrl } from "#shared/runtime/environment.ts";
 import type { NodeAddress } from "#shared/valkey/address.ts";
 import { Valkey } from "#shared/valkey/client.ts";
@@ -11,12 +13,14 @@ import { readEdition, readValkeyConfig } from "#shared/valkey/config.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { checkPartitions } from "#shared/valkey/start-up.ts";
 
-/** What the functions of this package need: Valkey, its partitions, and the completions queue. */
+/** What the functions of this package need: Valkey, its partitions, the completions queue and the ready queues. */
 export interface Connection extends Disposable {
   /** Replaces a broken connection at the next call. It repeats nothing: the call during which it breaks fails. */
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly completions: CompletionPublisher;
+  /** Announces executions in the queues of `READY_QUEUES`. Undefined if no lane has one. */
+  readonly ready: ReadyPublisher | undefined;
   /** The connection for writes that a failover must not lose. The same as `valkey` unless `waitReplicas` is above 0. */
   readonly replicated: Pipelines;
   /** Closes the connections at once. Calls in flight fail, and so do all later ones. */
@@ -33,7 +37,7 @@ export interface ConnectOptions extends ReplicationOptions {
  * Connects to the Valkey and the completions queue that environment variables name, checks the number of partitions, and
  * loads Sluice's Lua library on every primary that has none.
  *
- * @param environment VALKEY_URL, COMPLETIONS_QUEUE_URL, FLOW_PARTITIONS and so on (docs/configuration.md). Region and
+ * @param environment VALKEY_URL, COMPLETIONS_QUEUE_URL, READY_QUEUES, FLOW_PARTITIONS and so on (docs/configuration.md). Region and
  * credentials of the queue come from the variables of the process, as for every client of the AWS SDK.
  * @param options With `waitReplicas` above 0, outcomes of workers wait until that many replicas have received them.
  * @throws ConfigurationError that lists every missing or invalid variable, or says that the data has another number of
@@ -48,9 +52,10 @@ export async function connect(
   environment: Environment = process.env,
   { onConnectionError = writeError, ...replication }: ConnectOptions = {},
 ): Promise<Connection> {
-  const { queueUrl, edition, ...config } = readConfiguration(environment, (errors) => ({
+  const { queueUrl, readyQueues, edition, ...config } = readConfiguration(environment, (errors) => ({
     ...readValkeyConfig(environment, errors),
     queueUrl: readQueueUrl(environment, "COMPLETIONS_QUEUE_URL", errors),
+    readyQueues: readReadyQueues(environment, errors),
     edition: readEdition(environment, errors),
   }));
   const open = (knownNodes: readonly NodeAddress[]): Valkey =>
@@ -72,6 +77,7 @@ export async function connect(
     replicated,
     router: new PartitionRouter(config.partitions),
     completions: new SqsCompletionPublisher(queue, queueUrl),
+    ready: readyQueues.size === 0 ? undefined : new SqsReadyPublisher(queue, readyQueues),
     close,
     [Symbol.dispose]: close,
   };

@@ -2,7 +2,6 @@
 
 import type { AnyTask } from "#sdk/kit/define-task.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
-import { serverTimeMs } from "#sdk/server-time.ts";
 import { listOf } from "#sdk/worker/leasing.ts";
 import { parseWorkerPolicy } from "#sdk/worker/policy.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
@@ -18,6 +17,7 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText, isTerminalOutcome, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
 import { InvalidRecordError, ValkeyError } from "#shared/errors.ts";
 import type { ReadyExecution } from "#shared/ready/message.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 /** What a worker must know of an execution before it takes it. */
 export interface Candidate {

@@ -2,14 +2,14 @@
 
 import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import type { TaskOutcome } from "#sdk/kit/run-task.ts";
-import { serverTimeMs } from "#sdk/server-time.ts";
 import { writeRuns } from "#sdk/worker/finish.ts";
 import { command } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
-import { fieldText, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
+import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { PublishError, ValkeyError } from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
+import { type AnnounceResult, announceUnmarked } from "#shared/ready/announce.ts";
 import { noResult } from "#shared/valkey/batches.ts";
 
 export interface FinishedTask {
@@ -36,8 +36,6 @@ export interface EndedTask {
 const MIN_DISPATCH_MS = 10_000;
 /** With more edges than this, the children are left to the dispatch function. */
 const MAX_DISPATCH_EDGES = 2_500;
-/** The longest delay of a message in SQS. A later retry is announced by the reconciler. */
-const MAX_DELAY_SECONDS = 900;
 
 /** Finishes runs: one result per run, in order. Never rejects because of one run. */
 export async function finishTasks(
@@ -69,14 +67,19 @@ export async function finishTasks(
     ),
     announceRetries(ports, retried, deadlineMs),
   ]);
-  const sent = new Map([
-    ...pairResults(ended, updated, noAnswer).map(({ item, result }) => [item.run, result] as const),
-    ...pairResults(retried, announced, noAnswer).map(({ item, result }) => [item, result] as const),
+  const failures = new Map([
+    ...pairResults(ended, updated, noAnswer).flatMap(({ item, result }) =>
+      result.ok ? [] : [[item.run, result.error] as const],
+    ),
+    ...retried.flatMap((run, at) => {
+      const result = announced[at];
+      return result?.kind === "failed" ? [[run, result.error] as const] : [];
+    }),
   ]);
   return results.map(({ run, written: result }): FinishResult => {
     if (!result.ok) return { kind: "error", error: result.error };
-    const answer = sent.get(run);
-    if (answer?.ok === false) return { kind: "error", error: answer.error };
+    const error = failures.get(run);
+    if (error !== undefined) return { kind: "error", error };
     if (result.state.kind !== "ended") return result.state;
     return { kind: result.state.outcome === "success" ? "completed" : "failed" };
   });
@@ -157,41 +160,32 @@ async function countEdges(
   return { small, childless };
 }
 
-/** Sends a delayed ready message for each scheduled retry, if its lane has a queue and the delay is short enough. */
+/**
+ * Sends a delayed ready message for each scheduled retry, and marks it, if its lane has a queue and the delay is short enough. The
+ * reconciler announces a later one when it makes the execution eligible.
+ */
 async function announceRetries(
   ports: WorkerPorts,
   retried: readonly FinishedTask[],
   deadlineMs: number,
-): Promise<SendResult[]> {
+): Promise<AnnounceResult[]> {
   const { ready } = ports;
-  if (ready === undefined) return retried.map(() => ({ ok: true }));
-  const reads = await ports.valkey.pipelined(
-    retried.flatMap(({ claimed: { target } }) => [
-      command(target.keys.partition, "time"),
-      command(target.keys.partition, "hget", target.keys.core, "delay_until"),
-    ]),
-  );
-  const due = retried.flatMap((run, at) => {
-    const [time, until] = reads.slice(2 * at, 2 * at + 2);
-    if (!ready.announces(run.claimed.target.lane) || !time?.ok || !until?.ok) return [];
-    const leftMs = (parseTime(fieldText(until.value)) ?? 0) - serverTimeMs(time.value);
-    const delaySeconds = Math.max(0, Math.ceil(leftMs / 1_000));
-    return delaySeconds > MAX_DELAY_SECONDS ? [] : [{ run, delaySeconds }];
-  });
-  const sent = await ready.announce(
-    due.map(({ run: { claimed }, delaySeconds }) => ({
-      executionId: claimed.target.keys.id,
-      flowId: claimed.flowId,
-      lane: claimed.target.lane,
-      kind: claimed.task.kind,
-      root: claimed.root,
-      ...(claimed.traceparent === undefined ? {} : { traceparent: claimed.traceparent }),
-      delaySeconds,
+  if (ready === undefined || retried.length === 0) return [];
+  const { results, markError } = await announceUnmarked(
+    { ...ports, ready },
+    retried.map(({ claimed: { target, flowId, root, traceparent } }) => ({
+      executionId: target.keys.id,
+      flowId,
+      root,
+      ...(traceparent === undefined ? {} : { traceparent }),
     })),
     deadlineMs,
   );
-  const results = new Map(pairResults(due, sent, noAnswer).map(({ item, result }) => [item.run, result]));
-  return retried.map((run) => results.get(run) ?? { ok: true });
+  // The retries are announced. Without a mark, the reconciler may announce one again when it makes it eligible.
+  if (markError !== undefined) {
+    ports.log.warn("marks of retries not written", { reason: markError.message });
+  }
+  return results;
 }
 
 function notWritten(): { readonly ok: false; readonly error: Error } {

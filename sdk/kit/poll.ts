@@ -1,11 +1,12 @@
 /** Finds the executions of lanes without a ready queue. */
 
-import { idsUpTo, serverTimeMs } from "#sdk/server-time.ts";
+import { idsUpTo } from "#sdk/scored-members.ts";
 import { listOf } from "#sdk/worker/leasing.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { type LaneId, parseExecutionId } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { ReadyExecution } from "#shared/ready/message.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 /** Commands per lane and partition. */
 const READS = 3;

@@ -1,4 +1,3 @@
-import { serverTimeMs } from "#sdk/server-time.ts";
 import { libraryProbes } from "#sdk/submission/library-probes.ts";
 import { MARKS } from "#sdk/submission/marks.ts";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
@@ -7,6 +6,7 @@ import { command, type Pipelines } from "#shared/contract/command.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { SubmissionError } from "#shared/errors.ts";
 import { chunked, valueOrThrow } from "#shared/valkey/batches.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 /** The part of a plan that earlier or concurrent submissions of the same flow have written. */
 export interface ExistingFlow {

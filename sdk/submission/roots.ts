@@ -4,7 +4,6 @@
  * execution, so there is no moment at which a root could be claimed.
  */
 
-import { serverTimeMs } from "#sdk/server-time.ts";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { delayedUntil } from "#sdk/submission/times.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
@@ -12,6 +11,7 @@ import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError, SubmissionError } from "#shared/errors.ts";
 import { chunked, doneOrThrow, readEach, sendChunks, valueOrThrow } from "#shared/valkey/batches.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 /** 9999-12-31T23:59:59Z: the largest whole second that ISO 8601 can write with four digits for the year. */
 export const HELD_UNTIL_MS = Date.UTC(9999, 11, 31, 23, 59, 59);

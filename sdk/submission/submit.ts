@@ -8,11 +8,14 @@
  * - roots are created with a delay that does not end by itself, and are released last: nothing can run before;
  * - delays and deadlines relative to the submission count from the creation of the flow, which is recorded (times.ts);
  * - if an execution ended before its edges were staged (Sluice 0.1 did not hold roots), the submission publishes its
- *   completion once more.
+ *   completion once more;
+ * - released roots are announced to their workers before the flow is marked as complete, and marked one by one: the next
+ *   submission announces those that are not marked.
  *
  * The flow's record says whether its submission is complete (marks.ts).
  */
 
+import { announceRoots } from "#sdk/submission/announce-roots.ts";
 import { addMembers, stageEdges } from "#sdk/submission/edges.ts";
 import { createExecutions } from "#sdk/submission/executions.ts";
 import { type ExistingFlow, readExistingFlow } from "#sdk/submission/existing-flow.ts";
@@ -30,6 +33,7 @@ import { fieldText } from "#shared/contract/record.ts";
 import { createFlow } from "#shared/contract/submission.ts";
 import { InvalidRecordError, messageOf, RefusedError, SubmissionError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What a submission needs. A `Connection` has all of it. */
@@ -37,6 +41,8 @@ export interface SubmitDependencies {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly completions: CompletionPublisher;
+  /** Announces the roots to the workers of their lanes. Undefined: no lane has a ready queue, and workers poll. */
+  readonly ready?: ReadyPublisher | undefined;
 }
 
 /** Options of `submitFlow`. */
@@ -106,7 +112,7 @@ const ADVICE: ReadonlyMap<string, string> = new Map([
  * submission.executions.get("fetch"); // "{fp:42}:0f8c…"
  */
 export async function submitFlow(
-  { valkey, router, completions }: SubmitDependencies,
+  { valkey, router, completions, ready }: SubmitDependencies,
   workflow: Workflow,
   options: SubmitOptions,
 ): Promise<Submission> {
@@ -128,6 +134,7 @@ export async function submitFlow(
     const mayHaveEnded = existing.executions.size > 0;
     const completionsSent = mayHaveEnded ? await sendMissedCompletions(valkey, completions, plan) : 0;
     await releaseRoots(valkey, plan, submittedAtMs);
+    if (ready !== undefined) await announceRoots(valkey, ready, plan);
     if (!existing.isMarkedCompleted) valueOrThrow((await valkey.pipelined([markCompleted(plan.flow)]))[0]);
     return toSubmission(plan, workflow, completionsSent);
   } catch (error) {

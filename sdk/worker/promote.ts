@@ -1,4 +1,4 @@
-import { idsUpTo, serverTimeMs } from "#sdk/server-time.ts";
+import { idsUpTo } from "#sdk/scored-members.ts";
 import type { ClaimDependencies, WorkSource } from "#sdk/worker/leasing.ts";
 import { command, type ValkeyResult } from "#shared/contract/command.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
@@ -6,6 +6,7 @@ import { promoteDelayed } from "#shared/contract/ownership.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { isRecordError } from "#shared/errors.ts";
 import { doneOrThrow, noResult, valueOrThrow } from "#shared/valkey/batches.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 const DEFAULT_LIMIT = 100;
 

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { idsUpTo, serverTimeMs } from "#sdk/server-time.ts";
+import { idsUpTo } from "#sdk/scored-members.ts";
 import {
   type ClaimDependencies,
   type ClaimOptions,
@@ -22,6 +22,7 @@ import type { Target } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { issueReclaimGrant, reclaimExecution } from "#shared/contract/upkeep.ts";
 import { chunked, valueOrThrow } from "#shared/valkey/batches.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 /** How often an execution is reclaimed, unless its policy has `max_reclaim_count`. */
 const DEFAULT_RECLAIM_LIMIT = 5;

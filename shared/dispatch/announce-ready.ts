@@ -4,11 +4,9 @@ import type { Pipelines } from "#shared/contract/command.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { DONE, type EdgeResult, failed, type ReadyChild } from "#shared/dispatch/types.ts";
 import { PublishError } from "#shared/errors.ts";
-import { writeMarks } from "#shared/ready/marks.ts";
-import type { ReadyExecution } from "#shared/ready/message.ts";
+import { type Announcement, announce } from "#shared/ready/announce.ts";
 import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import { METRICS, type Telemetry } from "#shared/runtime/telemetry.ts";
-import { noResult } from "#shared/valkey/batches.ts";
 
 export interface AnnouncePorts {
   readonly valkey: Pipelines;
@@ -35,17 +33,23 @@ export async function announceReady(
   if (ready === undefined) return children.map(() => DONE);
   // Several edges of a batch may release the same child: it is announced once.
   const groups = [...Map.groupBy(children, ({ cause }) => cause.child.id).values()];
-  const answers = await ready.announce(
-    groups.flatMap(([first]) => (first === undefined ? [] : [messageOf(first)])),
+  const { results: answers, markError } = await announce(
+    { valkey: ports.valkey, ready },
+    groups.flatMap(([first]) => (first === undefined ? [] : [announcementOf(first)])),
     ports.deadlineMs,
   );
   const sent = pairResults(groups, answers, () => ({
     ok: false as const,
     error: new PublishError("the publisher returned no result for a ready message"),
   }));
-  const announced = sent.flatMap(({ item: [first], result }) => (result.ok && first ? [first] : []));
-  ports.telemetry.count(METRICS.readyAnnounced, announced.length);
-  await mark(ports, announced);
+  ports.telemetry.count(METRICS.readyAnnounced, sent.filter(({ result }) => result.ok).length);
+  // Not a failure: the children are announced. Without a mark, a redelivery announces them again, which changes nothing.
+  if (markError !== undefined) {
+    ports.telemetry.count(METRICS.marksFailed);
+    ports.telemetry.warn("marks of ready messages not written: a redelivery may send them again", {
+      reason: markError.message,
+    });
+  }
   const results = new Map(
     sent.flatMap(({ item, result }) =>
       item.map((one): readonly [ReadyChild, EdgeResult] => [one, result.ok ? DONE : failed(result.error)]),
@@ -56,40 +60,17 @@ export async function announceReady(
   );
 }
 
-function messageOf({ cause, readiness }: ReadyChild): ReadyExecution {
-  const { flowId, root, traceparent } = cause.edge.execution;
+function announcementOf({ cause: { child, edge }, readiness }: ReadyChild): Announcement {
+  const { root, traceparent } = edge.execution;
   return {
-    executionId: cause.child.id,
-    flowId,
-    lane: readiness.lane,
-    kind: readiness.kind,
-    root,
-    ...(traceparent === undefined ? {} : { traceparent }),
+    ready: {
+      executionId: child.id,
+      flowId: edge.flow.id,
+      lane: readiness.lane,
+      kind: readiness.kind,
+      root,
+      ...(traceparent === undefined ? {} : { traceparent }),
+    },
+    eligibility: readiness.eligibility,
   };
-}
-
-async function mark({ valkey, telemetry }: AnnouncePorts, announced: readonly ReadyChild[]): Promise<void> {
-  const flows = Map.groupBy(announced, ({ cause }) => `${cause.child.partition} ${cause.edge.flow.id}`);
-  const commands = [...flows.values()].flatMap((children) => {
-    const [first] = children;
-    if (first === undefined) return [];
-    const { child, edge } = first.cause;
-    return writeMarks(
-      child.partition,
-      edge.flow.id,
-      children.map(({ cause, readiness }) => ({
-        executionId: cause.child.id,
-        eligibility: readiness.eligibility,
-      })),
-    );
-  });
-  const replies = await valkey.pipelined(commands);
-  const failure = pairResults(commands, replies, noResult).find(({ result }) => !result.ok);
-  // Not a failure: the children are announced. Without a mark, a redelivery announces them again, which changes nothing.
-  if (failure && !failure.result.ok) {
-    telemetry.count(METRICS.marksFailed);
-    telemetry.warn("marks of ready messages not written: a redelivery may send them again", {
-      reason: failure.result.error.message,
-    });
-  }
 }

@@ -29,7 +29,7 @@ export interface ReadyExecution {
   readonly root?: ExecutionId;
   /** W3C trace context, passed on unchanged. */
   readonly traceparent?: string;
-  /** How long the queue hides the message, 0 to 900 seconds; 0 unless given. */
+  /** How long the queue hides the message, 0 to `MAX_DELAY_SECONDS`; 0 unless given. */
   readonly delaySeconds?: number;
   /** When the queue accepted the message, in milliseconds since the epoch. Only on received messages. */
   readonly sentAtMs?: number;
@@ -40,6 +40,9 @@ export type ParsedReadyMessage =
   | { readonly ok: false; readonly error: MalformedMessageError };
 
 const TYPE = "ready";
+
+/** The longest delay of a message in SQS, in seconds. */
+export const MAX_DELAY_SECONDS = 900;
 
 /** Returns the message as an entry of SendMessageBatch. Its message group is the flow (fair queues). */
 export function readyEntry(ready: ReadyExecution): QueueEntry {

@@ -3,8 +3,9 @@
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { fieldText } from "#shared/contract/record.ts";
+import { fieldText, parseTime } from "#shared/contract/record.ts";
 import { eligibilityOf } from "#shared/ready/marks.ts";
+import { MAX_DELAY_SECONDS } from "#shared/ready/message.ts";
 
 /** How a worker can be told of an execution. */
 export interface Readiness {
@@ -32,20 +33,59 @@ export function readReadiness({ partition, core }: ExecKeys): ValkeyCommand {
 
 /** Returns undefined if no worker can claim the execution now: it has no record, waits, runs or has ended. */
 export function parseReadiness(value: unknown): Readiness | undefined {
-  const fields = Array.isArray(value) ? value.map(fieldText) : [];
-  const [
-    phase = "",
-    ownership = "",
-    eligibility = "",
-    laneText = "",
-    kind = "",
-    replays = "",
-    attempts = "",
-  ] = fields;
+  const { phase, ownership, eligibility, ...named } = fieldsOf(value);
   const isEligible = phase === "runnable" && ownership === "unowned" && eligibility === "eligible_now";
   const isReclaimable =
     phase === "active" && (ownership === "lease_expired_reclaimable" || ownership === "lease_revoked");
-  if (!isEligible && !isReclaimable) return undefined;
-  const lane = parseLaneId(laneText);
-  return lane.ok ? { lane: lane.value, kind, eligibility: eligibilityOf(replays, attempts) } : undefined;
+  return isEligible || isReclaimable ? readinessOf(named) : undefined;
+}
+
+/** As `readReadiness`, for `parseAnnounceable`. */
+export function readAnnounceable({ partition, core }: ExecKeys): ValkeyCommand {
+  return command(partition, "hmget", core, ...FIELDS, "delay_until");
+}
+
+/**
+ * As `parseReadiness`, and also returns an execution whose delay ends soon enough for a delayed message. `nowMs` is the
+ * server's time, in milliseconds since the epoch.
+ */
+export function parseAnnounceable(
+  value: unknown,
+  nowMs: number,
+): (Readiness & { readonly delaySeconds: number }) | undefined {
+  const now = parseReadiness(value);
+  if (now !== undefined) return { ...now, delaySeconds: 0 };
+  const { phase, ownership, eligibility, delayUntil, ...named } = fieldsOf(value);
+  if (phase !== "runnable" || ownership !== "unowned" || eligibility !== "not_eligible_until_time") {
+    return undefined;
+  }
+  const untilMs = parseTime(delayUntil);
+  const readiness = readinessOf(named);
+  if (untilMs === undefined || readiness === undefined) return undefined;
+  // Rounded up: a message that is early finds that the time has not come.
+  const delaySeconds = Math.max(0, Math.ceil((untilMs - nowMs) / 1_000));
+  return delaySeconds > MAX_DELAY_SECONDS ? undefined : { ...readiness, delaySeconds };
+}
+
+function fieldsOf(value: unknown) {
+  const fields = Array.isArray(value) ? value.map(fieldText) : [];
+  const [phase = "", ownership = "", eligibility = "", lane = "", kind = "", replays = "", attempts = ""] =
+    fields;
+  const delayUntil = fields[FIELDS.length] ?? "";
+  return { phase, ownership, eligibility, lane, kind, replays, attempts, delayUntil };
+}
+
+function readinessOf(fields: {
+  readonly lane: string;
+  readonly kind: string;
+  readonly replays: string;
+  readonly attempts: string;
+}): Readiness | undefined {
+  const lane = parseLaneId(fields.lane);
+  if (!lane.ok) return undefined;
+  return {
+    lane: lane.value,
+    kind: fields.kind,
+    eligibility: eligibilityOf(fields.replays, fields.attempts),
+  };
 }

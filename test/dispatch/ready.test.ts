@@ -1,42 +1,12 @@
-import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
 import { describe, expect, it } from "vitest";
-import { recordOf } from "#local/event.ts";
-import type { LaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
-import { PublishError } from "#shared/errors.ts";
-import { parseReadyMessage, type ReadyExecution } from "#shared/ready/message.ts";
-import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { dispatchAll, dispatchOne, dispatchSetup, eventOf, family } from "#test/support/dispatch.ts";
-import { drainQueue } from "#test/support/drain.ts";
 import { LANE } from "#test/support/flow-fixture.ts";
+import { createReadyQueue, drainReady, RecordedReady } from "#test/support/ready.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
-
-/** Records what is announced, and fails as `fail` says. */
-class RecordedReady implements ReadyPublisher {
-  readonly announced: ReadyExecution[] = [];
-  fail: ((position: number) => boolean) | undefined;
-
-  announces(lane: LaneId): boolean {
-    return lane === LANE;
-  }
-
-  announce(ready: readonly ReadyExecution[]): ReturnType<ReadyPublisher["announce"]> {
-    return Promise.resolve(
-      ready.map((one, position) => {
-        if (this.fail?.(position)) return { ok: false, error: new PublishError("no answer", "unknown") };
-        this.announced.push(one);
-        return { ok: true };
-      }),
-    );
-  }
-
-  get ids(): string[] {
-    return this.announced.map(({ executionId }) => executionId);
-  }
-}
 
 function idsOf(children: readonly ExecKeys[]): string[] {
   return children.map(({ id }) => id).sort();
@@ -174,25 +144,12 @@ describe.each(DEPLOYMENTS)("ready messages of dispatch ($name)", (deployment) =>
     const fixture = setup.flow();
     const { parent, children } = await family(fixture, 12);
     await fixture.finish(parent, "success");
-    const queueUrl = await createQueue(
-      setup.queue.client,
-      `ready-${fixture.flow.id}`,
-      setup.queue.queue.endpoint,
-    );
+    const queueUrl = await createReadyQueue(setup.queue.client, setup.queue.queue);
     const ready = new SqsReadyPublisher(setup.queue.client, new Map([[LANE, queueUrl]]));
     const event = eventOf(parent.id, fixture.flow.id);
     expect(await dispatchOne(setup.ports({ ready }), event)).toEqual([]);
-    const messages = await drainQueue(setup.queue.client, queueUrl);
-    const parsed = messages.map((message) =>
-      parseReadyMessage(recordOf(message, { queueArn: "arn", region: "us-east-1" })),
-    );
-    const read = parsed.flatMap((one) => (one.ok ? [one.value] : []));
+    const read = await drainReady(setup.queue.client, queueUrl);
     expect(read.map(({ executionId }) => executionId).sort()).toEqual(idsOf(children));
     expect(read[0]).toMatchObject({ flowId: fixture.flow.id, lane: LANE, kind: "task", root: parent.id });
   });
 });
-
-async function createQueue(client: SQSClient, name: string, endpoint: string): Promise<string> {
-  const { QueueUrl: url = "" } = await client.send(new CreateQueueCommand({ QueueName: name }));
-  return `${endpoint}${new URL(url).pathname}`;
-}

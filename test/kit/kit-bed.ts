@@ -1,7 +1,7 @@
 /** Workers on a real Valkey and a real queue protocol, with a ready queue per lane. */
 
 import { randomUUID } from "node:crypto";
-import { CreateQueueCommand, type SQSClient } from "@aws-sdk/client-sqs";
+import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { Context } from "aws-lambda";
 import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
@@ -14,9 +14,9 @@ import { type LaneId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
-import { parseReadiness, readReadiness } from "#shared/ready/readiness.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
+import { createReadyQueue } from "#test/support/ready.ts";
 import { connectTo } from "#test/support/valkey.ts";
 
 export const ROUTER = new PartitionRouter({ ...DEFAULT_PARTITION_CONFIG, numFlowPartitions: 4 });
@@ -61,14 +61,7 @@ export class KitBed implements AsyncDisposable {
     const client = queue.client();
     const readyQueues = new Map<LaneId, string>();
     for (const name of lanes) {
-      const created = await client.send(
-        new CreateQueueCommand({
-          QueueName: `ready-${name}-${randomUUID()}`,
-          Attributes: { VisibilityTimeout: "60" },
-        }),
-      );
-      const path = new URL(created.QueueUrl ?? "").pathname;
-      readyQueues.set(unwrap(parseLaneId(name)), `${queue.endpoint}${path}`);
+      readyQueues.set(unwrap(parseLaneId(name)), await createReadyQueue(client, queue));
     }
     return new KitBed(server, valkey, queue, client, readyQueues);
   }
@@ -77,31 +70,20 @@ export class KitBed implements AsyncDisposable {
     return new SqsCompletionPublisher(this.client, this.queue.queueUrl);
   }
 
-  /** Submits a workflow in the native format, and announces its roots. */
-  async submit(workflow: object): Promise<Submission> {
+  /** Submits a workflow in the native format. */
+  submit(workflow: object): Promise<Submission> {
     const parsed = parseWorkflow(JSON.stringify(workflow), "workflow");
     if (!parsed.ok) throw new Error(parsed.errors.join("\n"));
-    const submission = await submitFlow(
-      { valkey: this.valkey, router: ROUTER, completions: this.completions },
+    return submitFlow(
+      {
+        valkey: this.valkey,
+        router: ROUTER,
+        completions: this.completions,
+        ready: new SqsReadyPublisher(this.client, this.readyQueues),
+      },
       parsed.value,
       { flowId: unwrap(parseFlowId(randomUUID())) },
     );
-    await this.#announceRoots(submission);
-    return submission;
-  }
-
-  async #announceRoots({ flowId, executions }: Submission): Promise<void> {
-    const ids = [...executions.values()];
-    const reads = await this.valkey.pipelined(ids.map((id) => readReadiness(ROUTER.execKeys(id))));
-    const ready = ids.flatMap((executionId, at) => {
-      const read = reads[at];
-      const readiness = read?.ok ? parseReadiness(read.value) : undefined;
-      return readiness === undefined
-        ? []
-        : [{ executionId, flowId, lane: readiness.lane, kind: readiness.kind }];
-    });
-    const publisher = new SqsReadyPublisher(this.client, this.readyQueues);
-    await publisher.announce(ready.filter(({ lane }) => publisher.announces(lane)));
   }
 
   lambda(

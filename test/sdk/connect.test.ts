@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { startValkey } from "#local/valkey-server.ts";
 import { connect } from "#sdk/connect.ts";
 import { command, type ValkeyResult } from "#shared/contract/command.ts";
-import type { Partition } from "#shared/contract/ids.ts";
+import { type Partition, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { ConfigurationError, NotReplicatedError, ValkeyError } from "#shared/errors.ts";
 import { connectTo } from "#test/support/valkey.ts";
@@ -39,6 +39,19 @@ test("connect loads the library, and reads the number of partitions from the env
   expect(version).toMatchObject({ ok: true });
   expect(sluice.router.numFlowPartitions).toBe(16);
   expect(sluice.replicated).toBe(sluice.valkey);
+});
+
+test("connect announces executions in the queues of READY_QUEUES", async () => {
+  const { server, environment } = await startServer();
+  await using _ = server;
+  using without = await connect(environment);
+  expect(without.ready).toBeUndefined();
+  const queues = { images: "http://127.0.0.1:9/000000000000/images" };
+  using sluice = await connect({ ...environment, READY_QUEUES: JSON.stringify(queues) });
+  const announced = ["images", "default"].map((lane) => sluice.ready?.announces(unwrap(parseLaneId(lane))));
+  expect(announced).toEqual([true, false]);
+  const misread = connect({ ...environment, READY_QUEUES: "images" });
+  await expect(misread).rejects.toThrow("READY_QUEUES is not a JSON object");
 });
 
 test("connect lists every missing or invalid variable", async () => {

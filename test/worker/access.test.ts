@@ -18,6 +18,7 @@ import { ensureLibrary } from "#shared/valkey/library.ts";
 import { KINDS, SecuredValkey } from "#test/auth/secured.ts";
 import { LANE, RecordingPublisher, task, workflowOf } from "#test/submission/fixture.ts";
 import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
+import { RecordedReady } from "#test/support/ready.ts";
 import { connectTo, run } from "#test/support/valkey.ts";
 
 const DOCS = new URL("../../docs/valkey-access.md", import.meta.url);
@@ -83,7 +84,11 @@ test.each(KINDS)(
     ];
     const flowId = newFlowId();
     const submit = () =>
-      submitFlow({ valkey, router: ROUTER, completions }, { ...workflow, tasks }, { flowId });
+      submitFlow(
+        { valkey, router: ROUTER, completions, ready: new RecordedReady() },
+        { ...workflow, tasks },
+        { flowId },
+      );
     const { partition, executions } = await submit();
     // An execution with a lease history, such as one that an operator replayed.
     const [replayed] = [...executions.values()].map((id) => ROUTER.execKeys(id).leaseHistory);
