@@ -15,6 +15,7 @@ export {
   type TaskRetry,
 } from "#sdk/kit/define-task.ts";
 export { type LambdaWorkerHandler, type LambdaWorkerOptions, lambdaWorker } from "#sdk/kit/lambda-worker.ts";
+export type { TaskMiddleware, TaskRequest } from "#sdk/kit/middleware.ts";
 export type { MeasuredRun, TaskMetrics } from "#sdk/kit/ports.ts";
 export { MAX_RESULT_BYTES, NonRetryableError, TaskTimeoutError } from "#sdk/kit/run-task.ts";
 

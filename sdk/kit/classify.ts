@@ -145,6 +145,12 @@ function decide(
     const reason = lane.ok ? (interrupted.ok ? "" : interrupted.error.message) : lane.error.message;
     return { kind: "failed", error: new InvalidRecordError(`${executionId}: ${reason}`) };
   }
+  // A message in the queue of another lane would be run beside that lane's limits.
+  if (ready.lane !== lane.value || (ready.kind !== "" && ready.kind !== text("execution_kind"))) {
+    const [named, stored] = [`${ready.lane}/${ready.kind}`, `${lane.value}/${text("execution_kind")}`];
+    const reason = `the message names the lane and kind ${named}, the record ${stored}`;
+    return { kind: "failed", error: new InvalidRecordError(`${executionId}: ${reason}`) };
+  }
   const task = tasks.find(text("execution_kind"), lane.value);
   if (task === undefined) {
     return { kind: "unknown_kind", lane: lane.value, executionKind: text("execution_kind") };

@@ -1,6 +1,8 @@
 import { readWorkerConfig, type WorkerConfig } from "#sdk/kit/config.ts";
 import type { AnyTask } from "#sdk/kit/define-task.ts";
+import { warnOfBudgets } from "#sdk/kit/foreign-library.ts";
 import { LanePool } from "#sdk/kit/lane-pool.ts";
+import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import type { TaskMetrics } from "#sdk/kit/ports.ts";
 import { TaskRegistry } from "#sdk/kit/registry.ts";
 import { ReconnectingValkey } from "#sdk/reconnecting-valkey.ts";
@@ -14,7 +16,7 @@ import { createLogger } from "#shared/runtime/logger.ts";
 import type { Telemetry } from "#shared/runtime/telemetry.ts";
 import type { NodeAddress } from "#shared/valkey/address.ts";
 import { Valkey } from "#shared/valkey/client.ts";
-import { ensureLibrary } from "#shared/valkey/library.ts";
+import { ensureLibrary, type LibraryState } from "#shared/valkey/library.ts";
 import { checkPartitions } from "#shared/valkey/start-up.ts";
 
 /** The options of `containerWorker`. */
@@ -34,6 +36,8 @@ export interface ContainerWorkerOptions {
   readonly telemetry?: Telemetry;
   /** Default: none. */
   readonly metrics?: TaskMetrics;
+  /** Around each run of a task. Default: none. */
+  readonly taskMiddleware?: readonly TaskMiddleware[];
   /** How long `run` waits for running tasks when it must stop, in milliseconds. Default: 25,000, below ECS's 30 s. */
   readonly drainMs?: number;
 }
@@ -111,11 +115,9 @@ async function runWorker(
     });
   using resources = new DisposableStack();
   const valkey = resources.adopt(new ReconnectingValkey(connect), (open) => open.close());
-  const loadLibrary = async (): Promise<void> => {
-    await ensureLibrary(valkey.client, config.edition);
-  };
+  const loadLibrary = (): Promise<LibraryState> => ensureLibrary(valkey.client, config.edition);
   await checkPartitions(valkey.client, config);
-  await loadLibrary();
+  if ((await loadLibrary()) === "foreign") warnOfBudgets(telemetry);
   const sqs = resources.adopt(queueClient(), (open) => open.destroy());
   const pool = resources.use(
     new LanePool(
@@ -128,7 +130,8 @@ async function runWorker(
         dispatch,
         telemetry,
         metrics,
-        ensureLibrary: loadLibrary,
+        middleware: options.taskMiddleware,
+        ensureLibrary: async () => void (await loadLibrary()),
       },
       registry,
       places,

@@ -26,7 +26,7 @@ type Validated<Input> =
 
 /** What a task can use while it runs. */
 export interface TaskContext {
-  /** Aborts when the task's time is up, when the worker loses its lease, or when the worker must stop. */
+  /** Aborts when the task's time is up, or when the worker loses its lease: the execution then belongs to another worker. */
   readonly signal: AbortSignal;
   /** 1 for the first attempt. */
   readonly attempt: number;
@@ -35,7 +35,7 @@ export interface TaskContext {
    * idempotency key: an attempt may be interrupted after its effect and before its result is stored.
    */
   readonly idempotencyKey: string;
-  /** Records how far the attempt has come: 0 to 100, and a text for people. */
+  /** Records how far the attempt has come: 0 to 100, and a text for people. Rejects if the worker has lost the lease. */
   readonly progress: (percent: number, message?: string) => Promise<void>;
   /** Reads the result of another task of the same flow: its parsed JSON, or undefined if it stored none. */
   readonly upstream: (taskId: string) => Promise<unknown>;
@@ -44,6 +44,11 @@ export interface TaskContext {
   readonly executionId: string;
   /** Empty if the execution belongs to no flow. */
   readonly flowId: string;
+  /**
+   * The W3C trace context that came with the ready message: that of the submission, or of the completion that released the task.
+   * Undefined if there was none, and for executions that were found by polling. Pass it to a tracing library as the parent.
+   */
+  readonly traceparent: string | undefined;
 }
 
 /** When a failed run is tried again. */

@@ -14,6 +14,7 @@ import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import { runClaimed } from "#sdk/kit/run-claimed.ts";
 import { LEASE_TTL_MS, type TakeResult, type ToTake, take } from "#sdk/kit/take.ts";
+import { LOST_RACE_CODES } from "#sdk/worker/leasing.ts";
 import { LeaseRenewals } from "#sdk/worker/renew.ts";
 import { type CancelResult, cancelExecutions } from "#shared/cancellation/cancel-executions.ts";
 import type { ExecutionId } from "#shared/contract/ids.ts";
@@ -51,7 +52,7 @@ export type Preparation =
 type Runnable = Extract<Preparation, { kind: "runnable" }>;
 
 /** Of the time until the deadline, in milliseconds: to write outcomes and to update children. */
-const FINISH_MS = 5_000;
+export const FINISH_MS = 5_000;
 /** Any fixed UUID: lease ids are UUIDs of version 5 in this namespace. */
 const LEASE_NAMESPACE = "6f4c1b52-3f9c-4c83-9a55-0d4f5b0f6a1e";
 /** Deliveries whose lease ids are compared: a queue moves a message to the dead-letter queue after 100. */
@@ -78,7 +79,7 @@ export class WorkerEngine implements Disposable {
 
   constructor(ports: WorkerPorts, tasks: TaskRegistry) {
     this.#ports = ports;
-    this.#renewals = new LeaseRenewals(ports, LEASE_TTL_MS);
+    this.#renewals = new LeaseRenewals(ports, ports.leaseTtlMs ?? LEASE_TTL_MS);
     this.#classifier = new Coalescer((ready) => classify(ports, tasks, ready));
     this.#taker = new Coalescer((wanted) => take(ports, wanted));
     this.#finisher = new Coalescer((runs) => finishTasks(ports, runs));
@@ -127,7 +128,7 @@ export class WorkerEngine implements Disposable {
     }
     try {
       const taken = await this.#taker.run(toTake);
-      if (taken.kind !== "claimed") return await this.#notTaken(delivery, taken, deadlineMs);
+      if (taken.kind !== "claimed") return await this.#notTaken(candidate, taken, deadlineMs);
       return await this.#runTaken(taken.claimed, deadlineMs);
     } catch (error) {
       return retry(messageOf(error));
@@ -196,20 +197,22 @@ export class WorkerEngine implements Disposable {
   }
 
   async #notTaken(
-    { ready }: Delivery,
+    { ready, flowId }: Candidate,
     result: Exclude<TakeResult, { kind: "claimed" }>,
     deadlineMs: number,
   ): Promise<DeliveryResult> {
     switch (result.kind) {
       case "limit_reached": {
-        const { executionId, flowId, traceparent } = ready;
+        const { executionId, traceparent } = ready;
         if (flowId === undefined) return SETTLED;
         return this.#updateChildren({ executionId, flowId, outcome: "failed", traceparent }, deadlineMs);
       }
       case "lost_race":
-        return result.code === GRANTED_TO_ANOTHER
-          ? { kind: "retry", reason: "another worker holds a grant", afterMs: GRANT_RETRY_MS }
-          : SETTLED;
+        if (result.code === GRANTED_TO_ANOTHER) {
+          return { kind: "retry", reason: "another worker holds a grant", afterMs: GRANT_RETRY_MS };
+        }
+        // Any other refusal is an error: the execution still waits, and nothing else would report it.
+        return LOST_RACE_CODES.has(result.code) ? SETTLED : retry(`the claim was refused: ${result.code}`);
       case "failed":
         return retry(messageOf(result.error));
     }

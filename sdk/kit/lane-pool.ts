@@ -4,6 +4,7 @@ import { WorkerEngine } from "#sdk/kit/engine.ts";
 import { inlineDispatch } from "#sdk/kit/inline-dispatch.ts";
 import { LaneRunner } from "#sdk/kit/lane-runner.ts";
 import { LocalReady } from "#sdk/kit/local-ready.ts";
+import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import { PollSource } from "#sdk/kit/poll-source.ts";
 import type { TaskMetrics } from "#sdk/kit/ports.ts";
 import { QueueSource } from "#sdk/kit/queue-source.ts";
@@ -27,6 +28,9 @@ export interface LanePoolPorts extends Pick<WorkerClient, "valkey"> {
   readonly dispatch: "inline" | "queue";
   readonly telemetry: Telemetry;
   readonly metrics: TaskMetrics;
+  readonly middleware?: readonly TaskMiddleware[] | undefined;
+  /** How long leases last, in milliseconds. Default: 60,000. */
+  readonly leaseTtlMs?: number;
   /** Loads the Lua library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;
 }
@@ -64,6 +68,8 @@ export class LanePool implements Disposable {
         dispatch: dispatch === "queue" ? undefined : dispatcher,
         log: telemetry,
         metrics,
+        middleware: ports.middleware,
+        ...(ports.leaseTtlMs === undefined ? {} : { leaseTtlMs: ports.leaseTtlMs }),
         now: Date.now,
       },
       registry,
@@ -90,16 +96,23 @@ export class LanePool implements Disposable {
    */
   async run(signal: AbortSignal, drainMs: number): Promise<void> {
     const { telemetry } = this.#ports;
-    const queues = this.#queues;
     telemetry.info("worker started", { lanes: this.#lanes.map(({ lane }) => lane) });
     await Promise.all(this.#sources.map((source) => source.run(signal)));
-    const waiting = this.#lanes.flatMap((lane) => lane.stop());
-    await queues?.announce(waiting.filter(({ lane }) => queues.announces(lane)));
+    for (const lane of this.#lanes) lane.stop();
+    await this.#giveBack();
     await this.#drain(drainMs);
+    await this.#giveBack();
     await Promise.all(
       this.#sources.map((source) => (source instanceof QueueSource ? source.settled() : undefined)),
     );
     telemetry.info("worker stopped", {});
+  }
+
+  /** Announces the executions without a message that have not begun, so that other workers run them. */
+  async #giveBack(): Promise<void> {
+    const queues = this.#queues;
+    const unstarted = this.#lanes.flatMap((lane) => lane.takeUnstarted());
+    await queues?.announce(unstarted.filter(({ lane }) => queues.announces(lane)));
   }
 
   async #drain(drainMs: number): Promise<void> {

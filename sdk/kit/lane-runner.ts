@@ -21,6 +21,7 @@ export class LaneRunner {
   readonly #known = new Set<string>();
   #running = 0;
   #isStopping = false;
+  #unstarted: ReadyExecution[] = [];
   /** Executions that a worker lost before run one at a time: one of them may end this process too. */
   #suspects: Promise<unknown> = Promise.resolve();
   #onChange = Promise.withResolvers<void>();
@@ -59,13 +60,21 @@ export class LaneRunner {
     this.#add({ delivery, onResult });
   }
 
-  /** Begins no further execution. Returns those that have not begun and have no message. */
-  stop(): ReadyExecution[] {
+  /** Begins no further execution. Those that have not begun go back: their messages to the queue, the others to `takeUnstarted`. */
+  stop(): void {
     this.#isStopping = true;
-    const waiting = this.#backlog.splice(0);
-    for (const { onResult } of waiting) onResult?.({ kind: "retry", reason: "the worker stops", afterMs: 0 });
+    for (const job of this.#backlog.splice(0)) job.onResult?.(this.#giveBack(job));
     this.#change();
-    return waiting.flatMap(({ delivery, onResult }) => (onResult === undefined ? [delivery.ready] : []));
+  }
+
+  /** The executions without a message that have not begun when the lane stopped. */
+  takeUnstarted(): ReadyExecution[] {
+    return this.#unstarted.splice(0);
+  }
+
+  #giveBack({ delivery, onResult }: Job): DeliveryResult {
+    if (onResult === undefined) this.#unstarted.push(delivery.ready);
+    return { kind: "retry", reason: "the worker stops", afterMs: 0 };
   }
 
   #add(job: Job): void {
@@ -90,12 +99,15 @@ export class LaneRunner {
     }
   }
 
-  async #run({ delivery }: Job): Promise<DeliveryResult> {
+  async #run(job: Job): Promise<DeliveryResult> {
     const noDeadline = Number.POSITIVE_INFINITY;
-    const prepared = await this.#engine.prepare(delivery, noDeadline);
+    const prepared = await this.#engine.prepare(job.delivery, noDeadline);
     if (prepared.kind === "settled") return prepared.result;
-    if (!prepared.isSuspect) return this.#engine.run(prepared, noDeadline);
-    const run = this.#suspects.then(() => this.#engine.run(prepared, noDeadline));
+    // The lane may have stopped meanwhile.
+    const begin = (): Promise<DeliveryResult> | DeliveryResult =>
+      this.#isStopping ? this.#giveBack(job) : this.#engine.run(prepared, noDeadline);
+    if (!prepared.isSuspect) return begin();
+    const run = this.#suspects.then(begin);
     this.#suspects = run;
     return run;
   }

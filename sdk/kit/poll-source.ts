@@ -29,23 +29,26 @@ export class PollSource {
   /** Polls until the signal aborts. */
   async run(signal: AbortSignal): Promise<void> {
     let pauseMs = FIRST_PAUSE_MS;
+    let last = new Set<string>();
     const { promise: stopped, resolve } = Promise.withResolvers<void>();
     signal.addEventListener("abort", () => resolve(), { once: true });
     while (!signal.aborted) {
+      if (this.#lane.free === 0) {
+        await Promise.race([this.#lane.changed, stopped]);
+        continue;
+      }
       let found = 0;
-      if (this.#lane.free > 0) {
-        try {
-          for (const ready of await poll(
-            { valkey: this.#valkey, router: this.#router },
-            this.#lane.lane,
-            PER_PARTITION,
-          )) {
-            if (!this.#lane.offer(ready)) break;
-            found += 1;
-          }
-        } catch (error) {
-          this.#log.warn("lane not polled, will retry", { lane: this.#lane.lane, reason: messageOf(error) });
+      try {
+        const deps = { valkey: this.#valkey, router: this.#router };
+        const polled = await poll(deps, this.#lane.lane, PER_PARTITION);
+        for (const ready of polled) {
+          if (!this.#lane.offer(ready)) break;
+          // What the last poll found too cannot be run here, for example because its kind is unknown: look at it less often.
+          if (!last.has(ready.executionId)) found += 1;
         }
+        last = new Set(polled.map(({ executionId }) => executionId));
+      } catch (error) {
+        this.#log.warn("lane not polled, will retry", { lane: this.#lane.lane, reason: messageOf(error) });
       }
       pauseMs = found > 0 ? FIRST_PAUSE_MS : Math.min(LONGEST_PAUSE_MS, pauseMs * 2);
       const { changed } = this.#lane;

@@ -1,4 +1,5 @@
 import type { AnyTask } from "#sdk/kit/define-task.ts";
+import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import type { ClaimedExecution } from "#sdk/worker/claim.ts";
 import type { WorkerClient } from "#sdk/worker/leasing.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
@@ -22,6 +23,10 @@ export interface WorkerPorts extends WorkerClient {
   readonly dispatch:
     | ((events: readonly CompletionEvent[], deadlineMs: number) => Promise<DispatchResult[]>)
     | undefined;
+  /** Around each run. Default: none. */
+  readonly middleware?: readonly TaskMiddleware[] | undefined;
+  /** How long leases last, in milliseconds. Default: 60,000. */
+  readonly leaseTtlMs?: number;
   readonly log: Log;
   readonly metrics: TaskMetrics;
   /** Milliseconds since the epoch. */

@@ -22,6 +22,7 @@ const VISIBILITY_SECONDS = 30;
 /** SQS keeps no message in flight for longer than 12 hours: before that it is deleted, and the lease carries on. */
 const MAX_IN_FLIGHT_MS = 11 * 3_600_000;
 const PAUSE_AFTER_ERROR_MS = 1_000;
+const TIMES = { maxInFlightMs: MAX_IN_FLIGHT_MS, extendEveryMs: (VISIBILITY_SECONDS / 2) * 1_000 };
 
 interface InFlight {
   readonly receiptHandle: string;
@@ -44,8 +45,18 @@ export class QueueSource {
   readonly #done: InFlight[] = [];
   readonly #retried: (InFlight & { readonly afterMs: number })[] = [];
   #settling: Promise<void> = Promise.resolve();
+  #extending: NodeJS.Timeout | undefined;
+  readonly #times: typeof TIMES;
 
-  constructor(client: QueueClient, queueUrl: string, queues: ReadyQueues, lane: LaneRunner, log: Log) {
+  constructor(
+    client: QueueClient,
+    queueUrl: string,
+    queues: ReadyQueues,
+    lane: LaneRunner,
+    log: Log,
+    times: typeof TIMES = TIMES,
+  ) {
+    this.#times = times;
     this.#client = client;
     this.#queueUrl = queueUrl;
     this.#queues = queues;
@@ -53,10 +64,9 @@ export class QueueSource {
     this.#log = log;
   }
 
-  /** Receives until the signal aborts. */
+  /** Receives until the signal aborts. The messages of running executions stay hidden until `settled`. */
   async run(signal: AbortSignal): Promise<void> {
-    const extending = setInterval(() => void this.#extend(), (VISIBILITY_SECONDS / 2) * 1_000);
-    extending.unref();
+    this.#extending = setInterval(() => void this.#extend(), this.#times.extendEveryMs).unref();
     const stopped = aborted(signal);
     while (!signal.aborted) {
       const { free } = this.#lane;
@@ -76,11 +86,11 @@ export class QueueSource {
         await Promise.race([sleep(PAUSE_AFTER_ERROR_MS, undefined, { ref: false }), stopped]);
       }
     }
-    clearInterval(extending);
   }
 
-  /** Resolves when all results so far have reached the queue. */
+  /** Resolves when all results so far have reached the queue. Messages without a result are no longer hidden. */
   async settled(): Promise<void> {
+    clearInterval(this.#extending);
     await this.#settling;
   }
 
@@ -144,7 +154,8 @@ export class QueueSource {
   /** Keeps the messages of running executions hidden. */
   async #extend(): Promise<void> {
     const { lane } = this.#lane;
-    const isOld = ({ receivedAt }: InFlight): boolean => performance.now() - receivedAt > MAX_IN_FLIGHT_MS;
+    const isOld = ({ receivedAt }: InFlight): boolean =>
+      performance.now() - receivedAt > this.#times.maxInFlightMs;
     const old = [...this.#inFlight].filter(isOld);
     for (const one of old) this.#inFlight.delete(one);
     await this.#queues.acknowledge(

@@ -9,7 +9,7 @@ import { fieldText } from "#shared/contract/record.ts";
 import { updateProgress } from "#shared/contract/upkeep.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { Log, LogFields } from "#shared/runtime/telemetry.ts";
-import { valueOrThrow } from "#shared/valkey/batches.ts";
+import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 export interface Run {
   readonly outcome: TaskOutcome;
@@ -25,26 +25,32 @@ export async function runClaimed(
   const { target, lease, task, flowId, replayCount } = claimed;
   const { id } = target.keys;
   const begun = performance.now();
-  const outcome = await runTask(task, claimed.payload, {
-    signal,
-    attempt: lease.attemptIndex + 1,
-    idempotencyKey: `${id}:${replayCount}`,
-    progress: async (percent, message = "") => {
-      const call = updateProgress(target, lease, percent, message);
-      const [result] = await ports.valkey.pipelined([call]);
-      valueOrThrow(result);
-    },
-    upstream: (taskId) => readUpstream(ports, claimed, taskId),
-    logger: logOf(ports.log, {
-      execution_id: id,
-      flow_id: flowId ?? "",
-      kind: task.kind,
-      lane: task.lane,
+  const outcome = await runTask(
+    task,
+    claimed.payload,
+    {
+      signal,
       attempt: lease.attemptIndex + 1,
-    }),
-    executionId: id,
-    flowId: flowId ?? "",
-  });
+      idempotencyKey: `${id}:${replayCount}`,
+      progress: async (percent, message = "") => {
+        const call = updateProgress(target, lease, percent, message);
+        const [result] = await ports.valkey.pipelined([call]);
+        doneOrThrow(String(call.args[0]), valueOrThrow(result));
+      },
+      upstream: (taskId) => readUpstream(ports, claimed, taskId),
+      logger: logOf(ports.log, {
+        execution_id: id,
+        flow_id: flowId ?? "",
+        kind: task.kind,
+        lane: task.lane,
+        attempt: lease.attemptIndex + 1,
+      }),
+      executionId: id,
+      flowId: flowId ?? "",
+      traceparent: claimed.traceparent,
+    },
+    ports.middleware,
+  );
   return { outcome, runMs: performance.now() - begun };
 }
 

@@ -1,6 +1,7 @@
 /** Runs one claimed execution: validates its input, runs the task within its time, and checks its result. */
 
 import type { AnyTask, InputSchema, TaskContext } from "#sdk/kit/define-task.ts";
+import { runWithMiddleware, type TaskMiddleware } from "#sdk/kit/middleware.ts";
 import { messageOf } from "#shared/errors.ts";
 
 /**
@@ -37,9 +38,15 @@ export const MAX_RESULT_BYTES = 262_144;
 
 /**
  * Runs a task. Never rejects. `payload` is the execution's payload; `signal` aborts when the lease is lost or the worker
- * stops. The task's own time limit aborts the signal that the task sees, and fails the run even if the task ignores it.
+ * stops. The task's own time limit aborts the signal that the task sees, and fails the run even if the task ignores it. The
+ * middleware runs within that time.
  */
-export async function runTask(task: AnyTask, payload: string, context: TaskContext): Promise<TaskOutcome> {
+export async function runTask(
+  task: AnyTask,
+  payload: string,
+  context: TaskContext,
+  middleware: readonly TaskMiddleware[] = [],
+): Promise<TaskOutcome> {
   const input = await parseInput(task.input, payload);
   if (!input.ok) return { outcome: "failed", reason: input.reason, isFinal: true };
   const timeout = new AbortController();
@@ -55,8 +62,8 @@ export async function runTask(task: AnyTask, payload: string, context: TaskConte
   const signal = AbortSignal.any([context.signal, timeout.signal]);
   try {
     context.signal.throwIfAborted();
-    // `input` was validated by the task's own schema; without one, its type is unknown.
-    const result = await Promise.race([task.run(input.value as never, { ...context, signal }), aborted]);
+    const run = runWithMiddleware(task, input.value, { ...context, signal }, middleware);
+    const result = await Promise.race([run, aborted]);
     return resultOf(result);
   } catch (failure) {
     return { outcome: "failed", reason: messageOf(failure), isFinal: failure instanceof NonRetryableError };

@@ -48,7 +48,7 @@ export type TakeResult =
  * shows whether the call was executed. Never rejects because of one execution.
  */
 export async function take(
-  ports: Pick<WorkerPorts, "valkey" | "identity" | "retryDelaysMs" | "now">,
+  ports: Pick<WorkerPorts, "valkey" | "identity" | "leaseTtlMs" | "retryDelaysMs" | "now">,
   wanted: readonly ToTake[],
 ): Promise<TakeResult[]> {
   if (wanted.length === 0) return [];
@@ -73,13 +73,16 @@ export async function take(
 }
 
 /** The grant and the lease are two calls of one pipeline, which run in order. */
-function commandsOf({ identity }: Pick<WorkerPorts, "identity">, one: ToTake): ValkeyCommand[] {
+function commandsOf(
+  { identity, leaseTtlMs = LEASE_TTL_MS }: Pick<WorkerPorts, "identity" | "leaseTtlMs">,
+  one: ToTake,
+): ValkeyCommand[] {
   const { candidate, leaseId } = one;
   const { target, task } = candidate;
   const attemptId = randomUUID();
   if (one.kind === "reclaim") {
     const { interrupted } = candidate;
-    const request = { interrupted, leaseId, leaseTtlMs: LEASE_TTL_MS, attemptId, limit: RECLAIM_LIMIT };
+    const request = { interrupted, leaseId, leaseTtlMs, attemptId, limit: RECLAIM_LIMIT };
     return [
       ...(one.isMarked ? [] : [markLeaseExpiredIfDue(target)]),
       issueReclaimGrant(target, identity, GRANT_TTL_MS),
@@ -89,8 +92,8 @@ function commandsOf({ identity }: Pick<WorkerPorts, "identity">, one: ToTake): V
   const request = {
     leaseId,
     attemptId,
-    leaseTtlMs: LEASE_TTL_MS,
-    renewBeforeMs: Math.floor((LEASE_TTL_MS * 2) / 3),
+    leaseTtlMs,
+    renewBeforeMs: Math.floor((leaseTtlMs * 2) / 3),
     attemptTimeoutMs: task.timeoutMs + TIMEOUT_MARGIN_MS,
   };
   return [
@@ -121,7 +124,7 @@ function interpret(last: ValkeyResult, grant: ValkeyResult | undefined): Interpr
 
 /** Finds out what became of calls whose reply was lost. */
 async function recover(
-  ports: Pick<WorkerPorts, "valkey" | "identity" | "retryDelaysMs">,
+  ports: Pick<WorkerPorts, "valkey" | "identity" | "leaseTtlMs" | "retryDelaysMs">,
   unanswered: readonly ToTake[],
 ): Promise<Map<ToTake, Interpreted>> {
   const results = new Map<ToTake, Interpreted>();

@@ -48,7 +48,7 @@ export const DEFAULT_LEASE_TTL_MS = 60_000;
 export const GRANT_TTL_MS = 5_000;
 
 /** Refusals which mean that this worker cannot take the execution: another one was faster, or a capability is missing. */
-const LOST_RACE_CODES: ReadonlySet<string> = new Set([
+export const LOST_RACE_CODES: ReadonlySet<string> = new Set([
   "active_attempt_exists",
   "capability_mismatch",
   "claim_grant_expired",
