@@ -21,7 +21,7 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
  * `keepNames` takes 23 KB of it: without it, stack traces and `errorType` would show minified class names. The Lua library
  * is part of it with all functions, also those that only workers and scanners call: it is loaded as a whole.
  */
-const DISPATCH_BYTES = 530_000;
+const DISPATCH_BYTES = 570_000;
 
 describe("the functions' bundles", () => {
   let folder: string;
@@ -36,7 +36,7 @@ describe("the functions' bundles", () => {
   const codeOf = async (name: string): Promise<string[]> =>
     (await readdir(join(folder, name))).filter((file) => file.endsWith(".mjs"));
 
-  it("dispatch has at most 530 KB of code, and the reported sizes are those of the files", async () => {
+  it("dispatch has at most 570 KB of code, and the reported sizes are those of the files", async () => {
     const sizes = (await codeOf("dispatch")).map(
       async (file) => (await stat(join(folder, "dispatch", file))).size,
     );
