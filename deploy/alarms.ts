@@ -1,7 +1,16 @@
 /** The CloudWatch alarms, as CloudFormation resources. docs/operations.md says what to do about each. */
 
 import { METRICS } from "#shared/runtime/telemetry.ts";
-import { type Deployment, lambda, type Metric, queue, sluice, valkeyNodes } from "./metrics.ts";
+import { laneAlarms, unknownKinds } from "./lane-alarms.ts";
+import {
+  type AlarmSpec,
+  type Deployment,
+  lambda,
+  type Metric,
+  queue,
+  sluice,
+  valkeyNodes,
+} from "./metrics.ts";
 
 const MINUTE_SECONDS = 60;
 const DAY_SECONDS = 86_400;
@@ -9,16 +18,6 @@ const DAY_SECONDS = 86_400;
 const OLDEST_DEAD_LETTER_DAYS = 7;
 /** ElastiCache accepts 65,000 connections per node. */
 const MAX_CONNECTIONS = 50_000;
-
-interface AlarmSpec {
-  readonly description: string;
-  readonly metric: Metric;
-  readonly statistic: "Sum" | "Maximum";
-  /** The alarm fires above this value. */
-  readonly above: number;
-  /** Minutes in a row above the threshold. 1 if omitted. */
-  readonly minutes?: number;
-}
 
 interface MathAlarmSpec {
   readonly description: string;
@@ -34,13 +33,14 @@ interface MathAlarmSpec {
 /** The alarms of a deployment by logical id. `actions` are notified when an alarm fires and when it ends. */
 export function alarms(deployment: Deployment, actions: unknown): Record<string, unknown> {
   const notify = { AlarmActions: actions, OKActions: actions };
-  const simple = Object.entries(simpleAlarms(deployment)).map(
+  const simple = Object.entries({ ...simpleAlarms(deployment), ...laneAlarms(deployment) }).map(
     ([id, spec]) => [id, simpleAlarm(spec)] as const,
   );
   const computed = [
     ["NewDeadLettersAlarm", mathAlarm(NEW_DEAD_LETTERS)],
     ["ReconcilerSilentAlarm", mathAlarm(RECONCILER_SILENT)],
     ...valkeyAlarms(deployment),
+    ...unknownKinds(deployment).map((properties) => ["UnknownKindsAlarm", properties] as const),
   ] as const;
   return Object.fromEntries(
     [...simple, ...computed].map(([id, properties]) => [

@@ -1,6 +1,6 @@
 /** The CloudWatch dashboard: throughput, backlog, errors and Valkey. */
 
-import { METRICS } from "#shared/runtime/telemetry.ts";
+import { DIMENSION, METRICS, NAMESPACE, STAGE_DIMENSION, TASK_METRICS } from "#shared/runtime/telemetry.ts";
 import { type Deployment, lambda, type Metric, queue, sluice } from "./metrics.ts";
 
 type Statistic = "Sum" | "Average" | "Maximum" | "p50" | "p99";
@@ -161,7 +161,54 @@ function widgets(deployment: Deployment): Widget[] {
         reconcile(METRICS.recordsUnreadable, "Sum"),
       ],
     },
+    ...(deployment.lanes.length === 0 ? [] : workerWidgets(deployment)),
     ...(deployment.valkey === undefined ? [] : VALKEY_WIDGETS),
+  ];
+}
+
+/** Tasks of all lanes, and one widget per lane. */
+function workerWidgets({ lanes, stage }: Deployment): Widget[] {
+  const tasks = (metric: string, stat: Statistic): Row => ({
+    search:
+      `SEARCH('{${NAMESPACE},kind,lane,${DIMENSION},${STAGE_DIMENSION}} ${DIMENSION}="worker" ` +
+      `${STAGE_DIMENSION}="${stage}" MetricName="${metric}"', '${stat}', 60)`,
+  });
+  return [
+    {
+      title: "Tasks (per minute)",
+      rows: [
+        tasks(TASK_METRICS.completed, "Sum"),
+        tasks(TASK_METRICS.failed, "Sum"),
+        tasks(TASK_METRICS.reclaims, "Sum"),
+        tasks(TASK_METRICS.leaseLost, "Sum"),
+        tasks(TASK_METRICS.unknownKinds, "Sum"),
+        tasks(TASK_METRICS.attempts, "Maximum"),
+      ],
+    },
+    {
+      title: "Tasks: queue wait and run time (ms)",
+      rows: [
+        tasks(TASK_METRICS.queueWait, "p50"),
+        tasks(TASK_METRICS.queueWait, "p99"),
+        tasks(TASK_METRICS.runTime, "p50"),
+        tasks(TASK_METRICS.runTime, "p99"),
+      ],
+    },
+    ...lanes.map(({ name, suffix }) => ({
+      title: `Lane ${name}`,
+      rows: [
+        line(queue(`LaneQueue${suffix}`, "ApproximateNumberOfMessagesVisible"), "Maximum", "waiting"),
+        line(queue(`LaneQueue${suffix}`, "ApproximateAgeOfOldestMessage"), "Maximum", "oldest (s)"),
+        line(
+          queue(`LaneDeadLetterQueue${suffix}`, "ApproximateNumberOfMessagesVisible"),
+          "Maximum",
+          "dead letters",
+        ),
+        line(lambda(`Worker${suffix}LambdaFunction`, "ConcurrentExecutions"), "Maximum", "concurrent"),
+        line(lambda(`Worker${suffix}LambdaFunction`, "Errors"), "Sum", "errors"),
+        line(lambda(`Worker${suffix}LambdaFunction`, "Throttles"), "Sum", "throttles"),
+      ],
+    })),
   ];
 }
 

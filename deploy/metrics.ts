@@ -6,6 +6,7 @@ import {
   NAMESPACE,
   STAGE_DIMENSION,
 } from "#shared/runtime/telemetry.ts";
+import type { WorkerLane } from "./lanes.ts";
 
 type Emitted = typeof METRICS_BY_FUNCTION;
 
@@ -15,11 +16,24 @@ export interface Metric {
   readonly dimensions: Readonly<Record<string, string>>;
 }
 
+/** An alarm on one metric. */
+export interface AlarmSpec {
+  readonly description: string;
+  readonly metric: Metric;
+  readonly statistic: "Sum" | "Maximum";
+  /** The alarm fires above this value. */
+  readonly above: number;
+  /** Minutes in a row above the threshold. 1 if omitted. */
+  readonly minutes?: number;
+}
+
 /** What the alarms and the dashboard of one deployment depend on. */
 export interface Deployment {
   readonly stage: string;
   /** Alarm threshold for the age of the oldest completion. */
   readonly oldestMessageSeconds: number;
+  /** The lanes with worker functions. */
+  readonly lanes: readonly WorkerLane[];
   /** The stack's own replication group; undefined if Valkey is not in the stack. */
   readonly valkey: { readonly shards: number; readonly replicas: number } | undefined;
 }

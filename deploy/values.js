@@ -10,4 +10,5 @@ export {
   libraryHash,
   monitoring,
   permissionsBoundary,
+  workers,
 } from "./values.ts";

@@ -2,9 +2,12 @@
 
 import { createHash } from "node:crypto";
 import { librarySource } from "#lua/library.ts";
+import { messageOf } from "#shared/errors.ts";
 import rules from "#shared/valkey/access.json" with { type: "json" };
 import { alarms } from "./alarms.ts";
 import { dashboardBody } from "./dashboard.ts";
+import { type LaneContext, laneFunctions, laneTemplate, sendToLanes } from "./lane-resources.ts";
+import { readWorkerLanes, readyQueues, type WorkerLane } from "./lanes.ts";
 import type { Deployment } from "./metrics.ts";
 
 /** The ElastiCache access string for the user of each function. */
@@ -23,6 +26,10 @@ interface Variables {
 /** The stage that is deployed to an emulator and never to AWS. */
 const LOCAL_STAGE = "local";
 const NO_VALUE = { Ref: "AWS::NoValue" };
+/** The ElastiCache users in deploy/valkey/own.yml. */
+const OWN_USERS = ["DispatchUser", "ReconcileUser", "ProvisionUser", "DefaultUser"];
+/** The functions in the VPC. */
+const VPC_FUNCTIONS = ["dispatch", "reconcile", "provision"];
 
 /** The alarms and the dashboard, by logical id. */
 export async function monitoring(variables: Variables): Promise<Record<string, unknown>> {
@@ -32,6 +39,7 @@ export async function monitoring(variables: Variables): Promise<Record<string, u
   const deployment: Deployment = {
     stage,
     oldestMessageSeconds: Number(await textOf(variables, "param:oldestMessageSeconds")),
+    lanes: await lanesOf(variables),
     valkey: isOwn
       ? {
           shards: Number(await textOf(variables, "param:valkeyShards")),
@@ -49,6 +57,55 @@ export async function monitoring(variables: Variables): Promise<Record<string, u
       },
     },
   };
+}
+
+/** The lanes with worker functions, and what other resources need of them. */
+export async function workers(variables: Variables): Promise<Record<string, unknown>> {
+  const lanes = await lanesOf(variables);
+  const prefix = await prefixOf(variables);
+  const urls = refusing(() => readyQueues(lanes, prefix));
+  const context: LaneContext = {
+    service: await textOf(variables, "self:service"),
+    stage: await textOf(variables, "sls:stage"),
+    valkeyIsOwn: (await textOf(variables, "param:valkey")) === "own",
+    accessString: access.worker ?? "",
+    readyQueues: urls,
+    sendPolicy: sendToLanes(lanes, ["sqs:SendMessage"]),
+  };
+  return {
+    functions: laneFunctions(lanes, context),
+    template: laneTemplate(lanes, context),
+    readyQueues: urls,
+    sendPolicy: context.sendPolicy,
+    // The reconciler sends less while a queue holds many messages.
+    reconcilePolicy: sendToLanes(lanes, ["sqs:SendMessage", "sqs:GetQueueAttributes"]),
+    userIds: [...OWN_USERS, ...lanes.map(({ suffix }) => `LaneUser${suffix}`)].map((Ref) => ({ Ref })),
+    functionArns: [...VPC_FUNCTIONS, ...lanes.map(({ id }) => `worker-${id}`)].map((name) => ({
+      "Fn::Sub": `\${self:custom.arns.functions}-${name}`,
+    })),
+    // Tasks keep large results in S3. IAM decides what they may do there.
+    s3Statements: ["provisionResponse", ...(lanes.length === 0 ? [] : ["ownAccount"])].map(
+      (name) => `\${file(deploy/network/endpoint-policies.yml):${name}}`,
+    ),
+  };
+}
+
+async function lanesOf(variables: Variables): Promise<WorkerLane[]> {
+  const path = await textOf(variables, "param:workerLanes");
+  const prefix = await prefixOf(variables);
+  return refusing(() => readWorkerLanes(path, prefix));
+}
+
+async function prefixOf(variables: Variables): Promise<string> {
+  return `${await textOf(variables, "self:service")}-${await textOf(variables, "sls:stage")}`;
+}
+
+function refusing<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw refusal(messageOf(error));
+  }
 }
 
 /** The parameter alarmTopic. Throws if a stage with alarms does not set it: unread alarms look like a healthy stage. */

@@ -18,6 +18,9 @@ const SUBNETS = {
 
 const KEY = "arn:aws:kms:us-east-1:123456789012:key/";
 
+/** Three lanes: with all settings, with a name that needs an id, and a serial one. */
+const LANES = "test/fixtures/lanes/lanes.json";
+
 export const VARIANTS: readonly Variant[] = [
   { name: "dev", stage: "dev", options: [] },
   {
@@ -77,6 +80,30 @@ export const VARIANTS: readonly Variant[] = [
       valkeyKeyArn: `${KEY}valkey`,
       permissionsBoundaryArn: "arn:aws:iam::123456789012:policy/boundary",
       tracing: "Active",
+    }),
+  },
+  {
+    name: "lanes",
+    stage: "staging-of-tea",
+    options: params({ alarmTopic: "none", workerLanes: LANES }),
+  },
+  {
+    name: "lanes-existing-iam",
+    stage: "prod",
+    options: params({
+      ...SUBNETS,
+      network: "existing",
+      valkey: "existing",
+      valkeyUrl: "rediss://valkey.example.com:6379",
+      valkeyAuth: "iam",
+      valkeyUser: "sluice",
+      valkeyReplicationGroup: "flows",
+      alarmTopic: "existing",
+      alarmTopicArn: "arn:aws:sns:us-east-1:123456789012:alarms",
+      queueKeyArn: `${KEY}queues`,
+      logKeyArn: `${KEY}logs`,
+      environmentKeyArn: `${KEY}environment`,
+      workerLanes: LANES,
     }),
   },
 ];

@@ -4,8 +4,12 @@ import { VARIANTS } from "#scripts/variants.ts";
 import type { Packages } from "#test/deploy/template.ts";
 
 export const FUNCTIONS = ["dispatch", "reconcile", "redrive", "provision"];
+/** The variants with worker lanes. */
+export const WITH_LANES = ["lanes", "lanes-existing-iam"];
 /** All variants of a deployment. */
-export const NAMES = VARIANTS.map(({ name }) => name);
+export const ALL = VARIANTS.map(({ name }) => name);
+/** The variants without worker lanes. */
+export const NAMES = ALL.filter((name) => !WITH_LANES.includes(name));
 /** The variants with a replication group in the stack. */
 export const OWN = ["dev", "prod", "own-in-existing-network", "restricted"];
 /** The start of the key ARNs in the variant restricted. */

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe } from "vitest";
 import { artifacts } from "#test/deploy/suites/artifacts.ts";
 import { functions } from "#test/deploy/suites/functions.ts";
+import { lanes } from "#test/deploy/suites/lanes.ts";
 import { library } from "#test/deploy/suites/library.ts";
 import { monitoring } from "#test/deploy/suites/monitoring.ts";
 import { network } from "#test/deploy/suites/network.ts";
@@ -30,5 +31,6 @@ describe("the CloudFormation templates and artifacts", () => {
   describe("network", () => network(packaged));
   describe("monitoring", () => monitoring(packaged));
   describe("artifacts", () => artifacts(packaged));
+  describe("worker lanes", () => lanes(packaged));
   describe("refusals", refusals);
 });

@@ -1,11 +1,11 @@
 /** The custom resource that loads the library. */
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { ALL, idOf, type Packaged } from "#test/deploy/names.ts";
 import { at, listOf, type Template } from "#test/deploy/template.ts";
 
 export function library(packaged: Packaged): void {
-  describe.each(NAMES)("%s", (variant) => {
+  describe.each(ALL)("%s", (variant) => {
     let template: Template;
     beforeAll(() => {
       template = packaged().template(variant);

@@ -1,7 +1,7 @@
 /** The permissions of the functions. */
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { FUNCTIONS, idOf, KEY, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { ALL, FUNCTIONS, idOf, KEY, type Packaged } from "#test/deploy/names.ts";
 import { at, listOf, type Template } from "#test/deploy/template.ts";
 
 /** All allowing statements of a role. */
@@ -12,7 +12,7 @@ function allowed(template: Template, role: string): unknown[] {
 }
 
 /** The actions of all statements of a role that allow something on a resource. */
-function actionsOn(template: Template, role: string, resource: unknown): string[] {
+export function actionsOn(template: Template, role: string, resource: unknown): string[] {
   return allowed(template, role)
     .filter((statement) => at(statement, "Resource") === resource)
     .flatMap((statement) => listOf(at(statement, "Action")).map(String));
@@ -27,7 +27,7 @@ const INTERFACES = /^ec2:\w+(NetworkInterfaces?|Subnets|PrivateIpAddresses)$/;
 const TRACING = /^xray:Put(TraceSegments|TelemetryRecords)$/;
 
 export function roles(packaged: Packaged): void {
-  describe.each(NAMES)("%s", (variant) => {
+  describe.each(ALL)("%s", (variant) => {
     let template: Template;
     beforeAll(() => {
       template = packaged().template(variant);

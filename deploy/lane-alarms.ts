@@ -1,0 +1,74 @@
+/** The alarms of worker lanes. docs/workers.md says what each failure looks like. */
+
+import { DIMENSION, NAMESPACE, STAGE_DIMENSION, TASK_METRICS } from "#shared/runtime/telemetry.ts";
+import type { WorkerLane } from "./lanes.ts";
+import { type AlarmSpec, type Deployment, lambda, queue } from "./metrics.ts";
+
+/** The alarms of every lane, by logical id. */
+export function laneAlarms({ lanes, oldestMessageSeconds }: Deployment): Record<string, AlarmSpec> {
+  return Object.assign({}, ...lanes.map((lane) => alarmsOf(lane, oldestMessageSeconds)));
+}
+
+function alarmsOf(
+  { name, suffix, timeoutSeconds, isSerial }: WorkerLane,
+  oldestMessageSeconds: number,
+): Record<string, AlarmSpec> {
+  const throttles: AlarmSpec = {
+    description: `Lambda throttles the worker of lane ${name} for five minutes. Raise the account's concurrency limit.`,
+    metric: lambda(`Worker${suffix}LambdaFunction`, "Throttles"),
+    statistic: "Sum",
+    above: 0,
+    minutes: 5,
+  };
+  return {
+    [`LaneDeadLettersAlarm${suffix}`]: {
+      description: `Ready messages of lane ${name} were given up: malformed, or of a kind without a task. See docs/workers.md.`,
+      metric: queue(`LaneDeadLetterQueue${suffix}`, "ApproximateNumberOfMessagesVisible"),
+      statistic: "Maximum",
+      above: 0,
+    },
+    [`LaneOldestMessageAlarm${suffix}`]: {
+      description: `Executions of lane ${name} wait too long for a worker. Raise its maximumConcurrency. See docs/workers.md.`,
+      metric: queue(`LaneQueue${suffix}`, "ApproximateAgeOfOldestMessage"),
+      statistic: "Maximum",
+      // A message also counts while its task runs.
+      above: oldestMessageSeconds + timeoutSeconds,
+    },
+    [`LaneErrorsAlarm${suffix}`]: {
+      description: `Invocations of the worker of lane ${name} fail - it cannot start, reach Valkey, or times out. See its log.`,
+      metric: lambda(`Worker${suffix}LambdaFunction`, "Errors"),
+      statistic: "Sum",
+      above: 0,
+    },
+    // The event source mapping of a serial lane is throttled whenever more than one message waits.
+    ...(isSerial ? {} : { [`LaneThrottlesAlarm${suffix}`]: throttles }),
+  };
+}
+
+/**
+ * The properties of the alarm on executions whose kind no worker has a task for. The metric has a dimension with the kind,
+ * which is unknown here: a query of Metrics Insights sums over it.
+ */
+export function unknownKinds({ lanes, stage }: Deployment): readonly Record<string, unknown>[] {
+  if (lanes.length === 0) return [];
+  return [
+    {
+      AlarmDescription:
+        "A lane has executions of a kind that its worker has no task for. See the worker's log and docs/workers.md.",
+      Metrics: [
+        {
+          Id: "unknown",
+          Expression:
+            `SELECT SUM(${TASK_METRICS.unknownKinds}) ` +
+            `FROM SCHEMA("${NAMESPACE}", kind, lane, ${DIMENSION}, ${STAGE_DIMENSION}) ` +
+            `WHERE ${DIMENSION} = 'worker' AND ${STAGE_DIMENSION} = '${stage}'`,
+          Period: 60,
+        },
+      ],
+      EvaluationPeriods: 1,
+      Threshold: 0,
+      ComparisonOperator: "GreaterThanThreshold",
+      TreatMissingData: "notBreaching",
+    },
+  ];
+}
