@@ -3,7 +3,6 @@
 import type { AnyTask } from "#sdk/kit/define-task.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import { listOf } from "#sdk/worker/leasing.ts";
-import { parseWorkerPolicy } from "#sdk/worker/policy.ts";
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import {
   type AttemptIndex,
@@ -11,6 +10,7 @@ import {
   parseAttemptIndex,
   parseLaneId,
   parseStoredFlowId,
+  unwrap,
 } from "#shared/contract/ids.ts";
 import type { Target } from "#shared/contract/ownership.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
@@ -25,12 +25,6 @@ export interface Candidate {
   readonly target: Target;
   readonly task: AnyTask;
   readonly flowId: FlowId | undefined;
-  readonly payload: string;
-  /** The execution's policy, as JSON. */
-  readonly policy: string;
-  readonly retryPolicyJson: string;
-  readonly replayCount: number;
-  readonly attempts: number;
   /** How often workers lost the execution. Above 0, it may be what ended them. */
   readonly reclaims: number;
   /** The current attempt, which a reclaim ends. */
@@ -67,13 +61,29 @@ const FIELDS = [
   "current_lease_id",
   "lease_expires_at",
   "delay_until",
-  "replay_count",
-  "total_attempt_count",
   "lease_reclaim_count",
   "current_attempt_index",
 ] as const;
-/** Commands per message: the record, its payload and policy, its flow's state and purge mark, and the server's time. */
-const READS = 6;
+/** Commands per message: the record, its flow's state and purge mark, and the server's time. */
+const READS = 4;
+
+/**
+ * An execution that this process has just made eligible, and may take without reading its record: the library refuses the claim
+ * if it has changed. Undefined if this worker has no task for it.
+ */
+export function justReleased(
+  router: PartitionRouter,
+  tasks: TaskRegistry,
+  ready: ReadyExecution,
+): Candidate | undefined {
+  const task = tasks.find(ready.kind, ready.lane);
+  if (task === undefined) return undefined;
+  const keys = router.execKeys(ready.executionId);
+  const target = { keys, index: router.indexKeys(keys.partition), lane: ready.lane };
+  return { ready, target, task, flowId: ready.flowId, reclaims: 0, interrupted: NO_ATTEMPT };
+}
+
+const NO_ATTEMPT = unwrap(parseAttemptIndex("0"));
 
 /** Decides about each message: one decision per message, in order. Takes one round trip. Never rejects. */
 export async function classify(
@@ -94,13 +104,11 @@ export async function classify(
 }
 
 function readsOf(router: PartitionRouter, { executionId, flowId }: ReadyExecution): ValkeyCommand[] {
-  const { partition, core, payload, policy } = router.execKeys(executionId);
+  const { partition, core } = router.execKeys(executionId);
   // Without a flow, its keys are those of a flow that does not exist: the number of replies stays the same.
   const flow = flowId === undefined ? undefined : router.flowKeys(flowId, partition);
   return [
     command(partition, "hmget", core, ...FIELDS),
-    command(partition, "get", payload),
-    command(partition, "get", policy),
     command(partition, "hget", flow?.core ?? core, "public_flow_state"),
     command(partition, "exists", flow?.purged ?? core),
     command(partition, "time"),
@@ -113,9 +121,7 @@ function decide(
   ready: ReadyExecution,
   results: readonly ValkeyResult[],
 ): Decision {
-  const [record, payload, policy, flowState, purged, time] = results.map((result) =>
-    result.ok ? result.value : undefined,
-  );
+  const [record, flowState, purged, time] = results.map((result) => (result.ok ? result.value : undefined));
   const fields = new Map(FIELDS.map((name, at) => [name, fieldText(listOf(record)[at])]));
   const text = (name: (typeof FIELDS)[number]): string => fields.get(name) ?? "";
   const number = (name: (typeof FIELDS)[number]): number => Number(text(name)) || 0;
@@ -161,11 +167,6 @@ function decide(
     target: { keys, index: router.indexKeys(keys.partition), lane: lane.value },
     task,
     flowId,
-    payload: fieldText(payload),
-    policy: fieldText(policy),
-    retryPolicyJson: parseWorkerPolicy(fieldText(policy)).retryPolicyJson || task.retryPolicyJson,
-    replayCount: number("replay_count"),
-    attempts: number("total_attempt_count"),
     reclaims: number("lease_reclaim_count"),
     interrupted: interrupted.value,
   };

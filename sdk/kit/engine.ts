@@ -1,7 +1,7 @@
 /** Takes, runs and finishes executions, one by one. What happens at the same time shares round trips. */
 
 import { v5 as uuidV5 } from "uuid";
-import { type Candidate, classify, type Decision } from "#sdk/kit/classify.ts";
+import { type Candidate, classify, type Decision, justReleased } from "#sdk/kit/classify.ts";
 import { Coalescer } from "#sdk/kit/coalescer.ts";
 import {
   type EndedTask,
@@ -13,7 +13,7 @@ import {
 import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import { runClaimed } from "#sdk/kit/run-claimed.ts";
-import { LEASE_TTL_MS, type TakeResult, type ToTake, take } from "#sdk/kit/take.ts";
+import { LEASE_TTL_MS, LeaseTaker, type TakeResult, type ToTake } from "#sdk/kit/take.ts";
 import { LOST_RACE_CODES } from "#sdk/worker/leasing.ts";
 import { LeaseRenewals } from "#sdk/worker/renew.ts";
 import { type CancelResult, cancelExecutions } from "#shared/cancellation/cancel-executions.ts";
@@ -28,6 +28,8 @@ export interface Delivery {
   /** How often the queue has delivered the message, this time included. */
   readonly receiveCount: number;
   readonly ready: ReadyExecution;
+  /** This process has just made the execution eligible. */
+  readonly isJustReleased?: boolean;
 }
 
 /** What becomes of the message. */
@@ -71,6 +73,7 @@ const GRANT_RETRY_MS = 5_000;
  */
 export class WorkerEngine implements Disposable {
   readonly #ports: WorkerPorts;
+  readonly #tasks: TaskRegistry;
   readonly #renewals: LeaseRenewals;
   readonly #classifier: Coalescer<ReadyExecution, Decision>;
   readonly #taker: Coalescer<ToTake, TakeResult>;
@@ -79,9 +82,11 @@ export class WorkerEngine implements Disposable {
 
   constructor(ports: WorkerPorts, tasks: TaskRegistry) {
     this.#ports = ports;
+    this.#tasks = tasks;
     this.#renewals = new LeaseRenewals(ports, ports.leaseTtlMs ?? LEASE_TTL_MS);
     this.#classifier = new Coalescer((ready) => classify(ports, tasks, ready));
-    this.#taker = new Coalescer((wanted) => take(ports, wanted));
+    const taker = new LeaseTaker(ports);
+    this.#taker = new Coalescer((wanted) => taker.take(wanted));
     this.#finisher = new Coalescer((runs) => finishTasks(ports, runs));
     this.#canceller = new Coalescer((ids) =>
       cancelExecutions(
@@ -98,6 +103,13 @@ export class WorkerEngine implements Disposable {
   /** Reads the record of an execution, and settles deliveries that need no run. Never rejects. */
   async prepare(delivery: Delivery, deadlineMs: number): Promise<Preparation> {
     try {
+      const candidate = delivery.isJustReleased
+        ? justReleased(this.#ports.router, this.#tasks, delivery.ready)
+        : undefined;
+      if (candidate !== undefined) {
+        const toTake: ToTake = { kind: "claim", candidate, leaseId: leaseIdOf(delivery, 1) };
+        return { kind: "runnable", delivery, candidate, isSuspect: false, toTake };
+      }
       const decision = await this.#classifier.run(delivery.ready);
       if (decision.kind === "claim" || decision.kind === "promote" || decision.kind === "reclaim") {
         const { candidate } = decision;

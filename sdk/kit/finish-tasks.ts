@@ -3,14 +3,14 @@
 import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import type { TaskOutcome } from "#sdk/kit/run-task.ts";
 import { writeRuns } from "#sdk/worker/finish.ts";
-import { command } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
+import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { TerminalOutcome } from "#shared/contract/record.ts";
 import { pairResults } from "#shared/contract/results.ts";
+import type { RecordState } from "#shared/dispatch/records.ts";
 import { PublishError, ValkeyError } from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import { type AnnounceResult, announceUnmarked } from "#shared/ready/announce.ts";
-import { noResult } from "#shared/valkey/batches.ts";
 
 export interface FinishedTask {
   readonly claimed: ClaimedTask;
@@ -46,7 +46,15 @@ export async function finishTasks(
     claimed: outcome.outcome === "failed" && outcome.isFinal ? { ...claimed, retryPolicyJson: "" } : claimed,
     run: outcome,
   }));
-  const written = (await writeRuns(ports, runs)).map(({ result }) => result);
+  const writing = writeRuns(ports, runs);
+  // Sent behind the calls that end the executions, on the same connection: both share a round trip.
+  const reading = ports.dispatch?.read(
+    finished.flatMap(({ claimed: { target, flowId, traceparent } }) =>
+      flowId === undefined ? [] : [eventOf({ executionId: target.keys.id, flowId, traceparent })],
+    ),
+  );
+  const written = (await writing).map(({ result }) => result);
+  const states = await reading;
   const results = finished.map((run, at) => ({ run, written: written[at] ?? notWritten() }));
   const ended = results.flatMap(({ run, written: { ok, ...rest } }) => {
     const state = ok && "state" in rest ? rest.state : undefined;
@@ -64,6 +72,7 @@ export async function finishTasks(
       ports,
       ended.map((one) => one.ended),
       deadlineMs,
+      states,
     ),
     announceRetries(ports, retried, deadlineMs),
   ]);
@@ -89,28 +98,27 @@ export async function finishTasks(
  * Updates the children of ended executions: in this process, or by sending the completions to the dispatch function if the
  * time is short, if there are many edges, or if the dispatch in this process failed. One result per execution, in order:
  * why the children are neither updated nor left to the dispatch function, if so.
+ *
+ * @param states The records and edges, if the caller has read them.
  */
 export async function updateChildren(
   ports: WorkerPorts,
   ended: readonly EndedTask[],
   deadlineMs: number,
+  states?: ReadonlyMap<ExecutionId, RecordState>,
 ): Promise<SendResult[]> {
   if (ended.length === 0) return [];
-  const own = ports.dispatch === undefined || deadlineMs - ports.now() < MIN_DISPATCH_MS ? [] : ended;
-  const { small, childless } = await countEdges(ports, own);
-  const dispatched = new Set<EndedTask>(childless);
-  if (ports.dispatch !== undefined && small.length > 0) {
-    const results = await ports.dispatch(
-      small.map(({ executionId, flowId, traceparent }) => ({
-        executionId,
-        flowId,
-        depth: 0,
-        generation: 0,
-        root: executionId,
-        traceparent,
-      })),
-      deadlineMs,
-    );
+  const { dispatch } = ports;
+  const dispatched = new Set<EndedTask>();
+  if (dispatch !== undefined && deadlineMs - ports.now() >= MIN_DISPATCH_MS) {
+    const known = endedOnly(states ?? (await dispatch.read(ended.map(eventOf))));
+    const small: EndedTask[] = [];
+    for (const one of ended) {
+      const edges = edgesOf(known.get(one.executionId));
+      if (edges === 0) dispatched.add(one);
+      else if (edges <= MAX_DISPATCH_EDGES) small.push(one);
+    }
+    const results = small.length === 0 ? [] : await dispatch.dispatch(small.map(eventOf), known, deadlineMs);
     for (const [at, one] of small.entries()) {
       const result = results[at];
       if (result !== undefined && result.kind !== "failed") dispatched.add(one);
@@ -139,25 +147,18 @@ export async function updateChildren(
   return ended.map((one) => results.get(one) ?? (dispatched.has(one) ? { ok: true } : noAnswer()));
 }
 
-/** Those with few enough edges, and those without any, which have no children to update. */
-async function countEdges(
-  ports: WorkerPorts,
-  ended: readonly EndedTask[],
-): Promise<{ readonly small: EndedTask[]; readonly childless: EndedTask[] }> {
-  const counts = await ports.valkey.pipelined(
-    ended.map(({ executionId, flowId }) => {
-      const { partition } = ports.router.execKeys(executionId);
-      return command(partition, "scard", ports.router.flowKeys(flowId, partition).outgoing(executionId));
-    }),
-  );
-  const small: EndedTask[] = [];
-  const childless: EndedTask[] = [];
-  for (const { item, result } of pairResults(ended, counts, noResult)) {
-    const edges = result.ok ? Number(result.value) : Number.NaN;
-    if (edges === 0) childless.push(item);
-    else if (edges <= MAX_DISPATCH_EDGES) small.push(item);
-  }
-  return { small, childless };
+function eventOf({ executionId, flowId, traceparent }: Omit<EndedTask, "outcome">): CompletionEvent {
+  return { executionId, flowId, depth: 0, generation: 0, root: executionId, traceparent };
+}
+
+/** A record that was read before the call that ended the execution is read again. */
+function endedOnly(states: ReadonlyMap<ExecutionId, RecordState>): Map<ExecutionId, RecordState> {
+  return new Map([...states].filter(([, { kind }]) => kind === "ended"));
+}
+
+/** The number of outgoing edges; 1 if it is unknown, so that the dispatcher reads it. */
+function edgesOf(state: RecordState | undefined): number {
+  return state?.kind === "ended" ? state.edges.reduce((sum, { ids }) => sum + ids.length, 0) : 1;
 }
 
 /**

@@ -74,7 +74,10 @@ export class LanePool implements Disposable {
       },
       registry,
     );
-    this.#lanes = [...places].map(([lane, concurrency]) => new LaneRunner(this.#engine, lane, concurrency));
+    this.#lanes = [...places].map(
+      ([lane, concurrency]) =>
+        new LaneRunner(this.#engine, lane, { concurrency, hasQueue: readyQueueUrls.has(lane) }),
+    );
     const readyQueues = new ReadyQueues(sqs, readyQueueUrls);
     this.#sources = this.#lanes.map((lane) => {
       ready.add(lane);

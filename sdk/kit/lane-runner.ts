@@ -9,14 +9,17 @@ interface Job {
   readonly onResult: ((result: DeliveryResult) => void) | undefined;
 }
 
-/** Executions that wait in this process for a free place, per place. More would keep other workers from them. */
+/** Executions that wait in this process for a free place, per place. More are announced, so that other workers run them. */
 const BACKLOG_PER_PLACE = 4;
+/** The same in a lane without a ready queue, in all. Other workers find these by polling, whether they wait here or not. */
+const BACKLOG_WITHOUT_QUEUE = 10_000;
 
 /** Runs the executions of one lane, a limited number at once. */
 export class LaneRunner {
   readonly lane: LaneId;
   readonly #engine: WorkerEngine;
   readonly #concurrency: number;
+  readonly #maxBacklog: number;
   readonly #backlog: Job[] = [];
   readonly #known = new Set<string>();
   #running = 0;
@@ -26,10 +29,15 @@ export class LaneRunner {
   #suspects: Promise<unknown> = Promise.resolve();
   #onChange = Promise.withResolvers<void>();
 
-  constructor(engine: WorkerEngine, lane: LaneId, concurrency: number) {
+  constructor(
+    engine: WorkerEngine,
+    lane: LaneId,
+    { concurrency, hasQueue }: { readonly concurrency: number; readonly hasQueue: boolean },
+  ) {
     this.#engine = engine;
     this.lane = lane;
     this.#concurrency = concurrency;
+    this.#maxBacklog = hasQueue ? concurrency * BACKLOG_PER_PLACE : BACKLOG_WITHOUT_QUEUE;
   }
 
   /** How many more executions can begin at once. */
@@ -46,12 +54,16 @@ export class LaneRunner {
     return this.#onChange.promise;
   }
 
-  /** Takes an execution that was found without a message. Returns false if there is no room for it. */
-  offer(ready: ReadyExecution): boolean {
+  /**
+   * Takes an execution that was found without a message. Returns false if there is no room for it. `isJustReleased`: this
+   * process has just made it eligible.
+   */
+  offer(ready: ReadyExecution, isJustReleased = false): boolean {
     if (this.#isStopping) return false;
     if (this.#known.has(ready.executionId)) return true;
-    if (this.#backlog.length >= this.#concurrency * BACKLOG_PER_PLACE) return false;
-    this.#add({ delivery: { messageId: randomUUID(), receiveCount: 1, ready }, onResult: undefined });
+    if (this.#backlog.length >= this.#maxBacklog) return false;
+    const delivery = { messageId: randomUUID(), receiveCount: 1, ready, isJustReleased };
+    this.#add({ delivery, onResult: undefined });
     return true;
   }
 

@@ -4,7 +4,7 @@ import { pairResults } from "#shared/contract/results.ts";
 import { PublishError } from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
 import type { ReadyExecution } from "#shared/ready/message.ts";
-import type { ReadyPublisher } from "#shared/ready/publisher.ts";
+import type { ReadyPublisher, ReadyResult } from "#shared/ready/publisher.ts";
 
 /**
  * Gives executions that this worker made eligible to its own lanes, as long as they have room, and announces the others in
@@ -29,8 +29,8 @@ export class LocalReady implements ReadyPublisher {
     return this.#lanes.has(lane) || this.#queues?.announces(lane) === true;
   }
 
-  async announce(ready: readonly ReadyExecution[], deadlineMs?: number): Promise<SendResult[]> {
-    const others = ready.filter((one) => this.#lanes.get(one.lane)?.offer(one) !== true);
+  async announce(ready: readonly ReadyExecution[], deadlineMs?: number): Promise<ReadyResult[]> {
+    const others = ready.filter((one) => this.#lanes.get(one.lane)?.offer(one, true) !== true);
     const sent = others.filter(({ lane }) => this.#queues?.announces(lane));
     const answers = sent.length === 0 ? [] : ((await this.#queues?.announce(sent, deadlineMs)) ?? []);
     const noAnswer = (): SendResult => ({
@@ -38,6 +38,6 @@ export class LocalReady implements ReadyPublisher {
       error: new PublishError("no result for a ready message"),
     });
     const results = new Map(pairResults(sent, answers, noAnswer).map(({ item, result }) => [item, result]));
-    return ready.map((one) => results.get(one) ?? { ok: true });
+    return ready.map((one) => results.get(one) ?? { ok: true, isClaimedHere: true });
   }
 }

@@ -9,7 +9,7 @@ import type { Log } from "#shared/runtime/telemetry.ts";
 /** The pause after a poll that found nothing doubles from the first value to the second. */
 const FIRST_PAUSE_MS = 20;
 const LONGEST_PAUSE_MS = 1_000;
-/** Executions that one poll takes of each partition. */
+/** Executions that one poll takes of each partition, at least. */
 const PER_PARTITION = 10;
 
 /** Finds the executions of a lane without a ready queue, in all partitions. */
@@ -40,7 +40,7 @@ export class PollSource {
       let found = 0;
       try {
         const deps = { valkey: this.#valkey, router: this.#router };
-        const polled = await poll(deps, this.#lane.lane, PER_PARTITION);
+        const polled = await poll(deps, this.#lane.lane, Math.max(PER_PARTITION, this.#lane.free));
         for (const ready of polled) {
           if (!this.#lane.offer(ready)) break;
           // What the last poll found too cannot be run here, for example because its kind is unknown: look at it less often.

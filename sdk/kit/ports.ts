@@ -1,11 +1,10 @@
 import type { AnyTask } from "#sdk/kit/define-task.ts";
+import type { InlineDispatch } from "#sdk/kit/inline-dispatch.ts";
 import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import type { ClaimedExecution } from "#sdk/worker/claim.ts";
 import type { WorkerClient } from "#sdk/worker/leasing.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
-import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import type { DispatchResult } from "#shared/dispatch/types.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import type { Log } from "#shared/runtime/telemetry.ts";
@@ -17,12 +16,10 @@ export interface WorkerPorts extends WorkerClient {
   /** Undefined: no lane has a ready queue. */
   readonly ready: ReadyPublisher | undefined;
   /**
-   * Updates the children of ended executions in this process: one result per event. Undefined: the dispatch function does it,
-   * and the worker sends it the completions.
+   * Updates the children of ended executions in this process. Undefined: the dispatch function does it, and the worker sends it
+   * the completions.
    */
-  readonly dispatch:
-    | ((events: readonly CompletionEvent[], deadlineMs: number) => Promise<DispatchResult[]>)
-    | undefined;
+  readonly dispatch: InlineDispatch | undefined;
   /** Around each run. Default: none. */
   readonly middleware?: readonly TaskMiddleware[] | undefined;
   /** How long leases last, in milliseconds. Default: 60,000. */

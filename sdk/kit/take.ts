@@ -4,10 +4,20 @@ import { randomUUID } from "node:crypto";
 import type { Candidate } from "#sdk/kit/classify.ts";
 import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import { GRANT_TTL_MS, type LeaseCall, recoverLeases } from "#sdk/worker/leasing.ts";
-import type { ValkeyCommand, ValkeyResult } from "#shared/contract/command.ts";
+import { parseWorkerPolicy } from "#sdk/worker/policy.ts";
+import { DEFAULT_RETRY_DELAYS_MS, readWithRetries } from "#sdk/worker/retry.ts";
+import { command, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { parseAttemptIndex } from "#shared/contract/ids.ts";
-import { claimExecution, issueClaimGrant, type Lease, promoteDelayed } from "#shared/contract/ownership.ts";
+import {
+  claimExecution,
+  issueClaimGrant,
+  issueGrantAndClaim,
+  type Lease,
+  promoteDelayed,
+} from "#shared/contract/ownership.ts";
+import { fieldText } from "#shared/contract/record.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
+import { pairResults } from "#shared/contract/results.ts";
 import { issueReclaimGrant, markLeaseExpiredIfDue, reclaimExecution } from "#shared/contract/upkeep.ts";
 import { isRecordError, ProtocolError, ValkeyError } from "#shared/errors.ts";
 import { noResult } from "#shared/valkey/batches.ts";
@@ -19,6 +29,7 @@ const TIMEOUT_MARGIN_MS = 30_000;
 /** How often an execution is reclaimed, unless its policy has `max_reclaim_count`. */
 const RECLAIM_LIMIT = 5;
 const LIMIT_REACHED = "max_retries_exhausted";
+const FUNCTION_MISSING = /^ERR Function not found/;
 
 export type ToTake =
   | { readonly kind: "claim"; readonly candidate: Candidate; readonly leaseId: string }
@@ -43,39 +54,83 @@ export type TakeResult =
   | { readonly kind: "lost_race"; readonly code: string }
   | { readonly kind: "failed"; readonly error: Error };
 
-/**
- * Takes the leases: one result per execution, in order. Takes one round trip, and more if replies were lost: the record then
- * shows whether the call was executed. Never rejects because of one execution.
- */
-export async function take(
-  ports: Pick<WorkerPorts, "valkey" | "identity" | "leaseTtlMs" | "retryDelaysMs" | "now">,
-  wanted: readonly ToTake[],
-): Promise<TakeResult[]> {
-  if (wanted.length === 0) return [];
-  const claimedAt = performance.now();
-  const calls = wanted.map((one) => ({ one, commands: commandsOf(ports, one) }));
-  const replies = (await ports.valkey.pipelined(calls.flatMap(({ commands }) => commands))).values();
-  const answered = calls.map(({ one, commands }) => {
-    const own = commands.map(() => replies.next().value ?? noResult());
-    return { one, last: own.at(-1) ?? noResult(), grant: own.at(-2) };
-  });
-  const unanswered = answered.filter(({ last }) => !last.ok && !isRecordError(last.error));
-  const recovered = await recover(
-    ports,
-    unanswered.map(({ one }) => one),
-  );
-  return answered.map(({ one, last, grant }) => {
-    const result = recovered.get(one) ?? interpret(last, grant);
-    return "lease" in result
-      ? { kind: "claimed", claimed: claimedTask(ports, one, result.lease, claimedAt) }
-      : result;
-  });
+type TakePorts = Pick<WorkerPorts, "valkey" | "identity" | "leaseTtlMs" | "retryDelaysMs" | "now">;
+
+/** Reads per execution, behind the calls of the same pipeline: payload, policy, replay count. */
+const READS = 3;
+
+/** Takes leases. It remembers whether the loaded library grants and claims in one call, as Sluice's does. */
+export class LeaseTaker {
+  readonly #ports: TakePorts;
+  #inOneCall = true;
+
+  constructor(ports: TakePorts) {
+    this.#ports = ports;
+  }
+
+  /**
+   * Takes the leases: one result per execution, in order. Takes one round trip, and more if replies were lost: the record then
+   * shows whether the call was executed. Never rejects because of one execution.
+   */
+  async take(wanted: readonly ToTake[]): Promise<TakeResult[]> {
+    if (wanted.length === 0) return [];
+    const claimedAt = performance.now();
+    const answers = await this.#call(wanted);
+    const missing = answers.filter(({ last }) => !last.ok && FUNCTION_MISSING.test(last.error.message));
+    if (missing.length > 0 && this.#inOneCall) {
+      this.#inOneCall = false;
+      const again = await this.#call(missing.map(({ one }) => one));
+      const latest = new Map(again.map((answer) => [answer.one, answer]));
+      return this.#interpretAll(
+        answers.map((answer) => latest.get(answer.one) ?? answer),
+        claimedAt,
+      );
+    }
+    return this.#interpretAll(answers, claimedAt);
+  }
+
+  async #call(wanted: readonly ToTake[]): Promise<Answer[]> {
+    const calls = wanted.map((one) => ({
+      one,
+      commands: [...commandsOf(this.#ports, one, this.#inOneCall), ...readsOf(one)],
+    }));
+    const replies = (await this.#ports.valkey.pipelined(calls.flatMap(({ commands }) => commands))).values();
+    return calls.map(({ one, commands }) => {
+      const own = commands.map(() => replies.next().value ?? noResult());
+      const last = own.length - READS - 1;
+      return { one, last: own[last] ?? noResult(), grant: own[last - 1], reads: own.slice(-READS) };
+    });
+  }
+
+  async #interpretAll(answers: readonly Answer[], claimedAt: number): Promise<TakeResult[]> {
+    const unanswered = answers.filter(({ last }) => !last.ok && !isRecordError(last.error));
+    const recovered = await recover(
+      this.#ports,
+      unanswered.map(({ one }) => one),
+      this.#inOneCall,
+    );
+    return answers.map(({ one, last, grant, reads }): TakeResult => {
+      const result = recovered.get(one) ?? interpret(last, grant, reads);
+      if (!("lease" in result)) return result;
+      return { kind: "claimed", claimed: claimedTask(this.#ports, one, result, claimedAt) };
+    });
+  }
 }
 
-/** The grant and the lease are two calls of one pipeline, which run in order. */
+interface Answer {
+  readonly one: ToTake;
+  /** The reply of the call that takes the lease. */
+  readonly last: ValkeyResult;
+  /** The reply of the call before it. */
+  readonly grant: ValkeyResult | undefined;
+  readonly reads: readonly ValkeyResult[];
+}
+
+/** If the grant and the lease are two calls of one pipeline, they run in order. */
 function commandsOf(
   { identity, leaseTtlMs = LEASE_TTL_MS }: Pick<WorkerPorts, "identity" | "leaseTtlMs">,
   one: ToTake,
+  inOneCall: boolean,
 ): ValkeyCommand[] {
   const { candidate, leaseId } = one;
   const { target, task } = candidate;
@@ -98,14 +153,35 @@ function commandsOf(
   };
   return [
     ...(one.kind === "promote" ? [promoteDelayed(target, one.nowMs)] : []),
-    issueClaimGrant(target, identity, GRANT_TTL_MS),
-    claimExecution(target, identity, request),
+    ...(inOneCall
+      ? [issueGrantAndClaim(target, identity, request)]
+      : [issueClaimGrant(target, identity, GRANT_TTL_MS), claimExecution(target, identity, request)]),
   ];
 }
 
-type Interpreted = Exclude<TakeResult, { kind: "claimed" }> | { readonly lease: Lease };
+function readsOf({ candidate: { target } }: ToTake): ValkeyCommand[] {
+  const { partition, core, payload, policy } = target.keys;
+  return [
+    command(partition, "get", payload),
+    command(partition, "get", policy),
+    command(partition, "hget", core, "replay_count"),
+  ];
+}
 
-function interpret(last: ValkeyResult, grant: ValkeyResult | undefined): Interpreted {
+interface Taken {
+  readonly lease: Lease;
+  readonly payload: string;
+  readonly policy: string;
+  readonly replayCount: number;
+}
+
+type Interpreted = Exclude<TakeResult, { kind: "claimed" }> | Taken;
+
+function interpret(
+  last: ValkeyResult,
+  grant: ValkeyResult | undefined,
+  reads: readonly ValkeyResult[],
+): Interpreted {
   const reply = last.ok ? decodeReply(last.value) : last;
   if (!reply.ok) return { kind: "failed", error: reply.error };
   if (reply.value.kind === "refused") {
@@ -117,31 +193,55 @@ function interpret(last: ValkeyResult, grant: ValkeyResult | undefined): Interpr
   }
   const [leaseId = "", epoch = "", , attemptId = "", attempt = ""] = reply.value.fields;
   const attemptIndex = parseAttemptIndex(attempt);
-  return attemptIndex.ok
-    ? { lease: { leaseId, epoch, attemptId, attemptIndex: attemptIndex.value } }
-    : { kind: "failed", error: new ProtocolError(`a claim's reply: ${attemptIndex.error.message}`) };
+  if (!attemptIndex.ok) {
+    return { kind: "failed", error: new ProtocolError(`a claim's reply: ${attemptIndex.error.message}`) };
+  }
+  const failed = reads.find((read) => !read.ok);
+  if (failed?.ok === false || reads.length < READS) {
+    const cause = failed?.ok === false ? failed.error : undefined;
+    return { kind: "failed", error: new ValkeyError("reading a claimed execution failed", { cause }) };
+  }
+  return {
+    lease: { leaseId, epoch, attemptId, attemptIndex: attemptIndex.value },
+    ...inputOf(reads.map((read) => (read.ok ? read.value : null))),
+  };
+}
+
+function inputOf([payload, policy, replays]: readonly unknown[]): Omit<Taken, "lease"> {
+  return {
+    payload: fieldText(payload),
+    policy: fieldText(policy),
+    replayCount: Number(fieldText(replays)) || 0,
+  };
 }
 
 /** Finds out what became of calls whose reply was lost. */
 async function recover(
-  ports: Pick<WorkerPorts, "valkey" | "identity" | "leaseTtlMs" | "retryDelaysMs">,
+  ports: TakePorts,
   unanswered: readonly ToTake[],
+  inOneCall: boolean,
 ): Promise<Map<ToTake, Interpreted>> {
   const results = new Map<ToTake, Interpreted>();
   if (unanswered.length === 0) return results;
-  const calls = unanswered.map((one): LeaseCall => {
-    const { target, policy } = one.candidate;
-    const [command] = commandsOf(ports, one).slice(-1);
-    if (command === undefined) throw new RangeError("a take has at least one command");
-    return { target, policy, leaseId: one.leaseId, command };
-  });
+  const { valkey, retryDelaysMs = DEFAULT_RETRY_DELAYS_MS } = ports;
   try {
+    const calls = unanswered.map((one): LeaseCall => {
+      const call = commandsOf(ports, one, inOneCall).at(-1);
+      if (call === undefined) throw new RangeError("a take has at least one command");
+      return { target: one.candidate.target, policy: "", leaseId: one.leaseId, command: call };
+    });
     const { leased, ended } = await recoverLeases(ports, calls);
-    for (const [at, one] of unanswered.entries()) {
-      const target = calls[at]?.target;
-      const found = leased.find((lease) => lease.target === target);
-      if (found !== undefined) results.set(one, { lease: found.lease });
-      else if (target !== undefined && ended.includes(target)) results.set(one, { kind: "limit_reached" });
+    const leases = new Map(leased.map(({ target, lease }) => [target, lease]));
+    const taken = unanswered.filter(({ candidate }) => leases.has(candidate.target));
+    const values = await readWithRetries(valkey, taken.flatMap(readsOf), retryDelaysMs);
+    for (const { item, result } of pairResults(taken, [...taken.keys()], () => -1)) {
+      const lease = leases.get(item.candidate.target);
+      if (lease === undefined) continue;
+      results.set(item, { lease, ...inputOf(values.slice(READS * result, READS * (result + 1))) });
+    }
+    for (const one of unanswered) {
+      if (results.has(one)) continue;
+      if (ended.includes(one.candidate.target)) results.set(one, { kind: "limit_reached" });
       else results.set(one, { kind: "failed", error: new ValkeyError("the call was not executed") });
     }
   } catch (error) {
@@ -154,15 +254,15 @@ async function recover(
 function claimedTask(
   { now }: Pick<WorkerPorts, "now">,
   { kind, candidate }: ToTake,
-  lease: Lease,
+  { lease, payload, policy, replayCount }: Taken,
   claimedAt: number,
 ): ClaimedTask {
-  const { ready, target, task, flowId, payload, retryPolicyJson, replayCount } = candidate;
+  const { ready, target, task, flowId } = candidate;
   return {
     target,
     lease,
     payload,
-    retryPolicyJson,
+    retryPolicyJson: parseWorkerPolicy(policy).retryPolicyJson || task.retryPolicyJson,
     task,
     flowId,
     replayCount,

@@ -42,7 +42,8 @@ export async function announceReady(
     ok: false as const,
     error: new PublishError("the publisher returned no result for a ready message"),
   }));
-  ports.telemetry.count(METRICS.readyAnnounced, sent.filter(({ result }) => result.ok).length);
+  const messages = sent.filter(({ result }) => result.ok && !result.isClaimedHere).length;
+  if (messages > 0) ports.telemetry.count(METRICS.readyAnnounced, messages);
   // Not a failure: the children are announced. Without a mark, a redelivery announces them again, which changes nothing.
   if (markError !== undefined) {
     ports.telemetry.count(METRICS.marksFailed);

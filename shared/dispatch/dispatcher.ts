@@ -3,7 +3,7 @@
  * and a fifth when a child was skipped. Section 9 of the contract lists what the dispatcher must not do.
  */
 
-import { parseEdgeId } from "#shared/contract/ids.ts";
+import { type ExecutionId, parseEdgeId } from "#shared/contract/ids.ts";
 import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
@@ -28,6 +28,8 @@ const MAX_READS = 3;
 /** Restarts of one cascade at the depth limit, so that no error can keep it running for ever. */
 const MAX_GENERATIONS = 20;
 export interface DispatcherPorts extends FanOutPorts, RestartPorts {
+  /** States that the caller has read after the executions ended, by execution id. They need not be read again. */
+  readonly readBefore?: ReadonlyMap<ExecutionId, RecordState>;
   /** A message above this depth restarts its cascade at depth 0. */
   readonly maxCascadeDepth: number;
 }
@@ -119,11 +121,17 @@ async function dispatchExecutions(
   executions: readonly CompletedExecution[],
   reads = MAX_READS,
 ): Promise<Map<CompletedExecution, DispatchResult>> {
-  const states = await readRecords(ports, executions);
+  // After a replay, what was read before is out of date.
+  const readBefore = reads === MAX_READS ? ports.readBefore : undefined;
+  const unread = executions.filter(({ executionId }) => !readBefore?.has(executionId));
+  const noState = (): RecordState => failed(new ValkeyError("the record was not read"));
+  const read = new Map(
+    pairResults(unread, await readRecords(ports, unread), noState).map(({ item, result }) => [item, result]),
+  );
   const results = new Map<CompletedExecution, DispatchResult>();
   const plans: FanOutPlan[] = [];
-  const noState = (): RecordState => failed(new ValkeyError("the record was not read"));
-  for (const { item: execution, result: state } of pairResults(executions, states, noState)) {
+  for (const execution of executions) {
+    const state = readBefore?.get(execution.executionId) ?? read.get(execution) ?? noState();
     const planned = planFanOut(ports, execution, state);
     if ("kind" in planned) results.set(execution, planned);
     else plans.push(planned);

@@ -11,10 +11,9 @@ import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { PublishError, ValkeyError } from "#shared/errors.ts";
-import type { SendResult } from "#shared/queue/batch-sender.ts";
 import { readMarks, writeMarks } from "#shared/ready/marks.ts";
 import type { ReadyExecution } from "#shared/ready/message.ts";
-import type { ReadyPublisher } from "#shared/ready/publisher.ts";
+import type { ReadyPublisher, ReadyResult } from "#shared/ready/publisher.ts";
 import { parseAnnounceable, readAnnounceable } from "#shared/ready/readiness.ts";
 import { chunked, noResult } from "#shared/valkey/batches.ts";
 import { serverTimeMs } from "#shared/valkey/server-time.ts";
@@ -33,14 +32,14 @@ export async function announce(
   { valkey, ready }: { readonly valkey: Pipelines; readonly ready: ReadyPublisher },
   announcements: readonly Announcement[],
   deadlineMs?: number,
-): Promise<{ readonly results: SendResult[]; readonly markError: Error | undefined }> {
+): Promise<{ readonly results: ReadyResult[]; readonly markError: Error | undefined }> {
   if (announcements.length === 0) return { results: [], markError: undefined };
   const answers = await ready.announce(
     announcements.map((one) => one.ready),
     deadlineMs,
   );
   const sent = pairResults(announcements, answers, noAnswer);
-  const accepted = sent.flatMap(({ item, result }) => (result.ok ? [item] : []));
+  const accepted = sent.flatMap(({ item, result }) => (result.ok && !result.isClaimedHere ? [item] : []));
   if (accepted.length === 0) return { results: sent.map(({ result }) => result), markError: undefined };
   const flows = Map.groupBy(
     accepted,
@@ -158,6 +157,6 @@ async function readUnmarked(
   });
 }
 
-function noAnswer(): SendResult {
+function noAnswer(): ReadyResult {
   return { ok: false, error: new PublishError("the publisher returned no result for a ready message") };
 }

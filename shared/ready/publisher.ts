@@ -5,6 +5,12 @@ import { BatchSender, type SendResult } from "#shared/queue/batch-sender.ts";
 import type { QueueClient } from "#shared/queue/client.ts";
 import { type ReadyExecution, readyEntry } from "#shared/ready/message.ts";
 
+/**
+ * The result of announcing one execution. `isClaimedHere`: a worker in this process claims it next, and no message was sent, so
+ * that it needs no mark.
+ */
+export type ReadyResult = SendResult & { readonly isClaimedHere?: boolean };
+
 /** Tells workers that executions can be claimed. */
 export interface ReadyPublisher {
   /** Whether executions of this lane are announced. Those of other lanes are found by polling. */
@@ -13,7 +19,7 @@ export interface ReadyPublisher {
    * Announces all executions: one result per execution, in order. Never rejects. An execution that is not announced by
    * `deadlineMs` (milliseconds since the epoch; no deadline by default) fails.
    */
-  announce(ready: readonly ReadyExecution[], deadlineMs?: number): Promise<SendResult[]>;
+  announce(ready: readonly ReadyExecution[], deadlineMs?: number): Promise<ReadyResult[]>;
 }
 
 /**
