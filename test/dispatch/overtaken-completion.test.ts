@@ -73,7 +73,8 @@ describe.each(DEPLOYMENTS_OF_BOTH)(
         pipelined: async (commands) => {
           if (commands.some(({ name }) => name === "fcall")) {
             changes += 1;
-            await fixture.read("hset", parent.core, "completed_at", String(Date.now() + 1_000 * changes));
+            const end = String(Date.now() + 1_000 * changes);
+            await fixture.read("hset", parent.core, "completed_at", end, "last_transition_at", end);
           }
           return setup.valkey.pipelined(commands);
         },
