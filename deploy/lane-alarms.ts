@@ -1,12 +1,27 @@
 /** The alarms of worker lanes. docs/workers.md says what each failure looks like. */
 
-import { DIMENSION, NAMESPACE, STAGE_DIMENSION, TASK_METRICS } from "#shared/runtime/telemetry.ts";
+import { DIMENSION, METRICS, NAMESPACE, STAGE_DIMENSION, TASK_METRICS } from "#shared/runtime/telemetry.ts";
 import type { WorkerLane } from "./lanes.ts";
 import { type AlarmSpec, type Deployment, lambda, queue } from "./metrics.ts";
 
-/** The alarms of every lane, by logical id. */
-export function laneAlarms({ lanes, oldestMessageSeconds }: Deployment): Record<string, AlarmSpec> {
-  return Object.assign({}, ...lanes.map((lane) => alarmsOf(lane, oldestMessageSeconds)));
+/** The alarms of every lane, and one on the dispatcher in all workers, by logical id. */
+export function laneAlarms({ lanes, stage, oldestMessageSeconds }: Deployment): Record<string, AlarmSpec> {
+  if (lanes.length === 0) return {};
+  const invariants: AlarmSpec = {
+    description:
+      "An edge group has more outcomes than edges (invariant_violation), as a worker found. See its log.",
+    metric: {
+      namespace: NAMESPACE,
+      name: METRICS.invariantViolations,
+      dimensions: { [DIMENSION]: "worker", [STAGE_DIMENSION]: stage },
+    },
+    statistic: "Sum",
+    above: 0,
+  };
+  return Object.assign(
+    { WorkerInvariantViolationAlarm: invariants },
+    ...lanes.map((lane) => alarmsOf(lane, oldestMessageSeconds)),
+  );
 }
 
 function alarmsOf(

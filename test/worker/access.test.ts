@@ -15,7 +15,7 @@ import { replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { readValkey } from "#shared/valkey/config.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { KINDS, SecuredValkey } from "#test/auth/secured.ts";
+import { accessOf, KINDS, SecuredValkey } from "#test/auth/secured.ts";
 import { LANE, RecordingPublisher, task, workflowOf } from "#test/submission/fixture.ts";
 import { newFlowId, ROUTER } from "#test/support/flow-fixture.ts";
 import { RecordedReady } from "#test/support/ready.ts";
@@ -131,8 +131,12 @@ test.each(KINDS)(
   TIMEOUT,
 );
 
-test("the documentation lists only commands and key patterns that a worker uses", () => {
-  expect(rulesOf("+").toSorted()).toEqual([...commands].toSorted());
-  const prefixes = rulesOf("~").map((pattern) => pattern.replace(/\*$/, ""));
+test("the documentation and access.json allow only what a worker uses, by itself or in the dispatcher inside it", () => {
+  const dispatch = accessOf("dispatch");
+  expect(documentedRules()).toEqual(accessOf("worker"));
+  const ofDispatch = dispatch.flatMap((rule) => (rule.startsWith("+") ? [rule.slice(1)] : []));
+  expect(rulesOf("+").toSorted()).toEqual([...new Set([...commands, ...ofDispatch])].toSorted());
+  const others = rulesOf("~").filter((pattern) => !dispatch.includes(`~${pattern}`));
+  const prefixes = others.map((pattern) => pattern.replace(/\*$/, ""));
   expect(prefixes.filter((prefix) => ![...keys].some((key) => key.startsWith(prefix)))).toEqual([]);
 });

@@ -277,6 +277,17 @@ export function lanes(packaged: Packaged): void {
       ]);
     });
 
+    it("has an alarm on the dispatcher in the workers, which counts as the service worker", () => {
+      expect(template.property("WorkerInvariantViolationAlarm")).toMatchObject({
+        Namespace: "Sluice",
+        MetricName: "InvariantViolations",
+        Dimensions: [
+          { Name: "service", Value: "worker" },
+          { Name: "stage", Value: stage },
+        ],
+      });
+    });
+
     it("keeps the code of the workers from changing network interfaces", () => {
       const roles = LANES.map(({ suffix }) =>
         JSON.stringify(template.property(`LaneRole${suffix}`, "Policies")),
