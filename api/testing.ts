@@ -5,7 +5,6 @@ export {
   type FlowEnd,
   startTestStack,
   type TaskEnd,
-  type TaskHandler,
-  type TaskRun,
   type TestStack,
+  type TestStackOptions,
 } from "#local/test-stack.ts";

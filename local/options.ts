@@ -11,6 +11,7 @@ export interface StartOptions {
   readonly json: boolean;
   readonly sqs: QueueChoice;
   readonly runtime: "own" | "aws";
+  readonly dispatch: "inline" | "queue";
 }
 
 export type ParsedOptions =
@@ -41,16 +42,24 @@ export function parseOptions(
         .default(DEFAULT_QUEUE),
     )
     .addOption(runtimeOption(["own", "aws"]).default("own"))
+    .addOption(
+      new Option(
+        "--dispatch <where>",
+        'what updates the tasks that depend on an ended one: "inline" (the worker) or "queue" (the dispatch function)',
+      )
+        .choices(["inline", "queue"])
+        .default("inline"),
+    )
     .addHelpText(
       "after",
       "\nExit status: 0 when all tasks ended, 1 when some did not or the stack failed, 2 when the arguments or the workflow\n" +
         "are invalid, 130 after SIGINT, 143 after SIGTERM.\n\n" +
-        "`npm run local:aws` adds --sqs auto --runtime aws: see docs/rehearsal.md",
+        "`npm run local:aws` adds --sqs auto --runtime aws --dispatch queue: see docs/rehearsal.md",
     );
   const exitCode = parseArguments(command, args, write, writeError);
   if (exitCode !== undefined) return { kind: "done", exitCode };
-  const { workflow, fail, json, sqs, runtime } = command.opts<CommanderOptions>();
-  return { kind: "run", options: { workflow, fail, json: json ?? false, sqs, runtime } };
+  const { workflow, fail, json, sqs, runtime, dispatch } = command.opts<CommanderOptions>();
+  return { kind: "run", options: { workflow, fail, json: json ?? false, sqs, runtime, dispatch } };
 }
 
 /** The options as commander parses them. */
@@ -60,6 +69,7 @@ interface CommanderOptions {
   readonly json?: boolean;
   readonly sqs: QueueChoice;
   readonly runtime: "own" | "aws";
+  readonly dispatch: "inline" | "queue";
 }
 
 function parseQueueChoice(text: string): QueueChoice {

@@ -23,6 +23,8 @@ export interface PollerOptions {
   readonly batchSize?: number;
   /** How long a receive waits for a first message, 0 to 20 seconds; the default is 20. */
   readonly longPollSeconds?: number;
+  /** Called when a batch has been processed. */
+  readonly onBatch?: () => void;
   /** Receives a message for each batch that failed as a whole, and for each error of the queue. */
   readonly onError: (error: string) => void;
 }
@@ -95,7 +97,9 @@ export class Poller {
     while (!this.#stopping.signal.aborted) {
       try {
         const messages = await this.#receive();
-        if (messages.length > 0) await this.#deliver(messages, environment);
+        if (messages.length === 0) continue;
+        await this.#deliver(messages, environment);
+        this.#options.onBatch?.();
       } catch (error) {
         if (this.#stopping.signal.aborted) return;
         this.#options.onError(`the queue failed: ${messageOf(error)}`);

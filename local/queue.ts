@@ -9,6 +9,7 @@ import {
   SQSServiceException,
 } from "@aws-sdk/client-sqs";
 import { type QueueServer, type StartQueueServer, startFauxqs } from "#local/queue-server.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 
 /** Deliveries of a message before the queue moves it to the dead-letter queue. */
@@ -16,6 +17,7 @@ const MAX_RECEIVE_COUNT = 5;
 const COMPLETIONS = "completions";
 const DEAD_LETTERS = "completions-dead-letters";
 const RETENTION_SECONDS = 345_600;
+const READY_VISIBILITY_SECONDS = 60;
 /** Longer than the source queue's: retention counts from the time at which the message was first sent. */
 const DEAD_LETTER_RETENTION_SECONDS = 1_209_600;
 const COUNTS = {
@@ -31,7 +33,7 @@ export interface QueueCounts {
   readonly delayed: number;
 }
 
-/** A queue server with the completions queue and its dead-letter queue. */
+/** A queue server with the completions queue, its dead-letter queue, and a ready queue for each lane. */
 export interface LocalQueue extends AsyncDisposable {
   readonly endpoint: string;
   /** Name and endpoint of the server, for output. */
@@ -40,6 +42,7 @@ export interface LocalQueue extends AsyncDisposable {
   readonly longPollSeconds: number;
   readonly queueUrl: string;
   readonly deadLetterQueueUrl: string;
+  readonly readyQueueUrls: ReadonlyMap<LaneId, string>;
   /** Environment variables with which the AWS SDK of another process reaches this server. */
   readonly environment: Readonly<Record<string, string>>;
   /** Creates a client, which the caller must destroy. */
@@ -52,20 +55,22 @@ export interface LocalQueue extends AsyncDisposable {
 export interface QueueOptions {
   /** Seconds for which a received message is hidden from others. */
   readonly visibilityTimeoutSeconds: number;
+  /** The lanes that have a ready queue; none by default. */
+  readonly lanes?: readonly LaneId[];
   /** Starts the server; the default is fauxqs in this process. */
   readonly server?: StartQueueServer | undefined;
 }
 
 /**
- * Starts a queue server and creates both queues with the settings of a deployment. Rejects with a ConfigurationError if
+ * Starts a queue server and creates its queues with the settings of a deployment. Rejects with a ConfigurationError if
  * an external server does not answer or refuses.
  */
 export async function startQueue(options: QueueOptions): Promise<LocalQueue> {
-  const { server: start = startFauxqs, visibilityTimeoutSeconds } = options;
+  const { server: start = startFauxqs, visibilityTimeoutSeconds, lanes = [] } = options;
   await using parts = new AsyncDisposableStack();
   const server = parts.use(await start());
   try {
-    return await createQueues(server, visibilityTimeoutSeconds, parts);
+    return await createQueues(server, visibilityTimeoutSeconds, lanes, parts);
   } catch (error) {
     if (!server.isExternal) throw error;
     throw new ConfigurationError([`cannot create the queues at ${server.endpoint}: ${reasonOf(error)}`]);
@@ -76,6 +81,7 @@ export async function startQueue(options: QueueOptions): Promise<LocalQueue> {
 async function createQueues(
   server: QueueServer,
   visibilityTimeoutSeconds: number,
+  lanes: readonly LaneId[],
   parts: AsyncDisposableStack,
 ): Promise<LocalQueue> {
   const admin = parts.adopt(clientFor(server), (client) => client.destroy());
@@ -96,6 +102,14 @@ async function createQueues(
       maxReceiveCount: MAX_RECEIVE_COUNT,
     }),
   });
+  const readyQueueUrls = new Map<LaneId, string>();
+  for (const [position, lane] of lanes.entries()) {
+    // Lanes may contain characters that names of queues may not. Messages stay until a worker deletes them.
+    readyQueueUrls.set(
+      lane,
+      await make(`ready-${position}`, { VisibilityTimeout: String(READY_VISIBILITY_SECONDS) }),
+    );
+  }
   const limitation = await allowRedriveFrom(admin, server, deadLetterQueueUrl, await arnOf(admin, queueUrl));
   const all = parts.move();
   const stop = (): Promise<void> => all.disposeAsync();
@@ -105,6 +119,7 @@ async function createQueues(
     longPollSeconds: server.longPollSeconds,
     queueUrl,
     deadLetterQueueUrl,
+    readyQueueUrls,
     environment: server.environment,
     client: () => clientFor(server),
     counts: (url) => countsOf(admin, url),

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { finished } from "node:stream/promises";
 import { fileURLToPath } from "node:url";
 import type { SQSClient } from "@aws-sdk/client-sqs";
+import { Activity } from "#local/activity.ts";
 import { FunctionProcess } from "#local/function-process.ts";
 import type { FunctionRuntime } from "#local/function-settings.ts";
 import { GRACE_SECONDS, type ReconcileFunction } from "#local/idle-reconciler.ts";
@@ -13,11 +14,13 @@ import { type LocalQueue, startQueue } from "#local/queue.ts";
 import type { StartQueueServer } from "#local/queue-server.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import type { Edition } from "#shared/contract/edition.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { type ReadyPublisher, SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 
@@ -34,6 +37,8 @@ const VISIBILITY_TIMEOUT_SECONDS = 12;
 export interface StackOptions {
   readonly router: PartitionRouter;
   readonly maxCascadeDepth: number;
+  /** The lanes that have a ready queue; none by default. */
+  readonly lanes?: readonly LaneId[];
   readonly onError: (error: string) => void;
   /** The edition of the library; the default is the 11-KEYS edition. */
   readonly edition?: Edition;
@@ -44,18 +49,27 @@ export interface StackOptions {
   readonly runtime?: FunctionRuntime;
 }
 
-/** What runs a workflow, except for its workers: a Valkey server, a queue, and the functions. */
+/** What runs a workflow, except for its workers: a Valkey server, queues, and the functions. */
 export interface Stack extends AsyncDisposable {
   readonly server: ValkeyServer;
   readonly valkey: Valkey;
   readonly queue: LocalQueue;
+  /** A client of the queue server. */
+  readonly client: SQSClient;
   readonly completions: CompletionPublisher;
+  readonly ready: ReadyPublisher;
+  /** The environment of programs that use this stack. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Notified when the dispatch function has processed a batch, and when a task has run. */
+  readonly activity: Activity;
   readonly poller: Poller;
   readonly functions: readonly FunctionProcess[];
   /** Has no schedule here: call it to sweep. */
   readonly reconcile: ReconcileFunction;
   /** The path of a file with the output of the functions. */
   readonly logFile: string;
+  /** Appends to that file. */
+  writeLog(text: string): void;
   /** Keeps the log file when the stack is disposed of. */
   keepLog(): void;
 }
@@ -85,28 +99,36 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const queue = parts.use(
     await startQueue({
       visibilityTimeoutSeconds: options.visibilityTimeoutSeconds ?? VISIBILITY_TIMEOUT_SECONDS,
+      lanes: options.lanes ?? [],
       server: options.queueServer,
     }),
   );
   const client = parts.adopt(queue.client(), (made: SQSClient) => made.destroy());
+  const environment = environmentFor(options, server, queue);
   const newFunction = (name: keyof typeof BUNDLES) =>
     parts.use(
       new FunctionProcess({
         functionName: `sluice-${name}`,
         bundle: BUNDLES[name],
         timeoutMs: FUNCTION_TIMEOUT_MS,
-        environment: { ...environmentFor(options, server, queue), POWERTOOLS_SERVICE_NAME: `sluice-${name}` },
+        environment: {
+          ...environment,
+          ...functionSettings(options, queue),
+          POWERTOOLS_SERVICE_NAME: `sluice-${name}`,
+        },
         onOutput: log.write,
         ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       }),
     );
   const functions = Array.from({ length: CONCURRENCY }, () => newFunction("dispatch"));
+  const activity = new Activity();
   const poller = parts.adopt(
     new Poller({
       client,
       queueUrl: queue.queueUrl,
       longPollSeconds: queue.longPollSeconds,
       environments: functions,
+      onBatch: () => activity.notify(),
       onError: options.onError,
     }),
     (made) => made.stop(),
@@ -118,18 +140,23 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     server,
     valkey,
     queue,
+    client,
     completions: new SqsCompletionPublisher(client, queue.queueUrl),
+    ready: new SqsReadyPublisher(client, queue.readyQueueUrls),
+    environment,
+    activity,
     poller,
     functions,
     reconcile,
     logFile: log.file,
+    writeLog: log.write,
     keepLog: log.keep,
     [Symbol.asyncDispose]: () => all.disposeAsync(),
   };
 }
 
 function environmentFor(
-  { router, maxCascadeDepth }: StackOptions,
+  { router }: StackOptions,
   server: ValkeyServer,
   queue: LocalQueue,
 ): Record<string, string> {
@@ -137,8 +164,14 @@ function environmentFor(
     ...queue.environment,
     VALKEY_URL: server.url.href,
     VALKEY_CLUSTER_MODE: "false",
-    COMPLETIONS_QUEUE_URL: queue.queueUrl,
     FLOW_PARTITIONS: String(router.numFlowPartitions),
+    COMPLETIONS_QUEUE_URL: queue.queueUrl,
+    READY_QUEUES: JSON.stringify(Object.fromEntries(queue.readyQueueUrls)),
+  };
+}
+
+function functionSettings({ maxCascadeDepth }: StackOptions, queue: LocalQueue): Record<string, string> {
+  return {
     DEAD_LETTER_QUEUE_URL: queue.deadLetterQueueUrl,
     MAX_CASCADE_DEPTH: String(maxCascadeDepth),
     LIBRARY_EDITION: "auto",

@@ -40,7 +40,7 @@ async function main(): Promise<number> {
 
 async function run(
   workflowRun: WorkflowRun,
-  { json, sqs, runtime }: StartOptions,
+  { json, sqs, runtime, dispatch }: StartOptions,
   signal: AbortSignal,
 ): Promise<number> {
   const output = json ? process.stderr : process.stdout;
@@ -57,6 +57,7 @@ async function run(
   await using stack = await startStack({
     router,
     maxCascadeDepth,
+    lanes: [...new Set(workflowRun.workflow.tasks.map(({ lane }) => lane))],
     onError,
     queueServer: () => queueServerFor(sqs, note),
     runtime,
@@ -65,7 +66,7 @@ async function run(
   });
   signal.throwIfAborted();
   if (sqs !== DEFAULT_QUEUE) note(`queue: ${stack.queue.description}`);
-  const result = await runWorkflow(stack, router, workflowRun, signal, {
+  const result = await runWorkflow(stack, router, { ...workflowRun, dispatch }, signal, {
     onProgress: (now) => progress.show(now),
     onError,
   });

@@ -1,43 +1,45 @@
-/** The embedded stack for tests: a Valkey server, a queue and the functions, as `npm start` runs them. */
+/** The embedded stack for tests: a Valkey server, queues, the functions and a worker. */
 
 import { randomUUID } from "node:crypto";
 import { DEFAULT_MAX_CASCADE_DEPTH } from "#functions/dispatch/config.ts";
-import type { TaskState } from "#local/flow-status.ts";
-import { type FlowRun, runFlow } from "#local/run.ts";
+import { FlowStatusCounter, type TaskState } from "#local/flow-status.ts";
 import { type Stack, startStack } from "#local/stack.ts";
+import { untilEnded } from "#local/wait.ts";
+import { startWorkers } from "#local/workers.ts";
+import type { AnyTask } from "#sdk/kit/define-task.ts";
+import { DEFAULT_KIND } from "#sdk/submission/executions.ts";
 import { parseWorkflow } from "#sdk/submission/parse.ts";
 import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
-import type { RunOutcome } from "#sdk/worker/finish.ts";
-import type { Execution } from "#sdk/worker/worker.ts";
+import type { Workflow } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { type LaneId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
-import { LANES_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ConfigurationError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import { valueOrThrow } from "#shared/valkey/batches.ts";
 
-/** One run of a task of the workflow. */
-export interface TaskRun extends Execution {
-  /** The id of the task in the workflow. */
-  readonly task: string;
+/** Options of `startTestStack`. */
+export interface TestStackOptions {
+  /** The tasks that the stack's own worker runs, each lane from its ready queue. Default: none. */
+  readonly tasks?: readonly AnyTask[];
+  /** Further lanes with a ready queue, whose workers you run yourself with `environment`. */
+  readonly lanes?: readonly string[];
 }
-
-/** Runs a task. If it throws, the run has failed with the error's message as its reason. */
-export type TaskHandler = (run: TaskRun) => Promise<RunOutcome>;
 
 /** How a task has ended. */
 export interface TaskEnd {
   readonly state: TaskState;
-  /** What the task returned. Empty unless it succeeded. */
-  readonly result: string;
+  /** What the task returned, as it comes out of JSON. Undefined unless it succeeded. */
+  readonly result: unknown;
   /** Why the task failed. Empty unless it did. */
   readonly reason: string;
 }
 
 /** A flow all of whose tasks have ended. */
 export interface FlowEnd {
+  readonly flow: Submission;
   /** By task id. */
   readonly tasks: ReadonlyMap<string, TaskEnd>;
 }
@@ -47,101 +49,124 @@ export interface TestStack extends AsyncDisposable {
   readonly valkey: Pipelines;
   readonly router: PartitionRouter;
   readonly completions: CompletionPublisher;
-  /** Variables for the code under test: VALKEY_URL, COMPLETIONS_QUEUE_URL, and region, endpoint and credentials of SQS. */
+  readonly ready: ReadyPublisher;
+  /**
+   * Variables for the code under test: VALKEY_URL, COMPLETIONS_QUEUE_URL, READY_QUEUES and so on, and region, endpoint and
+   * credentials of SQS, which the AWS SDK reads from `process.env`.
+   */
   readonly environment: Readonly<Record<string, string>>;
   /**
-   * Submits a workflow: an object in Sluice's JSON format or in WfFormat.
+   * Submits a workflow: an object in Sluice's JSON format or in WfFormat. Several flows can run at once.
    *
-   * @throws ConfigurationError that lists every error of the workflow.
+   * @throws ConfigurationError that lists every error of the workflow, and every task that no worker of the stack runs.
    */
   submit(workflow: object): Promise<Submission>;
   /**
-   * Runs a submitted flow to its end: claims executions, runs `handler` for each, and waits until all have ended.
+   * Waits until all tasks of a submitted flow have ended, and reads their results.
    *
    * @throws Error if the flow stops before its end, with the states of its tasks and what went wrong.
    */
-  run(flow: Submission, handler: TaskHandler): Promise<FlowEnd>;
-  /** Ends all processes of the stack. A second call has no effect. */
+  waitForEnd(flow: Submission): Promise<FlowEnd>;
+  /** Submits a workflow, and waits for its end. */
+  run(workflow: object): Promise<FlowEnd>;
+  /** Waits for the tasks that run, and ends all processes of the stack. A second call has no effect. */
   stop(): Promise<void>;
 }
 
 /**
  * Starts a stack for a test, on free ports of this machine: a private Valkey server without persistence, an SQS server in
- * this process, and the dispatch and reconcile functions. It takes about a second. Stop it after the test.
+ * this process, the dispatch and reconcile functions, and a worker in this process for `tasks`. It takes about a second. Stop
+ * it after the test; tests can share one.
  *
  * It needs the package `fauxqs` and a `valkey-server`: from the variable VALKEY_SERVER, from
  * `npx sluice install-valkey`, or on the PATH.
  *
- * @throws ConfigurationError if one of them is missing. The message says what to do.
+ * @throws ConfigurationError if one of them is missing, or if two tasks have the same lane and kind. The message says what to
+ * do.
  *
  * @example
- * await using sluice = await startTestStack();
- * const flow = await sluice.submit({ name: "report", tasks: [{ id: "fetch" }, { id: "send", dependsOn: ["fetch"] }] });
- * const { tasks } = await sluice.run(flow, async ({ task }) => ({ outcome: "success", result: `${task} is done` }));
- * tasks.get("send"); // { state: "success", result: "send is done", reason: "" }
+ * await using stack = await startTestStack({ tasks: [fetchReport, sendReport] });
+ * const { tasks } = await stack.run({
+ *   name: "report",
+ *   tasks: [{ id: "fetch", kind: "fetch" }, { id: "send", kind: "send", dependsOn: ["fetch"] }],
+ * });
+ * tasks.get("send"); // { state: "success", result: { sent: true }, reason: "" }
  */
-export async function startTestStack(): Promise<TestStack> {
+export async function startTestStack(options: TestStackOptions = {}): Promise<TestStack> {
+  const { tasks = [], lanes = [] } = options;
+  const ownLanes = lanes.map((lane) => unwrap(parseLaneId(lane)));
   const errors: string[] = [];
   const onError = (error: string): void => {
     errors.push(error);
   };
   const router = new PartitionRouter();
-  const stack = await startStack({ router, maxCascadeDepth: DEFAULT_MAX_CASCADE_DEPTH, onError });
-  const { valkey, completions, server, queue } = stack;
-  const dependencies = { valkey, router, completions };
+  await using parts = new AsyncDisposableStack();
+  const stack = parts.use(
+    await startStack({
+      router,
+      maxCascadeDepth: DEFAULT_MAX_CASCADE_DEPTH,
+      lanes: [...new Set([...tasks.map(({ lane }) => lane), ...ownLanes])],
+      onError,
+      // Only this edition has groups of edges.
+      edition: 14,
+    }),
+  );
+  const workers =
+    tasks.length === 0
+      ? undefined
+      : parts.use(startWorkers(stack, router, { tasks, dispatch: "inline", onError }));
+  const { valkey, completions, ready, environment } = stack;
+  const dependencies = { valkey, router, completions, ready };
+  const all = parts.move();
   let stopped: PromiseLike<void> | undefined;
   const stop = async (): Promise<void> => {
-    stopped ??= stack[Symbol.asyncDispose]();
+    stopped ??= all.disposeAsync();
     await stopped;
+  };
+  const submit = async (workflow: object): Promise<Submission> => {
+    const parsed = parseWorkflow(JSON.stringify(workflow), "workflow");
+    if (!parsed.ok) throw new ConfigurationError(parsed.errors);
+    if (tasks.length > 0) checkTasks(parsed.value, tasks, ownLanes);
+    return submitFlow(dependencies, parsed.value, { flowId: unwrap(parseFlowId(randomUUID())) });
+  };
+  const waitForEnd = async (flow: Submission): Promise<FlowEnd> => {
+    const counter = new FlowStatusCounter(valkey, router, flow.tasks.keys());
+    await untilEnded({ stack, workers, counter, onError }, () => undefined);
+    const states = new Map([...counter.states].map(([id, state]) => [flow.tasks.get(id) ?? id, state]));
+    if (counter.unfinished > 0) throw new Error(await describeUnfinished(stack, states, errors));
+    return { flow, tasks: await taskEnds(stack, router, flow, states) };
   };
   return {
     ...dependencies,
-    environment: {
-      ...queue.environment,
-      VALKEY_URL: server.url.href,
-      VALKEY_CLUSTER_MODE: "false",
-      COMPLETIONS_QUEUE_URL: queue.queueUrl,
-    },
-    submit: async (workflow) => {
-      const parsed = parseWorkflow(JSON.stringify(workflow), "workflow");
-      if (!parsed.ok) throw new ConfigurationError(parsed.errors);
-      return submitFlow(dependencies, parsed.value, { flowId: unwrap(parseFlowId(randomUUID())) });
-    },
-    run: async (flow, handler) => {
-      const ended = await runFlow(
-        stack,
-        router,
-        {
-          submission: flow,
-          lanes: await lanesOf(stack, router, flow),
-          run: (execution) => handler({ ...execution, task: flow.tasks.get(execution.id) ?? "" }),
-        },
-        new AbortController().signal,
-        { onProgress: () => undefined, onError },
-      );
-      if (ended.unfinished > 0) throw new Error(describeUnfinished(ended, errors));
-      return { tasks: await taskEnds(stack, router, flow, ended) };
-    },
+    environment,
+    submit,
+    waitForEnd,
+    run: async (workflow) => waitForEnd(await submit(workflow)),
     stop,
     [Symbol.asyncDispose]: stop,
   };
 }
 
-/** The lanes of a flow's executions. Records them, so that the reconciler finds the executions. */
-async function lanesOf({ valkey }: Stack, router: PartitionRouter, flow: Submission): Promise<LaneId[]> {
-  const fields = await valkey.pipelined(
-    [...flow.tasks.keys()].map((id) => command(flow.partition, "hget", router.execKeys(id).core, "lane_id")),
+/** A task without a worker would wait until the test times out. */
+function checkTasks(workflow: Workflow, tasks: readonly AnyTask[], otherLanes: readonly LaneId[]): void {
+  const missing = workflow.tasks.filter(
+    ({ lane, kind = DEFAULT_KIND }) =>
+      !otherLanes.includes(lane) && !tasks.some((task) => task.lane === lane && task.kind === kind),
   );
-  const lanes = [...new Set(fields.map((field) => unwrap(parseLaneId(fieldText(valueOrThrow(field))))))];
-  await valkey.call("sadd", LANES_KEY, ...lanes);
-  return lanes;
+  if (missing.length === 0) return;
+  throw new ConfigurationError(
+    missing.map(
+      ({ id, lane, kind = DEFAULT_KIND }) =>
+        `task "${id}": the stack has no task of kind "${kind}" in lane "${lane}": pass it to startTestStack`,
+    ),
+  );
 }
 
 async function taskEnds(
   { valkey }: Stack,
   router: PartitionRouter,
   flow: Submission,
-  { taskStates }: FlowRun,
+  states: ReadonlyMap<string, TaskState>,
 ): Promise<Map<string, TaskEnd>> {
   const tasks = [...flow.executions];
   const replies = await valkey.pipelined(
@@ -156,21 +181,40 @@ async function taskEnds(
   const texts = replies.map((reply) => fieldText(valueOrThrow(reply)));
   return new Map(
     tasks.map(([task], position) => {
-      const state = taskStates.get(task) ?? "blocked";
+      const state = states.get(task) ?? "blocked";
       const [result = "", reason = ""] = texts.slice(2 * position);
       return [
         task,
-        { state, result: state === "success" ? result : "", reason: state === "failed" ? reason : "" },
+        {
+          state,
+          result: state === "success" ? parseResult(result) : undefined,
+          reason: state === "failed" ? reason : "",
+        },
       ];
     }),
   );
 }
 
-function describeUnfinished({ taskStates, deadLetters }: FlowRun, errors: readonly string[]): string {
+/** Workers of one's own may store text that is not JSON. */
+function parseResult(text: string): unknown {
+  if (text === "") return undefined;
+  try {
+    return JSON.parse(text);
+  } catch (_notJson) {
+    return text;
+  }
+}
+
+async function describeUnfinished(
+  { queue }: Stack,
+  taskStates: ReadonlyMap<string, TaskState>,
+  errors: readonly string[],
+): Promise<string> {
   const states = [...taskStates].map(([task, state]) => `${task} ${state}`).join(", ");
+  const { visible } = await queue.counts(queue.deadLetterQueueUrl);
   return [
     `the flow makes no progress any more: ${states}`,
-    ...(deadLetters === 0 ? [] : [`${deadLetters} completions are in the dead-letter queue`]),
+    ...(visible === 0 ? [] : [`${visible} completions are in the dead-letter queue`]),
     ...errors,
   ].join("\n");
 }

@@ -1,79 +1,73 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { promoteDue } from "#sdk/worker/promote.ts";
-import { type ExecutionHandler, workBatch } from "#sdk/worker/worker.ts";
-import type { Pipelines } from "#shared/contract/command.ts";
-import type { LaneId, Partition } from "#shared/contract/ids.ts";
+import type { Stack } from "#local/stack.ts";
+import type { AnyTask } from "#sdk/kit/define-task.ts";
+import { LanePool } from "#sdk/kit/lane-pool.ts";
+import { TaskRegistry } from "#sdk/kit/registry.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
-import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import type { LogFields } from "#shared/runtime/telemetry.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
 
 export interface WorkersOptions {
-  readonly valkey: Pipelines;
-  readonly completions: CompletionPublisher;
-  readonly router: PartitionRouter;
-  readonly partition: Partition;
-  readonly lanes: readonly LaneId[];
-  /** Number of workers; each polls every lane. */
-  readonly count: number;
-  readonly run: ExecutionHandler;
+  readonly tasks: readonly AnyTask[];
+  /** Where the children of an ended execution are updated: in this process, or by the dispatch function. */
+  readonly dispatch: "inline" | "queue";
   readonly onError: (error: string) => void;
 }
 
-/** Executions that a worker claims at once. */
-const BATCH = 25;
-const IDLE_MS = 10;
-const PAUSE_AFTER_ERROR_MS = 250;
+/** Executions of a lane that run at once. */
+const CONCURRENCY = 25;
+/** Longer than any test waits. Tasks end by their own time limits. */
+const DRAIN_MS = 60_000;
 
-/** Workers that claim and run the eligible executions of one partition. */
-export class Workers {
-  readonly #options: WorkersOptions;
-  readonly #stopping = new AbortController();
-  readonly #loops: Promise<void>[] = [];
-  #busy = 0;
+/** The container worker of the local stack, with the stack's connections. */
+export interface Workers extends AsyncDisposable {
+  /** Whether an execution runs or waits in this process. */
+  readonly isBusy: boolean;
+}
 
-  constructor(options: WorkersOptions) {
-    this.#options = options;
-  }
-
-  /** Whether a worker has claimed work whose completion is not sent yet, or is polling. */
-  get isBusy(): boolean {
-    return this.#busy > 0;
-  }
-
-  start(): void {
-    for (let number = 1; number <= this.#options.count; number += 1) this.#loops.push(this.#loop(number));
-  }
-
-  /** Stops claiming and waits until claimed executions have ended. */
-  async stop(): Promise<void> {
-    this.#stopping.abort();
-    await Promise.all(this.#loops);
-  }
-
-  async #loop(number: number): Promise<void> {
-    const identity = { workerId: `local-${number}`, instanceId: `local-${process.pid}-${number}` };
-    while (!this.#stopping.signal.aborted) {
-      let worked = 0;
-      let idle = IDLE_MS;
-      this.#busy += 1;
-      try {
-        for (const lane of this.#options.lanes) worked += await this.#workOn(lane, identity);
-      } catch (error) {
-        this.#options.onError(`a worker failed: ${messageOf(error)}`);
-        idle = PAUSE_AFTER_ERROR_MS;
-      } finally {
-        this.#busy -= 1;
-      }
-      if (worked === 0) await sleep(idle);
-    }
-  }
-
-  async #workOn(lane: LaneId, identity: { workerId: string; instanceId: string }): Promise<number> {
-    const { valkey, router, completions, partition, run } = this.#options;
-    await promoteDue({ valkey, router }, { partition, lane });
-    const worked = await workBatch({ valkey, router, completions, identity }, { partition, lane }, run, {
-      limit: BATCH,
-    });
-    return worked.length;
-  }
+/** Starts a worker for all lanes of the tasks. Disposing of it waits until running tasks have ended. */
+export function startWorkers(stack: Stack, router: PartitionRouter, options: WorkersOptions): Workers {
+  const { tasks, dispatch, onError } = options;
+  const registry = new TaskRegistry(tasks);
+  const write = (level: string, message: string, fields: LogFields = {}): void =>
+    stack.writeLog(`${JSON.stringify({ level, message, ...fields, service: "worker" })}\n`);
+  const pool = new LanePool(
+    {
+      valkey: stack.valkey,
+      router,
+      sqs: stack.client,
+      completions: stack.completions,
+      readyQueueUrls: stack.queue.readyQueueUrls,
+      dispatch,
+      telemetry: {
+        count: () => undefined,
+        info: (message, fields) => write("INFO", message, fields),
+        warn: (message, fields) => write("WARN", message, fields),
+        error: (message, fields) => {
+          write("ERROR", message, fields);
+          onError(`${message}: ${JSON.stringify(fields)}`);
+        },
+      },
+      metrics: { ran: () => stack.activity.notify(), unknownKind: () => undefined },
+      ensureLibrary: async () => {
+        await ensureLibrary(stack.valkey, "auto");
+      },
+    },
+    registry,
+    new Map(registry.lanes.map((lane) => [lane, CONCURRENCY])),
+  );
+  const stopping = new AbortController();
+  const running = pool
+    .run(stopping.signal, DRAIN_MS)
+    .catch((error: unknown) => onError(`the worker failed: ${messageOf(error)}`));
+  return {
+    get isBusy() {
+      return !pool.isIdle;
+    },
+    async [Symbol.asyncDispose]() {
+      stopping.abort();
+      await running;
+      pool[Symbol.dispose]();
+    },
+  };
 }

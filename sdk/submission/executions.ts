@@ -15,7 +15,7 @@ import {
   valueOrThrow,
 } from "#shared/valkey/batches.ts";
 
-const DEFAULT_KIND = "task";
+export const DEFAULT_KIND = "task";
 const CREATOR = "sluice";
 /** Payload characters that count as one command when chunks are filled: bounds a pipeline at about 4 MiB. */
 const CHARACTERS_PER_COMMAND = 4_096;

@@ -14,6 +14,7 @@ import { FunctionProcess } from "#local/function-process.ts";
 import { runWorkflow } from "#local/run.ts";
 import { type Stack, startStack } from "#local/stack.ts";
 import { parseWorkflow } from "#sdk/submission/parse.ts";
+import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { family, stateOf } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
@@ -51,6 +52,7 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
     stack = await startStack({
       router: ROUTER,
       maxCascadeDepth: 50,
+      lanes: [unwrap(parseLaneId("default"))],
       onError: (error) => errors.push(error),
       visibilityTimeoutSeconds: VISIBILITY_SECONDS,
       queueServer: start,
@@ -100,7 +102,12 @@ describe.each(QUEUE_IMPLEMENTATIONS)("on $name", ({ start, replaysBy }) => {
   it("a failure skips everything downstream, level by level", async () => {
     const workflow = parseWorkflow(cascade(), "test");
     if (!workflow.ok) throw new Error(workflow.errors.join("; "));
-    const assignment = { workflow: workflow.value, failing: new Set(["top"]), warnings: [] };
+    const assignment = {
+      workflow: workflow.value,
+      failing: new Set(["top"]),
+      warnings: [],
+      dispatch: "queue" as const,
+    };
     const result = await runWorkflow(stack, ROUTER, assignment, new AbortController().signal, {
       onProgress: () => undefined,
       onError: (error) => errors.push(error),
