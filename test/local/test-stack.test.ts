@@ -130,4 +130,6 @@ test("a flow that cannot end is an error that names the states of its tasks", as
   );
 });
 
-function ignore(): void {}
+function ignore(): undefined {
+  return undefined;
+}
