@@ -38,6 +38,7 @@ export function startWorkers(stack: Stack, router: PartitionRouter, options: Wor
       sqs: stack.client,
       completions: stack.completions,
       readyQueueUrls: stack.queue.readyQueueUrls,
+      receive: { longPollSeconds: stack.queue.longPollSeconds },
       dispatch,
       telemetry: {
         count: () => undefined,

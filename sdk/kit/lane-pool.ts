@@ -7,7 +7,7 @@ import { LocalReady } from "#sdk/kit/local-ready.ts";
 import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import { PollSource } from "#sdk/kit/poll-source.ts";
 import type { TaskMetrics } from "#sdk/kit/ports.ts";
-import { QueueSource } from "#sdk/kit/queue-source.ts";
+import { QueueSource, type ReceiveTimes } from "#sdk/kit/queue-source.ts";
 import { ReadyQueues } from "#sdk/kit/ready-queues.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import type { WorkerClient } from "#sdk/worker/leasing.ts";
@@ -25,6 +25,8 @@ export interface LanePoolPorts extends Pick<WorkerClient, "valkey"> {
   readonly completions: CompletionPublisher;
   /** The lanes that are received from a queue, and where executions of other workers are announced. */
   readonly readyQueueUrls: ReadonlyMap<LaneId, string>;
+  /** Other times than the default ones for receiving. */
+  readonly receive?: ReceiveTimes;
   readonly dispatch: "inline" | "queue";
   readonly telemetry: Telemetry;
   readonly metrics: TaskMetrics;
@@ -84,7 +86,7 @@ export class LanePool implements Disposable {
       const url = readyQueueUrls.get(lane.lane);
       return url === undefined
         ? new PollSource(valkey, router, lane, telemetry)
-        : new QueueSource(sqs, url, readyQueues, lane, telemetry);
+        : new QueueSource(sqs, url, readyQueues, lane, telemetry, ports.receive);
     });
   }
 

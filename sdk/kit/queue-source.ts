@@ -13,7 +13,8 @@ import type { Log } from "#shared/runtime/telemetry.ts";
 const MAX_MESSAGES = 10;
 /** SQS' maximum: an idle lane costs one request every 20 seconds. */
 const LONG_POLL_SECONDS = 20;
-const RECEIVE_TIMEOUT_MS = (LONG_POLL_SECONDS + 5) * 1_000;
+/** How much longer than its wait a receive may take. */
+const RECEIVE_TIMEOUT_MS = 5_000;
 /**
  * How long a received message is hidden. It is extended every half of it while the task runs. Short: when the worker stops
  * during a long poll, SQS may have handed out messages that it never receives.
@@ -22,7 +23,14 @@ const VISIBILITY_SECONDS = 30;
 /** SQS keeps no message in flight for longer than 12 hours: before that it is deleted, and the lease carries on. */
 const MAX_IN_FLIGHT_MS = 11 * 3_600_000;
 const PAUSE_AFTER_ERROR_MS = 1_000;
-const TIMES = { maxInFlightMs: MAX_IN_FLIGHT_MS, extendEveryMs: (VISIBILITY_SECONDS / 2) * 1_000 };
+const TIMES = {
+  maxInFlightMs: MAX_IN_FLIGHT_MS,
+  extendEveryMs: (VISIBILITY_SECONDS / 2) * 1_000,
+  longPollSeconds: LONG_POLL_SECONDS,
+};
+
+/** Other times than the default ones, for tests and emulators. */
+export type ReceiveTimes = Partial<typeof TIMES>;
 
 interface InFlight {
   readonly receiptHandle: string;
@@ -54,9 +62,9 @@ export class QueueSource {
     queues: ReadyQueues,
     lane: LaneRunner,
     log: Log,
-    times: typeof TIMES = TIMES,
+    times: ReceiveTimes = {},
   ) {
-    this.#times = times;
+    this.#times = { ...TIMES, ...times };
     this.#client = client;
     this.#queueUrl = queueUrl;
     this.#queues = queues;
@@ -100,12 +108,12 @@ export class QueueSource {
       new ReceiveMessageCommand({
         QueueUrl: this.#queueUrl,
         MaxNumberOfMessages: limit,
-        WaitTimeSeconds: LONG_POLL_SECONDS,
+        WaitTimeSeconds: this.#times.longPollSeconds,
         VisibilityTimeout: VISIBILITY_SECONDS,
         MessageAttributeNames: ["All"],
         MessageSystemAttributeNames: ["All"],
       }),
-      { abortSignal: signal, requestTimeout: RECEIVE_TIMEOUT_MS },
+      { abortSignal: signal, requestTimeout: this.#times.longPollSeconds * 1_000 + RECEIVE_TIMEOUT_MS },
     );
     return response.Messages ?? [];
   }

@@ -16,7 +16,14 @@ function parse(...args: string[]): { parsed: ParsedOptions; out: string; err: st
   return { parsed, out, err };
 }
 
-const DEFAULTS = { workflow: undefined, fail: undefined, json: false, sqs: "fauxqs", runtime: "own" };
+const DEFAULTS = {
+  workflow: undefined,
+  fail: undefined,
+  json: false,
+  sqs: "fauxqs",
+  runtime: "own",
+  dispatch: "inline",
+};
 
 test("the defaults", () => {
   expect(parse().parsed).toEqual({
