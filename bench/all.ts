@@ -6,6 +6,7 @@ import { cold } from "#bench/benchmarks/cold.ts";
 import { cost } from "#bench/benchmarks/cost.ts";
 import { delay } from "#bench/benchmarks/delay.ts";
 import { durable } from "#bench/benchmarks/durable.ts";
+import { endToEnd } from "#bench/benchmarks/end-to-end.ts";
 import { fanout } from "#bench/benchmarks/fanout.ts";
 import { lua } from "#bench/benchmarks/lua.ts";
 import { memory } from "#bench/benchmarks/memory.ts";
@@ -23,6 +24,7 @@ export const ALL: readonly Benchmark[] = [
   batch,
   lua,
   cascade,
+  endToEnd,
   reconcile,
   overload,
   submission,

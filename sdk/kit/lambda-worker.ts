@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
 import { injectLambdaContext } from "@aws-lambda-powertools/logger/middleware";
-import { logMetrics } from "@aws-lambda-powertools/metrics/middleware";
 import middy, { type MiddlewareObj } from "@middy/core";
 import type { Context, SQSBatchResponse, SQSEvent } from "aws-lambda";
 import { readWorkerConfig, type WorkerConfig } from "#sdk/kit/config.ts";
@@ -97,31 +96,33 @@ export function lambdaWorker(options: LambdaWorkerOptions): LambdaWorkerHandler 
         ensureLibrary: () => loadLibrary(config, valkey),
         now: Date.now,
       });
-    const response = await runLambdaBatch(
-      {
-        valkey,
-        router,
-        identity,
-        completions,
-        ready,
-        queues,
-        dispatch: dispatch === "queue" ? undefined : dispatcher(),
-        log: telemetry,
-        metrics: taskMetrics,
-        middleware: options.taskMiddleware,
-        now: Date.now,
-      },
-      registry,
-      event.Records,
-      deadlineMs,
-    );
-    taskMetrics.publish();
-    return response;
+    try {
+      return await runLambdaBatch(
+        {
+          valkey,
+          router,
+          identity,
+          completions,
+          ready,
+          queues,
+          dispatch: dispatch === "queue" ? undefined : dispatcher(),
+          log: telemetry,
+          metrics: taskMetrics,
+          middleware: options.taskMiddleware,
+          now: Date.now,
+        },
+        registry,
+        event.Records,
+        deadlineMs,
+      );
+    } finally {
+      taskMetrics.publish();
+      // An invocation whose executions have no children counts nothing else.
+      if (metrics.hasStoredMetrics()) metrics.publishStoredMetrics();
+    }
   };
 
-  const handler = middy<SQSEvent, SQSBatchResponse>()
-    .use(injectLambdaContext(logger))
-    .use(logMetrics(metrics));
+  const handler = middy<SQSEvent, SQSBatchResponse>().use(injectLambdaContext(logger));
   for (const one of middleware) handler.use(one);
   return handler.handler(handleBatch);
 }

@@ -30,6 +30,10 @@ class SummedMetrics extends Metrics {
     this.#counts.set(metric, (this.#counts.get(metric) ?? 0) + value);
   }
 
+  override hasStoredMetrics(): boolean {
+    return this.#counts.size > 0 || super.hasStoredMetrics();
+  }
+
   /** The middleware calls it when the invocation has ended. */
   override publishStoredMetrics(): this {
     const counts = [...this.#counts];

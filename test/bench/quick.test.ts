@@ -13,6 +13,7 @@ const NAMES = [
   "batch",
   "lua",
   "cascade",
+  "end_to_end",
   "reconcile",
   "overload",
   "submit",
