@@ -6,6 +6,7 @@ import { failover } from "#test/faults/kinds/failover.ts";
 import { flush } from "#test/faults/kinds/flush.ts";
 import { frozen } from "#test/faults/kinds/frozen.ts";
 import { kill } from "#test/faults/kinds/kill.ts";
+import { kit } from "#test/faults/kinds/kit.ts";
 import { lateEdge } from "#test/faults/kinds/late-edge.ts";
 import { malformed } from "#test/faults/kinds/malformed.ts";
 import { outage } from "#test/faults/kinds/outage.ts";
@@ -30,6 +31,7 @@ export const KINDS: readonly FaultKind[] = [
   wide,
   pause,
   kill,
+  kit,
   soak,
   worker,
   outage,

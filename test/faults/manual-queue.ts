@@ -64,9 +64,19 @@ export class ManualQueue {
   }
 
   /** Deletes the processed messages and returns the failed ones, which are redelivered at once. */
-  async settle(records: readonly SQSRecord[], { failed }: Pick<Delivery, "failed">): Promise<void> {
-    await this.release(records.filter(({ messageId }) => failed.has(messageId)));
-    await this.acknowledge(records.filter(({ messageId }) => !failed.has(messageId)));
+  async settle(
+    records: readonly SQSRecord[],
+    { failed }: Pick<Delivery, "failed">,
+    queueUrl = this.queue.queueUrl,
+  ): Promise<void> {
+    await this.release(
+      records.filter(({ messageId }) => failed.has(messageId)),
+      queueUrl,
+    );
+    await this.acknowledge(
+      records.filter(({ messageId }) => !failed.has(messageId)),
+      queueUrl,
+    );
   }
 
   /** Sends a delivered message again. */
@@ -84,12 +94,12 @@ export class ManualQueue {
     );
   }
 
-  async acknowledge(records: readonly SQSRecord[]): Promise<void> {
+  async acknowledge(records: readonly SQSRecord[], queueUrl = this.queue.queueUrl): Promise<void> {
     if (records.length === 0) return;
     this.acknowledged += records.length;
     await this.sqs.send(
       new DeleteMessageBatchCommand({
-        QueueUrl: this.queue.queueUrl,
+        QueueUrl: queueUrl,
         Entries: records.map(({ receiptHandle }, index) => ({
           Id: String(index),
           ReceiptHandle: receiptHandle,
@@ -98,11 +108,11 @@ export class ManualQueue {
     );
   }
 
-  async release(records: readonly SQSRecord[]): Promise<void> {
+  async release(records: readonly SQSRecord[], queueUrl = this.queue.queueUrl): Promise<void> {
     if (records.length === 0) return;
     await this.sqs.send(
       new ChangeMessageVisibilityBatchCommand({
-        QueueUrl: this.queue.queueUrl,
+        QueueUrl: queueUrl,
         Entries: records.map(({ receiptHandle }, index) => ({
           Id: String(index),
           ReceiptHandle: receiptHandle,
