@@ -194,7 +194,7 @@ function workerWidgets({ lanes, stage }: Deployment): Widget[] {
         tasks(TASK_METRICS.runTime, "p99"),
       ],
     },
-    ...lanes.map(({ name, suffix }) => ({
+    ...lanes.map(({ name, suffix, worker }) => ({
       title: `Lane ${name}`,
       rows: [
         line(queue(`LaneQueue${suffix}`, "ApproximateNumberOfMessagesVisible"), "Maximum", "waiting"),
@@ -204,9 +204,13 @@ function workerWidgets({ lanes, stage }: Deployment): Widget[] {
           "Maximum",
           "dead letters",
         ),
-        line(lambda(`Worker${suffix}LambdaFunction`, "ConcurrentExecutions"), "Maximum", "concurrent"),
-        line(lambda(`Worker${suffix}LambdaFunction`, "Errors"), "Sum", "errors"),
-        line(lambda(`Worker${suffix}LambdaFunction`, "Throttles"), "Sum", "throttles"),
+        ...(worker === undefined
+          ? []
+          : [
+              line(lambda(`Worker${suffix}LambdaFunction`, "ConcurrentExecutions"), "Maximum", "concurrent"),
+              line(lambda(`Worker${suffix}LambdaFunction`, "Errors"), "Sum", "errors"),
+              line(lambda(`Worker${suffix}LambdaFunction`, "Throttles"), "Sum", "throttles"),
+            ]),
       ],
     })),
   ];

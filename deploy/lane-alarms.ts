@@ -1,7 +1,7 @@
 /** The alarms of worker lanes. docs/workers.md says what each failure looks like. */
 
 import { DIMENSION, METRICS, NAMESPACE, STAGE_DIMENSION, TASK_METRICS } from "#shared/runtime/telemetry.ts";
-import type { WorkerLane } from "./lanes.ts";
+import type { ReadyLane } from "./lanes.ts";
 import { type AlarmSpec, type Deployment, lambda, queue } from "./metrics.ts";
 
 /** The alarms of every lane, and one on the dispatcher in all workers, by logical id. */
@@ -25,9 +25,15 @@ export function laneAlarms({ lanes, stage, oldestMessageSeconds }: Deployment): 
 }
 
 function alarmsOf(
-  { name, suffix, timeoutSeconds, isSerial }: WorkerLane,
+  { name, suffix, timeoutSeconds, worker }: ReadyLane,
   oldestMessageSeconds: number,
 ): Record<string, AlarmSpec> {
+  const errors: AlarmSpec = {
+    description: `Invocations of the worker of lane ${name} fail - it cannot start, reach Valkey, or times out. See its log.`,
+    metric: lambda(`Worker${suffix}LambdaFunction`, "Errors"),
+    statistic: "Sum",
+    above: 0,
+  };
   const throttles: AlarmSpec = {
     description: `Lambda throttles the worker of lane ${name} for five minutes. Raise the account's concurrency limit.`,
     metric: lambda(`Worker${suffix}LambdaFunction`, "Throttles"),
@@ -43,20 +49,15 @@ function alarmsOf(
       above: 0,
     },
     [`LaneOldestMessageAlarm${suffix}`]: {
-      description: `Executions of lane ${name} wait too long for a worker. Raise its maximumConcurrency. See docs/workers.md.`,
+      description: `Executions of lane ${name} wait too long for a worker. Add workers. See docs/workers.md.`,
       metric: queue(`LaneQueue${suffix}`, "ApproximateAgeOfOldestMessage"),
       statistic: "Maximum",
       // A message also counts while its task runs.
       above: oldestMessageSeconds + timeoutSeconds,
     },
-    [`LaneErrorsAlarm${suffix}`]: {
-      description: `Invocations of the worker of lane ${name} fail - it cannot start, reach Valkey, or times out. See its log.`,
-      metric: lambda(`Worker${suffix}LambdaFunction`, "Errors"),
-      statistic: "Sum",
-      above: 0,
-    },
+    ...(worker === undefined ? {} : { [`LaneErrorsAlarm${suffix}`]: errors }),
     // The event source mapping of a serial lane is throttled whenever more than one message waits.
-    ...(isSerial ? {} : { [`LaneThrottlesAlarm${suffix}`]: throttles }),
+    ...(worker === undefined || worker.isSerial ? {} : { [`LaneThrottlesAlarm${suffix}`]: throttles }),
   };
 }
 

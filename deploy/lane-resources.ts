@@ -1,10 +1,10 @@
 /**
- * The CloudFormation resources of worker lanes: per lane a ready queue with its dead-letter queue, a role, and with the stack's
- * own Valkey a user. No prefix of a logical id is the start of another one, so no two lanes can have the same.
+ * The CloudFormation resources of worker lanes: per lane a ready queue with its dead-letter queue, with the stack's own Valkey a
+ * user, and a function with its role, unless containers run its tasks. No prefix of a logical id is the start of another one, so no two lanes can have the same.
  */
 
 import { createHash } from "node:crypto";
-import { packageLane, type WorkerLane } from "./lanes.ts";
+import { packageLane, type ReadyLane, type WorkerFunction } from "./lanes.ts";
 
 const DAY_SECONDS = 86_400;
 /** AWS recommends a visibility timeout of six function timeouts, so that throttled batches do not become visible at once. */
@@ -32,14 +32,24 @@ const value = (path: string): string => variable(`file(deploy/values.js):${path}
 const custom = (path: string): string => variable(`self:custom.${path}`);
 
 /** The osls functions of the lanes, by name. Copies their artifacts. */
-export function laneFunctions(lanes: readonly WorkerLane[], context: LaneContext): Record<string, unknown> {
-  return Object.fromEntries(lanes.map((lane) => [`worker${lane.suffix}`, laneFunction(lane, context)]));
+export function laneFunctions(lanes: readonly ReadyLane[], context: LaneContext): Record<string, unknown> {
+  return Object.fromEntries(
+    lanes.flatMap((lane) =>
+      lane.worker === undefined
+        ? []
+        : [[`worker${lane.suffix}`, laneFunction(lane, lane.worker, context)] as const],
+    ),
+  );
 }
 
-function laneFunction(lane: WorkerLane, { stage, valkeyIsOwn, readyQueues }: LaneContext): unknown {
-  const { name, suffix, functionName, timeoutSeconds, memoryMegabytes, isSerial, batchSize } = lane;
+function laneFunction(
+  { id, name, suffix, timeoutSeconds }: ReadyLane,
+  worker: WorkerFunction,
+  { stage, valkeyIsOwn, readyQueues }: LaneContext,
+): unknown {
+  const { functionName, memoryMegabytes, isSerial, batchSize, maximumConcurrency, environment } = worker;
   return {
-    ...packageLane(lane, stage),
+    ...packageLane(id, worker, stage),
     name: functionName,
     description: `Runs the tasks of the lane ${name}`,
     role: `LaneRole${suffix}`,
@@ -52,7 +62,7 @@ function laneFunction(lane: WorkerLane, { stage, valkeyIsOwn, readyQueues }: Lan
     dependsOn: "ValkeyLibrary",
     ...(isSerial ? { reservedConcurrency: 1 } : {}),
     environment: {
-      ...lane.environment,
+      ...environment,
       VALKEY_URL: custom("valkey.url"),
       VALKEY_CLUSTER_MODE: custom("valkey.clusterMode"),
       VALKEY_AUTH: custom("valkey.auth"),
@@ -72,7 +82,7 @@ function laneFunction(lane: WorkerLane, { stage, valkeyIsOwn, readyQueues }: Lan
           arn: arn(`LaneQueue${suffix}`),
           batchSize,
           functionResponseType: "ReportBatchItemFailures",
-          ...(isSerial ? {} : { maximumConcurrency: lane.maximumConcurrency }),
+          ...(isSerial ? {} : { maximumConcurrency }),
         },
       },
     ],
@@ -80,14 +90,16 @@ function laneFunction(lane: WorkerLane, { stage, valkeyIsOwn, readyQueues }: Lan
 }
 
 /** The template of the lanes, and the extensions of what osls creates. */
-export function laneTemplate(lanes: readonly WorkerLane[], context: LaneContext): Record<string, unknown> {
+export function laneTemplate(lanes: readonly ReadyLane[], context: LaneContext): Record<string, unknown> {
   if (lanes.length === 0) return {};
   return {
     Resources: Object.assign(
       {},
       ...lanes.map((lane, index) => ({
         ...queuesOf(lane, context),
-        [`LaneRole${lane.suffix}`]: roleOf(lane, context),
+        ...(lane.worker === undefined
+          ? {}
+          : { [`LaneRole${lane.suffix}`]: roleOf(lane, lane.worker, context) }),
         ...(context.valkeyIsOwn
           ? // Sequential, since their user group cannot change two users at once.
             { [`LaneUser${lane.suffix}`]: userOf(lane, context, lanes[index - 1]) }
@@ -96,21 +108,31 @@ export function laneTemplate(lanes: readonly WorkerLane[], context: LaneContext)
     ),
     extensions: Object.assign(
       {},
-      ...lanes.map(({ suffix }) => ({
-        [`Worker${suffix}LogGroup`]: { Properties: { KmsKeyId: value("keys.log") } },
-        [`Worker${suffix}LambdaFunction`]: { Properties: { KmsKeyArn: value("keys.environment") } },
-      })),
+      ...lanes
+        .filter(({ worker }) => worker !== undefined)
+        .map(({ suffix }) => ({
+          [`Worker${suffix}LogGroup`]: { Properties: { KmsKeyId: value("keys.log") } },
+          [`Worker${suffix}LambdaFunction`]: { Properties: { KmsKeyArn: value("keys.environment") } },
+        })),
     ),
-    Outputs: Object.fromEntries(
-      lanes.map(({ name, suffix }) => [
-        `LaneQueueUrl${suffix}`,
-        { Description: `The ready queue of the lane ${name}`, Value: ref(`LaneQueue${suffix}`) },
-      ]),
-    ),
+    Outputs: Object.fromEntries(lanes.flatMap((lane) => outputsOf(lane, context))),
   };
 }
 
-function queuesOf({ id, suffix, timeoutSeconds }: WorkerLane, { service, stage }: LaneContext): object {
+/** What submitters need of a lane, and the containers that run its tasks. */
+function outputsOf({ name, suffix, worker }: ReadyLane, { valkeyIsOwn }: LaneContext): [string, object][] {
+  const queue = { Description: `The ready queue of the lane ${name}`, Value: ref(`LaneQueue${suffix}`) };
+  const user = {
+    Description: `The Valkey user of the containers of the lane ${name}`,
+    Value: ref(`LaneUser${suffix}`),
+  };
+  return [
+    [`LaneQueueUrl${suffix}`, queue],
+    ...(worker === undefined && valkeyIsOwn ? [[`LaneValkeyUser${suffix}`, user] as [string, object]] : []),
+  ];
+}
+
+function queuesOf({ id, suffix, timeoutSeconds }: ReadyLane, { service, stage }: LaneContext): object {
   const queueName = `${service}-${stage}-ready-${id}`;
   const encryption = { SqsManagedSseEnabled: value("keys.usesSqsKey"), KmsMasterKeyId: value("keys.queue") };
   const sourceArn = `arn:\${AWS::Partition}:sqs:\${AWS::Region}:\${AWS::AccountId}:${queueName}`;
@@ -160,7 +182,11 @@ function refusePlainHttp(queue: string): object {
   };
 }
 
-function roleOf({ suffix, policyArns }: WorkerLane, { valkeyIsOwn, sendPolicy }: LaneContext): object {
+function roleOf(
+  { suffix }: ReadyLane,
+  { policyArns }: WorkerFunction,
+  { valkeyIsOwn, sendPolicy }: LaneContext,
+): object {
   return {
     Type: "AWS::IAM::Role",
     Properties: {
@@ -217,9 +243,9 @@ function roleOf({ suffix, policyArns }: WorkerLane, { valkeyIsOwn, sendPolicy }:
 }
 
 function userOf(
-  { id }: WorkerLane,
+  { id }: ReadyLane,
   { service, stage, accessString }: LaneContext,
-  previous: WorkerLane | undefined,
+  previous: ReadyLane | undefined,
 ): object {
   // ElastiCache allows 40 characters. A hash leaves as much for the stage as the users of the functions do.
   const hash = createHash("sha256").update(id).digest("hex").slice(0, 8);
@@ -241,7 +267,7 @@ function userOf(
 }
 
 /** Lets a function send to the ready queues of all lanes. */
-export function sendToLanes(lanes: readonly WorkerLane[], actions: readonly string[]): unknown {
+export function sendToLanes(lanes: readonly ReadyLane[], actions: readonly string[]): unknown {
   if (lanes.length === 0) return { Ref: "AWS::NoValue" };
   const queues = lanes.map(({ suffix }) => arn(`LaneQueue${suffix}`));
   return policy("ready-queues", { Effect: "Allow", Action: actions, Resource: queues });

@@ -6,7 +6,7 @@ import {
   NAMESPACE,
   STAGE_DIMENSION,
 } from "#shared/runtime/telemetry.ts";
-import type { WorkerLane } from "./lanes.ts";
+import type { ReadyLane } from "./lanes.ts";
 
 type Emitted = typeof METRICS_BY_FUNCTION;
 
@@ -33,7 +33,7 @@ export interface Deployment {
   /** Alarm threshold for the age of the oldest completion. */
   readonly oldestMessageSeconds: number;
   /** The lanes with worker functions. */
-  readonly lanes: readonly WorkerLane[];
+  readonly lanes: readonly ReadyLane[];
   /** The stack's own replication group; undefined if Valkey is not in the stack. */
   readonly valkey: { readonly shards: number; readonly replicas: number } | undefined;
 }

@@ -7,7 +7,7 @@ import rules from "#shared/valkey/access.json" with { type: "json" };
 import { alarms } from "./alarms.ts";
 import { dashboardBody } from "./dashboard.ts";
 import { type LaneContext, laneFunctions, laneTemplate, sendToLanes } from "./lane-resources.ts";
-import { readWorkerLanes, readyQueues, type WorkerLane } from "./lanes.ts";
+import { type ReadyLane, readWorkerLanes, readyQueues } from "./lanes.ts";
 import type { Deployment } from "./metrics.ts";
 
 /** The ElastiCache access string for the user of each function. */
@@ -80,7 +80,10 @@ export async function workers(variables: Variables): Promise<Record<string, unkn
     // The reconciler sends less while a queue holds many messages.
     reconcilePolicy: sendToLanes(lanes, ["sqs:SendMessage", "sqs:GetQueueAttributes"]),
     userIds: [...OWN_USERS, ...lanes.map(({ suffix }) => `LaneUser${suffix}`)].map((Ref) => ({ Ref })),
-    functionArns: [...VPC_FUNCTIONS, ...lanes.map(({ id }) => `worker-${id}`)].map((name) => ({
+    functionArns: [
+      ...VPC_FUNCTIONS,
+      ...lanes.flatMap(({ id, worker }) => (worker === undefined ? [] : [`worker-${id}`])),
+    ].map((name) => ({
       "Fn::Sub": `\${self:custom.arns.functions}-${name}`,
     })),
     // Tasks keep large results in S3. IAM decides what they may do there.
@@ -90,7 +93,7 @@ export async function workers(variables: Variables): Promise<Record<string, unkn
   };
 }
 
-async function lanesOf(variables: Variables): Promise<WorkerLane[]> {
+async function lanesOf(variables: Variables): Promise<ReadyLane[]> {
   const path = await textOf(variables, "param:workerLanes");
   const prefix = await prefixOf(variables);
   return refusing(() => readWorkerLanes(path, prefix));

@@ -37,19 +37,19 @@ describe("the file of worker lanes", () => {
       "~x~": worker,
       "###": { ...worker, id: "hash" },
     });
-    expect(lanes.map(({ name, id, suffix, functionName }) => [name, id, suffix, functionName])).toEqual([
+    expect(lanes.map(({ name, id, suffix, worker }) => [name, id, suffix, worker?.functionName])).toEqual([
       ["images", "images", "Images", "sluice-prod-worker-images"],
       ["GPU / Large_2", "gpu-large-2", "GpuLarge2", "sluice-prod-worker-gpu-large-2"],
       ["~x~", "x", "X", "sluice-prod-worker-x"],
       ["###", "hash", "Hash", "sluice-prod-worker-hash"],
     ]);
-    expect(lanes[0]?.artifact).toBe(join(folder, "worker"));
+    expect(lanes[0]?.worker?.artifact).toBe(join(folder, "worker"));
   });
 
   it("runs one execution at a time in a lane with a maximum concurrency of 1", () => {
     const [serial, other] = read({ a: { ...worker, maximumConcurrency: 1 }, b: worker });
-    expect(serial).toMatchObject({ isSerial: true, batchSize: 1 });
-    expect(other).toMatchObject({ isSerial: false, batchSize: 10, maximumConcurrency: 10 });
+    expect(serial?.worker).toMatchObject({ isSerial: true, batchSize: 1 });
+    expect(other?.worker).toMatchObject({ isSerial: false, batchSize: 10, maximumConcurrency: 10 });
   });
 
   it.each([
@@ -77,6 +77,16 @@ describe("the file of worker lanes", () => {
     ],
     ["an unknown setting", { a: { ...worker, concurrency: 3 } }, 'Unrecognized key: "concurrency"'],
     ["a concurrency of 0", { a: { ...worker, maximumConcurrency: 0 } }, "a.maximumConcurrency: "],
+    [
+      "a setting of functions without one",
+      { a: { batchSize: 1 } },
+      'the lane "a" has batchSize but no artifact',
+    ],
+    [
+      "a function that runs for longer than Lambda allows",
+      { a: { ...worker, timeoutSeconds: 901 } },
+      "in containers",
+    ],
     ["a file that is no JSON", "{", "workerLanes: cannot read"],
   ])("refuses %s", (_, lanes, expected) => {
     expect(() => read(lanes)).toThrow(expected);
@@ -97,10 +107,10 @@ describe("the file of worker lanes", () => {
 
   it("copies a .zip file under a name of its own", () => {
     const [lane] = read({ "of a test": { artifact: "worker.zip", handler: "main.handler" } });
-    if (lane === undefined) throw new Error("no lane");
+    if (lane?.worker === undefined) throw new Error("no function");
     try {
       const copy = "dist/lanes/of-a-test/of-a-test.zip";
-      expect(packageLane(lane, "of-a-test")).toEqual({
+      expect(packageLane(lane.id, lane.worker, "of-a-test")).toEqual({
         handler: "main.handler",
         package: { artifact: copy },
       });

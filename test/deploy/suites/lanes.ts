@@ -47,9 +47,12 @@ const LANES = [
     reserved: 1,
   },
 ] as const;
+/** A lane whose tasks run in containers. */
+const CONTAINERS = { lane: "video", suffix: "Video" };
+const QUEUES = [...LANES, CONTAINERS];
 const URLS = {
   "Fn::Sub": JSON.stringify(
-    Object.fromEntries(LANES.map(({ lane, suffix }) => [lane, `\${LaneQueue${suffix}}`])),
+    Object.fromEntries(QUEUES.map(({ lane, suffix }) => [lane, `\${LaneQueue${suffix}}`])),
   ),
 };
 
@@ -172,7 +175,7 @@ export function lanes(packaged: Packaged): void {
           {
             Effect: "Allow",
             Action: ["sqs:SendMessage"],
-            Resource: LANES.map((other) => arnOf(`LaneQueue${other.suffix}`)),
+            Resource: QUEUES.map((other) => arnOf(`LaneQueue${other.suffix}`)),
           },
         ]);
         const role = `LaneRole${suffix}`;
@@ -253,7 +256,7 @@ export function lanes(packaged: Packaged): void {
     });
 
     it("lets dispatch and reconcile send to every ready queue, and dispatch knows them", () => {
-      const queues = LANES.map(({ suffix }) => ({ "Fn::GetAtt": [`LaneQueue${suffix}`, "Arn"] }));
+      const queues = QUEUES.map(({ suffix }) => ({ "Fn::GetAtt": [`LaneQueue${suffix}`, "Arn"] }));
       const actions = (role: string) =>
         listOf(template.property(role, "Policies"))
           .filter((policy) => at(policy, "PolicyName") === "ready-queues")
@@ -296,6 +299,25 @@ export function lanes(packaged: Packaged): void {
         for (const { id } of LANES) expect(policies).toContain(`:function:sluice-${stage}-worker-${id}"`);
       }
     });
+  });
+
+  it("gives a lane without an artifact a queue and a user, and no function", () => {
+    const template = packaged().template("lanes");
+    const ids = template.resources.map(([id]) => id).filter((id) => id.endsWith("Video"));
+    expect(ids.sort()).toEqual([
+      "LaneDeadLetterQueueVideo",
+      "LaneDeadLettersAlarmVideo",
+      "LaneOldestMessageAlarmVideo",
+      "LanePolicyOfDeadLetterQueueVideo",
+      "LanePolicyOfQueueVideo",
+      "LaneQueueVideo",
+      "LaneUserVideo",
+    ]);
+    expect(template.idsOf("AWS::Lambda::Function").filter((id) => id.includes("Video"))).toEqual([]);
+    const outputs = Object.fromEntries(template.outputs());
+    expect(at(outputs.LaneQueueUrlVideo, "Value")).toEqual({ Ref: "LaneQueueVideo" });
+    expect(at(outputs.LaneValkeyUserVideo, "Value")).toEqual({ Ref: "LaneUserVideo" });
+    expect(at(outputs.LaneValkeyUserImages, "Value")).toBeUndefined();
   });
 
   it("opens the endpoint of S3 in the stack's own VPC to the tasks", () => {
