@@ -1,4 +1,5 @@
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
+import { readReadyQueues } from "#shared/ready/config.ts";
 import { isTaskName, TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
 import {
   type Environment,
@@ -12,7 +13,9 @@ import { readValkeyConfig, type ValkeyConfig } from "#shared/valkey/config.ts";
 /** The configuration of the reconcile function, from its environment variables. */
 export interface ReconcileConfig extends ValkeyConfig {
   readonly completionsQueueUrl: string;
-  /** Lanes to sweep in addition to those that the deployment records. */
+  /** The ready queues by lane. */
+  readonly readyQueueUrls: ReadonlyMap<LaneId, string>;
+  /** Lanes to sweep in addition to those that the deployment records: those of `LANES`, and those with a ready queue. */
   readonly lanes: readonly LaneId[];
   /** Milliseconds after the end of an upstream during which dispatch may still process its completion. */
   readonly graceMs: number;
@@ -54,10 +57,12 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
       SCHEDULE_SECONDS,
       errors,
     );
+    const readyQueueUrls = readReadyQueues(env, errors);
     return {
       ...readValkeyConfig(env, errors),
       completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
-      lanes: readLanes(env, errors),
+      readyQueueUrls,
+      lanes: [...new Set([...readLanes(env, errors), ...readyQueueUrls.keys()])],
       graceMs: graceSeconds * 1_000,
       tasks: readTasks(env, errors),
       retentionMs:

@@ -17,6 +17,7 @@ import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { queueClient } from "#shared/queue/client.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import { readRecordedLanes } from "#shared/reconcile/lanes.ts";
 import type { SweepReport } from "#shared/reconcile/report.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
@@ -37,6 +38,14 @@ const publisher = new SqsCompletionPublisher(queue, config.completionsQueueUrl);
 const backlog = new SqsBacklog(queue, config.completionsQueueUrl);
 const flowEnds =
   config.flowEventsQueueUrl === undefined ? undefined : new BatchSender(queue, config.flowEventsQueueUrl);
+const { readyQueueUrls } = config;
+const readyQueues =
+  readyQueueUrls.size === 0
+    ? undefined
+    : {
+        publisher: new SqsReadyPublisher(queue, readyQueueUrls),
+        backlogs: new Map([...readyQueueUrls].map(([lane, url]) => [lane, new SqsBacklog(queue, url)])),
+      };
 /** What is read once per client. */
 interface StartupInfo {
   /** The recorded lanes. A sweep reads their indexes before it has read the current lanes. */
@@ -48,7 +57,8 @@ interface StartupInfo {
 let lastLanes: readonly LaneId[] = [];
 const sessions = createSessions(config, telemetry, async (valkey): Promise<StartupInfo> => {
   const [lanes, isForeign] = await Promise.all([readLanes(valkey), hasForeignLibrary(valkey)]);
-  const tasks = selectTasks(config.tasks, isForeign, { retentionMs: config.retentionMs, flowEnds });
+  const retention = { retentionMs: config.retentionMs, flowEnds };
+  const tasks = selectTasks(config.tasks, isForeign, retention, readyQueues);
   telemetry.info("reconciler tasks selected", {
     tasks: tasks.map(({ name }) => name),
     foreign_library: isForeign,
@@ -93,6 +103,7 @@ async function sweepOn(
       valkey: timed,
       publisher,
       backlog,
+      readyQueues,
       telemetry,
       router,
       partitions: router.partitions,

@@ -1,9 +1,9 @@
 import { libraryProbes } from "#sdk/submission/library-probes.ts";
-import { MARKS } from "#sdk/submission/marks.ts";
 import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { missedDeadlines } from "#sdk/submission/times.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { fieldText } from "#shared/contract/record.ts";
+import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
 import { SubmissionError } from "#shared/errors.ts";
 import { chunked, valueOrThrow } from "#shared/valkey/batches.ts";
 import { serverTimeMs } from "#shared/valkey/server-time.ts";
@@ -51,8 +51,8 @@ export async function readExistingFlow(valkey: Pipelines, plan: Plan): Promise<E
       "flow_id",
       "public_flow_state",
       "created_at",
-      MARKS.tasks,
-      MARKS.completedAt,
+      SUBMISSION_FIELDS.tasks,
+      SUBMISSION_FIELDS.completedAt,
     ),
     command(flow.partition, "smembers", flow.members),
     command(flow.partition, "exists", flow.purged),

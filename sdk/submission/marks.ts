@@ -7,18 +7,12 @@
 
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { FlowKeys } from "#shared/contract/keys.ts";
-
-/** The fields, in the order in which they are written. */
-export const MARKS = {
-  name: "workflow_name",
-  tasks: "submission_tasks",
-  completedAt: "submission_completed_at",
-};
+import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
 
 const MARK_STARTED = `
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('HSETNX', KEYS[1], '${MARKS.name}', ARGV[1])
-  redis.call('HSETNX', KEYS[1], '${MARKS.tasks}', ARGV[2])
+  redis.call('HSETNX', KEYS[1], '${SUBMISSION_FIELDS.name}', ARGV[1])
+  redis.call('HSETNX', KEYS[1], '${SUBMISSION_FIELDS.tasks}', ARGV[2])
 end
 return 0`;
 
@@ -26,7 +20,7 @@ const MARK_COMPLETED = `
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local time = redis.call('TIME')
   local now = string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000))
-  redis.call('HSETNX', KEYS[1], '${MARKS.completedAt}', now)
+  redis.call('HSETNX', KEYS[1], '${SUBMISSION_FIELDS.completedAt}', now)
 end
 return 0`;
 

@@ -59,6 +59,12 @@ export function readyMarksKey(partition: Partition, flow: FlowId | undefined): s
   return `ff:ready:${tagOf(partition)}:${flow ?? "solo"}`;
 }
 
+/** Sluice's own key: when the reconciler last sent the ready message of this execution again, and how often. It expires. */
+export function readyResentKey(execution: ExecutionId, flow: FlowId | undefined): string {
+  const uuid = execution.slice(execution.indexOf("}:") + 2);
+  return `${readyMarksKey(partitionOf(execution), flow)}:${uuid}`;
+}
+
 /** The key under which `ff_create_execution` stores the execution id for an application's idempotency key. */
 export function idempotencyKey(partition: Partition, namespace: string, key: string): string {
   return `ff:idem:${tagOf(partition)}:${namespace}:${key}`;

@@ -5,6 +5,13 @@ import type { EdgeId, ExecutionId, LaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import { noopKey } from "#shared/contract/keys.ts";
 
+/** Sluice's own fields of a flow's record, written by its submission (section 4), in the order in which they are written. */
+export const SUBMISSION_FIELDS = {
+  name: "workflow_name",
+  tasks: "submission_tasks",
+  completedAt: "submission_completed_at",
+};
+
 export interface NewExecution {
   readonly keys: ExecKeys;
   readonly index: IndexKeys;

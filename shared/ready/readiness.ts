@@ -26,9 +26,14 @@ const FIELDS = [
   "total_attempt_count",
 ] as const;
 
-/** Reads what `parseReadiness` needs. */
-export function readReadiness({ partition, core }: ExecKeys): ValkeyCommand {
-  return command(partition, "hmget", core, ...FIELDS);
+/** Reads what `parseReadiness` needs, and further fields of the record (`furtherFields`). */
+export function readReadiness({ partition, core }: ExecKeys, ...further: readonly string[]): ValkeyCommand {
+  return command(partition, "hmget", core, ...FIELDS, ...further);
+}
+
+/** The values of the further fields that were read, in their order. */
+export function furtherFields(value: unknown): string[] {
+  return Array.isArray(value) ? value.slice(FIELDS.length).map(fieldText) : [];
 }
 
 /** Returns undefined if no worker can claim the execution now: it has no record, waits, runs or has ended. */
@@ -40,9 +45,9 @@ export function parseReadiness(value: unknown): Readiness | undefined {
   return isEligible || isReclaimable ? readinessOf(named) : undefined;
 }
 
-/** As `readReadiness`, for `parseAnnounceable`. */
-export function readAnnounceable({ partition, core }: ExecKeys): ValkeyCommand {
-  return command(partition, "hmget", core, ...FIELDS, "delay_until");
+/** Reads what `parseAnnounceable` needs. */
+export function readAnnounceable(keys: ExecKeys): ValkeyCommand {
+  return readReadiness(keys, "delay_until");
 }
 
 /**
@@ -55,11 +60,11 @@ export function parseAnnounceable(
 ): (Readiness & { readonly delaySeconds: number }) | undefined {
   const now = parseReadiness(value);
   if (now !== undefined) return { ...now, delaySeconds: 0 };
-  const { phase, ownership, eligibility, delayUntil, ...named } = fieldsOf(value);
+  const { phase, ownership, eligibility, ...named } = fieldsOf(value);
   if (phase !== "runnable" || ownership !== "unowned" || eligibility !== "not_eligible_until_time") {
     return undefined;
   }
-  const untilMs = parseTime(delayUntil);
+  const untilMs = parseTime(furtherFields(value)[0] ?? "");
   const readiness = readinessOf(named);
   if (untilMs === undefined || readiness === undefined) return undefined;
   // Rounded up: a message that is early finds that the time has not come.
@@ -71,21 +76,18 @@ function fieldsOf(value: unknown) {
   const fields = Array.isArray(value) ? value.map(fieldText) : [];
   const [phase = "", ownership = "", eligibility = "", lane = "", kind = "", replays = "", attempts = ""] =
     fields;
-  const delayUntil = fields[FIELDS.length] ?? "";
-  return { phase, ownership, eligibility, lane, kind, replays, attempts, delayUntil };
+  return { phase, ownership, eligibility, lane, kind, replays, attempts };
 }
 
-function readinessOf(fields: {
+interface NamedFields {
   readonly lane: string;
   readonly kind: string;
   readonly replays: string;
   readonly attempts: string;
-}): Readiness | undefined {
-  const lane = parseLaneId(fields.lane);
+}
+
+function readinessOf({ lane: laneText, kind, replays, attempts }: NamedFields): Readiness | undefined {
+  const lane = parseLaneId(laneText);
   if (!lane.ok) return undefined;
-  return {
-    lane: lane.value,
-    kind: fields.kind,
-    eligibility: eligibilityOf(fields.replays, fields.attempts),
-  };
+  return { lane: lane.value, kind, eligibility: eligibilityOf(replays, attempts) };
 }

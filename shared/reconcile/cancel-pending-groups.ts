@@ -16,7 +16,7 @@ import type { IndexEntry } from "#shared/reconcile/indexes.ts";
 import { failed, KEPT, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
 import { isDue, parseMark } from "#shared/reconcile/resend-policy.ts";
 import { SweepStopped, type TaskRun } from "#shared/reconcile/run.ts";
-import { type MissedCompletion, markKey, sendMarked } from "#shared/reconcile/send.ts";
+import { type MissedCompletion, markKey, sendCompletions } from "#shared/reconcile/send.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 
 /** How long a group is claimed if the run has no deadline, in milliseconds. */
@@ -116,7 +116,7 @@ async function publish(
     const isNew = siblings[position]?.isCancelledNow === true;
     return isNew || isDue(candidate, run.serverNowMs) ? [{ position, candidate }] : [];
   });
-  const sent = await sendMarked(
+  const sent = await sendCompletions(
     run,
     due.map(({ candidate }) => candidate),
   );

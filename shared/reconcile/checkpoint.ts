@@ -47,6 +47,7 @@ function* indexesAfter(
     if (position < lastFamily) continue;
     const lastOfFamily = position === lastFamily ? last : undefined;
     for (const lane of family.isPerLane ? lanes.toSorted() : [undefined]) {
+      if (family.isPerLane && lane !== undefined && family.hasLane?.(lane) === false) continue;
       if (lane !== undefined && lastOfFamily?.lane !== undefined && lane < lastOfFamily.lane) continue;
       for (const partition of partitions) {
         if (lastOfFamily?.lane === lane && lastOfFamily && partition <= lastOfFamily.partition) continue;

@@ -12,7 +12,7 @@ import type { ExecKeys } from "#shared/contract/keys.ts";
 import { fieldText, parseTime, type TerminalOutcome } from "#shared/contract/record.ts";
 import { pipelineEach } from "#shared/reconcile/outcome.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
-import { type MissedCompletion, sendMarked } from "#shared/reconcile/send.ts";
+import { type MissedCompletion, sendCompletions } from "#shared/reconcile/send.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 
 /** An execution that has just ended, of a flow. */
@@ -42,7 +42,7 @@ export async function sendEnded(run: TaskRun, executions: readonly EndedExecutio
       },
     ];
   });
-  const outcomes = await sendMarked(run, missed);
+  const outcomes = await sendCompletions(run, missed);
   run.count(METRICS.completionsSent, outcomes.filter(({ ok }) => ok).length);
 }
 

@@ -16,7 +16,12 @@ export type IndexFamily = {
   /** Entries are due so many milliseconds after their score; 0 unless given. */
   readonly dueAfterMs?: number;
 } & (
-  | { readonly isPerLane: true; readonly keyOf: (keys: LaneKeys) => string }
+  | {
+      readonly isPerLane: true;
+      readonly keyOf: (keys: LaneKeys) => string;
+      /** The lanes whose indexes are read; all unless given. */
+      readonly hasLane?: (lane: LaneId) => boolean;
+    }
   | { readonly isPerLane: false; readonly keyOf: (keys: IndexKeys) => string }
 );
 

@@ -1,6 +1,9 @@
 /**
  * Decides which completions a run may send again. Pure: the simulation `bench/benchmarks/overload.ts` runs this code.
  *
+ * The same rules hold for ready messages, where they read: an execution that is eligible and unclaimed, for an upstream that
+ * ended; the queue of its lane, for the completions queue; its workers, for dispatch.
+ *
  * An upstream that ended, and that a child still waits for, has either lost its completion or has it in the queue. The
  * two look the same in Valkey. Resending a completion that is merely late costs dispatch as much as a new one, so an
  * unlimited reconciler turns a backlog into an overload that never ends. Two rules prevent that:
@@ -29,7 +32,10 @@ const MAX_DUE = 50_000;
 
 /** What Valkey stores about the completions that the reconciler has sent for an upstream. */
 export interface ResendMark {
-  /** The end of the upstream (`completed_at`) that the completions were sent for. After a replay, it differs. */
+  /**
+   * The end of the upstream (`completed_at`) that the completions were sent for; of a ready message, the eligibility
+   * (`eligibilityOf`). After a replay, it differs.
+   */
   readonly end: string;
   /** How many were sent. */
   readonly sends: number;
@@ -37,7 +43,7 @@ export interface ResendMark {
   readonly sentAtMs: number;
 }
 
-const MARK = /^(\d{0,20})\|(\d{1,6})\|(\d{1,15})$/;
+const MARK = /^([\d:]{0,40})\|(\d{1,6})\|(\d{1,15})$/;
 
 /** Parses the output of `formatMark`. Returns undefined for anything else: the completion then counts as never sent. */
 export function parseMark(text: string): ResendMark | undefined {

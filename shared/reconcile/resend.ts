@@ -9,11 +9,12 @@ import { partitionOf } from "#shared/contract/ids.ts";
 import type { Completion } from "#shared/contract/message.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { isRecordError, messageOf } from "#shared/errors.ts";
+import type { Backlog } from "#shared/queue/backlog.ts";
 import { failed, type Outcome, PROCESSED, pipelineEach } from "#shared/reconcile/outcome.ts";
 import { type BlockedExecution, readBlocked } from "#shared/reconcile/read-blocked.ts";
 import { parseMark, ResendPlan } from "#shared/reconcile/resend-policy.ts";
 import { SweepStopped, type TaskRun } from "#shared/reconcile/run.ts";
-import { type MissedCompletion, markKey, sendMarked } from "#shared/reconcile/send.ts";
+import { type MissedCompletion, markKey, sendCompletions } from "#shared/reconcile/send.ts";
 import {
   type ExecutionUpstreams,
   readUpstreams,
@@ -68,11 +69,11 @@ export class CompletionResender {
     if (this.#plan.dueCount === 0) return false;
     this.#chunks ??= await this.#select();
     const chunk = this.#chunks.shift();
-    if (chunk === undefined || !(await this.#hasTime())) {
+    if (chunk === undefined || !(await hasTimeToSend(this.#run))) {
       this.#run.count(METRICS.completionsDeferred, this.#plan.dueCount - this.#sent - this.#failures);
       return false;
     }
-    const outcomes = await sendMarked(this.#run, chunk);
+    const outcomes = await sendCompletions(this.#run, chunk);
     const sent = outcomes.filter(({ ok }) => ok).length;
     this.#sent += sent;
     this.#failures += chunk.length - sent;
@@ -81,7 +82,7 @@ export class CompletionResender {
   }
 
   async #select(): Promise<MissedCompletion[][]> {
-    const selected = this.#plan.select(await this.#queued());
+    const selected = this.#plan.select(await countQueued(this.#run, this.#run.ports.backlog));
     this.#run.beginSending();
     return [...chunked(selected, () => 1, COMPLETIONS_PER_SEND)];
   }
@@ -123,27 +124,26 @@ export class CompletionResender {
     this.#seen.add(upstreamKey(upstream));
     this.#plan.count(endedAtMs, this.#run.serverNowMs);
   }
+}
 
-  /** The messages in the queue; undefined, with a warning, if they cannot be counted. */
-  async #queued(): Promise<number | undefined> {
-    try {
-      return await this.#run.ports.backlog.count();
-    } catch (error) {
-      this.#run.warn("message counts of the queue unknown, resending without them", {
-        reason: messageOf(error),
-      });
-      return undefined;
-    }
+/** The messages in a queue; undefined, with a warning, if they cannot be counted. */
+export async function countQueued(run: TaskRun, backlog: Backlog): Promise<number | undefined> {
+  try {
+    return await backlog.count();
+  } catch (error) {
+    run.warn("message counts of the queue unknown, resending without them", { reason: messageOf(error) });
+    return undefined;
   }
+}
 
-  async #hasTime(): Promise<boolean> {
-    try {
-      await this.#run.beginSendingStep();
-      return true;
-    } catch (error) {
-      if (error instanceof SweepStopped && error.reason === "out_of_time") return false;
-      throw error;
-    }
+/** Begins a step that sends. Returns false if the time is up. Throws SweepStopped if the lease is lost. */
+export async function hasTimeToSend(run: TaskRun): Promise<boolean> {
+  try {
+    await run.beginSendingStep();
+    return true;
+  } catch (error) {
+    if (error instanceof SweepStopped && error.reason === "out_of_time") return false;
+    throw error;
   }
 }
 

@@ -1,22 +1,32 @@
 /** One run of the reconciler: its ports, its deadline and its lease. `TaskRun` is the part of a run that one task has. */
 
 import type { Pipelines } from "#shared/contract/command.ts";
-import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
+import type { ExecutionId, LaneId, Partition } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { messageOf } from "#shared/errors.ts";
 import type { Backlog } from "#shared/queue/backlog.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
+import type { ReadyPublisher } from "#shared/ready/publisher.ts";
 import { type Checkpoints, formatCheckpoints, type SweepProgress } from "#shared/reconcile/checkpoint.ts";
 import type { IndexPosition } from "#shared/reconcile/indexes.ts";
 import { type CommandCaller, type Lease, RENEW_INTERVAL_MS } from "#shared/reconcile/lease.ts";
 import type { TaskName } from "#shared/reconcile/task-names.ts";
 import type { GaugeName, GaugingTelemetry, LogFields, MetricName } from "#shared/runtime/telemetry.ts";
 
+/** Where executions are announced to workers. */
+export interface ReadyPorts {
+  readonly publisher: ReadyPublisher;
+  /** The backlog of each lane's queue. */
+  readonly backlogs: ReadonlyMap<LaneId, Backlog>;
+}
+
 /** What the tasks need. */
 export interface RunPorts {
   readonly valkey: Pipelines & CommandCaller;
   readonly publisher: CompletionPublisher;
   readonly backlog: Backlog;
+  /** Undefined: no lane has a ready queue, and workers poll. */
+  readonly readyQueues?: ReadyPorts | undefined;
   readonly telemetry: GaugingTelemetry;
   /** Loads the Valkey library where it is missing. */
   readonly ensureLibrary: () => Promise<void>;

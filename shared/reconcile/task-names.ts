@@ -5,6 +5,7 @@ export const TASK_NAMES = [
   "delays",
   "cancellations",
   "dependencies",
+  "ready",
   "retention",
 ] as const;
 export type TaskName = (typeof TASK_NAMES)[number];

@@ -37,7 +37,7 @@ export const METRICS = {
   /** 14-KEYS edition: edges counted in a group that is undecided or was decided earlier. */
   edgesCountedInGroup: "EdgesCountedInGroup",
   childrenSkipped: "ChildrenSkipped",
-  /** Children that can run and whose ready message their lane's queue accepted. */
+  /** Executions that became eligible or reclaimable, and whose ready message their lane's queue accepted. */
   readyAnnounced: "ReadyAnnounced",
   /** Skipped children whose completion the queue accepted. */
   cascadesPublished: "CascadesPublished",
@@ -83,6 +83,10 @@ export const METRICS = {
   executionsExpired: "ExecutionsExpired",
   /** Delayed executions that the reconciler made eligible: retries, and those with a start time. */
   delaysPromoted: "DelaysPromoted",
+  /** Ready messages that the reconciler sent again: their executions stayed unclaimed. */
+  readyResent: "ReadyResent",
+  /** Ready messages that the reconciler would send again, but does not yet: the lane's queue holds many messages. */
+  readyDeferred: "ReadyDeferred",
   /** Members of cancelled flows that the reconciler cancelled. */
   membersCancelled: "MembersCancelled",
   /** Completions of executions that the reconciler ended itself. */
@@ -169,6 +173,9 @@ export const METRICS_BY_FUNCTION = {
     METRICS.reclaimLimitReached,
     METRICS.executionsExpired,
     METRICS.delaysPromoted,
+    METRICS.readyAnnounced,
+    METRICS.readyResent,
+    METRICS.readyDeferred,
     METRICS.membersCancelled,
     METRICS.siblingsCancelled,
     METRICS.completionsSent,

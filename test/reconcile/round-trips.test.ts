@@ -5,6 +5,7 @@ import { LANES_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { LANE } from "#test/support/flow-fixture.ts";
+import { readyPorts } from "#test/support/ready.ts";
 import { SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 import { RoundCounter } from "#test/support/round-counter.ts";
 
@@ -25,13 +26,22 @@ describe.each(SERVER_KINDS)("round trips of a sweep (%s)", (kind) => {
   it("all tasks share them: 256 empty partitions and four lanes take at most three", async () => {
     const lanes = ["a", "b", "c", "d"].map((name) => unwrap(parseLaneId(name)));
     await servers().valkey.call("sadd", LANES_KEY, ...lanes);
-    const tasks = selectTasks(undefined, false, {
-      retentionMs: 1_000,
-      flowEnds: { send: () => Promise.resolve([]) },
-    });
+    const readyQueues = readyPorts(lanes);
+    const tasks = selectTasks(
+      undefined,
+      false,
+      { retentionMs: 1_000, flowEnds: { send: () => Promise.resolve([]) } },
+      readyQueues,
+    );
     expect(tasks.length).toBeGreaterThan(3);
     const counter = new RoundCounter(servers().valkey);
-    const ports = servers().ports(partitions, { tasks, valkey: counter, lanes: [], likelyLanes: lanes });
+    const ports = servers().ports(partitions, {
+      tasks,
+      readyQueues,
+      valkey: counter,
+      lanes: [],
+      likelyLanes: lanes,
+    });
     expect(await sweep(ports)).toMatchObject({ state: "complete" });
     expect(counter.rounds).toBeLessThanOrEqual(3);
   });

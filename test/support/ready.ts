@@ -16,15 +16,23 @@ import { LANE } from "#test/support/flow-fixture.ts";
 export class RecordedReady implements ReadyPublisher {
   readonly announced: ReadyExecution[] = [];
   fail: ((position: number) => boolean) | undefined;
+  /** How a message that fails ends. */
+  failure: PublishError["outcome"] = "unknown";
+  readonly #lanes: readonly LaneId[];
+
+  constructor(lanes: readonly LaneId[] = [LANE]) {
+    this.#lanes = lanes;
+  }
 
   announces(lane: LaneId): boolean {
-    return lane === LANE;
+    return this.#lanes.includes(lane);
   }
 
   announce(ready: readonly ReadyExecution[]): Promise<SendResult[]> {
     return Promise.resolve(
       ready.map((one, position) => {
-        if (this.fail?.(position)) return { ok: false, error: new PublishError("no answer", "unknown") };
+        if (this.fail?.(position))
+          return { ok: false, error: new PublishError("not accepted", this.failure) };
         this.announced.push(one);
         return { ok: true };
       }),
@@ -34,6 +42,14 @@ export class RecordedReady implements ReadyPublisher {
   get ids(): string[] {
     return this.announced.map(({ executionId }) => executionId);
   }
+}
+
+/** Ports of the reconciler that record what is announced; each lane's queue holds `queued` messages. */
+export function readyPorts(lanes: readonly LaneId[] = [LANE]) {
+  const publisher = new RecordedReady(lanes);
+  const queue = { queued: 0 };
+  const backlogs = new Map(lanes.map((lane) => [lane, { count: () => Promise.resolve(queue.queued) }]));
+  return { publisher, backlogs, queue };
 }
 
 /** Creates a queue, and returns its URL. */

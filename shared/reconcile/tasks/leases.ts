@@ -5,6 +5,9 @@
  * A marked entry stays in the index until a worker reclaims the execution, so every sweep reads it again. It is called for
  * again only if its record and its policy say that the limit is reached: the reclaim has no grant, so the library answers
  * `invalid_claim_grant` below the limit, and ends the execution otherwise.
+ *
+ * An execution that became reclaimable is announced to the workers of its lane. If no worker reclaims it within the grace, its
+ * message is sent again, as often as `resend-policy.ts` allows.
  */
 
 import { randomUUID } from "node:crypto";
@@ -13,6 +16,8 @@ import { parseExecutionId, partitionOf } from "#shared/contract/ids.ts";
 import { decodeReply } from "#shared/contract/reply.ts";
 import { markLeaseExpiredIfDue, reclaimExecution } from "#shared/contract/upkeep.ts";
 import { isRecordError } from "#shared/errors.ts";
+import { parseReadiness, readReadiness } from "#shared/ready/readiness.ts";
+import { announceAvailable } from "#shared/reconcile/announce.ts";
 import { type EndedExecution, sendEnded } from "#shared/reconcile/ended.ts";
 import type { IndexEntry } from "#shared/reconcile/indexes.ts";
 import {
@@ -24,6 +29,7 @@ import {
   PROCESSED,
   pipelineEach,
 } from "#shared/reconcile/outcome.ts";
+import { ReadyResender } from "#shared/reconcile/ready-resend.ts";
 import { type ListedExecution, readRecords } from "#shared/reconcile/records.ts";
 import type { TaskRun } from "#shared/reconcile/run.ts";
 import type { ReconcilerTask, TaskWork } from "#shared/reconcile/task.ts";
@@ -35,13 +41,23 @@ export const DEFAULT_RECLAIM_LIMIT = 5;
 export const leases: ReconcilerTask = {
   name: "leases",
   families: [{ name: "lease_expiry", paging: "due", isPerLane: false, keyOf: (keys) => keys.leaseExpiry }],
-  metrics: [METRICS.leasesExpired, METRICS.reclaimLimitReached, METRICS.completionsSent],
+  metrics: [
+    METRICS.leasesExpired,
+    METRICS.reclaimLimitReached,
+    METRICS.completionsSent,
+    METRICS.readyAnnounced,
+    METRICS.readyResent,
+    METRICS.readyDeferred,
+  ],
   ages: [],
   batchSize: 2_000,
   sendsAtEnd: false,
   isTimeCritical: true,
   begin: (run) => new LeaseSweep(run),
 };
+
+/** The ownership of an execution whose lease ran out and is marked. */
+const MARKED = "lease_expired_reclaimable";
 
 /** What one call did, or its error. */
 type Step = { readonly execution: ListedExecution; readonly outcome: Outcome };
@@ -50,13 +66,21 @@ class LeaseSweep implements TaskWork {
   readonly #run: TaskRun;
   /** No grant names this worker, so its reclaims take no lease. */
   readonly #worker = { workerId: randomUUID(), instanceId: "reconciler" };
+  /** Undefined if no lane has a ready queue. */
+  readonly #resender: ReadyResender | undefined;
 
   constructor(run: TaskRun) {
     this.#run = run;
+    const { readyQueues } = run.ports;
+    this.#resender = readyQueues === undefined ? undefined : new ReadyResender(run, readyQueues);
   }
 
   process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
     return inParts(entries, (part) => this.#process(part));
+  }
+
+  finish(): Promise<boolean> {
+    return this.#resender?.sendNext() ?? Promise.resolve(false);
   }
 
   async #process(entries: readonly IndexEntry[]): Promise<Outcome[]> {
@@ -67,12 +91,16 @@ class LeaseSweep implements TaskWork {
     const listed = reads.flatMap((read) => (read.kind === "read" ? [read.execution] : []));
     const outcomes = new Map<ListedExecution, Outcome>();
     for (const { execution, outcome } of await this.#mark(listed)) outcomes.set(execution, outcome);
-    const exhausted = listed.filter((execution) => {
-      const isKept = outcomes.get(execution);
-      const limit = limits.get(execution.entry) ?? DEFAULT_RECLAIM_LIMIT;
-      return isKept?.ok === true && isKept.entry === "kept" && execution.reclaims >= limit;
+    const kept = listed.filter((execution) => {
+      const outcome = outcomes.get(execution);
+      return outcome?.ok === true && outcome.entry === "kept";
     });
-    for (const { execution, outcome } of await this.#end(exhausted)) outcomes.set(execution, outcome);
+    const isExhausted = ({ entry, reclaims }: ListedExecution): boolean =>
+      reclaims >= (limits.get(entry) ?? DEFAULT_RECLAIM_LIMIT);
+    const ended = await this.#end(kept.filter(isExhausted));
+    for (const { execution, outcome } of ended) outcomes.set(execution, outcome);
+    const announced = await this.#announce(kept.filter((execution) => !isExhausted(execution)));
+    for (const { execution, outcome } of announced) outcomes.set(execution, outcome);
     return reads.map((read): Outcome => {
       if (read.kind === "invalid") return KEPT;
       if (read.kind === "failed") return failed(read.error);
@@ -82,7 +110,7 @@ class LeaseSweep implements TaskWork {
 
   /** Marks the leases that ran out. Those that are marked already need no call. */
   async #mark(listed: readonly ListedExecution[]): Promise<Step[]> {
-    const isMarked = ({ ownership }: ListedExecution) => ownership === "lease_expired_reclaimable";
+    const isMarked = ({ ownership }: ListedExecution) => ownership === MARKED;
     const unmarked = listed.filter((execution) => !isMarked(execution));
     const results = await callEach(this.#run.ports, unmarked, ({ target }) => markLeaseExpiredIfDue(target));
     return [
@@ -123,6 +151,35 @@ class LeaseSweep implements TaskWork {
     });
     await sendEnded(this.#run, ended);
     return steps;
+  }
+
+  /** Announces what this sweep has marked, and collects what no worker has reclaimed for longer than the grace. */
+  async #announce(reclaimable: readonly ListedExecution[]): Promise<Step[]> {
+    const { readyQueues, valkey } = this.#run.ports;
+    const listed = reclaimable.filter(({ target }) => readyQueues?.publisher.announces(target.lane));
+    const isMarked = ({ ownership }: ListedExecution): boolean => ownership === MARKED;
+    await announceAvailable(
+      this.#run,
+      listed
+        .filter((execution) => !isMarked(execution))
+        .map(({ target, flowId }) => ({ executionId: target.keys.id, flowId })),
+    );
+    const waiting = listed.filter((one) => isMarked(one) && this.#run.isPastGrace(one.entry.score));
+    const reads = await pipelineEach(valkey, waiting, ({ target }) => readReadiness(target.keys));
+    const failures = reads.flatMap(({ item, result }): Step[] =>
+      result.ok ? [] : [{ execution: item, outcome: this.#failure(item, result.error) }],
+    );
+    const unclaimed = reads.flatMap(({ item, result }) => {
+      const readiness = result.ok ? parseReadiness(result.value) : undefined;
+      if (readiness === undefined) return [];
+      const { target, flowId, entry } = item;
+      return [{ item, execution: { keys: target.keys, flowId, readiness, sinceMs: entry.score } }];
+    });
+    const collected = (await this.#resender?.collect(unclaimed.map(({ execution }) => execution))) ?? [];
+    return [
+      ...failures,
+      ...unclaimed.map(({ item }, at) => ({ execution: item, outcome: collected[at] ?? KEPT })),
+    ];
   }
 
   #failure({ target: { keys } }: ListedExecution, error: Error): Outcome {
