@@ -58,7 +58,12 @@ function widgets(deployment: Deployment): Widget[] {
     },
     {
       title: "Announced to workers (per minute)",
-      rows: [dispatch(METRICS.readyAnnounced, "Sum")],
+      rows: [
+        dispatch(METRICS.readyAnnounced, "Sum"),
+        reconcile(METRICS.readyAnnounced, "Sum"),
+        reconcile(METRICS.readyResent, "Sum"),
+        reconcile(METRICS.readyDeferred, "Sum"),
+      ],
     },
     {
       title: "Skipped and cancelled (per minute)",

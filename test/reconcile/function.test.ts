@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { describe, expect, it, vi } from "vitest";
 import { FunctionProcess } from "#local/function-process.ts";
+import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { type ExecKeys, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { acquireLease, LEASE_KEY } from "#shared/reconcile/lease.ts";
@@ -9,6 +10,7 @@ import { ensureLibrary } from "#shared/valkey/library.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { FlowFixture, LANE } from "#test/support/flow-fixture.ts";
 import { flowFabricLikeLibrary } from "#test/support/flowfabric-like-library.ts";
+import { createReadyQueue, drainReady } from "#test/support/ready.ts";
 import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 import { TcpProxy } from "#test/support/tcp-proxy.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
@@ -115,6 +117,29 @@ describe.each(SERVER_KINDS)("the built reconcile function (%s)", (kind) => {
       }
     },
   );
+
+  it("sends ready messages again to the queues of READY_QUEUES, also where FlowFabric's library is loaded", async () => {
+    const { valkey, queue } = servers();
+    const lane = unwrap(parseLaneId("images"));
+    const fixture = new FlowFixture(valkey, lane, FEW_PARTITIONS);
+    const keys = await fixture.member();
+    await fixture.read("hset", keys.core, "last_transition_at", Date.now() - MINUTE_MS);
+    const queueUrl = await createReadyQueue(queue.client, queue.queue);
+    await onEveryPrimary(valkey, "function", "LOAD", "REPLACE", flowFabricLikeLibrary(34));
+    try {
+      // The lane is not in LANES: its queue suffices.
+      await using fn = start({ ...FEW, READY_QUEUES: JSON.stringify({ [lane]: queueUrl }) });
+      expect(await fn.invoke(SCHEDULED)).toMatchObject({
+        state: "complete",
+        tasks: { dependencies: {}, ready: { counts: { ReadyResent: 1 } } },
+      });
+      const message = { executionId: keys.id, flowId: fixture.flow.id, lane, kind: "task", root: keys.id };
+      expect(await drainReady(queue.client, queueUrl)).toEqual([expect.objectContaining(message)]);
+    } finally {
+      await onEveryPrimary(valkey, "function", "FLUSH", "SYNC");
+      await ensureLibrary(valkey, servers().edition);
+    }
+  });
 
   it("runs every task on Sluice's library, the most time-critical first, or those of RECONCILE_TASKS", async () => {
     const { fixture, keys } = await overdue();

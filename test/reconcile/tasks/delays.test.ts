@@ -2,13 +2,16 @@ import { describe, expect, it } from "vitest";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY } from "#shared/contract/keys.ts";
 import { UnreachableError } from "#shared/errors.ts";
+import { announceUnmarked } from "#shared/ready/announce.ts";
 import { type ReconcilerPorts, sweep } from "#shared/reconcile/sweep.ts";
 import { delays } from "#shared/reconcile/tasks/delays.ts";
+import { ready } from "#shared/reconcile/tasks/ready.ts";
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { DEATHS, DyingValkey, losingReplies } from "#test/support/dying-valkey.ts";
 import { expectOnlyIn } from "#test/support/expectations.ts";
-import type { FlowFixture } from "#test/support/flow-fixture.ts";
+import { type FlowFixture, LANE, ROUTER } from "#test/support/flow-fixture.ts";
+import { RecordedReady, readyPorts } from "#test/support/ready.ts";
 import { MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
@@ -99,6 +102,66 @@ describe.each(SERVER_KINDS)("the task delays (%s)", (kind) => {
     expect(await sweep({ ...ports, valkey })).toMatchObject({ state: "complete" });
     expect(await stateOf(fixture, due)).toBe("waiting");
     expect(await stateOf(fixture, early)).toBe("delayed");
+  });
+
+  it("announces what it promoted, of a flow or of none, unless a delayed message did", async () => {
+    const fixture = servers().fixture();
+    const solo = await dueDelay(fixture);
+    const [member, announced] = [
+      await fixture.member({ delayUntil: Date.now() + 10 * MINUTE_MS }),
+      await fixture.member({ delayUntil: Date.now() + 10 * MINUTE_MS }),
+    ];
+    const publisher = new RecordedReady();
+    const { flow } = fixture;
+    const valkey = servers().valkey;
+    await announceUnmarked({ valkey, router: ROUTER, ready: publisher }, [
+      { executionId: announced.id, flowId: flow.id },
+    ]);
+    for (const keys of [member, announced]) await makeDue(fixture, keys);
+    const readyQueues = readyPorts();
+    const ports = portsOf(fixture, { readyQueues });
+    expect(await sweep(ports)).toMatchObject({
+      state: "complete",
+      tasks: { delays: { counts: { [METRICS.delaysPromoted]: 3, [METRICS.readyAnnounced]: 2 } } },
+    });
+    const common = { lane: LANE, kind: "task", delaySeconds: 0 };
+    const expected = [
+      { executionId: solo.id, flowId: undefined, ...common },
+      { executionId: member.id, flowId: flow.id, ...common },
+    ];
+    const found = readyQueues.publisher.announced;
+    expect(found).toHaveLength(2);
+    expect(found).toEqual(expect.arrayContaining(expected));
+    await sweep(portsOf(fixture, { readyQueues }));
+    expect(readyQueues.publisher.announced).toHaveLength(2);
+  });
+
+  it.each(DEATHS)("announces what a dead run has promoted after the grace: %s", async (death) => {
+    for (let at = 0; ; at += 1) {
+      const fixture = servers().fixture();
+      const keys = await dueDelay(fixture);
+      const readyQueues = readyPorts();
+      const ports = portsOf(fixture, { readyQueues });
+      const dying = new DyingValkey(ports.valkey, at, death);
+      await sweep({ ...ports, valkey: dying }).catch(() => undefined);
+      await servers().valkey.call("del", "ff:reconcile:{sweep}:lease");
+      await sweep(portsOf(fixture, { readyQueues }));
+      await fixture.read("hset", keys.core, "last_transition_at", Date.now() - MINUTE_MS);
+      if (readyQueues.publisher.ids.length === 0) {
+        await sweep(portsOf(fixture, { readyQueues, tasks: [ready(readyQueues)] }));
+      }
+      expect(readyQueues.publisher.ids).toEqual([keys.id]);
+      if (!dying.hasDied) return;
+    }
+  });
+
+  it("a message that is not accepted makes the sweep incomplete, and the execution stays promoted", async () => {
+    const fixture = servers().fixture();
+    const keys = await dueDelay(fixture);
+    const readyQueues = readyPorts();
+    readyQueues.publisher.fail = () => true;
+    expect(await sweep(portsOf(fixture, { readyQueues }))).toMatchObject({ state: "incomplete" });
+    await expectOnlyIn(fixture, keys, "eligible");
   });
 
   it("skips what is unreadable, and goes on behind it", async () => {

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import type { ValkeyCommand } from "#shared/contract/command.ts";
-import type { ExecKeys } from "#shared/contract/keys.ts";
+import { type ExecKeys, readyResentKey } from "#shared/contract/keys.ts";
 import { issueReclaimGrant, reclaimExecution, renewLease } from "#shared/contract/upkeep.ts";
 import { type ReconcilerPorts, sweep } from "#shared/reconcile/sweep.ts";
 import { dependencies } from "#shared/reconcile/tasks/dependencies.ts";
@@ -9,7 +9,8 @@ import { DEFAULT_RECLAIM_LIMIT, leases } from "#shared/reconcile/tasks/leases.ts
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { stateOf } from "#test/support/dispatch.ts";
 import { DEATHS, DyingValkey, losingReplies } from "#test/support/dying-valkey.ts";
-import { attempt, type FlowFixture, ROUTER, WORKER } from "#test/support/flow-fixture.ts";
+import { attempt, type FlowFixture, LANE, ROUTER, WORKER } from "#test/support/flow-fixture.ts";
+import { readyPorts } from "#test/support/ready.ts";
 import { backdateEnd, MINUTE_MS, SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
 
 const POLICY = (limit: number) => JSON.stringify({ max_reclaim_count: limit });
@@ -79,6 +80,48 @@ describe.each(SERVER_KINDS)("the task leases (%s)", (kind) => {
     const valkey = counting(ports);
     expect(await sweep({ ...ports, valkey })).toMatchObject({ tasks: { leases: { scanned: 1 } } });
     expect(valkey.calls).toEqual([]);
+  });
+
+  it("announces what became reclaimable once, and sends it again after the grace if no worker reclaims it", async () => {
+    const fixture = servers().fixture();
+    const dead = await lost(fixture);
+    const exhausted = await lost(fixture, DEFAULT_RECLAIM_LIMIT);
+    const readyQueues = readyPorts();
+    const announced = { executionId: dead.id, flowId: fixture.flow.id, lane: LANE, kind: "task" };
+    expect(await sweep(portsOf(fixture, { readyQueues }))).toMatchObject({
+      tasks: { leases: { counts: { [METRICS.readyAnnounced]: 1, [METRICS.readyResent]: 0 } } },
+    });
+    expect(await stateOf(fixture, exhausted)).toBe("failed");
+    expect(readyQueues.publisher.announced).toEqual([{ ...announced, delaySeconds: 0 }]);
+    // The lease ran out a minute ago, which is longer than the grace.
+    expect(await sweep(portsOf(fixture, { readyQueues }))).toMatchObject({
+      tasks: { leases: { counts: { [METRICS.readyAnnounced]: 0, [METRICS.readyResent]: 1 } } },
+    });
+    expect(readyQueues.publisher.announced.slice(1)).toEqual([announced]);
+    await sweep(portsOf(fixture, { readyQueues }));
+    expect(readyQueues.publisher.announced).toHaveLength(2);
+    // Within the grace, nothing is sent again.
+    const patient = readyPorts();
+    await fixture.read("del", readyResentKey(dead.id, fixture.flow.id));
+    await sweep(portsOf(fixture, { readyQueues: patient, graceMs: 2 * MINUTE_MS }));
+    expect(patient.publisher.announced).toEqual([]);
+  });
+
+  it.each(DEATHS)("announces what a dead run has marked: %s", async (death) => {
+    for (let at = 0; ; at += 1) {
+      const fixture = servers().fixture();
+      const dead = await lost(fixture, 0, "", false);
+      const readyQueues = readyPorts();
+      const ports = portsOf(fixture, { readyQueues });
+      const dying = new DyingValkey(ports.valkey, at, death);
+      await sweep({ ...ports, valkey: dying }).catch(() => undefined);
+      await servers().valkey.call("del", "ff:reconcile:{sweep}:lease");
+      const before = readyQueues.publisher.announced.length;
+      await sweep(portsOf(fixture, { readyQueues }));
+      expect(readyQueues.publisher.announced.length).toBe(before + 1);
+      expect(new Set(readyQueues.publisher.ids)).toEqual(new Set([dead.id]));
+      if (!dying.hasDied) return;
+    }
   });
 
   it.each([
