@@ -210,10 +210,30 @@ describe("the built functions", () => {
       }
       if (size === 1) await fixture.read("hset", fixture.flow.edgeGroup(child.id), "n", "0");
     }
+    // Groups whose other upstream is cancelled. One of them has an invalid record, so that its group stays.
+    for (let number = 0; number < 2; number += 1) {
+      const child = await fixture.member();
+      await fixture.group(child, { variant: "any_of", onSatisfied: "cancel_remaining" });
+      const [first, sibling] = [await fixture.member(), await fixture.member()];
+      for (const upstream of [first, sibling]) await fixture.edge(upstream, child);
+      await fixture.finish(first, "success");
+      upstreams.push(first);
+      if (number === 1) await fixture.read("hset", sibling.core, "lane_id", "");
+    }
+    const purged = servers().fixture();
+    await purged.read("set", purged.flow.purged, "1");
     const running = await fixture.member();
     // A user that may write every key of an execution except the mark of its published cascade.
     const { url, cluster } = servers().address;
-    const keys = ["~ff:config:*", "~ff:ready:*", "~ff:flow:*", "~ff:attempt:*", "~ff:stream:*", "~ff:idx:{*"];
+    const keys = [
+      "~ff:config:*",
+      "~ff:ready:*",
+      "~ff:noop:*",
+      "~ff:flow:*",
+      "~ff:attempt:*",
+      "~ff:stream:*",
+      "~ff:idx:{*",
+    ];
     const allButMarks = ["%R~ff:exec:*", "~ff:exec:*[^e]", "~ff:exec:*[^d]e"];
     const rights = ["on", ">password", ...keys, ...allButMarks, "&*", "+@all"];
     await fixture.read("acl", "setuser", "dispatcher", ...rights);
@@ -232,6 +252,7 @@ describe("the built functions", () => {
         Records: [
           ...[successful, failed, ...upstreams, running, fixture.newExecution()].map(({ id }) => record(id)),
           record(fixture.newExecution().id, 51),
+          recordFor(purged, purged.newExecution().id, 0),
           { ...record(failed.id), body: "{" },
         ],
       });
