@@ -50,7 +50,7 @@ export class LanePool implements Disposable {
     const { valkey, router, sqs, completions, readyQueueUrls, dispatch, telemetry, metrics } = ports;
     this.#ports = ports;
     this.#queues = readyQueueUrls.size === 0 ? undefined : new SqsReadyPublisher(sqs, readyQueueUrls);
-    const ready = new LocalReady(this.#queues);
+    const ready = new LocalReady(this.#queues, registry);
     const dispatcher = inlineDispatch({
       valkey,
       router,

@@ -1,4 +1,5 @@
 import type { LaneRunner } from "#sdk/kit/lane-runner.ts";
+import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import type { LaneId } from "#shared/contract/ids.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { PublishError } from "#shared/errors.ts";
@@ -14,10 +15,12 @@ import type { ReadyPublisher, ReadyResult } from "#shared/ready/publisher.ts";
  */
 export class LocalReady implements ReadyPublisher {
   readonly #queues: ReadyPublisher | undefined;
+  readonly #tasks: TaskRegistry;
   readonly #lanes = new Map<LaneId, LaneRunner>();
 
-  constructor(queues: ReadyPublisher | undefined) {
+  constructor(queues: ReadyPublisher | undefined, tasks: TaskRegistry) {
     this.#queues = queues;
+    this.#tasks = tasks;
   }
 
   /** The runners need the dispatcher, which needs this publisher: they are added when they exist. */
@@ -30,7 +33,12 @@ export class LocalReady implements ReadyPublisher {
   }
 
   async announce(ready: readonly ReadyExecution[], deadlineMs?: number): Promise<ReadyResult[]> {
-    const others = ready.filter((one) => this.#lanes.get(one.lane)?.offer(one, true) !== true);
+    // Kinds that this worker does not know are for other workers of the lane.
+    const others = ready.filter(
+      (one) =>
+        this.#tasks.find(one.kind, one.lane) === undefined ||
+        this.#lanes.get(one.lane)?.offer(one, true) !== true,
+    );
     const sent = others.filter(({ lane }) => this.#queues?.announces(lane));
     const answers = sent.length === 0 ? [] : ((await this.#queues?.announce(sent, deadlineMs)) ?? []);
     const noAnswer = (): SendResult => ({

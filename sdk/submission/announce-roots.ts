@@ -13,11 +13,20 @@ import type { ReadyPublisher } from "#shared/ready/publisher.ts";
  * twice.
  * @throws ValkeyError if a record cannot be read or a mark cannot be written.
  */
-export async function announceRoots(valkey: Pipelines, ready: ReadyPublisher, plan: Plan): Promise<void> {
+export async function announceRoots(
+  valkey: Pipelines,
+  ready: ReadyPublisher,
+  plan: Plan,
+  traceparent: string | undefined,
+): Promise<void> {
   const roots = plan.tasks.filter((task) => isRoot(task) && ready.announces(task.task.lane));
   const { results, markError } = await announceUnmarked(
     { valkey, router: plan.router, ready },
-    roots.map(({ keys }) => ({ executionId: keys.id, flowId: plan.flow.id })),
+    roots.map(({ keys }) => ({
+      executionId: keys.id,
+      flowId: plan.flow.id,
+      ...(traceparent === undefined ? {} : { traceparent }),
+    })),
   );
   for (const result of results) if (result.kind === "failed") throw result.error;
   if (markError !== undefined) throw markError;

@@ -28,6 +28,7 @@ import { workflowErrors } from "#sdk/submission/validate-workflow.ts";
 import type { Workflow } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId, Partition } from "#shared/contract/ids.ts";
+import { validTraceparent } from "#shared/contract/message.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { createFlow } from "#shared/contract/submission.ts";
@@ -51,6 +52,11 @@ export interface SubmitOptions {
   readonly flowId: FlowId;
   /** `default` if omitted. */
   readonly namespace?: string;
+  /**
+   * W3C trace context. It is passed on to each task of the flow, in `context.traceparent`. A malformed one is ignored, as the
+   * standard demands.
+   */
+  readonly traceparent?: string;
   /** Called after every pipeline that created something. */
   readonly onProgress?: (progress: SubmitProgress) => void;
 }
@@ -134,7 +140,7 @@ export async function submitFlow(
     const mayHaveEnded = existing.executions.size > 0;
     const completionsSent = mayHaveEnded ? await sendMissedCompletions(valkey, completions, plan) : 0;
     await releaseRoots(valkey, plan, submittedAtMs);
-    if (ready !== undefined) await announceRoots(valkey, ready, plan);
+    if (ready !== undefined) await announceRoots(valkey, ready, plan, validTraceparent(options.traceparent));
     if (!existing.isMarkedCompleted) valueOrThrow((await valkey.pipelined([markCompleted(plan.flow)]))[0]);
     return toSubmission(plan, workflow, completionsSent);
   } catch (error) {

@@ -71,7 +71,7 @@ export class KitBed implements AsyncDisposable {
   }
 
   /** Submits a workflow in the native format. */
-  submit(workflow: object): Promise<Submission> {
+  submit(workflow: object, options: { readonly traceparent?: string } = {}): Promise<Submission> {
     const parsed = parseWorkflow(JSON.stringify(workflow), "workflow");
     if (!parsed.ok) throw new Error(parsed.errors.join("\n"));
     return submitFlow(
@@ -82,7 +82,7 @@ export class KitBed implements AsyncDisposable {
         ready: new SqsReadyPublisher(this.client, this.readyQueues),
       },
       parsed.value,
-      { flowId: unwrap(parseFlowId(randomUUID())) },
+      { flowId: unwrap(parseFlowId(randomUUID())), ...options },
     );
   }
 
@@ -122,7 +122,7 @@ export class KitBed implements AsyncDisposable {
 }
 
 /** The context of an invocation that has this much time, in milliseconds. */
-function contextOf(timeoutMs: number): Context {
+export function contextOf(timeoutMs: number): Context {
   const endsAt = Date.now() + timeoutMs;
   return {
     awsRequestId: randomUUID(),
