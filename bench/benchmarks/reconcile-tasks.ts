@@ -40,6 +40,14 @@ const CASES: readonly Case[] = [
     sends: true,
   },
   { what: "delays", task: "delays", kind: "delay", metric: METRICS.delaysPromoted, sends: false },
+  {
+    what: "cancellations",
+    task: "cancellations",
+    kind: "cancelled",
+    metric: METRICS.membersCancelled,
+    sends: false,
+  },
+  { what: "retention", task: "retention", kind: "ended", metric: METRICS.executionsPurged, sends: false },
 ];
 
 /** One row for each task and size. */
