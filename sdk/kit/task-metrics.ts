@@ -38,7 +38,10 @@ export class EmbeddedTaskMetrics implements TaskMetrics {
   }
 
   publish(): void {
-    for (const metrics of this.#metrics.values()) metrics.publishStoredMetrics();
+    for (const metrics of this.#metrics.values()) {
+      // Powertools warns about those that counted nothing since the last invocation.
+      if (metrics.hasStoredMetrics()) metrics.publishStoredMetrics();
+    }
   }
 
   #of(lane: string, kind: string): Metrics {

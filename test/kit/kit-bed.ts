@@ -5,11 +5,13 @@ import type { SQSClient } from "@aws-sdk/client-sqs";
 import type { Context } from "aws-lambda";
 import { Poller } from "#local/poller.ts";
 import { type LocalQueue, startQueue } from "#local/queue.ts";
+import type { StartQueueServer } from "#local/queue-server.ts";
 import { startValkey, type ValkeyServer } from "#local/valkey-server.ts";
 import type { AnyTask } from "#sdk/kit/define-task.ts";
 import { type LambdaWorkerHandler, lambdaWorker } from "#sdk/kit/lambda-worker.ts";
 import { parseWorkflow } from "#sdk/submission/parse.ts";
 import { type Submission, submitFlow } from "#sdk/submission/submit.ts";
+import type { Edition } from "#shared/contract/edition.ts";
 import { type LaneId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { DEFAULT_PARTITION_CONFIG, PartitionRouter } from "#shared/contract/partitions.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
@@ -53,11 +55,21 @@ export class KitBed implements AsyncDisposable {
     };
   }
 
-  static async start(lanes: readonly string[]): Promise<KitBed> {
+  /** `options.server` starts the queue server; fauxqs by default. `edition`: that of the library; 14 by default. */
+  static async start(
+    lanes: readonly string[],
+    {
+      server: queueServer,
+      edition = 14,
+    }: { readonly server?: StartQueueServer; readonly edition?: Edition } = {},
+  ): Promise<KitBed> {
     const server = await startValkey();
     const valkey = connectTo({ url: server.url, cluster: false });
-    await ensureLibrary(valkey, 14);
-    const queue = await startQueue({ visibilityTimeoutSeconds: 60 });
+    await ensureLibrary(valkey, edition);
+    const queue = await startQueue({
+      visibilityTimeoutSeconds: 60,
+      ...(queueServer === undefined ? {} : { server: queueServer }),
+    });
     const client = queue.client();
     const readyQueues = new Map<LaneId, string>();
     for (const name of lanes) {
@@ -91,18 +103,20 @@ export class KitBed implements AsyncDisposable {
     options: { readonly dispatch?: "inline" | "queue" } = {},
   ): LambdaWorkerHandler {
     // The AWS SDK of the handler reads the process's environment.
-    Object.assign(process.env, this.queue.environment);
+    Object.assign(process.env, this.queue.environment, { POWERTOOLS_METRICS_DISABLED: "true" });
     return lambdaWorker({ tasks, environment: this.environment, ...options });
   }
 
-  /** Lets the queues of all lanes trigger a handler, as an event source mapping does. */
-  trigger(handler: LambdaWorkerHandler, timeoutMs = 60_000): Poller[] {
+  /** Lets the queues of all lanes trigger a handler, as an event source mapping does, up to `concurrency` times at once. */
+  trigger(handler: LambdaWorkerHandler, timeoutMs = 60_000, concurrency = 1): Poller[] {
     const pollers = [...this.readyQueues.values()].map(
       (queueUrl) =>
         new Poller({
           client: this.client,
           queueUrl,
-          environments: [{ invoke: (event) => handler(event, contextOf(timeoutMs)) }],
+          environments: Array.from({ length: concurrency }, () => ({
+            invoke: (event) => handler(event, contextOf(timeoutMs)),
+          })),
           longPollSeconds: 1,
           onError: () => undefined,
         }),
