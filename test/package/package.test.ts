@@ -1,9 +1,9 @@
 /** Packs the npm package, installs it into an empty project outside of the repository, and uses it there. */
 
 import { execFile } from "node:child_process";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -12,6 +12,8 @@ import { examplesOf, PAGES_WITH_EXAMPLES } from "#test/support/doc-examples.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const BIN = join(ROOT, "node_modules/.bin");
+
+const INSTALL_OPTIONS = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"];
 
 /** The settings of a strict project. They also check the package's declarations. */
 const TSCONFIG = {
@@ -94,8 +96,7 @@ beforeAll(async () => {
   const others = ["@types/node", "fauxqs"].map((name) => `${name}@${devDependencies[name]}`);
   await writeFile(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }));
   await writeFile(join(project, "tsconfig.json"), JSON.stringify(TSCONFIG));
-  const options = ["--prefer-offline", "--ignore-scripts", "--no-audit", "--no-fund"];
-  await run("npm", ["install", ...options, tarball, ...others], project);
+  await run("npm", ["install", ...INSTALL_OPTIONS, tarball, ...others], project);
 });
 
 afterAll(() => rm(folder, { recursive: true, force: true }));
@@ -161,6 +162,35 @@ test("an application connects, submits, works, and dispatches in a handler of it
     response: { batchItemFailures: [{ itemIdentifier: "bad" }] },
     refused: true,
   });
+});
+
+test("examples/thumbnails installs the package, passes its tests, runs, and builds its Lambda function", async () => {
+  const copy = join(folder, "thumbnails");
+  const example = join(ROOT, "examples/thumbnails");
+  // Without what a run in the checkout has left there.
+  const isSource = (path: string) => !/\/(?:node_modules|images|dist|package-lock\.json)$/.test(path);
+  await cp(example, copy, { recursive: true, filter: isSource });
+  const manifest = JSON.parse(await readFile(join(copy, "package.json"), "utf8"));
+  manifest.dependencies.sluice = `file:${tarball}`;
+  await writeFile(join(copy, "package.json"), JSON.stringify(manifest));
+  const env = {
+    VALKEY_SERVER: findValkeyServer(),
+    PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}`,
+  };
+  await run("npm", ["install", ...INSTALL_OPTIONS], copy);
+  expect(await run("npm", ["test"], copy, { ...env, NO_COLOR: "1" })).toMatch(/Tests +3 passed \(3\)/);
+  const output = await run("npm", ["start"], copy, env);
+  expect(output).toContain('contact-sheet success {"key":"contact-sheet.png","width":296,"height":152}\n');
+  expect((await readFile(join(copy, "images/contact-sheet.png"))).subarray(1, 4).toString()).toBe("PNG");
+  await run("npm", ["run", "build"], copy, env);
+  const program = `console.log(typeof (await import("./dist/index.mjs")).handler)`;
+  const variables = {
+    VALKEY_URL: "redis://127.0.0.1:1",
+    COMPLETIONS_QUEUE_URL: "http://127.0.0.1:1/0/completions",
+    READY_QUEUES: '{"images":"http://127.0.0.1:1/0/images"}',
+  };
+  const args = ["--input-type=module", "-e", program];
+  expect(await run(process.execPath, args, copy, variables)).toBe("function\n");
 });
 
 test("the command sluice shows its help, and finds the valkey-server", async () => {
