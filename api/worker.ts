@@ -14,6 +14,12 @@ export {
   type TaskDefinition,
   type TaskRetry,
 } from "#sdk/kit/define-task.ts";
+export type {
+  LambdaBatchResponse,
+  LambdaContext,
+  LambdaMiddleware,
+  LambdaRequest,
+} from "#sdk/kit/lambda-types.ts";
 export { type LambdaWorkerHandler, type LambdaWorkerOptions, lambdaWorker } from "#sdk/kit/lambda-worker.ts";
 export type { TaskMiddleware, TaskRequest } from "#sdk/kit/middleware.ts";
 export type { MeasuredRun, TaskMetrics } from "#sdk/kit/ports.ts";

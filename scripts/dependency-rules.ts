@@ -163,7 +163,7 @@ function isInRoom(file: string): boolean {
   return !file.includes("/") || EVERYTHING.some(({ path }) => new RegExp(path).test(file));
 }
 
-/** Every source file that git tracks or would track. */
+/** Every source file that git tracks or would track, except for the examples: projects that import the package. */
 export function sourceFiles(folder: string): string[] {
   const listed = execFileSync("git", ["ls-files", "--cached", "--others", "--exclude-standard", "-z"], {
     cwd: folder,
@@ -173,7 +173,9 @@ export function sourceFiles(folder: string): string[] {
   const deleted = new Set(
     execFileSync("git", ["ls-files", "--deleted", "-z"], { cwd: folder, encoding: "utf8" }).split("\0"),
   );
-  return listed.split("\0").filter((file) => new RegExp(SOURCES).test(file) && !deleted.has(file));
+  return listed
+    .split("\0")
+    .filter((file) => new RegExp(SOURCES).test(file) && !file.startsWith("examples/") && !deleted.has(file));
 }
 
 async function main(): Promise<number> {

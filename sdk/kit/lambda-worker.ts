@@ -7,6 +7,7 @@ import type { AnyTask } from "#sdk/kit/define-task.ts";
 import { warnOfBudgets } from "#sdk/kit/foreign-library.ts";
 import { inlineDispatch } from "#sdk/kit/inline-dispatch.ts";
 import { runLambdaBatch } from "#sdk/kit/lambda-batch.ts";
+import type { LambdaBatchResponse, LambdaContext, LambdaMiddleware } from "#sdk/kit/lambda-types.ts";
 import type { TaskMiddleware } from "#sdk/kit/middleware.ts";
 import type { WorkerPorts } from "#sdk/kit/ports.ts";
 import { ReadyQueues } from "#sdk/kit/ready-queues.ts";
@@ -34,13 +35,13 @@ export interface LambdaWorkerOptions {
   /** The variables of docs/configuration.md. Default: `process.env`. */
   readonly environment?: Environment;
   /** Middleware of middy around each invocation. */
-  readonly middleware?: readonly MiddlewareObj<SQSEvent, SQSBatchResponse>[];
+  readonly middleware?: readonly LambdaMiddleware[];
   /** Around each run of a task. Default: none. */
   readonly taskMiddleware?: readonly TaskMiddleware[];
 }
 
 /** A handler for an SQS event source mapping with `ReportBatchItemFailures`. */
-export type LambdaWorkerHandler = (event: SQSEvent, context: Context) => Promise<SQSBatchResponse>;
+export type LambdaWorkerHandler = (event: unknown, context: LambdaContext) => Promise<LambdaBatchResponse>;
 
 /** Reserved to answer, in milliseconds. */
 const MARGIN_MS = 1_000;
@@ -123,8 +124,10 @@ export function lambdaWorker(options: LambdaWorkerOptions): LambdaWorkerHandler 
   };
 
   const handler = middy<SQSEvent, SQSBatchResponse>().use(injectLambdaContext(logger));
-  for (const one of middleware) handler.use(one);
-  return handler.handler(handleBatch);
+  for (const one of middleware) handler.use(one as MiddlewareObj<SQSEvent, SQSBatchResponse>);
+  const handle = handler.handler(handleBatch);
+  // Lambda passes an event of SQS, and all of its context.
+  return (event, context) => handle(event as SQSEvent, context as Context);
 }
 
 async function loadLibrary({ edition }: WorkerConfig, valkey: Valkey): Promise<void> {
