@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { parseExecutionId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { readReadyQueues } from "#shared/ready/config.ts";
 import { parseReadyMessage, type ReadyExecution, readyEntry } from "#shared/ready/message.ts";
-import { parseReadiness } from "#shared/ready/readiness.ts";
+import { parseAnnounceable, parseReadiness } from "#shared/ready/readiness.ts";
 
 const executionId = unwrap(parseExecutionId("{fp:42}:0f8c1a52-7d3b-4e0e-9d7a-3c5b2a1f0e9d"));
 const flowId = unwrap(parseFlowId("2c1d9f6e-1111-4222-8333-944445555666"));
@@ -61,6 +61,21 @@ describe("readiness", () => {
     ["OK", undefined],
   ])("%j: eligibility %s", (record, expected) => {
     expect(parseReadiness(record)?.eligibility).toBe(expected);
+  });
+
+  const delayed = ["runnable", "unowned", "not_eligible_until_time", "images", "resize", "0", "1"];
+  it.each([
+    [[...delayed, "1000000"], 0],
+    [[...delayed, "999000"], 0],
+    [[...delayed, "1000001"], 1],
+    [[...delayed, "1002500"], 3],
+    [[...delayed, "1900000"], 900],
+    [[...delayed, "1900001"], undefined],
+    [[...delayed, ""], undefined],
+    [["runnable", "unowned", "eligible_now", "images", "resize", "0", "0", "9999999"], 0],
+    [["runnable", "unowned", "blocked_by_dependencies", "images", "resize", "0", "0", "1000000"], undefined],
+  ])("%j is announced with a delay of %s seconds, rounded up", (record, expected) => {
+    expect(parseAnnounceable(record, 1_000_000)?.delaySeconds).toBe(expected);
   });
 });
 
