@@ -255,7 +255,7 @@ export function lanes(packaged: Packaged): void {
       });
     });
 
-    it("lets dispatch and reconcile send to every ready queue, and dispatch knows them", () => {
+    it("lets dispatch and reconcile send to every ready queue, whose URLs they know", () => {
       const queues = QUEUES.map(({ suffix }) => ({ "Fn::GetAtt": [`LaneQueue${suffix}`, "Arn"] }));
       const actions = (role: string) =>
         listOf(template.property(role, "Policies"))
@@ -267,7 +267,9 @@ export function lanes(packaged: Packaged): void {
       expect(actions("ReconcileRole")).toEqual([
         { Effect: "Allow", Action: ["sqs:SendMessage", "sqs:GetQueueAttributes"], Resource: queues },
       ]);
-      expect(template.environment(idOf("dispatch")).READY_QUEUES).toEqual(URLS);
+      for (const name of ["dispatch", "reconcile"]) {
+        expect(template.environment(idOf(name)).READY_QUEUES).toEqual(URLS);
+      }
     });
 
     it("has an alarm on executions of an unknown kind, over all lanes", () => {
@@ -333,7 +335,9 @@ export function lanes(packaged: Packaged): void {
     const prod = packaged().template("prod");
     const ids = prod.resources.map(([id]) => id);
     expect(ids.filter((id) => /^(?:Lane|Worker)|UnknownKinds/.test(id))).toEqual([]);
-    expect(prod.environment(idOf("dispatch")).READY_QUEUES).toBe("");
+    for (const name of ["dispatch", "reconcile"]) {
+      expect(prod.environment(idOf(name)).READY_QUEUES).toBe("");
+    }
     expect(JSON.stringify(prod.property("DispatchRole", "Policies"))).not.toContain("ready-queues");
   });
 }
