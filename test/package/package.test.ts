@@ -1,13 +1,13 @@
 /** Packs the npm package, installs it into an empty project outside of the repository, and uses it there. */
 
 import { execFile } from "node:child_process";
-import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { findValkeyServer } from "#local/valkey-server.ts";
+import { findValkeyServer, startValkey } from "#local/valkey-server.ts";
 import { examplesOf, PAGES_WITH_EXAMPLES } from "#test/support/doc-examples.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -64,6 +64,14 @@ try {
 }
 console.log(JSON.stringify({ status: worked?.status, response, refused }));
 process.exit();
+`;
+
+/** The tasks of a worker. */
+const TASKS = `
+import { defineTask } from "sluice/worker";
+
+export const fetchReport = defineTask({ kind: "fetch", lane: "reports", run: () => "a report" });
+export const publishReport = defineTask({ kind: "publish", lane: "reports", run: () => null });
 `;
 
 let folder: string;
@@ -217,4 +225,30 @@ test("every entry can be imported without the packages that only tests need", as
     const exported = await Promise.all(entries.map(async (entry) => Object.keys(await import(entry))));
     console.log(JSON.stringify(exported.map((names) => names.length > 0)));`;
   expect(await node(["--input-type=module", "-e", program])).toBe("[true,true,true,true]\n");
+});
+
+test("a worker that is bundled as docs/workers.md says runs without any other file", async () => {
+  await using server = await startValkey();
+  const page = await readFile(join(ROOT, "docs/workers.md"), "utf8");
+  const command = /^ *npx esbuild (?:.*\\\n)*.*$/m.exec(page)?.[0] ?? "";
+  const [, worker = ""] = /```ts\n *\/\/ worker\.ts\n([^`]+)```/.exec(page) ?? [];
+  await writeFile(join(project, "worker.ts"), worker);
+  await writeFile(join(project, "tasks.ts"), TASKS);
+  await run("sh", ["-c", command.replace("npx esbuild", join(BIN, "esbuild"))], project);
+  const artifact = await mkdtemp(join(folder, "artifact-"));
+  await copyFile(join(project, "dist/reports/index.mjs"), join(artifact, "index.mjs"));
+  await writeFile(
+    join(artifact, "invoke.mjs"),
+    `import { handler } from "./index.mjs";
+    const context = { getRemainingTimeInMillis: () => 10_000, functionName: "f", awsRequestId: "r" };
+    const answer = await handler({ Records: [] }, context);
+    process.stdout.write("answer: " + JSON.stringify(answer), () => process.exit());`,
+  );
+  const output = await run(process.execPath, ["invoke.mjs"], artifact, {
+    AWS_REGION: "us-east-1",
+    VALKEY_URL: server.url.href,
+    COMPLETIONS_QUEUE_URL: "https://sqs.us-east-1.amazonaws.com/123456789012/completions",
+    READY_QUEUES: '{"reports":"https://sqs.us-east-1.amazonaws.com/123456789012/ready-reports"}',
+  });
+  expect(output).toContain('answer: {"batchItemFailures":[]}');
 });
