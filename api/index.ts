@@ -1,4 +1,4 @@
-/** The entry `sluice` of the npm package: connect, submit workflows, read their state, cancel them. */
+/** The entry `sluice` of the npm package: connect, submit workflows, read their state, cancel, replay and complete. */
 
 export {
   type CancelFlowOptions,
@@ -8,6 +8,12 @@ export {
   type MemberFailure,
 } from "#sdk/cancellation/cancel-flow.ts";
 export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
+export {
+  type CompletePorts,
+  completeExecution,
+  type ExecutionCompletion,
+} from "#sdk/executions/complete-execution.ts";
+export { type Replay, type ReplayPorts, replayExecution } from "#sdk/executions/replay-execution.ts";
 export { type FlowSummary, readFlowSummary } from "#sdk/flow-summary.ts";
 export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
 export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
@@ -26,6 +32,7 @@ export type {
   Workflow,
   WorkflowEdge,
 } from "#sdk/submission/workflow.ts";
+export type { RunOutcome } from "#sdk/worker/finish.ts";
 export type { CancelPorts } from "#shared/cancellation/cancel-executions.ts";
 export {
   command,

@@ -54,7 +54,7 @@ export async function claimBatch(
   const reclaimed = await reclaimInterrupted(deps, source, interrupted, { ...options, withRevoked });
   if (reclaimed.length > 0) return readPayloads(deps, reclaimed);
   for (let offset = options.limit; ; offset += options.limit) {
-    const leased = await claim(deps, targetsOf(deps, source, ids), options);
+    const leased = await claimTargets(deps, targetsOf(deps, source, ids), options);
     // If other workers hold the whole page, go on to the next one.
     if (leased.length > 0 || ids.length < options.limit) return readPayloads(deps, leased);
     [page] = await deps.valkey.pipelined([pageAt(offset)]);
@@ -62,10 +62,11 @@ export async function claimBatch(
   }
 }
 
-async function claim(
+/** Claims those of the executions that no other worker holds. Throws as `claimBatch` does. */
+export async function claimTargets(
   deps: ClaimDependencies,
   targets: readonly Target[],
-  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
+  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: Pick<ClaimOptions, "leaseTtlMs"> = {},
 ): Promise<readonly LeasedExecution[]> {
   const granted = await issueGrants(
     deps,
