@@ -15,7 +15,7 @@
 --
 -- Everything but edges beyond ARGV 5 goes in one call, the record last: a late message never finds a record without its
 -- result or its dependencies. The phase is checked in the same call, so that a replayed execution is never lost. An
--- execution without a record, for example one that FlowFabric's trimmer deleted, loses what is left of it.
+-- execution without a record, for example one that FlowFabric's trimmer deleted, loses the rest of its keys.
 --
 -- Without a flow, an execution stays for ARGV 4 after its end, or for its policy's stream_policy.retention_ttl_ms if that
 -- is longer. In a flow, the flow decides (sluice_begin_purge).

@@ -123,14 +123,14 @@ export class WorkerEngine implements Disposable {
   }
 
   /**
-   * Takes, runs and finishes an execution. Never rejects. No task starts whose time limit exceeds what is left until
+   * Takes, runs and finishes an execution. Never rejects. No task starts whose time limit exceeds the time until
    * `deadlineMs` (milliseconds since the epoch).
    */
   async run({ delivery, candidate, toTake }: Runnable, deadlineMs: number): Promise<DeliveryResult> {
     const { kind, timeoutMs } = candidate.task;
     const leftMs = deadlineMs - this.#ports.now() - FINISH_MS;
     if (timeoutMs > leftMs) {
-      this.#ports.log.warn("task not started: its time limit exceeds what is left of the invocation", {
+      this.#ports.log.warn("task not started: its time limit exceeds the rest of the invocation", {
         execution_id: delivery.ready.executionId,
         kind,
         timeout_ms: timeoutMs,

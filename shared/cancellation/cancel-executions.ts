@@ -1,4 +1,4 @@
-/** Cancels executions in any phase, whoever holds their leases (contract, section 13). */
+/** Cancels executions in any phase and with any lease (contract, section 13). */
 
 import { command, type Pipelines, type ValkeyCommand, type ValkeyResult } from "#shared/contract/command.ts";
 import { type ExecutionId, parseAttemptIndex, parseLaneId } from "#shared/contract/ids.ts";

@@ -7,7 +7,7 @@ import { fieldText, parseTime } from "#shared/contract/record.ts";
 import { eligibilityOf } from "#shared/ready/marks.ts";
 import { MAX_DELAY_SECONDS } from "#shared/ready/message.ts";
 
-/** How a worker can be told of an execution. */
+/** What a ready message says of an execution. */
 export interface Readiness {
   readonly lane: LaneId;
   /** The record's `execution_kind`. */

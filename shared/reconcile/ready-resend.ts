@@ -46,7 +46,7 @@ export class ReadyResender {
   readonly #run: TaskRun;
   readonly #ready: ReadyPorts;
   readonly #plans = new Map<LaneId, ResendPlan<MissedReady>>();
-  /** What is left to send; undefined before it is selected. */
+  /** What remains to send; undefined before it is selected. */
   #chunks: MissedReady[][] | undefined;
   #sent = 0;
   #failures = 0;

@@ -36,7 +36,7 @@ export class CompletionResender {
   readonly #run: TaskRun;
   readonly #plan: ResendPlan<MissedCompletion>;
   readonly #seen = new Set<string>();
-  /** What is left to send; undefined before it is selected. */
+  /** What remains to send; undefined before it is selected. */
   #chunks: MissedCompletion[][] | undefined;
   #sent = 0;
   #failures = 0;

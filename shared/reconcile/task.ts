@@ -37,7 +37,7 @@ export interface TaskWork {
    */
   process(entries: readonly IndexEntry[]): Promise<readonly Outcome[]>;
   /**
-   * Called repeatedly once all pages are processed, or if the time for reading is up. Does a part of what is left, and
+   * Called repeatedly once all pages are processed, or if the time for reading is up. Does a part of the rest, and
    * returns whether there is more.
    */
   finish?(): Promise<boolean>;

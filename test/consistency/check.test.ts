@@ -174,7 +174,7 @@ const CORRUPTIONS: readonly Corruption[] = [
     expected: (_, { active }) => [["missing_key", active.leaseCurrent, ""]],
   },
   {
-    title: "a lease of an execution that nobody runs",
+    title: "a lease of an execution that is not running",
     change: (_, { solo }) => ["hset", solo.leaseCurrent, "lease_id", "left"],
     expected: (_, { solo }) => [["unexpected_key", solo.leaseCurrent, ""]],
   },

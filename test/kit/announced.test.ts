@@ -1,4 +1,4 @@
-/** Flows that end without a poller, although messages are lost and workers die: the reconciler announces what is left. */
+/** Flows that end without a poller, although messages are lost and workers die: the reconciler announces the rest. */
 
 import { randomUUID } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

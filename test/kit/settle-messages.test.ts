@@ -127,7 +127,7 @@ describe("without a run", () => {
     expect((await bed.deliver([task], [often], { timeoutMs: 30_000, ports: { now } })).failed).toHaveLength(
       1,
     );
-    expect(bed.warnings.join()).toContain("exceeds what is left");
+    expect(bed.warnings.join()).toContain("exceeds the rest");
     expect(await bed.record(submission, "a")).toEqual(before);
     expect((await bed.deliver([task], [often])).failed).toEqual([]);
     expect((await bed.record(submission, "a")).public_state).toBe("completed");

@@ -259,7 +259,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
     expect(await fixture.read("zcard", fixture.index.lane(fixture.lane).terminal)).toBe(0);
   });
 
-  test("an execution whose record is gone loses what is left of it", async () => {
+  test("an execution whose record is gone loses the rest of its keys", async () => {
     const fixture = newFixture();
     const gone = await fixture.execution({ payload: "in" });
     await fixture.finish(gone, "success", "a result");

@@ -75,7 +75,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("a submission with ready queues ($name, $edit
       { executionId: now, flowId, lane: "default", kind: "resize", delaySeconds: 0 },
       { executionId: soon, flowId, lane: "default", kind: "task", delaySeconds: expect.any(Number) },
     ]);
-    // Server time: some of the delay has passed, and what is left is rounded up.
+    // Server time: some of the delay has passed, and the rest is rounded up.
     expect(ready.announced[1]?.delaySeconds).toBeGreaterThan(500);
     expect(ready.announced[1]?.delaySeconds).toBeLessThanOrEqual(600);
     const uuidOf = (id: string) => id.slice(id.indexOf("}:") + 2);

@@ -14,7 +14,7 @@ export function read(key: string): Promise<Uint8Array> {
   return readFile(join(folder(), key));
 }
 
-/** Overwrites what is there: a task that runs a second time writes the same. */
+/** Overwrites an existing file: a task that runs a second time writes the same. */
 export async function write(key: string, data: Uint8Array): Promise<void> {
   const path = join(folder(), key);
   await mkdir(dirname(path), { recursive: true });
