@@ -247,14 +247,13 @@ function userOf(
   { service, stage, accessString }: LaneContext,
   previous: ReadyLane | undefined,
 ): object {
+  // It is not retained as the functions' users are: a lane that comes back would find its user id in use.
   // ElastiCache allows 40 characters. A hash leaves as much for the stage as the users of the functions do.
   const hash = createHash("sha256").update(id).digest("hex").slice(0, 8);
   const userId = { "Fn::Join": ["-", [`${service}-${stage}-w${hash}`, custom("stackSuffix")]] };
   return {
     Type: "AWS::ElastiCache::User",
     DependsOn: previous === undefined ? "ProvisionUser" : `LaneUser${previous.suffix}`,
-    DeletionPolicy: variable("param:dataDeletionPolicy"),
-    UpdateReplacePolicy: "Retain",
     Properties: {
       Engine: "valkey",
       AuthenticationMode: { Type: "iam" },

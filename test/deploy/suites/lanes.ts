@@ -204,6 +204,8 @@ export function lanes(packaged: Packaged): void {
         });
         expect(template.property("ValkeyUsers", "UserIds")).toContainEqual({ Ref: name });
         expect(policies).toContain(JSON.stringify(arnOf(name)));
+        // A lane that is removed and comes back creates it again.
+        expect(template.resource(name, "DeletionPolicy")).toBeUndefined();
         // Their user group cannot change two users at once.
         const before = LANES[LANES.findIndex((one) => one.suffix === suffix) - 1];
         expect(template.resource(name, "DependsOn")).toContain(
