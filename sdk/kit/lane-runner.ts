@@ -75,7 +75,10 @@ export class LaneRunner {
   /** Begins no further execution. Those that have not begun go back: their messages to the queue, the others to `takeUnstarted`. */
   stop(): void {
     this.#isStopping = true;
-    for (const job of this.#backlog.splice(0)) job.onResult?.(this.#giveBack(job));
+    for (const job of this.#backlog.splice(0)) {
+      const result = this.#giveBack(job);
+      job.onResult?.(result);
+    }
     this.#change();
   }
 

@@ -1,7 +1,6 @@
 /** A Lambda worker without its event source: each test receives and delivers its messages itself. */
 
 import {
-  ChangeMessageVisibilityBatchCommand,
   DeleteMessageBatchCommand,
   type Message,
   PurgeQueueCommand,
@@ -12,7 +11,7 @@ import { recordOf } from "#local/event.ts";
 import type { AnyTask } from "#sdk/kit/define-task.ts";
 import { inlineDispatch } from "#sdk/kit/inline-dispatch.ts";
 import { runLambdaBatch } from "#sdk/kit/lambda-batch.ts";
-import type { WorkerPorts } from "#sdk/kit/ports.ts";
+import type { TaskMetrics, WorkerPorts } from "#sdk/kit/ports.ts";
 import { ReadyQueues } from "#sdk/kit/ready-queues.ts";
 import { TaskRegistry } from "#sdk/kit/registry.ts";
 import type { Submission } from "#sdk/submission/submit.ts";
@@ -74,12 +73,8 @@ export class LambdaBed implements AsyncDisposable {
     return messages.map((message: Message) => recordOf(message, SOURCE));
   }
 
-  /** Runs the messages. Those that are done are deleted, as the event source mapping does. */
-  async deliver(
-    tasks: readonly AnyTask[],
-    records: readonly SQSRecord[],
-    { timeoutMs = INVOCATION_MS, ports = {} }: DeliverOptions = {},
-  ): Promise<Delivered> {
+  /** What a worker needs, with the real clients. */
+  ports(): WorkerPorts & { readonly queues: ReadyQueues } {
     const { bed } = this;
     const client: QueueClient = {
       send: (command, options) => {
@@ -90,39 +85,52 @@ export class LambdaBed implements AsyncDisposable {
       },
     };
     const ready = new SqsReadyPublisher(client, bed.readyQueues);
-    const log = {
-      count: () => undefined,
-      info: () => undefined,
-      warn: (message: string) => void this.warnings.push(message),
-      error: (message: string) => void this.warnings.push(message),
-    };
-    const deadlineMs = (ports.now?.() ?? Date.now()) + timeoutMs;
-    const { batchItemFailures } = await runLambdaBatch(
-      {
+    const log = this.telemetry;
+    return {
+      valkey: bed.valkey,
+      router: ROUTER,
+      identity: { workerId: "test", instanceId: "test-1" },
+      completions: bed.completions,
+      ready,
+      queues: new ReadyQueues(client, bed.readyQueues),
+      dispatch: inlineDispatch({
         valkey: bed.valkey,
         router: ROUTER,
-        identity: { workerId: "test", instanceId: "test-1" },
-        completions: bed.completions,
+        publisher: bed.completions,
         ready,
-        queues: new ReadyQueues(client, bed.readyQueues),
-        dispatch: inlineDispatch({
-          valkey: bed.valkey,
-          router: ROUTER,
-          publisher: bed.completions,
-          ready,
-          telemetry: log,
-          ensureLibrary: async () => void (await ensureLibrary(bed.valkey, 14)),
-          now: Date.now,
-        }),
-        log,
-        metrics: {
-          ran: ({ kind }, { outcome, attempt, isReclaim }) =>
-            void this.events.push(`${kind}: ${outcome}, attempt ${attempt}${isReclaim ? ", reclaimed" : ""}`),
-          unknownKind: (lane, kind) => void this.events.push(`unknown ${lane}/${kind}`),
-        },
+        telemetry: log,
+        ensureLibrary: async () => void (await ensureLibrary(bed.valkey, 14)),
         now: Date.now,
-        ...ports,
-      },
+      }),
+      log,
+      metrics: this.metrics,
+      now: Date.now,
+    };
+  }
+
+  readonly telemetry = {
+    count: () => undefined,
+    info: () => undefined,
+    warn: (message: string) => void this.warnings.push(message),
+    error: (message: string) => void this.warnings.push(message),
+  };
+
+  readonly metrics: TaskMetrics = {
+    ran: ({ kind }, { outcome, attempt, isReclaim }) =>
+      void this.events.push(`${kind}: ${outcome}, attempt ${attempt}${isReclaim ? ", reclaimed" : ""}`),
+    unknownKind: (lane, kind) => void this.events.push(`unknown ${lane}/${kind}`),
+  };
+
+  /** Runs the messages. Those that are done are deleted, as the event source mapping does. */
+  async deliver(
+    tasks: readonly AnyTask[],
+    records: readonly SQSRecord[],
+    { timeoutMs = INVOCATION_MS, ports = {} }: DeliverOptions = {},
+  ): Promise<Delivered> {
+    const { bed } = this;
+    const deadlineMs = (ports.now?.() ?? Date.now()) + timeoutMs;
+    const { batchItemFailures } = await runLambdaBatch(
+      { ...this.ports(), ...ports },
       new TaskRegistry(tasks),
       records,
       deadlineMs,
@@ -135,18 +143,6 @@ export class LambdaBed implements AsyncDisposable {
       await bed.client.send(new DeleteMessageBatchCommand({ QueueUrl, Entries }));
     }
     return { failed };
-  }
-
-  /** Makes messages visible at once, as the end of their visibility timeout does. */
-  async release(records: readonly SQSRecord[]): Promise<void> {
-    for (const { receiptHandle } of records) {
-      await this.bed.client.send(
-        new ChangeMessageVisibilityBatchCommand({
-          QueueUrl: this.urlOf("default"),
-          Entries: [{ Id: "0", ReceiptHandle: receiptHandle, VisibilityTimeout: 0 }],
-        }),
-      );
-    }
   }
 
   /** The record of a task. */
@@ -172,8 +168,9 @@ export class LambdaBed implements AsyncDisposable {
     await this.bed.valkey.call("zadd", ROUTER.indexKeys(keys.partition).leaseExpiry, 1, keys.id);
   }
 
-  /** Removes what a test left in the queues. */
+  /** Removes what a test left in the queues and in Valkey. */
   async reset(): Promise<void> {
+    await this.bed.valkey.call("flushdb");
     this.events.length = 0;
     this.warnings.length = 0;
     for (const QueueUrl of [...this.urls, this.bed.queue.queueUrl]) {
