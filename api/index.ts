@@ -8,13 +8,8 @@ export {
   type MemberFailure,
 } from "#sdk/cancellation/cancel-flow.ts";
 export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
-export {
-  type CompletePorts,
-  completeExecution,
-  type ExecutionCompletion,
-} from "#sdk/executions/complete-execution.ts";
-export { type Replay, type ReplayPorts, replayExecution } from "#sdk/executions/replay-execution.ts";
 export { type FlowSummary, readFlowSummary } from "#sdk/flow-summary.ts";
+export { type Replay, type ReplayPorts, replayExecution } from "#sdk/replay-execution.ts";
 export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
 export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
 export {
@@ -32,6 +27,11 @@ export type {
   Workflow,
   WorkflowEdge,
 } from "#sdk/submission/workflow.ts";
+export {
+  type CompletePorts,
+  completeExecution,
+  type ExecutionCompletion,
+} from "#sdk/worker/complete-execution.ts";
 export type { RunOutcome } from "#sdk/worker/finish.ts";
 export type { CancelPorts } from "#shared/cancellation/cancel-executions.ts";
 export {

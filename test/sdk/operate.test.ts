@@ -2,10 +2,10 @@
 
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { startTestStack, type TestStack } from "#local/test-stack.ts";
-import { completeExecution } from "#sdk/executions/complete-execution.ts";
-import { replayExecution } from "#sdk/executions/replay-execution.ts";
 import { defineTask } from "#sdk/kit/define-task.ts";
+import { replayExecution } from "#sdk/replay-execution.ts";
 import type { Submission } from "#sdk/submission/submit.ts";
+import { completeExecution } from "#sdk/worker/complete-execution.ts";
 import { command } from "#shared/contract/command.ts";
 import type { ExecutionId } from "#shared/contract/ids.ts";
 import { PublishError, RefusedError } from "#shared/errors.ts";
