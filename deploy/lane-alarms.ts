@@ -75,9 +75,10 @@ export function unknownKinds({ lanes, stage }: Deployment): readonly Record<stri
         {
           Id: "unknown",
           Expression:
-            `SELECT SUM(${TASK_METRICS.unknownKinds}) ` +
-            `FROM SCHEMA("${NAMESPACE}", kind, lane, ${DIMENSION}, ${STAGE_DIMENSION}) ` +
-            `WHERE ${DIMENSION} = 'worker' AND ${STAGE_DIMENSION} = '${stage}'`,
+            // In double quotes, since some names may be keywords of the language.
+            `SELECT SUM("${TASK_METRICS.unknownKinds}") ` +
+            `FROM SCHEMA("${NAMESPACE}", "kind", "lane", "${DIMENSION}", "${STAGE_DIMENSION}") ` +
+            `WHERE "${DIMENSION}" = 'worker' AND "${STAGE_DIMENSION}" = '${stage}'`,
           Period: 60,
         },
       ],

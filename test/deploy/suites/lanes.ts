@@ -278,7 +278,7 @@ export function lanes(packaged: Packaged): void {
       expect(template.property("UnknownKindsAlarm", "Metrics")).toEqual([
         {
           Id: "unknown",
-          Expression: `SELECT SUM(TaskKindsUnknown) FROM SCHEMA("Sluice", kind, lane, service, stage) WHERE service = 'worker' AND stage = '${stage}'`,
+          Expression: `SELECT SUM("TaskKindsUnknown") FROM SCHEMA("Sluice", "kind", "lane", "service", "stage") WHERE "service" = 'worker' AND "stage" = '${stage}'`,
           Period: 60,
         },
       ]);

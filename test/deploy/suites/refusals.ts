@@ -36,6 +36,12 @@ export function refusals(): void {
       "valkeyUrl contains a password",
     ],
     [
+      "worker lanes in a file that does not exist",
+      "dev",
+      ["workerLanes=nowhere/lanes.json"],
+      "workerLanes: cannot read",
+    ],
+    [
       "durable writes with engine 8 on burstable nodes",
       "dev",
       ["valkeyDurability=async"],
