@@ -142,7 +142,8 @@ describe.each(DEPLOYMENTS_14)("edge groups, with the 14-KEYS edition ($name)", (
       );
       // The generated groups must change the result, or the test proves nothing.
       expect(skippedInAll).toBeGreaterThan(RUNS / 8);
-      expect(cancelledInAll).toBeGreaterThan(RUNS / 8);
+      // Only siblings that still run when their group is decided are cancelled: few, and their number varies.
+      expect(cancelledInAll).toBeGreaterThan(0);
       expect(decidedByGroups).toBeGreaterThan(RUNS / 8);
     },
     180_000,
