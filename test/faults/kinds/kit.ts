@@ -19,6 +19,7 @@ import { LanePool } from "#sdk/kit/lane-pool.ts";
 import { ReadyQueues } from "#sdk/kit/ready-queues.ts";
 import { TaskRegistry } from "#sdk/kit/registry.ts";
 import type { ExecutionHandler } from "#sdk/worker/worker.ts";
+import { command } from "#shared/contract/command.ts";
 import {
   type ExecutionId,
   type LaneId,
@@ -26,9 +27,11 @@ import {
   parseLaneId,
   unwrap,
 } from "#shared/contract/ids.ts";
+import { readyResentKey } from "#shared/contract/keys.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
 import { parseReadiness, readReadiness } from "#shared/ready/readiness.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 import type { ModelGraph } from "#test/dispatch/model.ts";
 import { type CaseContext, type FaultKind, runToEnd, UnsuitableCaseError } from "#test/faults/case.ts";
 import { join } from "#test/faults/findings.ts";
@@ -103,8 +106,12 @@ export const kit: FaultKind = {
     await runToEnd(context, flow, deliver);
     for (let sweep = 0; sweep < MAX_SWEEPS && !(await workers.hasEnded(flow)); sweep += 1) {
       await workers.lapses.lapse(bed, flow);
+      // The time between two messages of the reconciler for one execution is compressed, too.
+      const resent = flow.tasks.map(({ id, partition }) =>
+        command(partition, "del", readyResentKey(id, flow.flowKeys.id)),
+      );
+      for (const result of await bed.valkey.pipelined(resent)) valueOrThrow(result);
       bed.note(`the reconciler: ${JSON.stringify(await ready.reconcile.invoke({}))}`);
-      await workers.announce(flow);
       await runToEnd(context, flow, deliver);
     }
     if (workers.deaths === 0) throw new UnsuitableCaseError("no worker died");
@@ -160,7 +167,7 @@ class Workers {
     return diedAt === undefined ? worked : 1;
   }
 
-  /** Announces what a worker can take, as submission and the reconciler do. */
+  /** Announces the roots, as submission does. */
   async announce(flow: FlowUnderTest): Promise<void> {
     const { bed, random } = this.#context;
     const reads = await bed.valkey.pipelined(flow.tasks.map((keys) => readReadiness(keys)));
