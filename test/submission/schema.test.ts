@@ -162,7 +162,9 @@ describe("schema/workflow.json", () => {
   });
 
   test.each([
-    ...readdirSync(new URL("examples/", ROOT)).map((name) => [`examples/${name}`, read(`examples/${name}`)]),
+    ...readdirSync(new URL("examples/", ROOT))
+      .filter((name) => name.endsWith(".json"))
+      .map((name) => [`examples/${name}`, read(`examples/${name}`)]),
     ...[...read("docs/workflows.md").matchAll(/```json\n([\s\S]*?)```/g)].map(([, text = ""], number) => [
       `docs/workflows.md, example ${number + 1}`,
       text,
