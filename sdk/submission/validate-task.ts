@@ -1,9 +1,22 @@
 import type { ErrorList } from "#sdk/submission/error-list.ts";
 import type { Task } from "#sdk/submission/workflow.ts";
 
-/** Checks the settings of a task that depend on each other or on its dependencies, and adds errors. */
+/**
+ * The largest payload of a task, in bytes: as the largest result of a worker. Payloads stay in Valkey's memory until the flow is
+ * purged.
+ */
+const MAX_PAYLOAD_BYTES = 262_144;
+
+/** Checks the size of a task's payload, and its settings that depend on each other or on its dependencies, and adds errors. */
 export function checkTask(task: Task, dependencies: number, path: string, errors: ErrorList): void {
-  const { delaySeconds = 0, deadline, waitFor } = task;
+  const { delaySeconds = 0, deadline, waitFor, payload } = task;
+  const bytes = Buffer.byteLength(payload);
+  if (bytes > MAX_PAYLOAD_BYTES) {
+    errors.add(
+      `${path}.payload`,
+      `has ${bytes} bytes, more than ${MAX_PAYLOAD_BYTES}: store it in S3, and pass its bucket and key`,
+    );
+  }
   if (typeof deadline === "number" && deadline <= delaySeconds) {
     errors.add(
       `${path}.deadline`,

@@ -17,7 +17,7 @@ export interface Task {
   readonly lane: LaneId;
   /** A higher priority is claimed first. */
   readonly priority: number;
-  /** Passed to the worker. Empty: no payload. */
+  /** Passed to the worker, at most 256 KiB. Empty: no payload. */
   readonly payload: string;
   /** What kind of work it is, for workers and tools. Stored as `execution_kind`; `task` if omitted. */
   readonly kind?: string | undefined;

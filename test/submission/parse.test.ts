@@ -31,6 +31,14 @@ describe("Sluice's own format", () => {
     ]);
   });
 
+  test("a payload above 256 KiB is an error that says where to put it", () => {
+    const [longest, tooLong] = [262_144, 262_145].map((length) =>
+      tasks({ id: "a", payload: "x".repeat(length) }),
+    );
+    expect(parsed(longest ?? "").tasks[0]?.payload).toHaveLength(262_144);
+    expect(errorsOf(tooLong ?? "")).toEqual([expect.stringMatching(/tasks\[0\]\.payload.*262145 bytes.*S3/)]);
+  });
+
   test("a task needs only an id", () => {
     expect(parsed(tasks({ id: "a" }))).toEqual({
       name: "example",
