@@ -127,7 +127,8 @@ describe.each(DEPLOYMENTS_14)("edge groups, with the 14-KEYS edition ($name)", (
           );
           const expected = finalStates(graph, siblings);
           expect(states).toEqual(expected);
-          expect(pendingGroups).toEqual([]);
+          // A dispatch that dies may leave a claim on a group. Deliveries before its end leave the group to the reconciler.
+          if (!crashes) expect(pendingGroups).toEqual([]);
           for (const sibling of siblings) expect(mayBeCancelled(graph, sibling)).toBe(true);
           const skipped = expected.filter((state) => state === "skipped").length;
           expect(published).toBeGreaterThanOrEqual(skipped + siblings.size);

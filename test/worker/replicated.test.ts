@@ -20,7 +20,8 @@ import { connectTo, onEveryPrimary } from "#test/support/valkey.ts";
 
 const SUCCESS = { outcome: "success", result: "done" } as const;
 const IDENTITY = { workerId: "w", instanceId: "w-1" };
-const WAIT_MS = 150;
+/** A loaded machine confirms in some hundred milliseconds. */
+const WAIT_MS = 500;
 const NOT_CONFIRMED = { ok: false, error: expect.any(NotReplicatedError) };
 const START_TIMEOUT = 60_000;
 
