@@ -33,6 +33,12 @@ const HOLDING: readonly string[] = [
   "before report",
 ];
 
+const BEFORE_REPORT: WorkerPoint = { timing: "before", step: "report" };
+
+function isHolding({ point }: Pick<FrozenWorker, "point">): boolean {
+  return HOLDING.includes(`${point.timing} ${point.step}`);
+}
+
 interface FrozenWorker {
   readonly point: WorkerPoint;
   readonly working: Promise<WorkedExecution[]>;
@@ -79,7 +85,10 @@ class Freezer {
     this.#rounds += 1;
     const mayFreeze =
       this.#frozen.length < MAX_FROZEN && Math.max(0, ...this.lapses.counts.values()) < MAX_LAPSES;
-    const armed = mayFreeze ? [random.pick(WORKER_POINTS), random.pick(WORKER_POINTS)] : [];
+    // Every case needs a worker that reports after its lease has ended. The other points are drawn around it.
+    const needsReport = this.reports === 0 && !this.#frozen.some(isHolding) && random.chance(50);
+    const points = needsReport ? [BEFORE_REPORT] : [random.pick(WORKER_POINTS), random.pick(WORKER_POINTS)];
+    const armed = mayFreeze ? points : [];
     const untilRenewed = armed.some(({ step }) => step === "renew");
     const freezing = freezingGate(armed);
     const name = `worker-${this.#rounds}`;
@@ -94,7 +103,7 @@ class Freezer {
     }
     bed.note(`${name} froze ${workerPointName(point)}`);
     this.#frozen.push({ point, working, thaw: freezing.thaw, hasLapsed: false });
-    if (random.chance(70)) await this.#lapse(flow);
+    if (needsReport || random.chance(70)) await this.#lapse(flow);
     return 1;
   }
 
@@ -108,7 +117,7 @@ class Freezer {
     const at = workerPointName(one.point);
     bed.note(`a worker that froze ${at} went on: ${worked.map(({ status }) => status).join() || "nothing"}`);
     await this.lapses.count(bed, flow);
-    if (!one.hasLapsed || !HOLDING.includes(`${one.point.timing} ${one.point.step}`)) return true;
+    if (!one.hasLapsed || !isHolding(one)) return true;
     this.reports += 1;
     this.#context.onReached(`late report after a stop ${at}`);
     for (const { id, status } of worked) {
