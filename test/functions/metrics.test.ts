@@ -78,6 +78,11 @@ function startFunction(
   });
 }
 
+/** Waits for the metrics of some invocations: a response may arrive before the last output of its function. */
+async function metricLines(logs: FunctionLogs, count: number): Promise<void> {
+  await vi.waitFor(() => expect(logs.metrics.length).toBeGreaterThanOrEqual(count), 10_000);
+}
+
 function recordFor(fixture: FlowFixture, id: string, depth: number): ReturnType<typeof recordOf> {
   return recordOf(
     {
@@ -116,6 +121,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     });
     await fn.invoke({ Records: [record(parent.id, 1)] });
     await fn.invoke({ Records: [] });
+    await metricLines(logs, 3);
     const [first, second, third, ...more] = logs.metrics.map((line) => readMetrics("dispatch", line));
     expect(more).toEqual([]);
     expect(first).toEqual({
@@ -152,8 +158,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     await using fn = start("dispatch", { DEAD_LETTER_QUEUE_URL: "", POWERTOOLS_LOG_LEVEL: "critical" });
     await fn.invoke({ Records });
     await fn.invoke({ Records: Records.slice(0, 2) });
-    // The response may arrive before the last output.
-    await vi.waitFor(() => expect(logs.metrics.length).toBeGreaterThanOrEqual(2));
+    await metricLines(logs, 2);
     const [first, second, ...more] = logs.metrics.map((line) => readMetrics("dispatch", line));
     expect(more).toEqual([]);
     expect(first).toEqual({ CompletionsDispatched: 0, MessagesFailed: 10_000, MessagesMalformed: 10_000 });
@@ -166,6 +171,7 @@ describe.each(SERVER_KINDS)("the metrics of the built functions (%s)", (kind) =>
     await flow.end("up", "failed", MINUTE_MS);
     await using fn = start("reconcile");
     await fn.invoke({});
+    await metricLines(logs, 1);
     const [first, ...more] = logs.metrics.map((line) => readMetrics("reconcile", line));
     expect(more).toEqual([]);
     expect(Object.keys(first ?? {}).sort()).toEqual([...METRICS_BY_FUNCTION.reconcile].sort());
@@ -257,11 +263,13 @@ describe("the built functions", () => {
         ],
       });
       await fn.invoke({ Records: [record(failed.id)] });
+      await metricLines(logs, 2);
       const emitted = logs.metrics.flatMap((line) => Object.keys(readMetrics("dispatch", line)));
       expect(new Set(emitted)).toEqual(new Set<string>(METRICS_BY_FUNCTION.dispatch));
     }
     await using fn = startFunction("reconcile", servers(), logs);
     await fn.invoke({});
+    await metricLines(logs, 1);
     const emitted = logs.metrics.flatMap((line) => Object.keys(readMetrics("reconcile", line)));
     expect(new Set(emitted)).toEqual(new Set<string>(METRICS_BY_FUNCTION.reconcile));
   });
