@@ -51,13 +51,13 @@ describe("the runner of the fault harness", () => {
     expect(drawn.slice(3)).toEqual(drawn.slice(0, 3));
   });
 
-  it("reports a case as not run if five draws are unsuitable", async () => {
+  it("reports a case as not run if ten draws are unsuitable", async () => {
     let draws = 0;
     const { totals, lines } = await run(1, () => {
       draws += 1;
       throw new UnsuitableCaseError("no delivery reached it");
     });
-    expect(draws).toBe(5);
+    expect(draws).toBe(10);
     expect(totals.notRun).toBe(1);
     expect(lines.join("\n")).toContain("could not be run: no delivery reached it");
   });

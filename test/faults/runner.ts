@@ -38,7 +38,7 @@ export interface RunOptions {
 const CONCURRENT_JOBS = 2;
 const CASES_PER_JOB = 10;
 /** How often a case is drawn from its seed before it counts as not run. */
-const MAX_DRAWS = 5;
+const MAX_DRAWS = 10;
 const CASE_TIMEOUT_MS = 300_000;
 const LOG_LINES_SHOWN = 15;
 const MAX_LINES_SHOWN = 60;

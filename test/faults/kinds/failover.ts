@@ -20,7 +20,7 @@ import {
 } from "#test/faults/case.ts";
 import { type Findings, join } from "#test/faults/findings.ts";
 import { FlowUnderTest } from "#test/faults/flow-under-test.ts";
-import { randomGraph } from "#test/faults/graph.ts";
+import { randomGraph, wideGraph } from "#test/faults/graph.ts";
 import { ClusterServers, until } from "#test/faults/servers.ts";
 import { agreeOn, isInSync, isPrimary, shardOf } from "#test/faults/shard.ts";
 import { VALKEY_POINTS } from "#test/faults/steps.ts";
@@ -94,9 +94,9 @@ async function crashAfterOutcome(
   const valkey = new ReconnectingValkey((knownNodes) => bed.connect(knownNodes));
   const replicated = new ReplicatedValkey((knownNodes) => bed.connect(knownNodes), { waitReplicas });
   for (const connection of [valkey, replicated]) connections.defer(() => connection.close());
-  let runsBefore = random.below(3);
+  let runsBefore = random.below(2);
   let crash: Promise<void> | undefined;
-  const flow: FlowUnderTest = await FlowUnderTest.build(bed, random, randomGraph(random), {
+  const flow: FlowUnderTest = await FlowUnderTest.build(bed, random, wideGraph(random), {
     worker: {
       valkey,
       replicated,
