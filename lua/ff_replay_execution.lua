@@ -9,7 +9,7 @@
 --           invalid_input, edges (no edges for a skipped flow member, or the numbers of deps and edge ids differ);
 --           invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
 -- Publishes nothing.
--- Cost      O(edges + log n): at most 12 commands, and for a skipped flow member up to 8 more and 3 for each edge.
+-- Cost      O(edges + log n): at most 12 commands, and for a skipped flow member up to 9 more and 3 for each edge.
 --
 -- A skipped flow member waits again for its impossible edges. If it has an any_of or quorum group, the group drops
 -- the reopened edges from its counts, along with its decision and any cancellation that is still pending. Edges
@@ -110,6 +110,9 @@ local function ff_replay_execution(keys, args)
     if core.delay_until == '' then
       server.call('HDEL', core_key, 'delay_until')
     end
+  end
+  if core.terminal_outcome == 'skipped' then
+    server.call('HDEL', core_key, 'skip_root', 'skip_reason')
   end
   if core.flow_id ~= '' then
     count_replayed_member(core_key, core.flow_id, core.public_state)

@@ -18,8 +18,8 @@ local function has_upstream_changed(core_key, upstream, completed_at)
   return text_or_empty(server.call('HGET', upstream_key, 'completed_at')) ~= completed_at
 end
 
--- Returns the data_passing_ref of an unresolved edge, '' if it passes no data. Returns nil and the reply if there is
--- nothing to resolve.
+-- Returns the data_passing_ref of an unresolved edge, '' if it passes no data, and its upstream's id, '' if the edge names
+-- none. Returns nil and the reply if there is nothing to resolve.
 local function fetch_unresolved(keys, args)
   local values = server.call('HMGET', keys[4], 'state', 'data_passing_ref', 'upstream_execution_id')
   local state, data_passing_ref = values[1], values[2]
@@ -35,7 +35,43 @@ local function fetch_unresolved(keys, args)
   if has_upstream_changed(keys[1], values[3], args[6]) then
     return nil, refuse('upstream_changed')
   end
-  return text_or_empty(data_passing_ref)
+  return text_or_empty(data_passing_ref), text_or_empty(values[3])
+end
+
+-- Longer values would turn the record from a list into a table, which takes several times the memory.
+local MAX_SKIP_REASON_BYTES = 64
+
+-- Shortens a text to MAX_SKIP_REASON_BYTES, and to whole UTF-8 characters.
+local function shortened_reason(text)
+  if #text <= MAX_SKIP_REASON_BYTES then
+    return text
+  end
+  local last = MAX_SKIP_REASON_BYTES
+  while last > 0 and string.find(text, '^[\128-\191]', last + 1) do
+    last = last - 1
+  end
+  return string.sub(text, 1, last)
+end
+
+-- Returns the fields skip_root and skip_reason of a child that `upstream` skips, as names and values: the execution whose
+-- end started the cascade, and `<its outcome>: <why>`. Returns none if the upstream was itself skipped by a library that
+-- does not record the root. `outcome` is what the caller says; the upstream's record, if it has ended, decides.
+local function fetch_skip_root(core_key, upstream, outcome)
+  if upstream == '' then
+    return {}
+  end
+  local upstream_key = 'ff:exec:' .. hash_tag(core_key) .. ':' .. upstream .. ':core'
+  local recorded = text_or_empty(server.call('HGET', upstream_key, 'terminal_outcome'))
+  if recorded ~= '' and recorded ~= 'none' then
+    outcome = recorded
+  end
+  if outcome == 'skipped' then
+    local root = fetch_fields(upstream_key, 'skip_root', 'skip_reason')
+    return root and { 'skip_root', root.skip_root, 'skip_reason', root.skip_reason } or {}
+  end
+  local field = outcome == 'cancelled' and 'cancellation_reason' or 'failure_reason'
+  local why = text_or_empty(server.call('HGET', upstream_key, field))
+  return { 'skip_root', upstream, 'skip_reason', shortened_reason(why == '' and outcome or outcome .. ': ' .. why) }
 end
 
 -- Returns the child, or nil if it is terminal or its record is gone. A record without its id is the remainder of a
@@ -110,8 +146,8 @@ local function leave_indexes(keys, child)
   server.call('ZREM', index_prefix .. 'execution_deadline', child.execution_id)
 end
 
--- Skips an open child that can no longer run, whatever it is doing, and publishes it.
-local function skip_child(keys, child, now)
+-- Skips an open child that can no longer run, whatever it is doing, and publishes it. `root` is from fetch_skip_root.
+local function skip_child(keys, child, now, root)
   if not child then
     return ''
   end
@@ -124,7 +160,7 @@ local function skip_child(keys, child, now)
   if child.lifecycle_phase == 'active' then
     revoke_for_skip(keys, child, now)
   end
-  transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now)
+  transition(keys[1], terminal_state('skipped', attempt_state), now, 'completed_at', now, unpack(root))
   leave_indexes(keys, child)
   server.call('ZADD', keys[6], now, child.execution_id)
   local flow_id = text_or_empty(server.call('HGET', keys[1], 'flow_id'))
@@ -135,7 +171,7 @@ end
 
 -- Resolves an edge of a child that needs all of its edges. Returns the reply's state and detail, and whether every
 -- edge is now satisfied.
-local function resolve_required(keys, args, data_passing_ref)
+local function resolve_required(keys, args, data_passing_ref, upstream)
   local meta_key, outcome, now = keys[2], args[2], args[3]
   local meta = server.call('HMGET', meta_key, 'unsatisfied_required_count', 'impossible_required_count')
   -- Negative if the count was lost. That is not 0, so the edge is not mistaken for the last one.
@@ -154,8 +190,9 @@ local function resolve_required(keys, args, data_passing_ref)
     end
     return 'satisfied', injected, unsatisfied == 0 and impossible == 0
   end
+  local root = child and fetch_skip_root(keys[1], upstream, outcome)
   record_resolution(keys, args, 'impossible')
   server.call('HSET', meta_key, 'unsatisfied_required_count', format_integer(unsatisfied), 'impossible_required_count',
     format_integer(impossible + 1), 'last_dependency_update_at', now)
-  return 'impossible', skip_child(keys, child, now), false
+  return 'impossible', skip_child(keys, child, now, root), false
 end

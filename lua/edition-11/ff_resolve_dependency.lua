@@ -11,16 +11,16 @@
 -- Refusals  invalid_dependency; invalid_input, now_ms; upstream_changed: the upstream's record has another
 --           completed_at than ARGV 6, so it was replayed since the caller read it
 -- Publishes for a flow member that it skips: outcome skipped on ff:dag:completions, as version 15 of this edition does.
--- Cost      O(log n) in the size of the lane's zsets, at most 13 commands; 5 for an edge that does not affect the
+-- Cost      O(log n) in the size of the lane's zsets, at most 15 commands; 5 for an edge that does not affect the
 --           child. Passing data copies the upstream's result: O(its size).
 
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 11, args, 3)
-  local data_passing_ref, reply = fetch_unresolved(keys, args)
+  local data_passing_ref, upstream_or_reply = fetch_unresolved(keys, args)
   if not data_passing_ref then
-    return reply
+    return upstream_or_reply
   end
-  local state, detail = resolve_required(keys, args, data_passing_ref)
+  local state, detail = resolve_required(keys, args, data_passing_ref, upstream_or_reply)
   return ok(state, detail)
 end
 

@@ -16,7 +16,7 @@
 --           invariant_violation, <edges resolved>, <edges applied>. The last one comes AFTER the edge was resolved
 --           and counted: a repeated call replies already_resolved
 -- Publishes for a flow member that it skips: outcome skipped on ff:dag:completions.
--- Cost      O(log n) in the size of the lane's zsets, at most 16 commands. Passing data copies the upstream's result:
+-- Cost      O(log n) in the size of the lane's zsets, at most 18 commands. Passing data copies the upstream's result:
 --           O(its size). A decision with cancel_remaining adds 3 commands and 2 for each incoming edge of the child.
 --
 -- A decision with cancel_remaining looks up the unfinished upstreams through KEYS 13. KEYS cannot list their edges
@@ -25,8 +25,8 @@
 local COUNTER_BY_OUTCOME = { success = 'succeeded', skipped = 'skipped' }
 
 -- Resolves an edge of a child that needs all of its edges. A group, if there is one, mirrors the counts.
-local function resolve_all_of(keys, args, data_passing_ref, group)
-  local state, detail, is_complete = resolve_required(keys, args, data_passing_ref)
+local function resolve_all_of(keys, args, data_passing_ref, upstream, group)
+  local state, detail, is_complete = resolve_required(keys, args, data_passing_ref, upstream)
   if group and state == 'satisfied' then
     server.call('HSET', keys[12], 'succeeded', format_integer(group.succeeded + 1), 'group_state',
       is_complete and 'satisfied' or group.group_state)
@@ -80,7 +80,7 @@ local function record_group_decision(keys, args, group, decision)
 end
 
 -- Resolves an edge of a child whose group needs `quorum` successes. deps:meta does not change.
-local function resolve_by_quorum(keys, args, data_passing_ref, group, quorum)
+local function resolve_by_quorum(keys, args, data_passing_ref, upstream, group, quorum)
   local outcome, now = args[2], args[3]
   local has_succeeded = outcome == 'success'
   local counter = COUNTER_BY_OUTCOME[outcome] or 'failed'
@@ -102,7 +102,8 @@ local function resolve_by_quorum(keys, args, data_passing_ref, group, quorum)
   record_group_decision(keys, args, group, decision)
   local child = fetch_open_child(keys[1])
   if decision == 'impossible' then
-    return ok('impossible', skip_child(keys, child, now))
+    local root = child and fetch_skip_root(keys[1], upstream, outcome)
+    return ok('impossible', skip_child(keys, child, now, root))
   end
   local injected = has_succeeded and copy_upstream_result(keys, data_passing_ref, child) or ''
   unblock_child(keys, child, now)
@@ -111,16 +112,16 @@ end
 
 local function ff_resolve_dependency(keys, args)
   check_arity('ff_resolve_dependency', keys, 14, args, 5)
-  local data_passing_ref, reply = fetch_unresolved(keys, args)
+  local data_passing_ref, upstream_or_reply = fetch_unresolved(keys, args)
   if not data_passing_ref then
-    return reply
+    return upstream_or_reply
   end
   local group = fetch_group(keys[12])
   local quorum = quorum_of(group)
   if quorum then
-    return resolve_by_quorum(keys, args, data_passing_ref, group, quorum)
+    return resolve_by_quorum(keys, args, data_passing_ref, upstream_or_reply, group, quorum)
   end
-  return resolve_all_of(keys, args, data_passing_ref, group)
+  return resolve_all_of(keys, args, data_passing_ref, upstream_or_reply, group)
 end
 
 server.register_function{ function_name = 'ff_resolve_dependency', callback = ff_resolve_dependency }

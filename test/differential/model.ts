@@ -446,7 +446,7 @@ export class Model {
     if (text(core, "lifecycle_phase") !== "terminal") return refused("execution_not_terminal");
     const replays = number(core, "replay_count");
     if (replays >= MAX_REPLAYS) return refused("max_replays_exhausted", String(replays));
-    const common = { replay_count: String(replays + 1), completed_at: "" };
+    const common = { replay_count: String(replays + 1), completed_at: "", skip_root: "", skip_reason: "" };
     if (text(core, "terminal_outcome") !== "skipped") {
       this.#remove("terminal", execution);
       this.#move(execution, "eligible", "waiting_for_worker", "pending_replay_attempt", {
@@ -524,7 +524,9 @@ export class Model {
     if (dep.state !== "unsatisfied") return done("already_resolved");
     const succeeded = outcome === "success";
     dep.state = succeeded ? "satisfied" : "impossible";
-    if (group !== undefined && isQuorum(group)) return this.#resolveInGroup(execution, group, outcome, nowMs);
+    if (group !== undefined && isQuorum(group)) {
+      return this.#resolveInGroup(execution, group, dep.upstream, outcome, nowMs);
+    }
     meta.unsatisfied -= 1;
     if (!succeeded) meta.impossible += 1;
     if (group !== undefined) {
@@ -536,7 +538,7 @@ export class Model {
         group.state = "impossible";
       }
     }
-    if (!succeeded) return done("impossible", this.#skip(execution, nowMs));
+    if (!succeeded) return done("impossible", this.#skip(execution, nowMs, dep.upstream, outcome));
     if (meta.unsatisfied === 0 && text(core, "lifecycle_phase") !== "terminal")
       this.#release(execution, nowMs);
     return done("satisfied", "");
@@ -566,7 +568,13 @@ export class Model {
     return done("completed_drain", "");
   }
 
-  #resolveInGroup(execution: Execution, group: Group, outcome: string, nowMs: number): Reply {
+  #resolveInGroup(
+    execution: Execution,
+    group: Group,
+    upstream: string,
+    outcome: string,
+    nowMs: number,
+  ): Reply {
     if (outcome === "success") group.succeeded += 1;
     else if (outcome === "skipped") group.skipped += 1;
     else group.failed += 1;
@@ -585,7 +593,9 @@ export class Model {
         .sort();
       this.world.pendingGroups = [...this.world.pendingGroups, this.#groupEntry(execution)].sort();
     }
-    if (group.state === "impossible") return done("impossible", this.#skip(execution, nowMs));
+    if (group.state === "impossible") {
+      return done("impossible", this.#skip(execution, nowMs, upstream, outcome));
+    }
     this.#release(execution, nowMs);
     return done("satisfied", "");
   }
@@ -613,7 +623,7 @@ export class Model {
     }
   }
 
-  #skip(execution: Execution, nowMs: number): string {
+  #skip(execution: Execution, nowMs: number, upstream: string, outcome: string): string {
     const { core } = execution;
     const phase = text(core, "lifecycle_phase");
     if (phase === "terminal") return "";
@@ -621,8 +631,22 @@ export class Model {
       this.#endAttempt(execution, "ended_cancelled", "dependency_impossible");
       this.#releaseLease(execution, "dependency_impossible");
     } else this.#leaveRunnableIndex(execution);
-    this.#end(execution, "skipped", phase === "active" ? "attempt_terminal" : "none", {}, true, nowMs);
+    const root = this.#skipRoot(upstream, outcome);
+    this.#end(execution, "skipped", phase === "active" ? "attempt_terminal" : "none", root, true, nowMs);
     return "child_skipped";
+  }
+
+  /** The fields that name the execution whose end skips a child. All reasons of the sequences are short. */
+  #skipRoot(upstream: string, outcome: string): Fields {
+    const core = this.world.executions.find(({ id }) => id === upstream)?.core ?? {};
+    const recorded = text(core, "terminal_outcome");
+    const ending = recorded === "" || recorded === "none" ? outcome : recorded;
+    if (ending === "skipped") {
+      if (text(core, "skip_root") === "") return {};
+      return { skip_root: text(core, "skip_root"), skip_reason: text(core, "skip_reason") };
+    }
+    const why = text(core, ending === "cancelled" ? "cancellation_reason" : "failure_reason");
+    return { skip_root: upstream, skip_reason: why === "" ? ending : `${ending}: ${why}` };
   }
 
   #startAttempt(

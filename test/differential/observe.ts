@@ -51,6 +51,8 @@ const CORE_FIELDS = [
   "pending_previous_attempt_index",
   "cancellation_reason",
   "cancelled_by",
+  "skip_root",
+  "skip_reason",
   "progress_pct",
   "progress_message",
   "progress_updated_at",

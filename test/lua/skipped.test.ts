@@ -1,13 +1,16 @@
 import { describe, expect, test } from "vitest";
+import { replayExecution } from "#shared/contract/graph.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { completeExecution } from "#shared/contract/ownership.ts";
+import { fieldText, type TerminalOutcome } from "#shared/contract/record.ts";
+import { parseSkipRoot, SKIP_FIELDS, type SkipRoot } from "#shared/contract/skip.ts";
 import { markLeaseExpiredIfDue, revokeLease } from "#shared/contract/upkeep.ts";
 import { ANY_OF, groupedChild } from "#test/lua/grouped-child.ts";
 import { subscribeToCompletions } from "#test/support/completions.ts";
 import { expectOnlyIn, expectRefusal, fixturesOn } from "#test/support/expectations.ts";
 import { type FlowFixture, WORKER } from "#test/support/flow-fixture.ts";
 import { ended } from "#test/support/states.ts";
-import { DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
+import { DEPLOYMENTS_14, DEPLOYMENTS_OF_BOTH } from "#test/support/valkey.ts";
 
 const NOW = 1_234_567_890_123;
 const DEADLINE = 1_999_999_999_999;
@@ -133,5 +136,116 @@ describe.each(DEPLOYMENTS_OF_BOTH)("a skipped child ($name, $edition KEYS)", (de
     await fixture.done(fixture.resolution(edge, "failed", NOW));
     await expectOnlyIn(fixture, child, "terminal", NOW);
     expect(await fixture.read("zscore", fixture.index.suspensionTimeout, child.id)).toBeNull();
+  });
+});
+
+/** The root that a record names. */
+async function rootOf(fixture: FlowFixture, { core }: ExecKeys): Promise<SkipRoot | undefined> {
+  const values = await fixture.read("hmget", core, ...SKIP_FIELDS);
+  return parseSkipRoot((values as unknown[]).map(fieldText));
+}
+
+describe.each(DEPLOYMENTS_OF_BOTH)("the root of a skip ($name, $edition KEYS)", (deployment) => {
+  const newFixture = fixturesOn(deployment);
+
+  /** A chain of `levels` executions below an upstream, each skipped because of the one above it. */
+  async function skippedBelow(
+    fixture: FlowFixture,
+    upstream: ExecKeys,
+    outcome: TerminalOutcome,
+    levels = 1,
+  ): Promise<ExecKeys[]> {
+    const chain: ExecKeys[] = [];
+    let above = upstream;
+    for (let level = 0; level < levels; level += 1) {
+      const child = await fixture.member();
+      const edge = await fixture.edge(above, child);
+      await fixture.done(fixture.resolution(edge, level === 0 ? outcome : "skipped", NOW));
+      chain.push(child);
+      above = child;
+    }
+    return chain;
+  }
+
+  test("is the failed execution, with its reason, at every level below it", async () => {
+    const fixture = newFixture();
+    const root = await fixture.member();
+    await fixture.finish(root, "failed");
+    const chain = await skippedBelow(fixture, root, "failed", 5);
+    for (const child of chain) {
+      expect(await rootOf(fixture, child)).toEqual({ execution: root.id, reason: "failed: it broke" });
+    }
+    expect(await rootOf(fixture, root)).toBeUndefined();
+  });
+
+  test("is the cancelled execution, with the reason of its cancellation", async () => {
+    const fixture = newFixture();
+    const root = await fixture.member();
+    await fixture.finish(root, "failed");
+    await fixture.done(replayExecution(root, fixture.index, fixture.lane, [], 0));
+    await fixture.cancel(root);
+    const [child] = await skippedBelow(fixture, root, "cancelled");
+    expect(await rootOf(fixture, child as ExecKeys)).toEqual({
+      execution: root.id,
+      reason: "cancelled: not wanted",
+    });
+  });
+
+  test("has a reason of whole characters and at most 64 bytes", async () => {
+    const fixture = newFixture();
+    const root = await fixture.member();
+    await fixture.finish(root, "failed");
+    await fixture.read("hset", root.core, "failure_reason", `${"x".repeat(54)}äöü`);
+    const [child] = await skippedBelow(fixture, root, "failed");
+    // "failed: " and the x take 62 bytes, each umlaut 2.
+    expect((await rootOf(fixture, child as ExecKeys))?.reason).toBe(`failed: ${"x".repeat(54)}ä`);
+    await fixture.read("hset", root.core, "failure_reason", `${"x".repeat(55)}äöü`);
+    const [other] = await skippedBelow(fixture, root, "failed");
+    expect((await rootOf(fixture, other as ExecKeys))?.reason).toBe(`failed: ${"x".repeat(55)}`);
+  });
+
+  test("is unknown below an execution that another library skipped", async () => {
+    const fixture = newFixture();
+    const root = await fixture.member();
+    await fixture.finish(root, "failed");
+    const [child] = await skippedBelow(fixture, root, "failed");
+    await fixture.read("hdel", (child as ExecKeys).core, "skip_root", "skip_reason");
+    const [grandchild] = await skippedBelow(fixture, child as ExecKeys, "skipped");
+    expect(await rootOf(fixture, grandchild as ExecKeys)).toBeUndefined();
+    expect(await fixture.hash((grandchild as ExecKeys).core)).toMatchObject(ended("skipped"));
+  });
+
+  test("is forgotten by a replay, and recorded again by the next skip", async () => {
+    const fixture = newFixture();
+    const [first, second] = [await fixture.member(), await fixture.member()];
+    const child = await fixture.member();
+    const edges = [await fixture.edge(first, child), await fixture.edge(second, child)] as const;
+    await fixture.finish(first, "failed");
+    await fixture.done(fixture.resolution(edges[0], "failed", NOW));
+    expect((await rootOf(fixture, child))?.execution).toBe(first.id);
+    const ids = edges.map(({ id }) => id);
+    await fixture.done(replayExecution(child, fixture.index, fixture.lane, ids, 0));
+    expect(await fixture.hash(child.core)).not.toHaveProperty("skip_root");
+    expect(await fixture.hash(child.core)).not.toHaveProperty("skip_reason");
+    await fixture.cancel(second);
+    await fixture.done(fixture.resolution(edges[1], "cancelled", NOW));
+    expect(await rootOf(fixture, child)).toEqual({ execution: second.id, reason: "cancelled: not wanted" });
+  });
+});
+
+describe.each(DEPLOYMENTS_14)("the root of a skip ($name)", (deployment) => {
+  const newFixture = fixturesOn(deployment);
+
+  test("of a group is the upstream that decided it", async () => {
+    const fixture = newFixture();
+    const [first, second, child] = [await fixture.member(), await fixture.member(), await fixture.member()];
+    await fixture.group(child, ANY_OF);
+    const edges = [await fixture.edge(first, child), await fixture.edge(second, child)] as const;
+    await fixture.finish(first, "failed");
+    await fixture.cancel(second);
+    await fixture.done(fixture.resolution(edges[0], "failed", NOW));
+    expect(await rootOf(fixture, child)).toBeUndefined();
+    await fixture.done(fixture.resolution(edges[1], "cancelled", NOW));
+    expect(await rootOf(fixture, child)).toEqual({ execution: second.id, reason: "cancelled: not wanted" });
   });
 });
