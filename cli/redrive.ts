@@ -1,4 +1,5 @@
 import { Command } from "commander";
+import type { CliCommand } from "#cli/kit/command.ts";
 import { type RedriveOptions, redriveOptions, requestOf } from "#cli/redrive-options.ts";
 import { functionRunner, localRunner, type Progress, replay, type SliceRunner } from "#cli/replay.ts";
 import { SYSTEM_CLOCK } from "#shared/redrive/clock.ts";
@@ -6,21 +7,25 @@ import type { RedriveReport } from "#shared/redrive/report.ts";
 
 const PROGRESS_INTERVAL_MS = 1_000;
 
-/** The command `sluice redrive`. Calls `setExitCode` at its end. */
-export function redriveCommand(signal: AbortSignal, setExitCode: (code: 0 | 1) => void): Command {
-  return redriveOptions(new Command("redrive"))
-    .exitOverride()
-    .action(async (options: RedriveOptions) => {
-      const request = requestOf(options);
-      const report = await replay(runnerOf(options, signal, progressLines()), request, signal);
-      for (const line of warningsOf(report)) process.stderr.write(`${line}\n`);
-      if (options.json) {
-        const { continuation: _, ...printed } = report;
-        process.stdout.write(`${JSON.stringify(printed)}\n`);
-      } else process.stdout.write(`${summaryOf(report)}\n`);
-      setExitCode(report.ended === "complete" && report.failed === 0 ? 0 : 1);
-    });
-}
+export const redriveCommand: CliCommand = {
+  name: "redrive",
+  summary: "Replay dead letters: send them back to the completions queue. Ctrl-C stops cleanly.",
+  options: redriveOptions(new Command()).options,
+  examples: ["redrive --all", "redrive --error-code invalid_record --dry-run"],
+  exitOne: "the replay is incomplete, or some messages failed",
+  access: "local",
+  async execute({ options: given, signal }) {
+    const options = given as RedriveOptions;
+    const request = requestOf(options);
+    const report = await replay(runnerOf(options, signal, progressLines()), request, signal);
+    for (const line of warningsOf(report)) process.stderr.write(`${line}\n`);
+    if (options.json) {
+      const { continuation: _, ...printed } = report;
+      process.stdout.write(`${JSON.stringify(printed)}\n`);
+    } else process.stdout.write(`${summaryOf(report)}\n`);
+    return report.ended === "complete" && report.failed === 0 ? 0 : 1;
+  },
+};
 
 function runnerOf(options: RedriveOptions, signal: AbortSignal, onProgress: Progress): SliceRunner {
   if (options.function !== undefined) return functionRunner(options.function, onProgress);

@@ -27,13 +27,15 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("shared/valkey"), room("shared/queue")],
   [room("shared/cancellation"), room("shared/ready")],
   [room("shared/consistency"), room("shared/dispatch"), room("shared/reconcile"), room("shared/redrive")],
-  [room("functions"), room("sdk")],
+  [room("sdk")],
+  [room("operate")],
+  [room("functions")],
   [room("cli"), room("relay"), room("local")],
   [room("bench"), room("api")],
   [room("test")],
 ];
 
-/** Tools: they may import anything below `functions`, and each other. Programs, `bench` and `test` may import them. */
+/** Tools: they may import anything below `sdk`, and each other. Programs, `bench` and `test` may import them. */
 const TOOLS: readonly Room[] = [room("scripts"), room("deploy"), room(".ci", "^\\.ci/")];
 const TOOLS_REACH = 5;
 const TOOL_USERS: ReadonlySet<string> = new Set(["cli", "local", "bench", "test"]);

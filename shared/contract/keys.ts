@@ -14,6 +14,8 @@ import {
 export const PARTITION_CONFIG_KEY = "ff:config:partitions";
 /** Sluice's own key: the library edition that was last loaded or detected. Not bound to a partition. */
 export const EDITION_KEY = "ff:config:library_edition";
+/** Sluice's own key: the audit trail of operators' changes, a stream. Not bound to a partition. */
+export const AUDIT_KEY = "ff:audit";
 /** The lanes in use, if the deployment maintains them. Not bound to a partition. */
 export const LANES_KEY = "ff:idx:lanes";
 /**

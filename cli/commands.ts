@@ -1,0 +1,8 @@
+/** Every command, in the order of the reference. */
+
+import { auditCommand } from "#cli/commands/audit.ts";
+import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
+import type { CliCommand } from "#cli/kit/command.ts";
+import { redriveCommand } from "#cli/redrive.ts";
+
+export const COMMANDS: readonly CliCommand[] = [redriveCommand, auditCommand, installValkeyCommand];

@@ -1,0 +1,2 @@
+/** Every operation that changes state. */
+export const WRITE_OPERATIONS = [] as const;

@@ -1,0 +1,81 @@
+/** Runs command lines in this process, and checks their JSON. */
+
+import { readFileSync } from "node:fs";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { expect } from "vitest";
+import { COMMANDS } from "#cli/commands.ts";
+import { runCli } from "#cli/kit/program.ts";
+import { styleFor } from "#cli/kit/terminal.ts";
+import type { Environment } from "#shared/runtime/environment.ts";
+import type { Deployment } from "#test/support/valkey.ts";
+
+/** A command line that has ended. */
+export interface EndedCommand {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** The questions that were asked. */
+  readonly questions: readonly string[];
+}
+
+export interface CommandOptions {
+  readonly environment?: Environment;
+  /** A person's answer to every question. Undefined: standard input is not a terminal. */
+  readonly answer?: "yes" | "no";
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Runs `sluice` with these arguments. The program is the real one; only its terminal records what is written.
+ *
+ * @example
+ * const { code, stdout } = await sluice(["flows", "--json"], { environment: environmentFor(deployment) });
+ */
+export async function sluice(
+  args: readonly string[],
+  { environment = {}, answer, signal = new AbortController().signal }: CommandOptions = {},
+): Promise<EndedCommand> {
+  let stdout = "";
+  let stderr = "";
+  const questions: string[] = [];
+  const code = await runCli(COMMANDS, args, {
+    terminal: {
+      print: (text) => {
+        stdout += text;
+      },
+      note: (line) => {
+        stderr += `${line}\n`;
+      },
+      progress: () => undefined,
+      isInteractive: answer !== undefined,
+      style: styleFor(false, 100),
+      confirm: (question) => {
+        questions.push(question);
+        return Promise.resolve(answer === "yes");
+      },
+    },
+    environment,
+    stop: { signal, exitCode: 130 },
+    version: "0.0.0-test",
+  });
+  return { code, stdout, stderr, questions };
+}
+
+/** The variables that name a test deployment. */
+export function environmentFor({ address: { url, cluster } }: Deployment): Environment {
+  return { VALKEY_URL: url.href, VALKEY_CLUSTER_MODE: String(cluster) };
+}
+
+const schema: unknown = JSON.parse(readFileSync(new URL("../../schema/cli.json", import.meta.url), "utf8"));
+
+/** Parses what a command printed with `--json`, after a check against its schema in schema/cli.json. */
+// biome-ignore lint/suspicious/noExplicitAny: the schema is the type, and tests compare the value.
+export function parseOutput(command: string, stdout: string): any {
+  const ajv = new Ajv2020({ strict: false, allErrors: true });
+  ajv.addSchema(schema as object, "cli");
+  const validate = ajv.getSchema(`cli#/$defs/${encodeURIComponent(command)}`);
+  if (validate === undefined) throw new Error(`schema/cli.json has no schema of ${command}`);
+  const value: unknown = JSON.parse(stdout);
+  expect(validate(value), JSON.stringify(validate.errors)).toBe(true);
+  return value;
+}
