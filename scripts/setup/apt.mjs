@@ -1,5 +1,5 @@
 /**
- * Downloads the package valkey-server of Debian, Ubuntu or a derivative, and unpacks it into the project's .sluice folder.
+ * Downloads a package of Debian, Ubuntu or a derivative, and unpacks it into the project's .sluice folder.
  *
  * apt runs with separate state, cache and sources: it needs no root, installs nothing, and leaves the machine's package
  * lists unchanged. It reads the machine's package status, so only missing libraries are downloaded, and checks signatures
@@ -8,21 +8,30 @@
 
 import { codenameOf, withSuite } from "./sources.mjs";
 
-const PACKAGE = "valkey-server";
 const SOURCES = "/etc/apt/sources.list";
 const PARTS = "/etc/apt/sources.list.d";
 /** The C library must be the one of the machine's dynamic loader. */
 const NOT_UNPACKED = /^(libc6|libc-bin)_/;
 
 /**
- * Returns the path of a wrapper that runs the unpacked server. Returns undefined on failure and passes the reason to `why`.
+ * @typedef {object} Package
+ * @property {string} name
+ * @property {string} folder where it is unpacked, below .sluice
+ * @property {string} program its executable, below that folder
+ * @property {Readonly<Record<string, string>>} [files] files to add to the folder, by name
+ * @property {string} [prepare] shell script that the wrapper runs first, with the folder in $here
+ */
+
+/**
+ * Returns the path of a wrapper that runs the unpacked program. Returns undefined on failure and passes the reason to `why`.
  *
  * @param {import("./valkey.mjs").Probes} probes
+ * @param {Package} wanted
  * @param {(reason: string) => void} why
  * @param {string} [extraSuite] a suite to add, without the codename: `backports` for bookworm-backports
  * @returns {string | undefined}
  */
-export function fromApt(probes, why, extraSuite) {
+export function fromApt(probes, wanted, why, extraSuite) {
   if (!hasApt(probes)) return undefined;
   const root = `${probes.folder}/apt`;
   try {
@@ -37,28 +46,28 @@ export function fromApt(probes, why, extraSuite) {
       files.push(extra);
     }
     for (const { name, text } of files) probes.writeFile(`${root}/sources/${name}`, text);
-    return fetchAndUnpack(probes, why, root, extraSuite);
+    return fetchAndUnpack(probes, wanted, why, root, extraSuite);
   } finally {
     probes.remove(root);
   }
 }
 
-function fetchAndUnpack(probes, why, root, extraSuite) {
+function fetchAndUnpack(probes, wanted, why, root, extraSuite) {
   for (const folder of ["state/lists/partial", "cache/archives/partial"]) {
     probes.writeFile(`${root}/${folder}/.keep`, "");
   }
   const apt = (...args) => probes.run("apt-get", [...optionsFor(root), ...args], { quiet: true });
   const where = extraSuite === undefined ? "the machine's package sources" : `the suite ${extraSuite}`;
-  probes.say(`looking for the package ${PACKAGE} in ${where}`);
+  probes.say(`looking for the package ${wanted.name} in ${where}`);
   const updated = apt("update");
-  const fetched = apt("--download-only", "--yes", "--no-install-recommends", "install", PACKAGE);
+  const fetched = apt("--download-only", "--yes", "--no-install-recommends", "install", wanted.name);
   if (fetched.status !== 0) {
     why(reasonOf(fetched.stderr) ?? reasonOf(updated.stderr) ?? "apt-get failed without an error message");
     return undefined;
   }
   const archives = `${root}/cache/archives`;
   const packages = probes.list(archives).filter((name) => name.endsWith(".deb") && !NOT_UNPACKED.test(name));
-  if (!packages.some((name) => name.startsWith(`${PACKAGE}_`))) {
+  if (!packages.some((name) => name.startsWith(`${wanted.name}_`))) {
     why("apt-get did not download the package");
     return undefined;
   }
@@ -72,14 +81,17 @@ function fetchAndUnpack(probes, why, root, extraSuite) {
       return undefined;
     }
   }
-  probes.writeFile(`${unpacked}/valkey-server`, WRAPPER, true);
-  probes.move(unpacked, `${probes.folder}/valkey`);
-  probes.say(`unpacked ${packages.join(", ")} into ${probes.folder}/valkey`);
-  return `${probes.folder}/valkey/valkey-server`;
+  probes.writeFile(`${unpacked}/${wanted.name}`, wrapperOf(wanted), true);
+  for (const [name, text] of Object.entries(wanted.files ?? {}))
+    probes.writeFile(`${unpacked}/${name}`, text);
+  const folder = `${probes.folder}/${wanted.folder}`;
+  probes.move(unpacked, folder);
+  probes.say(`unpacked ${wanted.name} and ${packages.length - 1} packages that it needs into ${folder}`);
+  return `${folder}/${wanted.name}`;
 }
 
 /** Finds the libraries relative to its own path, so the project can be moved. */
-const WRAPPER = `#!/bin/sh
+const wrapperOf = ({ program, prepare = "" }) => `#!/bin/sh
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 for folder in "$here"/usr/lib "$here"/usr/lib/*-linux-* "$here"/lib/*-linux-*; do
   if [ -d "$folder" ]; then
@@ -87,7 +99,7 @@ for folder in "$here"/usr/lib "$here"/usr/lib/*-linux-* "$here"/lib/*-linux-*; d
   fi
 done
 export LD_LIBRARY_PATH
-exec "$here/usr/bin/valkey-server" "$@"
+${prepare}exec "$here/${program}" "$@"
 `;
 
 function hasApt(probes) {

@@ -24,6 +24,7 @@ import { fromContainer } from "./container.mjs";
 
 /** The oldest release that the library supports. */
 const MIN_VERSION = Object.freeze([7, 2]);
+const PACKAGE = Object.freeze({ name: "valkey-server", folder: "valkey", program: "usr/bin/valkey-server" });
 
 /** No valkey-server is available. The message says how to install one. */
 export class NoValkeyError extends Error {
@@ -96,8 +97,11 @@ const SEARCH = [
   { source: "an earlier setup", find: recorded },
   { source: "the PATH", find: onPath },
   { source: "Homebrew", find: fromHomebrew },
-  { source: "the distribution's package", find: (probes, why) => fromApt(probes, why) },
-  { source: "the distribution's backports", find: (probes, why) => fromApt(probes, why, "backports") },
+  { source: "the distribution's package", find: (probes, why) => fromApt(probes, PACKAGE, why) },
+  {
+    source: "the distribution's backports",
+    find: (probes, why) => fromApt(probes, PACKAGE, why, "backports"),
+  },
   { source: "a container engine", find: fromContainer },
 ];
 

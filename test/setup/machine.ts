@@ -9,6 +9,7 @@ export const VALKEY_8: Ran = {
   stdout: "Valkey server v=8.0.1 sha=00000000:0 bits=64\n",
   stderr: "",
 };
+export const CHROMIUM_156: Ran = { status: 0, stdout: "Chromium 156.0.8078.108 \n", stderr: "" };
 export const FOLDER = "/project/.sluice";
 
 type Command = Ran | ((args: readonly string[], machine: Machine) => Ran);
@@ -66,25 +67,27 @@ export class Machine implements Probes {
   };
 }
 
-/** The commands of a machine with apt. Only the given suites have the package. */
+/** The commands of a machine with apt. Only the given suites have the packages. */
 export function aptCommands(suitesWithPackage: readonly string[]): Record<string, Command> {
   return {
-    "apt-get": (args, machine) => (args.includes("install") ? install(suitesWithPackage, machine) : OK),
+    "apt-get": (args, machine) =>
+      args.includes("install") ? install(args.at(-1) ?? "", suitesWithPackage, machine) : OK,
     "dpkg-deb": OK,
     [`${FOLDER}/valkey/valkey-server`]: VALKEY_8,
+    [`${FOLDER}/chromium/chromium`]: CHROMIUM_156,
   };
 }
 
-function install(suitesWithPackage: readonly string[], machine: Machine): Ran {
+function install(name: string, suitesWithPackage: readonly string[], machine: Machine): Ran {
   const sources = machine
     .list(`${FOLDER}/apt/sources`)
     .map((name) => machine.readFile(`${FOLDER}/apt/sources/${name}`) ?? "");
   const isThere = suitesWithPackage.some((suite) =>
     sources.some((text) => text.split(/\s+/).includes(suite)),
   );
-  if (!isThere) return { status: 100, stdout: "", stderr: "E: Unable to locate package valkey-server\n" };
-  for (const name of ["valkey-server_8.0.1_amd64.deb", "liblzf1_3.6_amd64.deb", "libc6_2.40_amd64.deb"]) {
-    machine.writeFile(`${FOLDER}/apt/cache/archives/${name}`, "");
+  if (!isThere) return { status: 100, stdout: "", stderr: `E: Unable to locate package ${name}\n` };
+  for (const file of [`${name}_8.0.1_amd64.deb`, "liblzf1_3.6_amd64.deb", "libc6_2.40_amd64.deb"]) {
+    machine.writeFile(`${FOLDER}/apt/cache/archives/${file}`, "");
   }
   return OK;
 }

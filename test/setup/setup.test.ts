@@ -30,6 +30,7 @@ test("--help explains the arguments; an unknown one has exit status 2", () => {
     status: 2,
     stderr: expect.stringContaining('unknown argument "--package-only"'),
   });
+  expect(run("--browser", "--packages-only")).toMatchObject({ status: 2 });
 });
 
 test.each(["package", "deploy", "deploy:local", "lint:templates", "relay", "check"])(
