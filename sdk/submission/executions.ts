@@ -5,7 +5,7 @@ import { deadlineOf, delayedUntil } from "#sdk/submission/times.ts";
 import type { WaitFor } from "#sdk/submission/workflow.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { type EdgeGroupPolicy, setEdgeGroupPolicy } from "#shared/contract/groups.ts";
-import { applyDependencyToChild, createExecution } from "#shared/contract/submission.ts";
+import { applyDependencyToChild, createExecution, TASK_TAG } from "#shared/contract/submission.ts";
 import { ValkeyError } from "#shared/errors.ts";
 import {
   chunked,
@@ -76,6 +76,8 @@ function transaction(
     creator: CREATOR,
     policyJson: policyJson(task),
     payload: task.payload,
+    // Ids of executions are hashes: without the tag, an operator would see a UUID in place of the task.
+    tagsJson: JSON.stringify({ [TASK_TAG]: task.id }),
     ...(delayUntil === undefined ? {} : { delayUntil }),
     ...(deadlineAt === undefined ? {} : { deadlineAt }),
   });

@@ -12,6 +12,9 @@ export const SUBMISSION_FIELDS = {
   completedAt: "submission_completed_at",
 };
 
+/** The tag of an execution with the id of its task in the workflow, written by Sluice's submission. */
+export const TASK_TAG = "sluice.task";
+
 export interface NewExecution {
   readonly keys: ExecKeys;
   readonly index: IndexKeys;

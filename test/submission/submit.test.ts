@@ -35,7 +35,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
   });
   afterAll(() => valkey.close());
 
-  test("roots are eligible, children are blocked, and records hold lane, priority, policy and payload", async () => {
+  test("roots are eligible, children are blocked, and records hold lane, priority, policy, payload and task id", async () => {
     const workflow: Workflow = {
       ...DIAMOND,
       tasks: DIAMOND.tasks.map(({ id }) =>
@@ -71,6 +71,7 @@ describe.each(DEPLOYMENTS)("submitFlow ($name)", ({ connect }) => {
     });
     const root = ROUTER.execKeys(idOf(submission, "a"));
     expect(await run(valkey, root.partition, "get", root.payload)).toBe("input of a");
+    expect(await run(valkey, root.partition, "hget", root.tags, "sluice.task")).toBe("a");
     expect(await run(valkey, root.partition, "get", root.policy)).toBe(
       '{"retry_policy":{"max_retries":2,"backoff":{"type":"fixed","delay_ms":9}}}',
     );
