@@ -6,7 +6,9 @@
 --           ALREADY_SATISFIED, flow_id
 -- Refusals  flow_purged
 -- Publishes nothing.
--- Cost      O(1), at most 5 commands.
+-- Cost      O(log n) in the number of flows of the partition, at most 6 commands.
+--
+-- The flow also enters flows_created, whose name is derived from KEYS 1. A repeated call restores both index entries.
 
 local function ff_create_flow(keys, args)
   check_arity('ff_create_flow', keys, 3, args, 4)
@@ -19,9 +21,11 @@ local function ff_create_flow(keys, args)
   end
   server.call('SADD', flow_index_key, flow_id)
   if server.call('EXISTS', flow_key) == 1 then
+    list_flow(flow_key, flow_id, server.call('HGET', flow_key, 'created_at'))
     return already_satisfied(flow_id)
   end
   local now = format_integer(server_now())
+  list_flow(flow_key, flow_id, now)
   server.call('HSET', flow_key, 'flow_id', flow_id, 'flow_kind', flow_kind, 'namespace', namespace,
     'graph_revision', '0', 'node_count', '0', 'edge_count', '0', 'public_flow_state', 'open',
     'created_at', now, 'last_mutation_at', now)

@@ -2,6 +2,12 @@
 
 local TERMINAL_FLOW_STATES = { cancelled = true, completed = true, failed = true }
 
+-- Adds a flow to ff:idx:T:flows_created, by which operators list flows. Its entry stays until the flow is deleted.
+local function list_flow(key, flow_id, created_at)
+  local index_key = 'ff:idx:' .. hash_tag(key) .. ':flows_created'
+  server.call('ZADD', index_key, format_integer(number_or_zero(created_at)), flow_id)
+end
+
 local function fetch_flow(flow_key)
   return fetch_fields(flow_key, 'flow_id', 'public_flow_state', 'graph_revision', 'node_count')
 end

@@ -1,5 +1,6 @@
 -- sluice_count_members: counts the members of a flow from their records, and starts the flow's counts with them. For flows
--- that FlowFabric or Sluice 0.1 created, which have no counts. Idempotent. FlowFabric does not have it.
+-- that FlowFabric or Sluice 0.1 created, which have no counts and no entry in flows_created: they get both. Idempotent.
+-- FlowFabric does not have it.
 --
 -- KEYS      1 flow core, 2 members, 3 summary
 -- ARGV      1 flow_id
@@ -35,6 +36,7 @@ local function sluice_count_members(keys, args)
     end
   end
 
+  list_flow(flow_key, flow_id, server.call('HGET', flow_key, 'created_at'))
   server.call('DEL', summary_key)
   server.call('HSET', summary_key, 'members_open', format_integer(open), 'total_members', format_integer(#members))
   for _, column in ipairs(ENDED_COLUMNS) do

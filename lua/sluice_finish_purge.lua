@@ -9,7 +9,9 @@
 --           OK, not_begun                 the flow is not marked as purged: nothing is deleted
 -- Refusals  none
 -- Publishes nothing.
--- Cost      O(log n) in the size of the indexes, at most 9 commands.
+-- Cost      O(log n) in the size of the indexes, at most 10 commands.
+--
+-- The entry in flows_created goes too. Its key has no position in KEYS, and is derived from KEYS 7.
 
 -- Longer than a message can wait in a queue and then in its dead-letter queue, 14 days each at most, unless it is replayed
 -- again and again; as long as the dispatcher's own marks.
@@ -30,6 +32,7 @@ local function sluice_finish_purge(keys, args)
   end
   server.call('UNLINK', flow_key, members_key, summary_key, tags_key, pending_cancels_key)
   server.call('SREM', flow_index_key, flow_id)
+  server.call('ZREM', sibling_key(flow_index_key, 'flows_created'), flow_id)
   server.call('ZREM', cancel_backlog_key, flow_id)
   server.call('ZREM', unsent_key, flow_id)
   server.call('EXPIRE', purged_key, PURGED_MARK_SECONDS)

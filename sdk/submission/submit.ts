@@ -162,7 +162,7 @@ async function createOrReadFlow(valkey: Pipelines, plan: Plan, name: string): Pr
   const { flow, index, namespace } = plan;
   const [created, marked, createdAt] = await valkey.pipelined([
     createFlow(flow, index, FLOW_KIND, namespace, Date.now()),
-    markStarted(flow, name, plan.tasks.length),
+    markStarted(flow, index, name, plan.tasks.length),
     command(flow.partition, "hget", flow.core, "created_at"),
   ]);
   const { status } = doneOrThrow("ff_create_flow", valueOrThrow(created));

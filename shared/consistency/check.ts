@@ -90,6 +90,7 @@ async function checkIndex(ports: ConsistencyPorts, key: string): Promise<readonl
       return checkExecutionIndex(ports, { ...index, type: "set" });
     case keys.flowIndex:
       return checkFlowIndex(ports, { ...index, type: "set" });
+    case keys.flowsCreated:
     case keys.cancelBacklog:
     case keys.flowsEnded:
       return checkFlowIndex(ports, index);

@@ -248,6 +248,10 @@ export class IndexKeys {
   get flowIndex(): string {
     return `${this.#idx}:flow_index`;
   }
+  /** Flows by the time of their creation. Sluice's own, not part of the contract. */
+  get flowsCreated(): string {
+    return `${this.#idx}:flows_created`;
+  }
   /** Flows with members still to cancel (contract, section 13). */
   get cancelBacklog(): string {
     return `${this.#idx}:cancel_backlog`;

@@ -225,6 +225,18 @@ const CORRUPTIONS: readonly Corruption[] = [
     ],
   },
   {
+    title: "a flow that does not exist, listed by a time of creation",
+    change: (fixture, { solo }) => [
+      "zadd",
+      fixture.index.flowsCreated,
+      1,
+      solo.id.slice(solo.id.indexOf(":", 4) + 1),
+    ],
+    expected: (fixture, { solo }) => [
+      ["stale_entry", fixture.index.flowsCreated, solo.id.slice(solo.id.indexOf(":", 4) + 1)],
+    ],
+  },
+  {
     title: "an edge that its upstream does not list",
     change: (fixture, { second, late }) => ["srem", fixture.flow.outgoing(second.id), late.id],
     expected: (fixture, { second, late }) => [

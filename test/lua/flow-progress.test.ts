@@ -178,6 +178,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
     const fixture = newFixture();
     const keys = await fixture.member();
     await uncount(fixture);
+    await fixture.read("del", fixture.index.flowsCreated);
     const projection = { total_members: "1", sampled_members: "1", members_waiting: "1" };
     await fixture.read("hset", fixture.flow.summary, ...Object.entries(projection).flat());
     await fixture.finish(keys, "success");
@@ -188,6 +189,8 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the progress of a flow ($name, $edition KEYS
       members_open: "0",
       members_completed: "1",
     });
+    const { created_at } = await fixture.hash(fixture.flow.core);
+    expect(await fixture.read("zscore", fixture.index.flowsCreated, fixture.flow.id)).toBe(created_at);
   });
 
   test("counting uses the last end of a member, takes deleted members for ended, and can be repeated", async () => {

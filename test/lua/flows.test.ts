@@ -31,13 +31,14 @@ describe.each(DEPLOYMENTS_OF_BOTH)("flows ($name, $edition KEYS)", (deployment) 
     expectTimeIn(created_at, from, await serverTime(fixture));
     expect(last_mutation_at).toBe(created_at);
     expect(await fixture.read("smembers", fixture.index.flowIndex)).toEqual([fixture.flow.id]);
+    expect(await fixture.read("zscore", fixture.index.flowsCreated, fixture.flow.id)).toBe(created_at);
   });
 
-  test("ff_create_flow, called again, restores only the flow index", async () => {
+  test("ff_create_flow, called again, restores only the indexes of flows", async () => {
     const fixture = newFixture();
     await fixture.createFlow();
     const before = await fixture.snapshot();
-    await fixture.read("del", fixture.index.flowIndex);
+    await fixture.read("del", fixture.index.flowIndex, fixture.index.flowsCreated);
     const again = await fixture.call(createFlow(fixture.flow, fixture.index, "other", "other", OTHER_TIME));
     expect(again).toEqual({ kind: "done", status: "ALREADY_SATISFIED", fields: [fixture.flow.id] });
     expect(await fixture.snapshot()).toEqual(before);

@@ -3,6 +3,7 @@
 import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ReplicatedValkey } from "#sdk/replicated-valkey.ts";
+import { command, type ValkeyResult } from "#shared/contract/command.ts";
 import type { FlowId } from "#shared/contract/ids.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
@@ -32,6 +33,24 @@ describe.each(DEPLOYMENTS_OF_BOTH)("the record of a flow ($name, $edition KEYS)"
     const { created_at, submission_completed_at } = core;
     expect(Number(submission_completed_at)).toBeGreaterThanOrEqual(Number(created_at));
     expect(Number(submission_completed_at)).toBeLessThan(Number(created_at) + 60_000);
+  });
+
+  test("is listed by its creation time, also if the library does not list it", async () => {
+    const flowId = newFlowId();
+    const { partition } = ROUTER.flowKeys(flowId);
+    const { flowsCreated } = ROUTER.indexKeys(partition);
+    // As with FlowFabric's library: its ff_create_flow leaves no entry.
+    const original = new InterceptedPipelines(valkey, async (_, send, commands) => {
+      const [create, ...rest] = commands;
+      if (create?.args[0] !== "ff_create_flow") return send();
+      const unlist = command(partition, "zrem", flowsCreated, flowId);
+      const [created, removed] = await valkey.pipelined([create, unlist]);
+      expect(removed).toEqual({ ok: true, value: 1 });
+      return [created as ValkeyResult, ...(await valkey.pipelined(rest))];
+    });
+    await submit(original, DIAMOND, flowId);
+    const { created_at } = await coreOf(flowId);
+    expect(await run(valkey, partition, "zscore", flowsCreated, flowId)).toBe(created_at);
   });
 
   test("is that of a half-submitted flow after a submission that was cut off before any call", async () => {
