@@ -8,7 +8,7 @@ import { styleFor } from "#cli/kit/terminal.ts";
 
 const INTRODUCTION = `# Command line
 
-\`npx sluice\`, or \`npm run sluice --\` in a checkout. This page is generated: run \`node scripts/generate-cli-docs.ts\` after a
+\`npx sluice\`, or \`npm run sluice --\` in a checkout. This page is generated: run \`npm run docs:cli\` after a
 change.
 
 A command works on the deployment that \`--valkey-url\`, \`--env-file\` or the environment names

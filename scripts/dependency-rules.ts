@@ -30,7 +30,8 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("sdk")],
   [room("operate")],
   [room("functions")],
-  [room("cli"), room("relay"), room("local")],
+  [room("relay"), room("local")],
+  [room("cli")],
   [room("bench"), room("api")],
   [room("test")],
 ];
@@ -63,6 +64,14 @@ export const RULES: readonly IForbiddenRuleType[] = [
     severity: "error",
     from: { path: "^functions/([^/]+)/" },
     to: { path: "^functions/", pathNot: "^functions/$1/" },
+  },
+  {
+    name: "functions-without-operations",
+    comment:
+      "Only the functions of operators import operate/ and sdk/: the others stay small and start fast.",
+    severity: "error",
+    from: { path: "^functions/(?!operate-)" },
+    to: { path: "^(?:operate|sdk)/" },
   },
   {
     name: "sdk-parts-stay-apart",

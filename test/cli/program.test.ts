@@ -19,7 +19,7 @@ function read(path: string): string {
 }
 
 describe("the reference", () => {
-  it("is current: else run node scripts/generate-cli-docs.ts", () => {
+  it("is current: else run npm run docs:cli", () => {
     expect(cliReference(COMMANDS)).toBe(read("docs/cli.md"));
     expect(cliSchema(COMMANDS)).toBe(read("schema/cli.json"));
   });

@@ -1,5 +1,5 @@
 /**
- * `node scripts/generate-cli-docs.ts`: writes docs/cli.md and schema/cli.json from the definitions of the commands. A test
+ * `npm run docs:cli`: writes docs/cli.md and schema/cli.json from the definitions of the commands. A test
  * fails while they are out of date.
  */
 
