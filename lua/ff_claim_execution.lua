@@ -14,7 +14,7 @@
 --           (before and after lease_conflict); lease_conflict; active_attempt_exists; use_claim_resumed_execution; invalid_claim_grant;
 --           claim_grant_expired
 -- Publishes nothing.
--- Cost      O(log n) in the size of the indexes, at most 18 commands.
+-- Cost      O(log n) in the size of the indexes, at most 19 commands.
 --
 -- Only the record knows the attempt index (total_attempt_count), so the names of the attempt and its policy are derived
 -- from KEYS 1. The hash tag stays the same.

@@ -9,7 +9,7 @@
 --           grant_already_exists; execution_not_in_eligible_set; capability_mismatch, <missing capabilities, sorted CSV>;
 --           active_attempt_exists; use_claim_resumed_execution
 -- Publishes nothing.
--- Cost      O(log n) in the size of the indexes, at most 18 commands.
+-- Cost      O(log n) in the size of the indexes, at most 19 commands.
 --
 -- Another worker was faster: execution_not_eligible (it has claimed the execution), grant_already_exists (it is about to),
 -- execution_not_in_eligible_set. As in ff_issue_claim_grant, capability_mismatch is the one refusal that writes.

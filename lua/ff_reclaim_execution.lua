@@ -10,7 +10,7 @@
 -- Refusals  invalid_input, <argument>; execution_not_found; execution_not_reclaimable; invalid_claim_grant;
 --           max_retries_exhausted, <limit>: the execution has just failed, so this refusal WRITES
 -- Publishes for a flow member that reached the limit: outcome failed on ff:dag:completions.
--- Cost      O(log n) in the size of the indexes, at most 22 commands.
+-- Cost      O(log n) in the size of the indexes, at most 23 commands.
 --
 -- The limit is the policy's max_reclaim_count, else ARGV 9, else 100. It is checked before the grant, so that a caller
 -- without a grant learns whether the limit is reached. The attempt's timeout starts again with the new attempt.
@@ -116,6 +116,7 @@ local function ff_reclaim_execution(keys, args)
   server.call('SADD', worker_leases_key, execution_id)
   add_to_zset(lease_expiry_key, expires_at, execution_id)
   add_to_zset(active_key, expires_at, execution_id)
+  record_claim(core_key, lane, now)
   add_history_event(history_key, 'reclaimed', now, 'old_lease_epoch', core.current_lease_epoch, 'new_lease_id', lease_id,
     'new_lease_epoch', epoch, 'new_attempt_id', attempt_id, 'new_attempt_index', index, 'worker_id', worker_id)
   return ok(lease_id, epoch, expires_at, attempt_id, index, 'reclaim')

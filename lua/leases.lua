@@ -58,6 +58,11 @@ local function release_lease(execution_id, core, now, reason, lease_keys)
   remove_from_zset(lease_keys.attempt_timeout, execution_id)
 end
 
+-- Records when an execution of the lane was last claimed: nothing else tells an idle lane from one that no worker serves.
+local function record_claim(core_key, lane, now)
+  server.call('ZADD', 'ff:idx:' .. hash_tag(core_key) .. ':lane_claims', now, lane)
+end
+
 -- Publishes the completion of a flow member. An execution outside any flow has no dependents: nothing to publish.
 local function publish_completion(execution_id, flow_id, outcome)
   if flow_id == '' then

@@ -89,6 +89,7 @@ local function start_attempt(keys, args, core, times, now_ms)
   end
   server.call('ZREM', eligible_key, execution_id)
   server.call('ZADD', active_key, expires_at, execution_id)
+  record_claim(core_key, lane, now)
   server.call('ZADD', lease_expiry_key, expires_at, execution_id)
   server.call('SADD', worker_leases_key, execution_id)
   if times.timeout_ms then

@@ -10,6 +10,7 @@ import {
   finishTasks,
   updateChildren,
 } from "#sdk/kit/finish-tasks.ts";
+import { LanePauses, PARK_SECONDS } from "#sdk/kit/lane-pauses.ts";
 import type { ClaimedTask, WorkerPorts } from "#sdk/kit/ports.ts";
 import type { TaskRegistry } from "#sdk/kit/registry.ts";
 import { runClaimed } from "#sdk/kit/run-claimed.ts";
@@ -60,6 +61,11 @@ const LEASE_NAMESPACE = "6f4c1b52-3f9c-4c83-9a55-0d4f5b0f6a1e";
 /** Deliveries whose lease ids are compared: a queue moves a message to the dead-letter queue after 100. */
 const MAX_RECEIVES = 100;
 const SETTLED: DeliveryResult = { kind: "done", ran: false };
+const PARKED: DeliveryResult = {
+  kind: "retry",
+  reason: "the lane is paused",
+  afterMs: PARK_SECONDS * 1_000,
+};
 const RAN: DeliveryResult = { kind: "done", ran: true };
 const CANCELLED = "flow_cancelled";
 /** A refusal of a claim that passes: another worker holds a grant, which expires soon. */
@@ -79,6 +85,7 @@ export class WorkerEngine implements Disposable {
   readonly #taker: Coalescer<ToTake, TakeResult>;
   readonly #finisher: Coalescer<FinishedTask, FinishResult>;
   readonly #canceller: Coalescer<ExecutionId, CancelResult>;
+  readonly pauses: LanePauses;
 
   constructor(ports: WorkerPorts, tasks: TaskRegistry) {
     this.#ports = ports;
@@ -87,6 +94,7 @@ export class WorkerEngine implements Disposable {
     this.#classifier = new Coalescer((ready) => classify(ports, tasks, ready));
     const taker = new LeaseTaker(ports);
     this.#taker = new Coalescer((wanted) => taker.take(wanted));
+    this.pauses = new LanePauses(ports.valkey, ports.log);
     this.#finisher = new Coalescer((runs) => finishTasks(ports, runs));
     this.#canceller = new Coalescer((ids) =>
       cancelExecutions(
@@ -107,11 +115,16 @@ export class WorkerEngine implements Disposable {
         ? justReleased(this.#ports.router, this.#tasks, delivery.ready)
         : undefined;
       if (candidate !== undefined) {
+        if (await this.pauses.isPaused(delivery.ready.lane)) return await this.#park(delivery, deadlineMs);
         const toTake: ToTake = { kind: "claim", candidate, leaseId: leaseIdOf(delivery, 1) };
         return { kind: "runnable", delivery, candidate, isSuspect: false, toTake };
       }
-      const decision = await this.#classifier.run(delivery.ready);
+      const [decision, isPaused] = await Promise.all([
+        this.#classifier.run(delivery.ready),
+        this.pauses.isPaused(delivery.ready.lane),
+      ]);
       if (decision.kind === "claim" || decision.kind === "promote" || decision.kind === "reclaim") {
+        if (isPaused) return await this.#park(delivery, deadlineMs);
         const { candidate } = decision;
         const toTake = { ...decision, leaseId: leaseIdOf(delivery, delivery.receiveCount) };
         return { kind: "runnable", delivery, candidate, isSuspect: candidate.reclaims > 0, toTake };
@@ -145,6 +158,23 @@ export class WorkerEngine implements Disposable {
     } catch (error) {
       return retry(messageOf(error));
     }
+  }
+
+  /**
+   * Puts an execution off whose lane is paused. Its message is sent anew with a delay, and then acknowledged: delivered again and
+   * again, it would reach the dead-letter queue, and hidden for hours, it would outlive the pause. If the process dies in
+   * between, the message is there twice, and the second claim is refused.
+   */
+  async #park(delivery: Delivery, deadlineMs: number): Promise<Preparation> {
+    const { ready, log } = this.#ports;
+    const { lane, executionId } = delivery.ready;
+    const fields = { lane, execution_id: executionId, message_id: delivery.messageId };
+    // Without a queue, polling finds it again.
+    if (ready?.announces(lane) !== true) return parked(PARKED);
+    const [sent] = await ready.announce([{ ...delivery.ready, delaySeconds: PARK_SECONDS }], deadlineMs);
+    if (sent?.ok !== true) return parked(PARKED);
+    log.info("lane is paused: ready message sent again with a delay", fields);
+    return parked(SETTLED);
   }
 
   async #runTaken(claimed: ClaimedTask, deadlineMs: number): Promise<DeliveryResult> {
@@ -245,6 +275,10 @@ function leaseIdOf({ messageId }: Delivery, receiveCount: number): string {
 function isOwnLease(delivery: Delivery, leaseId: string): boolean {
   const receives = Math.min(delivery.receiveCount, MAX_RECEIVES);
   return Array.from({ length: receives }, (_, at) => leaseIdOf(delivery, at + 1)).includes(leaseId);
+}
+
+function parked(result: DeliveryResult): Preparation {
+  return { kind: "settled", result };
 }
 
 function retry(reason: string): DeliveryResult {

@@ -40,6 +40,11 @@ export class LaneRunner {
     this.#maxBacklog = hasQueue ? concurrency * BACKLOG_PER_PLACE : BACKLOG_WITHOUT_QUEUE;
   }
 
+  /** Whether an operator has paused the lane. */
+  isPaused(): Promise<boolean> {
+    return this.#engine.pauses.isPaused(this.lane);
+  }
+
   /** How many more executions can begin at once. */
   get free(): number {
     return this.#isStopping ? 0 : Math.max(0, this.#concurrency - this.#running - this.#backlog.length);

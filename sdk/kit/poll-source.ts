@@ -37,6 +37,10 @@ export class PollSource {
         await Promise.race([this.#lane.changed, stopped]);
         continue;
       }
+      if (await this.#lane.isPaused()) {
+        await Promise.race([sleep(LONGEST_PAUSE_MS, undefined, { ref: false }), stopped]);
+        continue;
+      }
       let found = 0;
       try {
         const deps = { valkey: this.#valkey, router: this.#router };

@@ -23,6 +23,8 @@ const VISIBILITY_SECONDS = 30;
 /** SQS keeps no message in flight for longer than 12 hours: before that it is deleted, and the lease carries on. */
 const MAX_IN_FLIGHT_MS = 11 * 3_600_000;
 const PAUSE_AFTER_ERROR_MS = 1_000;
+/** How often a paused lane is looked at. */
+const PAUSE_WHILE_PAUSED_MS = 1_000;
 const TIMES = {
   maxInFlightMs: MAX_IN_FLIGHT_MS,
   extendEveryMs: (VISIBILITY_SECONDS / 2) * 1_000,
@@ -80,6 +82,11 @@ export class QueueSource {
       const { free } = this.#lane;
       if (free === 0) {
         await Promise.race([this.#lane.changed, stopped]);
+        continue;
+      }
+      // The messages of a paused lane stay in the queue: a receive would count towards its dead-letter queue.
+      if (await this.#lane.isPaused()) {
+        await Promise.race([sleep(PAUSE_WHILE_PAUSED_MS, undefined, { ref: false }), stopped]);
         continue;
       }
       try {

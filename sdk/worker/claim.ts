@@ -18,6 +18,7 @@ import { DEFAULT_RETRY_DELAYS_MS, readWithRetries } from "#sdk/worker/retry.ts";
 import { command } from "#shared/contract/command.ts";
 import { claimExecution, issueClaimGrant, type Lease, type Target } from "#shared/contract/ownership.ts";
 import { fieldText } from "#shared/contract/record.ts";
+import { isPausedReply, readPause } from "#shared/ready/paused-lanes.ts";
 import { valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** An execution that this worker owns until its lease ends. */
@@ -32,7 +33,7 @@ export interface ClaimedExecution {
 /**
  * Claims up to `limit` executions: those whose worker lost its lease, or else eligible ones, the highest priority first.
  * Interrupted executions come in a batch of their own, since one of them may be what ended their workers. Returns an empty
- * array if nothing could be claimed.
+ * array if nothing could be claimed, or if an operator has paused the lane.
  *
  * @throws ValkeyError if Valkey fails before anything is claimed, or for longer than all retries last.
  * @throws PublishError if nothing is claimed, and the completion of an execution that reached the limit of reclaims was not
@@ -48,7 +49,14 @@ export async function claimBatch(
   const { eligible } = deps.router.indexKeys(source.partition).lane(source.lane);
   const pageAt = (offset: number) =>
     command(source.partition, "zrange", eligible, offset, offset + options.limit - 1);
-  let [page, ...interrupted] = await deps.valkey.pipelined([pageAt(0), ...interruptedReads(deps, source)]);
+  const [pause, ...reads] = await deps.valkey.pipelined([
+    readPause(source.lane),
+    pageAt(0),
+    ...interruptedReads(deps, source),
+  ]);
+  // In a cluster, another node may hold the pauses: while it is down, work goes on.
+  if (pause?.ok && isPausedReply(pause.value)) return [];
+  let [page, ...interrupted] = reads;
   let ids = listOf(valueOrThrow(page));
   const withRevoked = ids.length < options.limit;
   const reclaimed = await reclaimInterrupted(deps, source, interrupted, { ...options, withRevoked });

@@ -23,6 +23,10 @@ export const LANES_KEY = "ff:idx:lanes";
  * it: commands are routed by partition.
  */
 export const LANES_PARTITION = 6188 as Partition;
+/** The partition under whose tag `PAUSED_LANES_KEY` lies: every deployment has it. */
+export const PAUSED_LANES_PARTITION = 0 as Partition;
+/** Sluice's own key: the lanes that an operator has paused, a hash. It concerns all partitions. */
+export const PAUSED_LANES_KEY = "ff:idx:{fp:0}:paused_lanes";
 /** The pub/sub channel of completion events. */
 export const COMPLETIONS_CHANNEL = "ff:dag:completions";
 
@@ -259,6 +263,10 @@ export class IndexKeys {
   /** 14-KEYS edition only. */
   get pendingCancelGroups(): string {
     return `${this.#idx}:pending_cancel_groups`;
+  }
+  /** Lanes, by the time when an execution of each was last claimed. Sluice's own, not part of the contract. */
+  get laneClaims(): string {
+    return `${this.#idx}:lane_claims`;
   }
   /** Flows whose members have all ended, by the time when the last one did. Sluice's own, not part of the contract. */
   get flowsEnded(): string {

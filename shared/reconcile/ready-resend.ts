@@ -64,7 +64,8 @@ export class ReadyResender {
     const overdue: UnclaimedExecution[] = [];
     for (const execution of executions) {
       const { readiness, sinceMs } = execution;
-      if (!this.#ready.publisher.announces(readiness.lane)) continue;
+      // In a paused lane, nothing is claimed: what waits there is not lost.
+      if (!this.#ready.publisher.announces(readiness.lane) || this.#run.isPaused(readiness.lane)) continue;
       if (this.#run.isPastGrace(sinceMs)) overdue.push(execution);
       else this.#planOf(readiness.lane).count(sinceMs, this.#run.serverNowMs);
     }

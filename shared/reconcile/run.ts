@@ -75,6 +75,8 @@ const MAX_REPORTED_UPSTREAMS = 10_000;
 export class SweepRun {
   readonly ports: RunPorts;
   readonly startedAtMs: number;
+  /** Lanes that an operator has paused: what waits in them unclaimed is not announced again. */
+  readonly pausedLanes: ReadonlySet<LaneId>;
   /** Checkpoints of the tasks that have begun a sweep and not ended it. */
   readonly unfinished = new Map<TaskName, SweepProgress>();
   readonly #lease: Lease;
@@ -83,8 +85,9 @@ export class SweepRun {
   #savedAtMs: number;
 
   /** `serverNowMs` is the server's time when the lease was acquired, in milliseconds since the epoch. */
-  constructor(ports: RunPorts, lease: Lease, serverNowMs: number) {
+  constructor(ports: RunPorts, lease: Lease, serverNowMs: number, pausedLanes: ReadonlySet<LaneId>) {
     this.ports = ports;
+    this.pausedLanes = pausedLanes;
     this.startedAtMs = ports.now();
     this.#lease = lease;
     this.#serverAheadMs = serverNowMs - this.startedAtMs;
@@ -173,6 +176,11 @@ export class TaskRun {
   /** Milliseconds since the epoch, by the server's clock. */
   get serverNowMs(): number {
     return this.#run.serverNowMs;
+  }
+
+  /** Whether an operator has paused a lane. */
+  isPaused(lane: LaneId): boolean {
+    return this.#run.pausedLanes.has(lane);
   }
 
   /** Adds to a count of the task. */

@@ -9,6 +9,7 @@
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import type { LaneId, Partition } from "#shared/contract/ids.ts";
 import { messageOf, ProtocolError } from "#shared/errors.ts";
+import { readPausedLanes } from "#shared/ready/paused-lanes.ts";
 import { type Checkpoints, newSweep, parseCheckpoints, SweepProgress } from "#shared/reconcile/checkpoint.ts";
 import { type RecordedLanes, readRecordedLanes } from "#shared/reconcile/lanes.ts";
 import { type AcquiredLease, acquireLease, NO_LEASE } from "#shared/reconcile/lease.ts";
@@ -50,7 +51,7 @@ export async function sweep(ports: ReconcilerPorts): Promise<SweepReport> {
     ports.telemetry.info("reconciler already running, nothing done", {});
     return busyReport();
   }
-  const run = new SweepRun(ports, first.acquired.lease, first.acquired.serverNowMs);
+  const run = new SweepRun(ports, first.acquired.lease, first.acquired.serverNowMs, first.pausedLanes);
   const checkpoints = checkpointsOf(ports, first.acquired);
   const lanes = union(ports.lanes, first.recorded.lanes);
   const sweeps = ports.tasks.map((task) => {
@@ -74,6 +75,7 @@ interface FirstReads {
   /** Undefined if another run holds the lease. */
   readonly acquired: AcquiredLease | undefined;
   readonly recorded: RecordedLanes;
+  readonly pausedLanes: ReadonlySet<LaneId>;
   /** The first pages of each task. */
   readonly pages: ReadonlyMap<ReconcilerTask, readonly IndexPage[]>;
 }
@@ -88,8 +90,13 @@ async function readFirst(ports: ReconcilerPorts): Promise<FirstReads> {
       .next(OPEN_INDEXES)
       .map((index) => ({ task, index })),
   );
-  const [[lease, recordedLanes], pages] = await Promise.all([
+  const [[lease, recordedLanes], pausedLanes, pages] = await Promise.all([
     Promise.allSettled([acquireLease(valkey), readRecordedLanes(valkey)]),
+    readPausedLanes(valkey, lanes).catch((error: unknown) => {
+      // The workers leave a paused lane alone all the same.
+      telemetry.warn("paused lanes not read: treating none as paused", { reason: messageOf(error) });
+      return new Set<LaneId>();
+    }),
     readPages(
       ports,
       indexes.map(({ index }) => index),
@@ -111,6 +118,7 @@ async function readFirst(ports: ReconcilerPorts): Promise<FirstReads> {
   return {
     acquired,
     recorded,
+    pausedLanes,
     pages: new Map(
       tasks.map((task) => [
         task,

@@ -8,7 +8,8 @@ import type { TestBed } from "#test/faults/test-bed.ts";
 
 const MAX_SWEEPS = 30;
 /** What a deployment keeps: settings, the reconciler's own keys, the lanes, and the marks of deleted flows. */
-const KEPT = /^ff:(?:config:|reconcile:|idx:lanes$|flow:\{fp:\d+\}:[^:]+:purged$)/;
+const KEPT =
+  /^ff:(?:config:|reconcile:|idx:lanes$|idx:\{fp:\d+\}:lane_claims$|flow:\{fp:\d+\}:[^:]+:purged$)/;
 
 /** Ends the retention of all flows, as if its time had passed. Returns the keys that the reconciler leaves behind. */
 export async function purge(bed: TestBed, flows: readonly FlowUnderTest[]): Promise<string[]> {

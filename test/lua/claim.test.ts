@@ -108,6 +108,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("claims ($name, $edition KEYS)", (deployment)
     expect(await fixture.read("zrange", keys.attempts, 0, -1)).toEqual(["0"]);
     expect(await fixture.read("exists", keys.leaseHistory)).toBe(0);
     expect(await fixture.read("zscore", fixture.index.leaseExpiry, keys.id)).toBe(expiresAt);
+    expect(await fixture.read("zscore", fixture.index.laneClaims, fixture.lane)).toBe(acquiredAt);
     expect(await fixture.read("smembers", fixture.index.workerLeases("worker-1"))).toEqual([keys.id]);
     await expectOnlyIn(fixture, keys, "active", Number(expiresAt));
   });

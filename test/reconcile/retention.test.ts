@@ -54,7 +54,9 @@ async function succeededMember(fixture: FlowFixture): Promise<ExecKeys> {
   throw new Error("no member succeeded");
 }
 
-const keysLeft = async ({ valkey, flow }: FlowFixture) => (await keysOf(valkey, flow.partition)).sort();
+/** All keys of the partition, without the times of the lanes' last claims: those are of lanes, and no execution's. */
+const keysLeft = async ({ valkey, flow, index }: FlowFixture) =>
+  (await keysOf(valkey, flow.partition)).filter((key) => key !== index.laneClaims).sort();
 
 /** Fails everything after a number of commands, as if the process died. The last pipeline may be cut in the middle. */
 class Dying implements Pipelines {

@@ -12,6 +12,7 @@ import { type ExecutionId, mintExecutionId, parseAttemptIndex, unwrap } from "#s
 import { resolveDependency } from "#shared/contract/resolve.ts";
 import { createExecution } from "#shared/contract/submission.ts";
 import { PublishError } from "#shared/errors.ts";
+import { pauseLane, resumeLane } from "#shared/ready/paused-lanes.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 import {
   InterceptedPipelines,
@@ -65,6 +66,16 @@ describe.each(DEPLOYMENTS)("the worker ($name)", ({ connect }) => {
     name: "single",
     tasks: [task("a", retry === undefined ? {} : { retry })],
     edges: [],
+  });
+
+  test("claims nothing in a paused lane", async () => {
+    const lane = newSoloLane();
+    const { source, deps } = await fixture({ ...single(), tasks: [task("a", { lane })] });
+    await valkey.pipelined([pauseLane(lane, { pausedAtMs: Date.now(), actor: "test", reason: "" })]);
+    const ofLane = { ...source, lane };
+    expect(await claimBatch(deps, ofLane, { limit: 1 })).toEqual([]);
+    await valkey.pipelined([resumeLane(lane)]);
+    expect(await claimBatch(deps, ofLane, { limit: 1 })).toHaveLength(1);
   });
 
   test("skips an eligible execution whose record is unreadable, and works on those behind it", async () => {

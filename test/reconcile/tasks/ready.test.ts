@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { type LaneId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { type ExecKeys, LANES_KEY, readyResentKey } from "#shared/contract/keys.ts";
+import { pauseLane, resumeLane } from "#shared/ready/paused-lanes.ts";
 import { LEASE_KEY } from "#shared/reconcile/lease.ts";
 import { formatMark, parseMark } from "#shared/reconcile/resend-policy.ts";
 import { type ReconcilerPorts, sweep } from "#shared/reconcile/sweep.ts";
@@ -85,6 +86,19 @@ describe.each(SERVER_KINDS)("the task ready (%s)", (kind) => {
       expect(await swept(fixture)).toEqual([lost.id]);
     }
     await fixture.read("hset", lost.core, "total_attempt_count", 1);
+    expect(await swept(fixture)).toEqual([lost.id]);
+  });
+
+  it("leaves a paused lane alone, until it is resumed", async () => {
+    const fixture = servers().fixture();
+    const lost = await overdue(fixture);
+    await fixture.valkey.pipelined([pauseLane(LANE, { pausedAtMs: Date.now(), actor: "test", reason: "" })]);
+    try {
+      expect(await swept(fixture)).toEqual([]);
+      expect(await markOf(fixture, lost)).toBeNull();
+    } finally {
+      await fixture.valkey.pipelined([resumeLane(LANE)]);
+    }
     expect(await swept(fixture)).toEqual([lost.id]);
   });
 
