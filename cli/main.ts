@@ -6,19 +6,15 @@
  * invalid.
  */
 
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { COMMANDS } from "#cli/commands.ts";
 import { runCli } from "#cli/kit/program.ts";
 import { processTerminal } from "#cli/kit/terminal.ts";
-import { PACKAGE_ROOT } from "#cli/package-root.ts";
-import { parseJsonObject } from "#shared/contract/message.ts";
-import { fieldText } from "#shared/contract/record.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
+import { VERSION } from "#shared/runtime/version.ts";
 
 process.exitCode = await runCli(COMMANDS, process.argv.slice(2), {
   terminal: processTerminal(),
   environment: process.env,
   stop: listenForStop(),
-  version: fieldText(parseJsonObject(readFileSync(join(PACKAGE_ROOT, "package.json"), "utf8"))?.version),
+  version: VERSION,
 });

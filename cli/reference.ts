@@ -12,7 +12,8 @@ const INTRODUCTION = `# Command line
 change.
 
 A command works on the deployment that \`--valkey-url\`, \`--env-file\` or the environment names
-([configuration.md](configuration.md)). Output is for a person, or one line of JSON with \`--json\`:
+([configuration.md](configuration.md)). On AWS, where Valkey is in a VPC, \`--stage prod\` runs it in
+[two functions of that stage](deploy.md#operators). Output is for a person, or one line of JSON with \`--json\`:
 [schema/cli.json](../schema/cli.json) has a JSON schema for each command, under \`$defs\`. Times are milliseconds since the epoch.
 
 Exit codes: **0** done, **1** the command found something wrong or failed, **2** wrong arguments or environment.

@@ -156,6 +156,17 @@ function widgets(deployment: Deployment): Widget[] {
       ],
     },
     {
+      title: "Operators (sluice --stage, per minute)",
+      rows: [
+        line(sluice(deployment, "operate-read", METRICS.operationsRun), "Sum", "operations that read"),
+        line(sluice(deployment, "operate-write", METRICS.operationsRun), "Sum", "operations that write"),
+        line(sluice(deployment, "operate-write", METRICS.changesMade), "Sum"),
+        line(sluice(deployment, "operate-write", METRICS.changesFailed), "Sum"),
+        line(lambda("OperateReadLambdaFunction", "Errors"), "Sum", "errors of operate-read"),
+        line(lambda("OperateWriteLambdaFunction", "Errors"), "Sum", "errors of operate-write"),
+      ],
+    },
+    {
       title: "Irregular input (per minute)",
       rows: [
         dispatch(METRICS.messagesMalformed, "Sum"),

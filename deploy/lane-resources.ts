@@ -253,7 +253,7 @@ function userOf(
   const userId = { "Fn::Join": ["-", [`${service}-${stage}-w${hash}`, custom("stackSuffix")]] };
   return {
     Type: "AWS::ElastiCache::User",
-    DependsOn: previous === undefined ? "ProvisionUser" : `LaneUser${previous.suffix}`,
+    DependsOn: previous === undefined ? "OperateWriteUser" : `LaneUser${previous.suffix}`,
     Properties: {
       Engine: "valkey",
       AuthenticationMode: { Type: "iam" },

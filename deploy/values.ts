@@ -27,9 +27,16 @@ interface Variables {
 const LOCAL_STAGE = "local";
 const NO_VALUE = { Ref: "AWS::NoValue" };
 /** The ElastiCache users in deploy/valkey/own.yml. */
-const OWN_USERS = ["DispatchUser", "ReconcileUser", "ProvisionUser", "DefaultUser"];
+const OWN_USERS = [
+  "DispatchUser",
+  "ReconcileUser",
+  "ProvisionUser",
+  "OperateReadUser",
+  "OperateWriteUser",
+  "DefaultUser",
+];
 /** The functions in the VPC. */
-const VPC_FUNCTIONS = ["dispatch", "reconcile", "provision"];
+const VPC_FUNCTIONS = ["dispatch", "reconcile", "operate-read", "operate-write", "provision"];
 
 /** The alarms and the dashboard, by logical id. */
 export async function monitoring(variables: Variables): Promise<Record<string, unknown>> {
@@ -77,6 +84,8 @@ export async function workers(variables: Variables): Promise<Record<string, unkn
     template: laneTemplate(lanes, context),
     readyQueues: urls,
     sendPolicy: context.sendPolicy,
+    // `sluice lanes` shows how much waits in them.
+    readPolicy: sendToLanes(lanes, ["sqs:GetQueueAttributes"]),
     // The reconciler sends less while a queue holds many messages.
     reconcilePolicy: sendToLanes(lanes, ["sqs:SendMessage", "sqs:GetQueueAttributes"]),
     userIds: [...OWN_USERS, ...lanes.map(({ suffix }) => `LaneUser${suffix}`)].map((Ref) => ({ Ref })),
@@ -183,6 +192,7 @@ export async function keys(variables: Variables): Promise<Record<string, unknown
     usesSqsKey: queueKey === "" ? true : NO_VALUE,
     // Senders need GenerateDataKey, receivers Decrypt; SQS requires both of senders.
     queuePolicy: keyPolicy("queue-key", queueKey, ["kms:GenerateDataKey", "kms:Decrypt"]),
+    receivePolicy: keyPolicy("queue-key", queueKey, ["kms:Decrypt"]),
     log: logKey || NO_VALUE,
     environment: environmentKey || NO_VALUE,
     environmentPolicy: keyPolicy("environment-key", environmentKey, ["kms:Decrypt"]),

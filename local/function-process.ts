@@ -27,9 +27,12 @@ export class FunctionProcess implements AsyncDisposable {
     return this.#instance?.isAlive ? this.#instance.pid : undefined;
   }
 
-  /** The function's response. Rejects with a FunctionError. Concurrent calls run one after the other. */
-  invoke(event: unknown): Promise<unknown> {
-    const result = this.#turn.then(() => this.#invoke(event));
+  /**
+   * The function's response. Rejects with a FunctionError. Concurrent calls run one after the other. The function finds the
+   * request's id in its context.
+   */
+  invoke(event: unknown, requestId: string = randomUUID()): Promise<unknown> {
+    const result = this.#turn.then(() => this.#invoke(event, requestId));
     this.#turn = result.catch(() => undefined);
     return result;
   }
@@ -51,7 +54,7 @@ export class FunctionProcess implements AsyncDisposable {
     return this.stop();
   }
 
-  async #invoke(event: unknown): Promise<unknown> {
+  async #invoke(event: unknown, requestId: string): Promise<unknown> {
     this.#refuseWhenStopped();
     if (this.#instance?.isAlive !== true) this.#instance = await Instance.start(this.#options);
     const instance = this.#instance;
@@ -59,7 +62,6 @@ export class FunctionProcess implements AsyncDisposable {
     this.#refuseWhenStopped();
     const { functionName, timeoutMs } = this.#options;
     await instance.within(LOADING_DEADLINE_MS, instance.ready, `${functionName} did not load`);
-    const requestId = randomUUID();
     const deadlineMs = Date.now() + timeoutMs;
     const answer = instance.exchange({ type: "invoke", requestId, event, deadlineMs });
     return instance.within(timeoutMs, answer, `${functionName} did not respond`);

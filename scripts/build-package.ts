@@ -14,7 +14,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { declarationsOf } from "#scripts/build/declarations.ts";
-import { embedLibrary } from "#scripts/build/plugins.ts";
+import { embedLibrary, embedVersion } from "#scripts/build/plugins.ts";
 import { messageOf } from "#shared/errors.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
@@ -52,7 +52,7 @@ async function buildPackage(): Promise<void> {
     target: "node24",
     format: "esm",
     legalComments: "none",
-    plugins: [embedLibrary],
+    plugins: [embedLibrary, embedVersion],
     metafile: true,
     logLevel: "warning",
   });

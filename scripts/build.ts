@@ -10,7 +10,13 @@ import { parseArgs } from "node:util";
 import { type BuildOptions, build } from "esbuild";
 import { REPLACEMENTS, unlistedPackages, unusedReplacements } from "#scripts/build/allowed-packages.ts";
 import { type BundleContents, contentsOf } from "#scripts/build/contents.ts";
-import { builtinsOnDemand, embedLibrary, replace, versionOnly } from "#scripts/build/plugins.ts";
+import {
+  builtinsOnDemand,
+  embedLibrary,
+  embedVersion,
+  replace,
+  versionOnly,
+} from "#scripts/build/plugins.ts";
 import { describeBundles } from "#scripts/build/report.ts";
 import { noticesOf, readPackages, sbomOf } from "#scripts/build/third-party.ts";
 import { messageOf } from "#shared/errors.ts";
@@ -35,7 +41,7 @@ export const BUNDLING = {
   sourcemap: "linked",
   sourcesContent: false,
   legalComments: "none",
-  plugins: [embedLibrary, builtinsOnDemand, versionOnly, replace(REPLACEMENTS)],
+  plugins: [embedLibrary, embedVersion, builtinsOnDemand, versionOnly, replace(REPLACEMENTS)],
   logLevel: "warning",
 } satisfies BuildOptions;
 

@@ -4,7 +4,14 @@ import { readFileSync } from "node:fs";
 import { parseEnv } from "node:util";
 import { Command, CommanderError, Option } from "commander";
 import type { CliCommand, CommonOptions } from "#cli/kit/command.ts";
-import { type DeploymentOptions, environmentOf, openRunner, type Runner } from "#cli/kit/runner.ts";
+import { openRemoteRunner } from "#cli/kit/remote-runner.ts";
+import {
+  actorName,
+  type DeploymentOptions,
+  environmentOf,
+  openRunner,
+  type Runner,
+} from "#cli/kit/runner.ts";
 import type { Terminal } from "#cli/kit/terminal.ts";
 import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
@@ -23,6 +30,8 @@ const MAX_ERRORS_NOTED = 3;
 const DEPLOYMENT_OPTIONS = [
   new Option("--valkey-url <url>", "the Valkey server, redis://host:port (default: VALKEY_URL)"),
   new Option("--cluster", "the server is a node of a cluster (default: VALKEY_CLUSTER_MODE)"),
+  new Option("--stage <name>", "run in the functions of this stage on AWS, which reach Valkey in its VPC"),
+  new Option("--region <region>", "the AWS region of the stage (default: AWS_REGION, or your AWS profile)"),
 ];
 
 const CHANGE_OPTIONS = [
@@ -120,7 +129,17 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
       terminal,
       signal: stop.signal,
       connect: async () => {
-        runner ??= await openRunner(environment, noteError);
+        const { stage, region } = options;
+        runner ??=
+          stage === undefined
+            ? await openRunner(environment, noteError)
+            : openRemoteRunner({
+                stage,
+                region,
+                actor: actorName(),
+                signal: stop.signal,
+                note: (text) => terminal.note(text),
+              });
         return runner;
       },
     });

@@ -5,7 +5,7 @@ import type { OptionValues } from "commander";
 import type { Operation } from "#operate/operation.ts";
 import { runOperation } from "#operate/run-operation.ts";
 import { openServices, readOperateConfig } from "#operate/services.ts";
-import { ConfigurationError } from "#shared/errors.ts";
+import { ConfigurationError, InvalidRequestError } from "#shared/errors.ts";
 import { type Environment, isSet } from "#shared/runtime/environment.ts";
 
 export interface Runner extends Disposable {
@@ -19,11 +19,26 @@ const TIME_LIMIT_MS = 15 * 60_000;
 export interface DeploymentOptions extends OptionValues {
   readonly valkeyUrl?: string;
   readonly cluster?: true;
+  /** A deployed stage, whose functions run the operations. */
+  readonly stage?: string;
+  readonly region?: string;
 }
 
-/** Returns the environment with the options' values in place of its own. */
+/**
+ * Returns the environment with the options' values in place of its own.
+ *
+ * @throws InvalidRequestError if the options name more than one deployment.
+ */
 export function environmentOf(options: DeploymentOptions, environment: Environment): Environment {
-  const { valkeyUrl, cluster } = options;
+  const { valkeyUrl, cluster, stage, region } = options;
+  if (stage !== undefined && (valkeyUrl !== undefined || cluster !== undefined)) {
+    throw new InvalidRequestError([
+      "--stage runs the command in the functions of a deployed stage, which have their own Valkey: omit --valkey-url and --cluster",
+    ]);
+  }
+  if (stage === undefined && region !== undefined) {
+    throw new InvalidRequestError(["--region is the region of a deployed stage: add --stage"]);
+  }
   if (valkeyUrl === undefined && cluster === undefined) return environment;
   // The rest of the environment may belong to another server.
   const address =
@@ -41,7 +56,7 @@ export function environmentOf(options: DeploymentOptions, environment: Environme
 export async function openRunner(environment: Environment, onError: (error: Error) => void): Promise<Runner> {
   if (!isSet(environment, "VALKEY_URL")) {
     throw new ConfigurationError([
-      "no deployment is named: pass --valkey-url redis://host:port, or set VALKEY_URL. " +
+      "no deployment is named: pass --valkey-url redis://host:port or the --stage of a deployment on AWS, or set VALKEY_URL. " +
         "`sluice dev` starts a deployment on this machine",
     ]);
   }

@@ -58,6 +58,11 @@ export const PACKAGE_GROUPS: readonly PackageGroup[] = [
     ],
   },
   {
+    name: "zod",
+    why: "checks the input of the operations of `sluice --stage`",
+    packages: ["zod"],
+  },
+  {
     name: "Secrets Manager",
     why: "reads the password if VALKEY_AUTH is secret",
     packages: ["@aws-lambda-powertools/parameters", "@aws-sdk/client-secrets-manager"],
@@ -67,6 +72,8 @@ export const PACKAGE_GROUPS: readonly PackageGroup[] = [
 export const REPLACEMENTS: readonly Replacement[] = [
   { module: "@aws-sdk/credential-provider-node", by: "lambda-credentials.ts" },
   { module: "debug", by: "no-debug.ts" },
+  // The messages of zod in 50 languages. It imports English by another name.
+  { module: "../locales/index.js", by: "no-locales.ts" },
   // Bidirectional event streams: no operation that Sluice uses has them.
   { module: "@smithy/core/event-streams" },
 ];

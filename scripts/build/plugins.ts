@@ -5,6 +5,7 @@ import { isBuiltin } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { Plugin } from "esbuild";
 import { LIBRARY_FILES, LIBRARY_NAME } from "#lua/source.ts";
+import { VERSION } from "#shared/runtime/version.ts";
 
 const REPLACEMENTS = fileURLToPath(new URL("replacements/", import.meta.url));
 
@@ -16,6 +17,17 @@ export const embedLibrary: Plugin = {
       contents: Object.entries({ LIBRARY_NAME, LIBRARY_FILES })
         .map(([name, value]) => `export const ${name} = ${JSON.stringify(value)};`)
         .join("\n"),
+      loader: "js",
+    }));
+  },
+};
+
+/** Replaces shared/runtime/version.ts, which reads the version from package.json, with a module that contains it. */
+export const embedVersion: Plugin = {
+  name: "embed-version",
+  setup(builder) {
+    builder.onLoad({ filter: /[\\/]runtime[\\/]version\.ts$/ }, () => ({
+      contents: `export const VERSION = ${JSON.stringify(VERSION)};`,
       loader: "js",
     }));
   },

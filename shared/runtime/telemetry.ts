@@ -95,6 +95,12 @@ export const METRICS = {
   oldestDueDelay: "OldestDueDelay",
   /** The time from the start of a sweep to its end, over all of its invocations. */
   sweepDuration: "SweepDuration",
+  /** Operations that `sluice --stage` ran, dry runs included. */
+  operationsRun: "OperationsRun",
+  /** Executions, flows, lanes and messages that an operator changed. */
+  changesMade: "ChangesMade",
+  /** Changes of operators that failed. */
+  changesFailed: "ChangesFailed",
 } as const;
 
 /**
@@ -184,6 +190,8 @@ export const METRICS_BY_FUNCTION = {
     METRICS.sweepDuration,
     METRICS.valkeyLatency,
   ],
+  "operate-read": [METRICS.operationsRun],
+  "operate-write": [METRICS.operationsRun, METRICS.changesMade, METRICS.changesFailed],
 } as const satisfies Readonly<Record<string, readonly MetricName[]>>;
 
 /** Returns the unit of a metric. */

@@ -5,6 +5,7 @@ import { lanes } from "#test/deploy/suites/lanes.ts";
 import { library } from "#test/deploy/suites/library.ts";
 import { monitoring } from "#test/deploy/suites/monitoring.ts";
 import { network } from "#test/deploy/suites/network.ts";
+import { operate } from "#test/deploy/suites/operate.ts";
 import { queues } from "#test/deploy/suites/queues.ts";
 import { refusals } from "#test/deploy/suites/refusals.ts";
 import { roles } from "#test/deploy/suites/roles.ts";
@@ -16,7 +17,7 @@ describe("the CloudFormation templates and artifacts", () => {
   let packages: Packages | undefined;
   beforeAll(async () => {
     packages = await Packages.make();
-  }, 120_000);
+  }, 400_000);
   afterAll(() => packages?.[Symbol.asyncDispose]());
 
   const packaged = () => {
@@ -32,5 +33,6 @@ describe("the CloudFormation templates and artifacts", () => {
   describe("monitoring", () => monitoring(packaged));
   describe("artifacts", () => artifacts(packaged));
   describe("worker lanes", () => lanes(packaged));
+  describe("operate functions", () => operate(packaged));
   describe("refusals", refusals);
 });

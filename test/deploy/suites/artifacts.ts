@@ -1,7 +1,7 @@
 /** The contents of the artifacts, and the environment variables that they read. */
 
 import { describe, expect, it } from "vitest";
-import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { FUNCTIONS, idOf, keyOf, NAMES, type Packaged } from "#test/deploy/names.ts";
 import { type Recording, recorded } from "#test/deploy/recorded.ts";
 import { at, entriesOf } from "#test/deploy/template.ts";
 
@@ -13,7 +13,7 @@ export function artifacts(packaged: Packaged): void {
     if (known !== undefined) return known;
     const template = packaged().template(variant);
     const recording = packaged()
-      .artifact(variant, name)
+      .artifact(variant, keyOf(name))
       .then((artifact) =>
         recorded(
           artifact,

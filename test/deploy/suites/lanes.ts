@@ -209,7 +209,7 @@ export function lanes(packaged: Packaged): void {
         // Their user group cannot change two users at once.
         const before = LANES[LANES.findIndex((one) => one.suffix === suffix) - 1];
         expect(template.resource(name, "DependsOn")).toContain(
-          before === undefined ? "ProvisionUser" : `LaneUser${before.suffix}`,
+          before === undefined ? "OperateWriteUser" : `LaneUser${before.suffix}`,
         );
       });
 

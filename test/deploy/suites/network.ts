@@ -1,7 +1,7 @@
 /** The network of the functions, their endpoints, and the schedule. */
 
 import { expect, it } from "vitest";
-import { FUNCTIONS, idOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { FUNCTIONS, idOf, NAMES, type Packaged, VALKEY_FUNCTIONS } from "#test/deploy/names.ts";
 import { at, listOf } from "#test/deploy/template.ts";
 
 export function network(packaged: Packaged): void {
@@ -24,7 +24,7 @@ export function network(packaged: Packaged): void {
       const inVpc = FUNCTIONS.filter((name) =>
         packaged().template(variant).property(idOf(name), "VpcConfig"),
       );
-      expect(inVpc).toEqual(["dispatch", "reconcile", "provision"]);
+      expect(inVpc).toEqual(VALKEY_FUNCTIONS);
     }
   });
 

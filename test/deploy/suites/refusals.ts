@@ -26,7 +26,7 @@ export function refusals(): void {
       "a stage that makes the name of a function too long",
       "s".repeat(48),
       ["alarmTopic=none", "valkey=existing", "valkeyUrl=rediss://valkey.example.com:6379"],
-      "longer than 64 characters: use at most 47 characters",
+      "longer than 64 characters: use at most 43 characters",
     ],
     ["prod without an alarm topic", "prod", [], "the parameter alarmTopic is not set: use own"],
     [

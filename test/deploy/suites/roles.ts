@@ -63,8 +63,8 @@ export function roles(packaged: Packaged): void {
       const template = packaged().template(variant);
       return template.idsOf("AWS::IAM::Role").map((id) => template.property(id, "PermissionsBoundary"));
     };
-    expect(boundaries("restricted")).toEqual(Array(5).fill("arn:aws:iam::123456789012:policy/boundary"));
-    expect(boundaries("prod")).toEqual(Array(5).fill({ Ref: "AWS::NoValue" }));
+    expect(boundaries("restricted")).toEqual(Array(7).fill("arn:aws:iam::123456789012:policy/boundary"));
+    expect(boundaries("prod")).toEqual(Array(7).fill({ Ref: "AWS::NoValue" }));
   });
 
   it("lets the functions use the customer-managed keys of their queues and their environment", () => {
@@ -74,7 +74,11 @@ export function roles(packaged: Packaged): void {
       const role = roleOf(restricted, name);
       expect(actionsOn(restricted, role, `${KEY}environment`)).toEqual(["kms:Decrypt"]);
       expect(actionsOn(restricted, role, `${KEY}queues`)).toEqual(
-        name === "provision" ? [] : ["kms:GenerateDataKey", "kms:Decrypt"],
+        name === "provision"
+          ? []
+          : name === "operate-read"
+            ? ["kms:Decrypt"]
+            : ["kms:GenerateDataKey", "kms:Decrypt"],
       );
       expect(JSON.stringify(allowed(prod, roleOf(prod, name)))).not.toContain("kms:");
     }

@@ -1,7 +1,7 @@
 /** The replication group and its users. */
 
 import { expect, it } from "vitest";
-import { idOf, KEY, OWN, type Packaged } from "#test/deploy/names.ts";
+import { idOf, KEY, OWN, type Packaged, VALKEY_FUNCTIONS } from "#test/deploy/names.ts";
 import { at } from "#test/deploy/template.ts";
 
 export function valkey(packaged: Packaged): void {
@@ -37,7 +37,7 @@ export function valkey(packaged: Packaged): void {
       const template = packaged().template(variant);
       const users = template.idsOf("AWS::ElastiCache::User");
       expect(template.property("ValkeyUsers", "UserIds")).toEqual(users.map((Ref) => ({ Ref })));
-      for (const name of ["dispatch", "reconcile", "provision"]) {
+      for (const name of VALKEY_FUNCTIONS) {
         const user = String(at(template.environment(idOf(name)).VALKEY_USER, "Ref"));
         expect(template.property(user)).toMatchObject({
           Engine: "valkey",

@@ -1,0 +1,3 @@
+/** Replaces the translations of zod. */
+
+export {};
