@@ -17,7 +17,13 @@ export type ParsedInvocation =
   | { readonly kind: "done"; readonly exitCode: 0 | 2 };
 
 /** The timeouts of serverless.yml, in seconds. Lambda's maximum is 900. */
-const TIMEOUTS: Readonly<Record<string, number>> = { reconcile: 57, redrive: 300, provision: 60 };
+const TIMEOUTS: Readonly<Record<string, number>> = {
+  reconcile: 57,
+  redrive: 300,
+  provision: 60,
+  "operate-read": 60,
+  "operate-write": 60,
+};
 const TIMEOUT_SECONDS = { defaultValue: 30, max: 900 };
 const EXAMPLES = `
 The function gets the environment variables of your shell: VALKEY_URL, COMPLETIONS_QUEUE_URL and so on.
@@ -39,7 +45,7 @@ export function parseInvocation(
     .description(
       "Invokes a built function with one event. Its response goes to standard output, its logs to standard error.",
     )
-    .argument("<function>", "dispatch, reconcile, redrive or provision")
+    .argument("<function>", "dispatch, reconcile, redrive, operate-read, operate-write or provision")
     .argument("<event>", "a JSON file with the event, or - for standard input; see local/events for examples")
     .addOption(runtimeOption(["auto", "aws", "own"]).default("auto", "aws if it is installed"))
     .option("--timeout <seconds>", "timeout in seconds (default: the one of serverless.yml)", parseTimeout)

@@ -75,7 +75,7 @@ const REASONS: Readonly<Record<FunctionError["reason"], string>> = {
 
 function bundleOf(name: string): string {
   const bundle = join(BUILT, name, "index.mjs");
-  if (/^[a-z]+$/.test(name) && existsSync(bundle)) return bundle;
+  if (/^[a-z]+(?:-[a-z]+)*$/.test(name) && existsSync(bundle)) return bundle;
   const built = existsSync(BUILT) ? readdirSync(BUILT).join(", ") : "";
   throw new ConfigurationError([
     built === ""
