@@ -7,6 +7,7 @@ import { COMMANDS } from "#cli/commands.ts";
 import { runCli } from "#cli/kit/program.ts";
 import { styleFor } from "#cli/kit/terminal.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
+import { asOperator } from "#test/support/operators.ts";
 import type { Deployment } from "#test/support/valkey.ts";
 
 /** A command line that has ended. */
@@ -54,11 +55,22 @@ export async function sluice(
         return Promise.resolve(answer === "yes");
       },
     },
-    environment,
+    environment: asOperatorOf(args, environment),
     stop: { signal, exitCode: 130 },
     version: "0.0.0-test",
   });
   return { code, stdout, stderr, questions };
+}
+
+/** The environment with the Valkey user that the command's function has, on the servers that all tests share. */
+function asOperatorOf(args: readonly string[], environment: Environment): Environment {
+  const line = `${args.join(" ")} `;
+  const command = COMMANDS.toSorted((one, other) => other.name.length - one.name.length).find(({ name }) =>
+    line.startsWith(`${name} `),
+  );
+  const { VALKEY_URL: url } = environment;
+  if (command === undefined || command.access === "local" || url === undefined) return environment;
+  return { ...environment, VALKEY_URL: asOperator(command.access, url) };
 }
 
 /** The variables that name a test deployment. */

@@ -4,6 +4,7 @@ import type { Operation } from "#operate/operation.ts";
 import { runOperation } from "#operate/run-operation.ts";
 import { type OperateServices, openServices, readOperateConfig } from "#operate/services.ts";
 import { RecordingPublisher } from "#test/submission/fixture.ts";
+import { asOperator } from "#test/support/operators.ts";
 import type { Deployment } from "#test/support/valkey.ts";
 
 export interface OperationRunner extends Disposable {
@@ -13,22 +14,36 @@ export interface OperationRunner extends Disposable {
   run<Input, Output>(operation: Operation<Input, Output>, input: unknown): Promise<Output>;
 }
 
-/** Connects to the deployment. Completions are recorded, and no lane has a ready queue. */
+/**
+ * Connects to the deployment. Each operation runs as the Valkey user of its function, and `services` are an administrator's.
+ * Completions are recorded, and no lane has a ready queue.
+ */
 export async function operationRunner({ address }: Deployment): Promise<OperationRunner> {
-  const config = readOperateConfig({
-    VALKEY_URL: address.url.href,
-    VALKEY_CLUSTER_MODE: String(address.cluster),
-  });
   const completions = new RecordingPublisher();
-  const opened = await openServices(config, (error) => {
-    throw error;
-  });
-  const services = { ...opened, completions };
+  const open = async (url: string): Promise<OperateServices> => {
+    const config = readOperateConfig({ VALKEY_URL: url, VALKEY_CLUSTER_MODE: String(address.cluster) });
+    const opened = await openServices(config, (error) => {
+      throw error;
+    });
+    return { ...opened, completions };
+  };
+  const { href } = address.url;
+  const [services, read, write] = await Promise.all([
+    open(href),
+    open(asOperator("read", href)),
+    open(asOperator("write", href)),
+  ]);
+  const byAccess = { read, write };
   return {
     services,
     completions,
     run: (operation, input) =>
-      runOperation(operation, services, input, { actor: "test@machine", deadlineMs: Date.now() + 60_000 }),
-    [Symbol.dispose]: () => services.close(),
+      runOperation(operation, byAccess[operation.access], input, {
+        actor: "test@machine",
+        deadlineMs: Date.now() + 60_000,
+      }),
+    [Symbol.dispose]: () => {
+      for (const opened of [services, read, write]) opened.close();
+    },
   };
 }
