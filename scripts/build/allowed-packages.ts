@@ -62,6 +62,7 @@ export const PACKAGE_GROUPS: readonly PackageGroup[] = [
     why: "checks the input of the operations of `sluice --stage`",
     packages: ["zod"],
   },
+  { name: "uuid", why: "derives the execution ids of submitted workflows", packages: ["uuid"] },
   {
     name: "Secrets Manager",
     why: "reads the password if VALKEY_AUTH is secret",

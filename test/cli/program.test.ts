@@ -49,7 +49,9 @@ describe("the program", () => {
   it("says what to do when no deployment is named", async () => {
     const { code, stderr } = await sluice(["audit"]);
     expect(code).toBe(2);
-    expect(stderr).toContain("pass --valkey-url redis://host:port, or set VALKEY_URL");
+    expect(stderr).toContain(
+      "pass --valkey-url redis://host:port or the --stage of a deployment on AWS, or set VALKEY_URL",
+    );
   });
 
   it("reads the deployment from a file, and prefers the option", async () => {
