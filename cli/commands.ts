@@ -1,8 +1,14 @@
 /** Every command, in the order of the reference. */
 
 import { auditCommand } from "#cli/commands/audit.ts";
+import { flowsCommand } from "#cli/commands/flows.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
 import { redriveCommand } from "#cli/redrive.ts";
 
-export const COMMANDS: readonly CliCommand[] = [redriveCommand, auditCommand, installValkeyCommand];
+export const COMMANDS: readonly CliCommand[] = [
+  flowsCommand,
+  redriveCommand,
+  auditCommand,
+  installValkeyCommand,
+];

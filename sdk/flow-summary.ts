@@ -3,30 +3,15 @@
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { type FlowId, parseExecutionId } from "#shared/contract/ids.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { fieldText } from "#shared/contract/record.ts";
+import { fieldText, PUBLIC_STATES, type PublicState } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 import { valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** Members per page: one SSCAN and as many HGET. */
 const PAGE = 1_000;
 
-const STATES = [
-  "completed",
-  "failed",
-  "cancelled",
-  "expired",
-  "skipped",
-  "active",
-  "suspended",
-  "waiting",
-  "delayed",
-  "rate_limited",
-  "waiting_children",
-] as const;
-type State = (typeof STATES)[number];
-
 /** How many members have each `public_state`. */
-type MembersByState = { readonly [Name in State as `members_${Name}`]: number };
+type MembersByState = { readonly [Name in PublicState as `members_${Name}`]: number };
 
 /** The fields of a flow's summary in the wire contract (section 14), counted over all members. */
 export interface FlowSummary extends MembersByState {
@@ -98,9 +83,9 @@ function parsePage(reply: unknown): { readonly next: string; readonly members: r
 }
 
 function summarize(total: number, counts: ReadonlyMap<string, number>): FlowSummary {
-  const count = (...states: readonly State[]): number =>
+  const count = (...states: readonly PublicState[]): number =>
     states.reduce((sum, state) => sum + (counts.get(state) ?? 0), 0);
-  const byState = Object.fromEntries(STATES.map((state) => [`members_${state}`, count(state)]));
+  const byState = Object.fromEntries(PUBLIC_STATES.map((state) => [`members_${state}`, count(state)]));
   const unsuccessful = count("failed", "cancelled", "expired");
   let state: FlowSummary["public_flow_state"] = "open";
   if (total > 0 && count("completed", "skipped") + unsuccessful === total) {

@@ -9,6 +9,22 @@ export function isTerminalOutcome(text: string): text is TerminalOutcome {
   return (TERMINAL_OUTCOMES as readonly string[]).includes(text);
 }
 
+/** The values of a record's `public_state`. */
+export const PUBLIC_STATES = [
+  "completed",
+  "failed",
+  "cancelled",
+  "expired",
+  "skipped",
+  "active",
+  "suspended",
+  "waiting",
+  "delayed",
+  "rate_limited",
+  "waiting_children",
+] as const;
+export type PublicState = (typeof PUBLIC_STATES)[number];
+
 /** Returns a record's field as text. Null and a missing field read as the empty string. */
 export function fieldText(value: unknown): string {
   return typeof value === "string" ? value : "";

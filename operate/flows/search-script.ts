@@ -1,0 +1,180 @@
+/**
+ * Searches the flows of one partition inside the server: a search over 100,000 flows then sends the matches and not the
+ * flows. The script only reads. It works with any library, and finds flows that are not in `flows_created` through
+ * `flow_index`: those that FlowFabric or Sluice 0.1 created.
+ */
+
+import { command, type ValkeyCommand } from "#shared/contract/command.ts";
+import type { IndexKeys } from "#shared/contract/keys.ts";
+import { fieldText } from "#shared/contract/record.ts";
+import { ProtocolError } from "#shared/errors.ts";
+
+/** The states of a flow. One whose members are not counted has any of them: only its members tell. */
+export const FLOW_STATES = ["running", "completed", "failed", "cancelled"] as const;
+export type FlowState = (typeof FLOW_STATES)[number];
+
+/** A flow's place in the list: newer flows first, and flows of the same millisecond by their ids. */
+export interface Place {
+  readonly createdAt: number;
+  readonly id: string;
+}
+
+/** Before every flow. */
+export const NEWEST: Place = { createdAt: Number.MAX_SAFE_INTEGER, id: "" };
+
+/** Whether `left` comes before `right` in the list. */
+export function isNewer(left: Place, right: Place): boolean {
+  return left.createdAt === right.createdAt ? left.id > right.id : left.createdAt > right.createdAt;
+}
+
+export interface FlowFilter {
+  /** Undefined: in any state. */
+  readonly state: FlowState | undefined;
+  /** A part of the workflow's name, in any case. Empty: any name. */
+  readonly name: string;
+  /** Flows created at this time or later. Milliseconds since the epoch. */
+  readonly createdSince: number;
+}
+
+export type FlowCounts = Readonly<Record<FlowState | "uncounted", number>>;
+
+/** What one call found. */
+export interface FoundFlows {
+  readonly flows: readonly Place[];
+  /** How many flows it looked at match, by state. `uncounted`: neither the flow's record nor its summary tells the state. */
+  readonly counts: FlowCounts;
+  /** The last flow that it looked at. Undefined: there is no further flow. */
+  readonly stoppedAt: Place | undefined;
+}
+
+/** Flows that one call looks at, at most: about a millisecond of the server's time. */
+const MAX_EXAMINED = 500;
+
+// Entries of both indexes are merged in the order of the list. The flows of flow_index that flows_created lacks are sorted
+// here: with Sluice's library there are none.
+const SEARCH = `
+local since, before, before_id = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local state_wanted, name_wanted, limit, max_examined = ARGV[5], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local counts = { running = 0, completed = 0, failed = 0, cancelled = 0, uncounted = 0 }
+local found, examined, last_score, last_id = {}, 0, false, false
+local function state_of(flow, public_state, node_count)
+  if public_state == 'cancelled' then return 'cancelled' end
+  if node_count == '0' then return 'running' end
+  local values = redis.call('HMGET', flow .. ':summary', 'members_open', 'total_members', 'members_failed',
+    'members_cancelled', 'members_expired')
+  if not values[1] then return 'uncounted' end
+  if tonumber(values[1]) > 0 or (tonumber(values[2] or '') or 0) == 0 then return 'running' end
+  for column = 3, 5 do
+    if (tonumber(values[column] or '') or 0) > 0 then return 'failed' end
+  end
+  return 'completed'
+end
+local function examine(score, id)
+  examined, last_score, last_id = examined + 1, score, id
+  local flow = ARGV[1] .. id
+  local core = redis.call('HMGET', flow .. ':core', 'flow_id', 'workflow_name', 'public_flow_state',
+    'node_count')
+  if not core[1] then return end
+  if name_wanted ~= '' and not string.find(string.lower(core[2] or ''), name_wanted, 1, true) then return end
+  local state = state_of(flow, core[3], core[4])
+  if state_wanted ~= '' and state ~= state_wanted and state ~= 'uncounted' then return end
+  counts[state] = counts[state] + 1
+  if limit > 0 then
+    found[#found + 1] = string.format('%.0f', score)
+    found[#found + 1] = id
+  end
+end
+local function is_in_range(score, id)
+  return score >= tonumber(since) and (score < before or (score == before and id < before_id))
+end
+local function is_full()
+  return examined >= max_examined or (limit > 0 and #found >= 2 * limit)
+end
+local unlisted = {}
+for _, id in ipairs(redis.call('ZDIFF', 2, KEYS[2], KEYS[1])) do
+  local score = tonumber(redis.call('HGET', ARGV[1] .. id .. ':core', 'created_at') or '') or 0
+  if is_in_range(score, id) then unlisted[#unlisted + 1] = { score, id } end
+end
+table.sort(unlisted, function(left, right)
+  return left[1] > right[1] or (left[1] == right[1] and left[2] > right[2])
+end)
+local next_unlisted = 1
+local function examine_unlisted_before(score, id)
+  local entry = unlisted[next_unlisted]
+  while entry and not is_full() and (entry[1] > score or (entry[1] == score and entry[2] > id)) do
+    examine(entry[1], entry[2])
+    next_unlisted = next_unlisted + 1
+    entry = unlisted[next_unlisted]
+  end
+end
+local offset, size, is_done = 0, limit > 0 and limit * 2 or max_examined, false
+while not is_done and not is_full() do
+  local entries = redis.call('ZREVRANGEBYSCORE', KEYS[1], ARGV[3], since, 'WITHSCORES', 'LIMIT', offset, size)
+  for position = 1, #entries, 2 do
+    local id, score = entries[position], tonumber(entries[position + 1])
+    if is_in_range(score, id) then
+      examine_unlisted_before(score, id)
+      if is_full() then break end
+      examine(score, id)
+      if is_full() then break end
+    end
+  end
+  is_done = #entries < 2 * size
+  offset, size = offset + size, math.min(size * 4, max_examined)
+end
+if is_done and not is_full() then examine_unlisted_before(-1, '') end
+local is_complete = is_done and not is_full()
+return { is_complete and '' or string.format('%.0f', last_score), is_complete and '' or last_id, counts.running,
+  counts.completed, counts.failed, counts.cancelled, counts.uncounted, found }`;
+
+/**
+ * Searches the flows of a partition after a place in the list. With a `limit`, the call ends when it has found as many
+ * flows. Without one, it only counts.
+ */
+export function searchFlows(
+  index: IndexKeys,
+  filter: FlowFilter,
+  after: Place,
+  limit: number | undefined,
+): ValkeyCommand {
+  const { flowsCreated, flowIndex, partition } = index;
+  return command(
+    partition,
+    "eval_ro",
+    SEARCH,
+    2,
+    flowsCreated,
+    flowIndex,
+    `ff:flow:{fp:${partition}}:`,
+    Math.max(0, filter.createdSince),
+    after.createdAt,
+    after.id,
+    filter.state ?? "",
+    filter.name.toLowerCase(),
+    limit ?? 0,
+    MAX_EXAMINED,
+  );
+}
+
+/** Decodes the reply of `searchFlows`. */
+export function decodeFlows(reply: unknown): FoundFlows {
+  const [stoppedAt, stoppedId, running, completed, failed, cancelled, uncounted, found]: readonly unknown[] =
+    Array.isArray(reply) ? reply : [];
+  if (!Array.isArray(found)) throw new ProtocolError("the search for flows has a malformed reply");
+  const flows: Place[] = [];
+  for (let position = 0; position < found.length; position += 2) {
+    flows.push({ createdAt: Number(found[position]), id: fieldText(found[position + 1]) });
+  }
+  const id = fieldText(stoppedId);
+  return {
+    flows,
+    counts: {
+      running: Number(running),
+      completed: Number(completed),
+      failed: Number(failed),
+      cancelled: Number(cancelled),
+      uncounted: Number(uncounted),
+    },
+    stoppedAt: id === "" ? undefined : { createdAt: Number(stoppedAt), id },
+  };
+}
