@@ -37,6 +37,7 @@ export class StageBed implements AsyncDisposable {
   readonly lambda: FakeLambda;
   readonly logs = new FunctionLogs();
   readonly #functions: FunctionProcess[] = [];
+  readonly #deployed = new Map<FunctionName, FunctionProcess>();
   readonly #readyQueues: string;
 
   private constructor(server: SecuredValkey, queue: QueueProbe, lambda: FakeLambda, readyQueues: string) {
@@ -77,7 +78,15 @@ export class StageBed implements AsyncDisposable {
   deploy(name: FunctionName, environment: Readonly<Record<string, string>> = {}): void {
     const fn = builtFunction(name, this.queue, { ...this.environment(name), ...environment }, this.logs.take);
     this.#functions.push(fn);
+    this.#deployed.set(name, fn);
     this.lambda.deploy(`sluice-${STAGE}-${name}`, fn);
+  }
+
+  /** Invokes a function with any event. */
+  invoke(name: FunctionName, event: unknown): Promise<unknown> {
+    const fn = this.#deployed.get(name);
+    if (fn === undefined) throw new Error(`${name} is not deployed`);
+    return fn.invoke(event);
   }
 
   /** Runs `sluice <args> --stage test` in this process, with the fake service as AWS. */
