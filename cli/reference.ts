@@ -51,8 +51,9 @@ export function cliReference(commands: readonly CliCommand[]): string {
 }
 
 function section({ name, summary, examples, exitOne }: CliCommand, built: Command): string {
-  const words = built.registeredArguments.map(({ name: argument, required, variadic }) => {
-    const text = variadic ? `${argument()}...` : argument();
+  const words = built.registeredArguments.map((argument) => {
+    const { required, variadic } = argument;
+    const text = variadic ? `${argument.name()}...` : argument.name();
     return required ? ` <${text}>` : ` [${text}]`;
   });
   const argumentRows = built.registeredArguments.map(
