@@ -1,9 +1,12 @@
 /** Every command, in the order of the reference. */
 
 import { auditCommand } from "#cli/commands/audit.ts";
+import { completeCommand } from "#cli/commands/complete.ts";
+import { failCommand } from "#cli/commands/fail.ts";
 import { flowsCommand } from "#cli/commands/flows.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import { lanesCommand, pauseLanesCommand, resumeLanesCommand } from "#cli/commands/lanes.ts";
+import { replayCommand } from "#cli/commands/replay.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
 import { redriveCommand } from "#cli/redrive.ts";
 
@@ -13,6 +16,9 @@ export const COMMANDS: readonly CliCommand[] = [
   lanesCommand,
   pauseLanesCommand,
   resumeLanesCommand,
+  completeCommand,
+  failCommand,
+  replayCommand,
   auditCommand,
   installValkeyCommand,
 ];

@@ -2,7 +2,14 @@ import { v5 as uuidV5 } from "uuid";
 import { topologicalOrder } from "#sdk/submission/graph.ts";
 import { edgeKey } from "#sdk/submission/validate-graph.ts";
 import type { Task, Workflow } from "#sdk/submission/workflow.ts";
-import { type FlowId, mintExecutionId, parseEdgeId, unwrap } from "#shared/contract/ids.ts";
+import {
+  type ExecutionId,
+  type FlowId,
+  mintExecutionId,
+  type Partition,
+  parseEdgeId,
+  unwrap,
+} from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import type { Edge } from "#shared/contract/submission.ts";
@@ -47,11 +54,10 @@ export function planSubmission(
     throw new SubmissionError("the workflow has a cycle; nothing was written", { retryable: false });
   }
   const flow = router.flowKeys(flowId);
-  // Pass bytes: the uuid package accepts only known UUID versions as text, and a flow id can be any UUID.
-  const uuidNamespace = Buffer.from(flowId.replaceAll("-", ""), "hex");
+  const uuidNamespace = namespaceOf(flowId);
   const planned = new Map(
     workflow.tasks.map((task) => {
-      const id = unwrap(mintExecutionId(flow.partition, uuidV5(`task:${task.id}`, uuidNamespace)));
+      const id = executionIdOf(flow, task.id);
       const incoming: Edge[] = [];
       const outgoing: { edge: Edge; child: ExecKeys }[] = [];
       return [task.id, { task, keys: router.execKeys(id), incoming, outgoing }] as const;
@@ -82,4 +88,17 @@ export function planSubmission(
     tasks: order.flatMap((id) => planned.get(id) ?? []),
     edgeCount: workflow.edges.length,
   };
+}
+
+/** The id of the execution that a submission creates for a task. */
+export function executionIdOf(
+  { partition, id }: { readonly partition: Partition; readonly id: FlowId },
+  task: string,
+): ExecutionId {
+  return unwrap(mintExecutionId(partition, uuidV5(`task:${task}`, namespaceOf(id))));
+}
+
+/** The bytes: the uuid package accepts only known UUID versions as text, and a flow id can be any UUID. */
+function namespaceOf(flowId: FlowId): Buffer {
+  return Buffer.from(flowId.replaceAll("-", ""), "hex");
 }

@@ -3,6 +3,7 @@ import { claimTargets } from "#sdk/worker/claim.ts";
 import { finishBatch, type RunOutcome } from "#sdk/worker/finish.ts";
 import { command, type Pipelines } from "#shared/contract/command.ts";
 import { type ExecutionId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { WorkerIdentity } from "#shared/contract/ownership.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { RefusedError } from "#shared/errors.ts";
@@ -27,8 +28,15 @@ export type ExecutionCompletion =
   | { readonly status: "not_claimable"; readonly state: string };
 
 const FUNCTION = "ff_complete_execution";
-const OPERATOR = "operator";
-const FIELDS = ["lifecycle_phase", "eligibility_state", "terminal_outcome", "lane_id"] as const;
+/** The worker in the record of what `completeExecution` claims. */
+export const OPERATOR = "operator";
+const FIELDS = [
+  "lifecycle_phase",
+  "eligibility_state",
+  "terminal_outcome",
+  "lane_id",
+  "required_capabilities",
+] as const;
 
 /**
  * Ends an execution that waits for a worker, in place of one: for example a task that stands for the approval of a person, in
@@ -57,7 +65,7 @@ export async function completeExecution(
   const keys = router.execKeys(executionId);
   const before = await readState(ports, executionId);
   if (before.result !== undefined) return before.result;
-  const deps = { ...ports, identity: { workerId: OPERATOR, instanceId: randomUUID() } };
+  const deps = { ...ports, identity: operatorIdentity(before.requiredCapabilities) };
   const target = { keys, index: router.indexKeys(keys.partition), lane: unwrap(parseLaneId(before.lane)) };
   const [claimed] = await claimTargets(deps, [target]);
   if (claimed !== undefined) {
@@ -71,8 +79,17 @@ export async function completeExecution(
   return after.result ?? { status: "not_claimable", state: "claimed by another worker" };
 }
 
+/** Offers all that an execution requires: a person ends it, whatever its workers need. A comma-separated list. */
+export function operatorIdentity(requiredCapabilities: string): WorkerIdentity {
+  const identity = { workerId: OPERATOR, instanceId: randomUUID() };
+  return requiredCapabilities === ""
+    ? identity
+    : { ...identity, capabilities: requiredCapabilities.split(",") };
+}
+
 interface State {
   readonly lane: string;
+  readonly requiredCapabilities: string;
   /** Undefined if a worker can claim it. */
   readonly result: ExecutionCompletion | undefined;
 }
@@ -84,12 +101,13 @@ async function readState(
   const { partition, core } = router.execKeys(executionId);
   const [read] = await valkey.pipelined([command(partition, "hmget", core, ...FIELDS)]);
   const record = valueOrThrow(read);
-  const [phase = "", eligibility = "", outcome = "", lane = ""] = (Array.isArray(record) ? record : []).map(
-    fieldText,
-  );
+  const [phase = "", eligibility = "", outcome = "", lane = "", requiredCapabilities = ""] = (
+    Array.isArray(record) ? record : []
+  ).map(fieldText);
   if (phase === "") throw new RefusedError(FUNCTION, "execution_not_found", []);
-  if (phase === "terminal") return { lane, result: { status: "already_ended", outcome } };
-  if (phase === "runnable" && eligibility === "eligible_now") return { lane, result: undefined };
-  const state = phase === "runnable" ? eligibility : phase;
-  return { lane, result: { status: "not_claimable", state } };
+  const state = { lane, requiredCapabilities };
+  if (phase === "terminal") return { ...state, result: { status: "already_ended", outcome } };
+  if (phase === "runnable" && eligibility === "eligible_now") return { ...state, result: undefined };
+  const why = phase === "runnable" ? eligibility : phase;
+  return { ...state, result: { status: "not_claimable", state: why } };
 }

@@ -70,7 +70,7 @@ export async function reclaimInterrupted(
   for (let offset = PAGE; expired.length + sampled.length > 0; offset += PAGE) {
     const candidates = await candidatesOf(deps, source, expired, sampled);
     for (const batch of batchesOf(await readInterrupted(deps, candidates), options.limit)) {
-      const leased = await reclaim(deps, batch, options);
+      const leased = await reclaimTargets(deps, batch, options);
       if (leased.length > 0) return leased;
     }
     // Marked entries stay at the front until they are reclaimed: go on behind those of other lanes.
@@ -153,10 +153,17 @@ function batchesOf(interrupted: readonly Interrupted[], limit: number): Interrup
   return [...chunked(first, () => 1, limit), ...suspicious.map((one) => [one])];
 }
 
-async function reclaim(
+/**
+ * Takes over executions whose lease is marked as expired, or was revoked, as new attempts. Returns those that no other worker
+ * took over before. One that was reclaimed too often fails instead, and its completion is published.
+ */
+export async function reclaimTargets(
   deps: ClaimDependencies,
-  interrupted: readonly Interrupted[],
-  { leaseTtlMs = DEFAULT_LEASE_TTL_MS }: ClaimOptions,
+  interrupted: readonly Pick<Interrupted, "target" | "attempt">[],
+  {
+    leaseTtlMs = DEFAULT_LEASE_TTL_MS,
+    reclaimLimit = DEFAULT_RECLAIM_LIMIT,
+  }: Pick<ClaimOptions, "leaseTtlMs"> & { readonly reclaimLimit?: number },
 ): Promise<readonly LeasedExecution[]> {
   const { identity } = deps;
   const granted = await issueGrants(deps, interrupted, ({ target }) =>
@@ -168,7 +175,7 @@ async function reclaim(
       leaseId: randomUUID(),
       leaseTtlMs,
       attemptId: randomUUID(),
-      limit: DEFAULT_RECLAIM_LIMIT,
+      limit: reclaimLimit,
     };
     return {
       target,

@@ -1,0 +1,113 @@
+/** Builds operations that change each of the selected executions. */
+
+import type { z } from "zod";
+import { type Change, type ChangeReport, changeReport, writeInput } from "#operate/change-report.ts";
+import type { ExecutionRecord } from "#operate/execution.ts";
+import {
+  type OperateContext,
+  type WriteInput,
+  type WriteOperation,
+  writeOperation,
+} from "#operate/operation.ts";
+import {
+  describeSelection,
+  type Selection,
+  type SelectionInput,
+  type State,
+  selectionOf,
+  selectionShape,
+  selectPage,
+} from "#operate/selection.ts";
+import { messageOf, SluiceError } from "#shared/errors.ts";
+
+/** What becomes of one execution. */
+export type Verdict = Omit<Change, "target">;
+
+/** The properties that the input of each operation on selected executions has. `checkSelection` checks them together. */
+export const selectedShape = { ...writeInput, ...selectionShape };
+export type SelectedInput = WriteInput & SelectionInput;
+
+interface ExecutionOperation<Input extends SelectedInput> {
+  readonly name: string;
+  readonly input: z.ZodType<Input>;
+  /** Selects executions in these states where a flow or a filter names none. */
+  readonly states: readonly State[];
+  /** What would become of an execution, according to its record. */
+  inspect(execution: ExecutionRecord, input: Input): Verdict;
+  /** Changes executions for which `inspect` returned `would_change`: one result per execution, in order. */
+  apply(
+    context: OperateContext,
+    executions: readonly ExecutionRecord[],
+    input: Input,
+  ): Promise<readonly Verdict[]>;
+}
+
+export function executionOperation<Input extends SelectedInput>(
+  operation: ExecutionOperation<Input>,
+): WriteOperation<Input, ChangeReport> {
+  return writeOperation<Input, ChangeReport>({
+    name: operation.name,
+    input: operation.input,
+    output: changeReport,
+    target: describeSelection,
+    async run(context, input) {
+      const selection = selectionOf(input, operation.states);
+      const page = await selectPage(context, selection, input.cursor);
+      const inspected = page.executions.map((execution) => ({
+        execution,
+        verdict: operation.inspect(execution, input),
+      }));
+      const verdicts = new Map(inspected.map(({ execution, verdict }) => [execution, verdict]));
+      if (!input.dry_run) {
+        const open = inspected.filter(({ verdict }) => verdict.status === "would_change");
+        const executions = open.map(({ execution }) => execution);
+        const applied = executions.length === 0 ? [] : await operation.apply(context, executions, input);
+        for (const [at, execution] of executions.entries()) {
+          verdicts.set(execution, applied[at] ?? { status: "failed", text: "no result is known" });
+        }
+      }
+      const changes = [...verdicts].map(([{ keys }, verdict]) => ({ target: keys.id, ...verdict }));
+      return reportOf(input, [...missingChange(selection, page.missing), ...changes], page.next);
+    },
+  });
+}
+
+/** The entry of the execution or flow that was named and does not exist. */
+export function missingChange({ kind }: Selection, missing: string | undefined): Change[] {
+  if (missing === undefined) return [];
+  const code = kind === "flow" ? "flow_not_found" : "execution_not_found";
+  const noun = kind === "flow" ? "flow" : "execution";
+  const text = `there is no such ${noun}: it was never created, or deleted after its retention`;
+  return [{ target: missing, status: "failed", code, text }];
+}
+
+export function reportOf(
+  { dry_run }: { readonly dry_run: boolean },
+  changes: readonly Change[],
+  next: string | undefined,
+): ChangeReport {
+  return { dry_run, changes: [...changes], ...(next === undefined ? {} : { next }) };
+}
+
+/** The verdict on an error of one execution. */
+export function failure(error: unknown): Verdict {
+  const code = error instanceof SluiceError ? { code: error.code } : {};
+  return { status: "failed", text: messageOf(error), ...code };
+}
+
+/** Calls that change executions one by one, in flight at once. */
+const CONCURRENCY = 20;
+
+/** Changes each execution with calls of its own. An error is the verdict of its execution. */
+export async function applyEach(
+  executions: readonly ExecutionRecord[],
+  apply: (execution: ExecutionRecord) => Promise<Verdict>,
+): Promise<Verdict[]> {
+  const verdicts: Verdict[] = [];
+  const entries = executions.entries();
+  const takers = Array.from({ length: CONCURRENCY }, async () => {
+    for (const [at, execution] of entries) verdicts[at] = await apply(execution).catch(failure);
+  });
+  await Promise.all(takers);
+  return verdicts;
+}
