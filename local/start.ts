@@ -12,8 +12,9 @@ import { DEFAULT_QUEUE, queueServerFor } from "#local/queue-choice.ts";
 import { runWorkflow } from "#local/run.ts";
 import { startStack } from "#local/stack.ts";
 import { describeSummary, describeWorkflow, incompleteReasons, summaryOf } from "#local/summary.ts";
-import { describeTasks } from "#local/task-tree.ts";
+import { paint, taskGraph } from "#local/task-graph.ts";
 import { readWorkflowRun, type WorkflowRun } from "#local/workflow-file.ts";
+import { graphText } from "#operate/graph/text.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { ConfigurationError, messageOf } from "#shared/errors.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
@@ -73,7 +74,7 @@ async function run(
   const { counts } = stack.poller;
   const summary = summaryOf(result, counts);
   const { workflow } = workflowRun;
-  const tree = describeTasks(workflow, result.taskStates, { colors: hasColors(output) });
+  const tree = graphText(taskGraph(workflow, result.taskStates), hasColors(output) ? { paint } : {});
   for (const text of [describeWorkflow(workflow.name, summary), "", ...tree, "", describeSummary(summary)]) {
     note(text);
   }

@@ -78,16 +78,16 @@ describe("a complete run", () => {
       const [header, tree, counts] = stdout.slice(stdout.indexOf("nightly-report")).split("\n\n");
       expect(header).toMatch(/^nightly-report: 12 tasks, 12 edges, flow [0-9a-f-]{36}$/);
       expect(tree).toBe(`\
-✓ fetch-orders                  success
-└─ ✓ clean-orders               success
-✓ fetch-stock                   success
-└─ ✓ clean-stock                success
-   └─ ✓ join-sales              success (also depends on clean-orders)
+✓ fetch-orders                  completed
+└─ ✓ clean-orders               completed
+✓ fetch-stock                   completed
+└─ ✓ clean-stock                completed
+   └─ ✓ join-sales              completed (also depends on clean-orders)
       ├─ - forecast             skipped because fetch-weather failed (also depends on clean-weather)
       │  └─ - plan-deliveries   skipped because fetch-weather failed
       │     └─ - write-outlook  skipped because fetch-weather failed (also depends on chart-sales)
-      └─ ✓ chart-sales          success
-         └─ ✓ write-report      success
+      └─ ✓ chart-sales          completed
+         └─ ✓ write-report      completed
 ✗ fetch-weather                 failed
 └─ - clean-weather              skipped because fetch-weather failed`);
       expect(counts).toMatch(

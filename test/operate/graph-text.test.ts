@@ -1,39 +1,27 @@
 import { describe, expect, test } from "vitest";
-import type { TaskState } from "#local/flow-status.ts";
-import { describeTasks, type TaskTreeOptions } from "#local/task-tree.ts";
-import type { Workflow } from "#sdk/submission/workflow.ts";
-import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
-
-const LANE = unwrap(parseLaneId("default"));
-
-/** A workflow from its tasks, each with the ids of its upstreams. */
-function workflow(upstreams: Readonly<Record<string, readonly string[]>>): Pick<Workflow, "tasks" | "edges"> {
-  const ids = Object.keys(upstreams);
-  return {
-    tasks: ids.map((id) => ({ id, lane: LANE, priority: 0, payload: "" })),
-    edges: ids.flatMap((to) => (upstreams[to] ?? []).map((from) => ({ from, to, dataPassing: false }))),
-  };
-}
+import { paint } from "#local/task-graph.ts";
+import type { State } from "#operate/graph/states.ts";
+import { graphText, type TextOptions } from "#operate/graph/text.ts";
+import { graphOf } from "#test/operate/graphs.ts";
 
 function lines(
   upstreams: Readonly<Record<string, readonly string[]>>,
-  states: Readonly<Record<string, TaskState>> = {},
-  options: Partial<TaskTreeOptions> = {},
+  states: Readonly<Record<string, State>> = {},
+  options: TextOptions = {},
 ): string[] {
-  const all = new Map<string, TaskState>(Object.keys(upstreams).map((id) => [id, states[id] ?? "success"]));
-  return describeTasks(workflow(upstreams), all, { colors: false, ...options });
+  return graphText(graphOf(upstreams, states), options);
 }
 
 const range = (count: number, prefix: string) =>
   Array.from({ length: count }, (_, index) => `${prefix}${index}`);
 
-describe("the task tree", () => {
+describe("the text of a graph", () => {
   test("shows each task once, below its deepest upstream, with its state and its other upstreams", () => {
     expect(lines({ top: [], left: ["top"], right: ["top"], bottom: ["left", "right"] })).toEqual([
-      "✓ top           success",
-      "├─ ✓ left       success",
-      "└─ ✓ right      success",
-      "   └─ ✓ bottom  success (also depends on left)",
+      "✓ top           completed",
+      "├─ ✓ left       completed",
+      "└─ ✓ right      completed",
+      "   └─ ✓ bottom  completed (also depends on left)",
     ]);
   });
 
@@ -57,7 +45,7 @@ describe("the task tree", () => {
     const three = { root: [], ...Object.fromEntries(range(3, "t").map((id) => [id, ["root"]])) };
     expect(lines(three)).toHaveLength(4);
     const four = { root: [], ...Object.fromEntries(range(4, "t").map((id) => [id, ["root"]])) };
-    expect(lines(four)).toEqual(["✓ root               success", "└─ ✓ t0 and 3 alike  success"]);
+    expect(lines(four)).toEqual(["✓ root               completed", "└─ ✓ t0 and 3 alike  completed"]);
     expect(lines(four, { t2: "failed" })).toHaveLength(5);
   });
 
@@ -66,45 +54,45 @@ describe("the task tree", () => {
     const states = { t0: "failed", t15000: "failed" } as const;
     const shown = lines(deep, states);
     expect(shown).toHaveLength(14);
-    expect(shown.slice(-2)).toEqual(["… and 19988 more tasks: 19987 success, 1 failed", "  failed: t15000"]);
+    expect(shown.slice(-2)).toEqual(["… and 19988 more: 19,987 completed, 1 failed", "  failed: t15000"]);
     const wide = Object.fromEntries(range(50, "t").map((id, n) => [id, n % 3 === 0 ? [] : [`t${n - 1}`]]));
     expect(lines({ ...wide, odd: [] }, {}, { maxLines: 3 }).at(-1)).toMatch(
-      /^… and \d+ more tasks: \d+ success$/,
+      /^… and \d+ more: \d+ completed$/,
     );
   });
 
   test("a collapsed group counts the subtrees of all its tasks as shown", () => {
     const chains = range(5, "a").flatMap((a) => [[a, []] as const, [`${a}-next`, [a]] as const]);
     expect(lines(Object.fromEntries(chains))).toEqual([
-      "✓ a0 and 4 alike  success",
-      "└─ ✓ a0-next      success",
+      "✓ a0 and 4 alike  completed",
+      "└─ ✓ a0-next      completed",
     ]);
   });
 
   test("the order of tasks in the file does not matter", () => {
-    expect(lines({ b: ["a"], a: [] })).toEqual(["✓ a     success", "└─ ✓ b  success"]);
+    expect(lines({ b: ["a"], a: [] })).toEqual(["✓ a     completed", "└─ ✓ b  completed"]);
   });
 
   test("an id with control characters or of any length stays on its line", () => {
     const [line = ""] = lines({ [`a\u001b[31m\nb${"x".repeat(100)}`]: [] });
-    expect(line).toMatch(/^✓ a\?\[31m\?bx+… {2}success$/);
-    expect([...line].length).toBeLessThan(60);
+    expect(line).toMatch(/^✓ a\?\[31m\?bx+… {2}completed$/);
+    expect([...line].length).toBeLessThan(62);
   });
 
-  test("escapes only with colors", () => {
+  test("escapes only where it is asked to paint", () => {
     const flow = { a: [], b: ["a"] };
     const states = { a: "failed", b: "skipped" } as const;
     expect(lines(flow, states).join("\n")).not.toContain("\u001b");
-    expect(lines(flow, states, { colors: true })).toEqual([
+    expect(lines(flow, states, { paint })).toEqual([
       "✗ a     \u001b[31mfailed\u001b[39m",
       "└─ - b  \u001b[33mskipped\u001b[39m because a failed",
     ]);
   });
 
   test("an unfinished task has the state that it is in", () => {
-    expect(lines({ a: [], b: ["a"] }, { a: "active", b: "blocked" })).toEqual([
-      "… a     active",
-      "└─ … b  blocked",
+    expect(lines({ a: [], b: ["a"] }, { a: "active", b: "waiting_children" })).toEqual([
+      "▶ a     active",
+      "└─ … b  waiting for dependencies",
     ]);
   });
 });
