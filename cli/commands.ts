@@ -4,6 +4,7 @@ import { auditCommand } from "#cli/commands/audit.ts";
 import { completeCommand } from "#cli/commands/complete.ts";
 import { failCommand } from "#cli/commands/fail.ts";
 import { flowsCommand } from "#cli/commands/flows.ts";
+import { graphCommand } from "#cli/commands/graph.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import { lanesCommand, pauseLanesCommand, resumeLanesCommand } from "#cli/commands/lanes.ts";
 import { replayCommand } from "#cli/commands/replay.ts";
@@ -12,6 +13,7 @@ import { redriveCommand } from "#cli/redrive.ts";
 
 export const COMMANDS: readonly CliCommand[] = [
   flowsCommand,
+  graphCommand,
   redriveCommand,
   lanesCommand,
   pauseLanesCommand,

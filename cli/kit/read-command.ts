@@ -17,7 +17,7 @@ export interface ReadCommand<Input, Output> {
   /** Throws an InvalidRequestError. */
   input(args: readonly string[], options: CommonOptions): Input;
   /** The answer as lines for a person. */
-  render(output: Output, style: Style): readonly string[];
+  render(output: Output, style: Style, options: CommonOptions): readonly string[];
   /** Default: 0. */
   exitCode?(output: Output): ExitCode;
   /** Runs the operation as often as needed, for commands that join pages. Default: once. */
@@ -36,7 +36,7 @@ export function readCommand<Input, Output>(command: ReadCommand<Input, Output>):
       const runner = await connect();
       const run = (one: Input): Promise<Output> => runner.run(operation, one);
       const output = await (collect === undefined ? run(request) : collect(run, request));
-      printResult(terminal, options, output, () => render(output, terminal.style));
+      printResult(terminal, options, output, () => render(output, terminal.style, options));
       return exitCode?.(output) ?? 0;
     },
   };

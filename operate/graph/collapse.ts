@@ -62,7 +62,11 @@ export function collapse({ nodes }: FlowGraph, limits: Limits = LIMITS): Collaps
     if (collapsed.nodes.length > limits.nodes || collapsed.edges.length > limits.edges) continue;
     return collapsed.nodes.length === nodes.length ? { ...collapsed, by: "nothing" } : collapsed;
   }
-  return build("bands", nodes, groupBy(nodes, ({ state }) => state));
+  return build(
+    "bands",
+    nodes,
+    groupBy(nodes, ({ state }) => state),
+  );
 }
 
 function siblings(nodes: readonly FlowNode[], alike: number): Groups {
@@ -92,18 +96,11 @@ function shapes(nodes: readonly FlowNode[], limit: number): Groups {
 }
 
 /** Groups nodes by layer and a text, with the layers in at most `bands` bands. */
-function layers(
-  nodes: readonly FlowNode[],
-  bands: number,
-  textOf: (node: FlowNode) => string,
-): Groups {
+function layers(nodes: readonly FlowNode[], bands: number, textOf: (node: FlowNode) => string): Groups {
   const levels = levelsOf(nodes);
   const height = levels.reduce((highest, level) => Math.max(highest, level), 0) + 1;
   const width = Math.max(1, Math.ceil(height / bands));
-  return groupBy(
-    nodes,
-    (node, position) => `${Math.floor((levels[position] ?? 0) / width)} ${textOf(node)}`,
-  );
+  return groupBy(nodes, (node, position) => `${Math.floor((levels[position] ?? 0) / width)} ${textOf(node)}`);
 }
 
 /** The distance of each node from its farthest root. Nodes of a cycle, which no library accepts, have 0. */
@@ -121,11 +118,7 @@ export function levelsOf(nodes: readonly Pick<FlowNode, "upstream" | "downstream
   return levels;
 }
 
-function build(
-  by: CollapsedGraph["by"],
-  nodes: readonly FlowNode[],
-  groups: Groups,
-): CollapsedGraph {
+function build(by: CollapsedGraph["by"], nodes: readonly FlowNode[], groups: Groups): CollapsedGraph {
   const classes = classesOf(groups, nodes.length);
   const counts = new Map<number, number>();
   for (const [position, { downstream }] of nodes.entries()) {
@@ -163,10 +156,7 @@ function classesOf(groups: Groups, length: number): Uint32Array {
   return classes;
 }
 
-function groupBy(
-  nodes: readonly FlowNode[],
-  keyOf: (node: FlowNode, position: number) => string,
-): Groups {
+function groupBy(nodes: readonly FlowNode[], keyOf: (node: FlowNode, position: number) => string): Groups {
   const groups = new Map<string, number[]>();
   for (const [position, node] of nodes.entries()) {
     const key = keyOf(node, position);

@@ -15,5 +15,8 @@ export function labelOf(
       : ` + ${others.toLocaleString("en-US")} ${by === "layers" || by === "bands" ? "more" : "alike"}`;
   const { symbol, label } = STATE_STYLES[state];
   const title = `${symbol} ${printable(name, length - suffix.length)}${suffix}`;
-  return [title, kind === "" || kind === "task" || by === "bands" ? label : `${label}, ${printable(kind, length)}`];
+  return [
+    title,
+    kind === "" || kind === "task" || by === "bands" ? label : `${label}, ${printable(kind, length)}`,
+  ];
 }

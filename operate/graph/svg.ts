@@ -47,7 +47,8 @@ export function graphSvg(graph: CollapsedGraph, title: string, counts: string): 
   });
   const heading = printable(title, MAX_TITLE);
   const width = Math.ceil(
-    Math.max(MIN_WIDTH, placed.width, lengthOf(heading) * 10, lengthOf(counts) * SMALL_CHARACTER) + 2 * MARGIN,
+    Math.max(MIN_WIDTH, placed.width, lengthOf(heading) * 10, lengthOf(counts) * SMALL_CHARACTER) +
+      2 * MARGIN,
   );
   const height = Math.ceil(placed.height + HEADER + 2 * MARGIN);
   return [
@@ -94,7 +95,8 @@ function pathOf(points: readonly Point[]): string {
   const parts = [`M${round(first.x)} ${round(first.y)}`];
   for (const [position, point] of rest.entries()) {
     const next = rest[position + 1] ?? last;
-    const end = position === rest.length - 1 ? last : { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
+    const end =
+      position === rest.length - 1 ? last : { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
     parts.push(`Q${round(point.x)} ${round(point.y)} ${round(end.x)} ${round(end.y)}`);
   }
   if (rest.length === 0) parts.push(`L${round(last.x)} ${round(last.y)}`);

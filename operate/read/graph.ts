@@ -53,8 +53,11 @@ export const graph = readOperation({
     flow: z.string(),
     name: z.string().describe("The workflow's name. Empty if its submission recorded none"),
     revision: z.number().describe("Grows with every execution and edge that is added to the flow"),
-    nodes: z.array(node).max(MAX_NODES),
-    next: z.string().optional().describe("The cursor of the next page. Missing on the last page"),
+    nodes: z.array(node),
+    next: z
+      .string()
+      .optional()
+      .describe("The cursor of the next page. Missing on the last page. The command joins all pages"),
   }),
   async run(context, { flow: flowText, states_only: statesOnly, cursor }) {
     const flowId = parseFlowId(flowText);
