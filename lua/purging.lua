@@ -79,7 +79,8 @@ local function purge_keys(exec, flow_id)
   server.call('UNLINK', exec .. 'core', exec .. 'payload', exec .. 'result', exec .. 'policy', exec .. 'tags',
     exec .. 'deps:meta', exec .. 'deps:unresolved', exec .. 'deps:all_edges', exec .. 'lease:current',
     exec .. 'lease:history', exec .. 'claim_grant', exec .. 'attempts', exec .. 'suspension:current',
-    exec .. 'waitpoints', exec .. 'signals', exec .. 'cascade', exec .. 'cascade:claim', exec .. 'fan_out')
+    exec .. 'waitpoints', exec .. 'signals', exec .. 'cascade', exec .. 'cascade:claim', exec .. 'fan_out',
+    exec .. 'depth_limit')
   if flow_id ~= '' then
     server.call('UNLINK', exec .. 'resent:' .. flow_id)
   end

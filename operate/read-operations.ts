@@ -1,8 +1,9 @@
 import { audit } from "#operate/read/audit.ts";
 import { execution } from "#operate/read/execution.ts";
+import { explain } from "#operate/read/explain.ts";
 import { flows } from "#operate/read/flows.ts";
 import { graph } from "#operate/read/graph.ts";
 import { lanes } from "#operate/read/lanes.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
-export const READ_OPERATIONS = [audit, execution, flows, graph, lanes] as const;
+export const READ_OPERATIONS = [audit, execution, explain, flows, graph, lanes] as const;

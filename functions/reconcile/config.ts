@@ -1,5 +1,6 @@
 import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
 import { readReadyQueues } from "#shared/ready/config.ts";
+import { readGraceMs } from "#shared/reconcile/grace.ts";
 import { isTaskName, TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
 import {
   type Environment,
@@ -30,8 +31,6 @@ export interface ReconcileConfig extends ValkeyConfig {
 }
 
 const DEFAULT_LANES = "default";
-const DEFAULT_GRACE_SECONDS = 30;
-const MAX_GRACE_SECONDS = 86_400;
 const DEFAULT_RETENTION_HOURS = 168;
 const MAX_RETENTION_HOURS = 87_600;
 const HOUR_MS = 3_600_000;
@@ -41,14 +40,7 @@ const SCHEDULE_SECONDS = 60;
 /** Reads the configuration. Throws one ConfigurationError that lists every invalid variable. */
 export function readReconcileConfig(env: Environment): ReconcileConfig {
   return readConfiguration(env, (errors) => {
-    const graceSeconds = readInteger(
-      env,
-      "RECONCILE_GRACE_SECONDS",
-      0,
-      MAX_GRACE_SECONDS,
-      DEFAULT_GRACE_SECONDS,
-      errors,
-    );
+    const graceMs = readGraceMs(env, errors);
     const intervalSeconds = readInteger(
       env,
       "RECONCILE_INTERVAL_SECONDS",
@@ -63,7 +55,7 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
       completionsQueueUrl: readQueueUrl(env, "COMPLETIONS_QUEUE_URL", errors),
       readyQueueUrls,
       lanes: [...new Set([...readLanes(env, errors), ...readyQueueUrls.keys()])],
-      graceMs: graceSeconds * 1_000,
+      graceMs,
       tasks: readTasks(env, errors),
       retentionMs:
         HOUR_MS *

@@ -165,6 +165,10 @@ export class ExecKeys {
   get cascadeClaim(): string {
     return `${this.#exec}:cascade:claim`;
   }
+  /** Sluice's own key: a completion of this execution reached the depth limit of its cascade. It expires. */
+  get depthLimit(): string {
+    return `${this.#exec}:depth_limit`;
+  }
   /** Sluice's own key: when the reconciler last sent the completion of this execution, and how often, for one flow. */
   resent(flow: FlowId): string {
     return `${this.#exec}:resent:${flow}`;

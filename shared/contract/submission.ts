@@ -10,7 +10,7 @@ export const SUBMISSION_FIELDS = {
   name: "workflow_name",
   tasks: "submission_tasks",
   completedAt: "submission_completed_at",
-};
+} as const;
 
 /** The tag of an execution with the id of its task in the workflow, written by Sluice's submission. */
 export const TASK_TAG = "sluice.task";

@@ -8,6 +8,7 @@ import type { CompletionEvent } from "#shared/contract/message.ts";
 import type { UpstreamEnd } from "#shared/contract/resolve.ts";
 import { pairResults } from "#shared/contract/results.ts";
 import { reportUnreadable } from "#shared/dispatch/children.ts";
+import { markDepthLimit } from "#shared/dispatch/depth-limit.ts";
 import { type EdgeResults, type FanOutPorts, fanOut } from "#shared/dispatch/fan-out.ts";
 import { type EdgeSet, type RecordState, readRecords } from "#shared/dispatch/records.ts";
 import { type RestartPorts, restartCascades } from "#shared/dispatch/restart-cascades.ts";
@@ -51,17 +52,19 @@ export async function dispatch(
   const budget = new TimeBudget(ports.valkey, ports.now, ports.deadlineMs);
   const bounded = { ...ports, valkey: budget, ensureLibrary: () => budget.race(ports.ensureLibrary) };
   const admissions = events.map((event) => admit(bounded, event));
-  const of = (kind: "dispatch" | "restart"): CompletedExecution[] =>
+  const of = (kind: "dispatch" | "restart" | "give_up"): CompletedExecution[] =>
     admissions.flatMap((admission) => (admission.kind === kind ? admission.execution : []));
   const executions = shallowestOfEach(of("dispatch"));
   const restarts = shallowestOfEach(of("restart").filter((restart) => !executions.has(keyOf(restart))));
   const [dispatched, restarted] = await Promise.all([
     dispatchExecutions(bounded, budget, [...executions.values()]),
     restartCascades(bounded, [...restarts.values()]),
+    markDepthLimit(bounded, "stopped", of("give_up")),
   ]);
   const results = new Map([...dispatched, ...restarted]);
   return admissions.map((admission) => {
     if (admission.kind === "stopped") return admission;
+    if (admission.kind === "give_up") return { kind: "stopped", gate: "depth_limit" };
     const key = keyOf(admission.execution);
     const counted = executions.get(key) ?? restarts.get(key);
     return (
@@ -77,6 +80,8 @@ type Admission =
   | { readonly kind: "dispatch"; readonly execution: CompletedExecution }
   /** The message is above the depth limit: its cascade restarts at depth 0. */
   | { readonly kind: "restart"; readonly execution: CompletedExecution }
+  /** It was restarted too often: the reconciler continues it. */
+  | { readonly kind: "give_up"; readonly execution: CompletedExecution }
   | Extract<DispatchResult, { kind: "stopped" }>;
 
 /** The gates (checks before any edge is resolved) that need no record: the message has a flow, and is not too deep. */
@@ -94,7 +99,7 @@ function admit(ports: DispatcherPorts, event: CompletionEvent): Admission {
     `cascade stopped at MAX_CASCADE_DEPTH after ${MAX_GENERATIONS} restarts: the reconciler continues it`,
     traceFields(event),
   );
-  return { kind: "stopped", gate: "depth_limit" };
+  return { kind: "give_up", execution };
 }
 
 /** Of several events for one execution, keeps the shallowest one, with its root and its trace context. */

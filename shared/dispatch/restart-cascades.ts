@@ -1,4 +1,7 @@
+import type { Pipelines } from "#shared/contract/command.ts";
+import type { PartitionRouter } from "#shared/contract/partitions.ts";
 import { pairResults } from "#shared/contract/results.ts";
+import { markDepthLimit } from "#shared/dispatch/depth-limit.ts";
 import type { CompletedExecution, DispatchResult } from "#shared/dispatch/types.ts";
 import { PublishError } from "#shared/errors.ts";
 import type { SendResult } from "#shared/queue/batch-sender.ts";
@@ -8,6 +11,8 @@ import type { CompletionPublisher } from "#shared/queue/publisher.ts";
 const RESTART_DELAY_SECONDS = 60;
 
 export interface RestartPorts {
+  readonly valkey: Pipelines;
+  readonly router: PartitionRouter;
   readonly publisher: CompletionPublisher;
   /** How long a restarted message is delayed, in seconds. Default: 60. */
   readonly restartDelaySeconds?: number;
@@ -44,8 +49,14 @@ export async function restartCascades(
     ok: false,
     error: new PublishError(`the publisher returned no result for ${executionId}`),
   });
+  const results = pairResults(restarts, sent, noAnswer);
+  await markDepthLimit(
+    ports,
+    "restarted",
+    results.flatMap(({ item, result }) => (result.ok ? item : [])),
+  );
   return new Map(
-    pairResults(restarts, sent, noAnswer).map(({ item, result }): [CompletedExecution, DispatchResult] => [
+    results.map(({ item, result }): [CompletedExecution, DispatchResult] => [
       item,
       result.ok ? { kind: "stopped", gate: "depth_limit" } : { kind: "failed", errors: [result.error] },
     ]),

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { cancelFlow, replayExecution } from "#shared/contract/graph.ts";
 import type { Completion } from "#shared/contract/message.ts";
+import { parseDepthLimit } from "#shared/dispatch/depth-limit.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { PublishError } from "#shared/errors.ts";
 import type { CompletionPublisher } from "#shared/queue/publisher.ts";
@@ -34,7 +35,7 @@ describe.each(DEPLOYMENTS)("messages that are not dispatched ($name)", (deployme
     expect(ports.telemetry.warnings).toEqual([]);
   });
 
-  it("restarts a cascade above the depth limit at depth 0, later, and writes nothing to Valkey", async () => {
+  it("restarts a cascade above the depth limit at depth 0, later, and writes only a note for operators", async () => {
     const fixture = setup.flow();
     const { parent, children } = await family(fixture, 1);
     await fixture.finish(parent, "failed");
@@ -47,7 +48,14 @@ describe.each(DEPLOYMENTS)("messages that are not dispatched ($name)", (deployme
     expect(await dispatch(ports, [event, event])).toEqual(
       Array(2).fill({ kind: "stopped", gate: "depth_limit" }),
     );
-    expect(await fixture.snapshot()).toEqual(before);
+    const { [parent.depthLimit]: note, ...after } = await fixture.snapshot();
+    expect(after).toEqual(before);
+    expect(parseDepthLimit(String(note?.value))).toMatchObject({
+      kind: "restarted",
+      depth: 51,
+      generation: 2,
+    });
+    expect(Number(note?.expiresAt)).toBeGreaterThan(Date.now());
     expect(sent).toEqual([
       {
         executionId: parent.id,

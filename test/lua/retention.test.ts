@@ -76,6 +76,7 @@ describe.each(DEPLOYMENTS_OF_BOTH)("purging ($name, $edition KEYS)", (deployment
       execution.cascade,
       execution.cascadeClaim,
       execution.fanOut,
+      execution.depthLimit,
       execution.resent(flow.id),
     ])
       await write("set", key, "x");

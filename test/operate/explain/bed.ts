@@ -1,0 +1,129 @@
+/** Flows in trouble on a Valkey and queues of their own, and `explain` on them. */
+
+import { randomUUID } from "node:crypto";
+import type { Cause } from "#operate/explain/causes.ts";
+import type { Explanation } from "#operate/explain/explain.ts";
+import type { OperateContext } from "#operate/operation.ts";
+import { explain } from "#operate/read/explain.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
+import type { Workflow } from "#sdk/submission/workflow.ts";
+import { type LaneId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/ids.ts";
+import type { ExecKeys } from "#shared/contract/keys.ts";
+import { PartitionRouter } from "#shared/contract/partitions.ts";
+import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
+import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { workflowOf } from "#test/submission/fixture.ts";
+import { dispatchAll, portsOf } from "#test/support/dispatch.ts";
+import { FlowFixture } from "#test/support/flow-fixture.ts";
+import { type ReconcilerServers, SubmittedFlow } from "#test/support/reconcile.ts";
+
+/** The count of the deployment under test. */
+const PARTITIONS = 256;
+export const BED_ROUTER = new PartitionRouter({
+  numFlowPartitions: PARTITIONS,
+  numBudgetPartitions: 32,
+  numQuotaPartitions: 32,
+});
+const MINUTE_MS = 60_000;
+
+/** A lane that no other test uses: the state of a lane is one of all partitions. */
+function newLane(): LaneId {
+  return unwrap(parseLaneId(`lane-${randomUUID()}`));
+}
+
+/** A new flow on the servers. */
+export function fixtureOn(servers: ReconcilerServers, lane = newLane()): FlowFixture {
+  const flowId = unwrap(parseFlowId(randomUUID()));
+  return new FlowFixture(servers.valkey, lane, BED_ROUTER, servers.edition, flowId);
+}
+
+/** Submits edges like `a>b`, or tasks of one's own. The completions go to the queue. */
+export async function submitOn(
+  servers: ReconcilerServers,
+  work: readonly string[] | Workflow,
+): Promise<SubmittedFlow> {
+  const fixture = fixtureOn(servers);
+  const workflow = isWorkflow(work) ? work : workflowOf(...work);
+  const tasks = workflow.tasks.map((one) => ({ ...one, lane: fixture.lane }));
+  const { client, queue } = servers.queue;
+  const ports = {
+    valkey: servers.valkey,
+    router: BED_ROUTER,
+    completions: new SqsCompletionPublisher(client, queue.queueUrl),
+  };
+  return new SubmittedFlow(
+    fixture,
+    await submitFlow(ports, { ...workflow, tasks }, { flowId: fixture.flow.id }),
+  );
+}
+
+function isWorkflow(work: readonly string[] | Workflow): work is Workflow {
+  return !Array.isArray(work);
+}
+
+function contextOn(servers: ReconcilerServers, overrides: Partial<OperateContext> = {}): OperateContext {
+  const { client, queue } = servers.queue;
+  return {
+    valkey: servers.valkey,
+    router: BED_ROUTER,
+    edition: servers.edition,
+    sqs: client,
+    queues: { completions: queue.queueUrl, deadLetters: queue.deadLetterQueueUrl, ready: new Map() },
+    completions: new SqsCompletionPublisher(client, queue.queueUrl),
+    ready: undefined,
+    environment: {},
+    actor: "test",
+    deadlineMs: Date.now() + MINUTE_MS,
+    ...overrides,
+  };
+}
+
+/** Explains an execution, and checks the answer against its schema. */
+export async function explainOn(
+  servers: ReconcilerServers,
+  execution: ExecKeys | string,
+  {
+    context = {},
+    ...input
+  }: { context?: Partial<OperateContext>; flow?: string; edges?: number; cursor?: string } = {},
+): Promise<Explanation> {
+  const id = typeof execution === "string" ? execution : execution.id;
+  const parsed = explain.input.parse({ execution: id, ...input });
+  return explain.output.parse(await explain.run(contextOn(servers, context), parsed));
+}
+
+export function codesOf({ causes }: Explanation): string[] {
+  return causes.map(({ code }) => code).sort();
+}
+
+/** The cause with this code. Fails with all codes if there is none. */
+export function causeOf({ causes }: Explanation, code: Cause["code"]): Cause {
+  const found = causes.find((one) => one.code === code);
+  if (found === undefined)
+    throw new Error(`no cause ${code}, only ${causes.map((one) => one.code).join(", ")}`);
+  return found;
+}
+
+/** Sets the times of an ended execution to some minutes ago, in its record and its index. */
+export async function ageEnd(fixture: FlowFixture, keys: ExecKeys, agoMs = 5 * MINUTE_MS): Promise<void> {
+  const endedAt = Date.now() - agoMs;
+  const { terminal } = fixture.index.lane(fixture.lane);
+  await fixture.read("hset", keys.core, "completed_at", endedAt, "last_transition_at", endedAt);
+  await fixture.read("zadd", terminal, "XX", endedAt, keys.id);
+}
+
+/** Lets a flow look as if its submission ended some minutes ago: its roots wait since then. */
+export async function ageSubmission({ fixture }: SubmittedFlow, agoMs = 5 * MINUTE_MS): Promise<void> {
+  await fixture.read("hset", fixture.flow.core, SUBMISSION_FIELDS.completedAt, Date.now() - agoMs);
+}
+
+/** Dispatches what is in the queue until it is empty. Returns the number of messages. */
+export async function dispatchQueued(servers: ReconcilerServers, maxCascadeDepth = 50): Promise<number> {
+  const ports = portsOf(servers.valkey, servers.queue, { router: BED_ROUTER, maxCascadeDepth });
+  for (let messages = 0; ; ) {
+    const events = await servers.queue.drainEvents();
+    if (events.length === 0) return messages;
+    messages += events.length;
+    for (const errors of await dispatchAll(ports, events)) if (errors[0] !== undefined) throw errors[0];
+  }
+}
