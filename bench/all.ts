@@ -8,6 +8,7 @@ import { delay } from "#bench/benchmarks/delay.ts";
 import { durable } from "#bench/benchmarks/durable.ts";
 import { endToEnd } from "#bench/benchmarks/end-to-end.ts";
 import { fanout } from "#bench/benchmarks/fanout.ts";
+import { listFlows } from "#bench/benchmarks/list-flows.ts";
 import { lua } from "#bench/benchmarks/lua.ts";
 import { memory } from "#bench/benchmarks/memory.ts";
 import { overload } from "#bench/benchmarks/overload.ts";
@@ -28,6 +29,7 @@ export const ALL: readonly Benchmark[] = [
   reconcile,
   overload,
   submission,
+  listFlows,
   cold,
   memory,
   cost,

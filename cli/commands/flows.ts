@@ -32,6 +32,7 @@ export const flowsCommand = readCommand({
     stuck: stuck === true,
     name: name ?? "",
     created_since: since ?? 0,
+    counts: true,
     unchanged_ms: Math.max(1, unchangedFor * 1_000),
     limit,
     ...(state === undefined ? {} : { state }),

@@ -31,7 +31,7 @@ interface Source {
   after: Place | undefined;
 }
 
-/** Partitions whose searches are sent at once: a server is busy with them for some 30 ms at most. */
+/** Partitions whose searches are sent at once. A server takes them in parts of a few calls, and serves others in between. */
 const PARTITIONS_AT_ONCE = 64;
 
 /** Lists flows that match a filter, page by page. */

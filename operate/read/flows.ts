@@ -41,6 +41,7 @@ export const flows = readOperation({
         .describe("A running flow without a change for this time is stuck"),
       name: z.string().max(1_000).default("").describe("A part of the workflow's name, in any case"),
       created_since: z.int().min(0).default(0).describe("Milliseconds since the epoch"),
+      counts: z.boolean().default(true).describe("Count all flows with this name and time on the first page"),
       limit: z.int().min(1).max(MAX_PAGE).default(50),
       cursor: z
         .string()
@@ -64,14 +65,14 @@ export const flows = readOperation({
       .describe("The flows with this name and time, whatever the page shows. Only on the first page"),
     next: z.string().optional().describe("The cursor of the next page. Missing on the last page"),
   }),
-  async run(context, { state, stuck, unchanged_ms, name, created_since, limit, cursor }) {
+  async run(context, { state, stuck, unchanged_ms, name, created_since, counts: isCounted, limit, cursor }) {
     const filter: FlowFilter = {
       state: stuck ? "running" : state,
       name,
       createdSince: created_since,
     };
     const counts =
-      cursor === undefined
+      isCounted && cursor === undefined
         ? await countFlows(
             context,
             { ...filter, state: undefined },

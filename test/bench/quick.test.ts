@@ -17,6 +17,7 @@ const NAMES = [
   "reconcile",
   "overload",
   "submit",
+  "list_flows",
   "cold",
   "memory",
   "cost",
