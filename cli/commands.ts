@@ -2,6 +2,7 @@
 
 import { auditCommand } from "#cli/commands/audit.ts";
 import { completeCommand } from "#cli/commands/complete.ts";
+import { devCommand } from "#cli/commands/dev.ts";
 import { explainCommand } from "#cli/commands/explain.ts";
 import { failCommand } from "#cli/commands/fail.ts";
 import { flowsCommand } from "#cli/commands/flows.ts";
@@ -13,6 +14,7 @@ import type { CliCommand } from "#cli/kit/command.ts";
 import { redriveCommand } from "#cli/redrive.ts";
 
 export const COMMANDS: readonly CliCommand[] = [
+  devCommand,
   flowsCommand,
   explainCommand,
   graphCommand,

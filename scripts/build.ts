@@ -1,6 +1,6 @@
 /**
- * `npm run build`: bundles each function into `dist/<name>/index.mjs`, which exports `handler`, and prints the sizes of
- * the bundles and of what they contain. `--help` lists the options.
+ * `npm run build`: bundles each function into `dist/<name>/index.mjs`, which exports `handler`, and the page of `sluice dev`
+ * into `dist/page`. Prints the sizes of the bundles and of what they contain. `--help` lists the options.
  */
 
 import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import { type BuildOptions, build } from "esbuild";
 import { REPLACEMENTS, unlistedPackages, unusedReplacements } from "#scripts/build/allowed-packages.ts";
 import { type BundleContents, contentsOf } from "#scripts/build/contents.ts";
+import { buildPage } from "#scripts/build/page.ts";
 import {
   builtinsOnDemand,
   embedLibrary,
@@ -123,7 +124,8 @@ function isOfEntry(name: string): boolean {
 
 const HELP = `Usage: npm run build -- [--explain] [--quiet]
 
-Bundles each function into dist/<name>/index.mjs, and prints the sizes of the bundles and of what they contain.
+Bundles each function into dist/<name>/index.mjs and the page of sluice dev into dist/page, and prints the sizes of the
+bundles and of what they contain.
 
   --explain  list every package of a bundle
   --quiet    print nothing
@@ -147,7 +149,11 @@ async function main(): Promise<number> {
   }
   try {
     const bundles = await buildFunctions();
-    if (!options.quiet) console.log(describeBundles(bundles, options.explain === true));
+    const pageBytes = await buildPage(join(ROOT, "dist/page"));
+    if (!options.quiet) {
+      console.log(describeBundles(bundles, options.explain === true));
+      console.log(`page: ${Math.round(pageBytes / 1_000)} KB`);
+    }
     return 0;
   } catch (error) {
     process.stderr.write(`build: ${messageOf(error)}\n`);

@@ -30,7 +30,7 @@ const LAYERS: readonly (readonly Room[])[] = [
   [room("sdk")],
   [room("operate")],
   [room("functions")],
-  [room("relay"), room("local")],
+  [room("relay"), room("local"), room("page")],
   [room("cli")],
   [room("bench"), room("api")],
   [room("test")],
@@ -43,7 +43,7 @@ const TOOL_USERS: ReadonlySet<string> = new Set(["cli", "local", "bench", "test"
 /** What `bench` may import of `test`: servers and counters, not tests. */
 const FIXTURES = "^test/support/";
 
-const SOURCES = "\\.(?:ts|mjs|js)$";
+const SOURCES = "\\.(?:tsx?|mjs|js)$";
 const EVERYTHING = [...LAYERS.flat(), ...TOOLS];
 
 /** Every rule by name, each with a comment that says what to do. */
@@ -87,6 +87,13 @@ export const RULES: readonly IForbiddenRuleType[] = [
     severity: "error",
     from: { path: "^sdk/kit/" },
     to: { path: "^sdk/[^/]+/", pathNot: "^sdk/(?:kit|worker)/" },
+  },
+  {
+    name: "page-imports-only-types",
+    comment: "The page runs in a browser: of the other folders it may import types, and no code.",
+    severity: "error",
+    from: { path: "^page/" },
+    to: { path: EVERYTHING.map((one) => one.path), pathNot: "^page/", dependencyTypesNot: ["type-only"] },
   },
   {
     name: "no-circles",

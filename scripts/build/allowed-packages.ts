@@ -64,6 +64,11 @@ export const PACKAGE_GROUPS: readonly PackageGroup[] = [
   },
   { name: "uuid", why: "derives the execution ids of submitted workflows", packages: ["uuid"] },
   {
+    name: "uuid",
+    why: "the ids of a submitted workflow's executions are derived from its flow id",
+    packages: ["uuid"],
+  },
+  {
     name: "Secrets Manager",
     why: "reads the password if VALKEY_AUTH is secret",
     packages: ["@aws-lambda-powertools/parameters", "@aws-sdk/client-secrets-manager"],

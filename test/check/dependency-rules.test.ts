@@ -12,6 +12,7 @@ const ALIASES = [
   "local",
   "lua",
   "operate",
+  "page",
   "relay",
   "scripts",
   "sdk",
@@ -19,6 +20,9 @@ const ALIASES = [
   "test",
   "deploy",
 ];
+
+/** Before a module that is imported as a whole, and not only for its types. */
+const CODE = "code:";
 
 /** Creates a project of files, each of which imports the given modules. */
 async function projectOf(files: Readonly<Record<string, readonly string[]>>): Promise<string> {
@@ -34,7 +38,11 @@ async function projectOf(files: Readonly<Record<string, readonly string[]>>): Pr
   );
   for (const [file, imported] of Object.entries(files)) {
     await mkdir(dirname(join(folder, file)), { recursive: true });
-    const lines = imported.map((path, at) => `import type { T as T${at} } from "${path}";`);
+    const lines = imported.map((path, at) =>
+      path.startsWith(CODE)
+        ? `import "${path.slice(CODE.length)}";`
+        : `import type { T as T${at} } from "${path}";`,
+    );
     await writeFile(join(folder, file), `${lines.join("\n")}\nexport type T = string;\n`);
   }
   return folder;
@@ -59,6 +67,8 @@ const VIOLATIONS: Readonly<Record<string, readonly [file: string, imported: stri
   "layers-cli": ["cli/bad.ts", "#bench/good.ts"],
   "layers-relay": ["relay/bad.ts", "#local/good.ts"],
   "layers-local": ["local/bad.ts", "#cli/good.ts"],
+  "layers-page": ["page/bad.ts", "#local/good.ts"],
+  "page-imports-only-types": ["page/code.ts", `${CODE}#operate/good.ts`],
   "layers-bench": ["bench/bad.ts", "#test/dispatch/good.ts"],
   "layers-api": ["api/bad.ts", "#bench/good.ts"],
   "layers-scripts": ["scripts/bad.ts", "#sdk/good.ts"],
@@ -96,6 +106,7 @@ const GOOD = {
   "operate/good.ts": ["#sdk/good.ts"],
   "functions/operate-read/good.ts": ["#operate/good.ts", "#sdk/good.ts"],
   "cli/good.ts": ["#operate/good.ts", "#local/good.ts", "#scripts/good.ts"],
+  "page/good.ts": ["#operate/good.ts"],
   "local/good.ts": ["#operate/good.ts", "#functions/one/good.ts", "#scripts/good.ts"],
   "scripts/good.ts": ["#shared/redrive/good.ts", "#deploy/good.ts"],
   "deploy/good.ts": ["#shared/contract/good.ts"],

@@ -1,0 +1,59 @@
+import { once } from "node:events";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { expect, test } from "vitest";
+import { findValkeyServer } from "#local/valkey-server.ts";
+import { sluice } from "#test/cli/support.ts";
+import { descendantsOf, isRunning } from "#test/local/processes.ts";
+import { startProgram } from "#test/support/program.ts";
+
+const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+const TIMEOUT = 60_000;
+
+test(
+  "sluice dev serves the page, is reached by other commands, and leaves nothing behind after Ctrl-C",
+  async () => {
+    await using parts = new AsyncDisposableStack();
+    const temporary = await mkdtemp(join(tmpdir(), "sluice-dev-test-"));
+    parts.defer(() => rm(temporary, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
+    const { child, ended } = startProgram(MAIN, ["dev", "--port", "0", "--lane", "gpu"], {
+      VALKEY_SERVER: findValkeyServer(),
+      TMPDIR: temporary,
+    });
+    parts.defer(() => {
+      child.kill("SIGKILL");
+    });
+    let printed = "";
+    child.stdout.on("data", (text: string) => {
+      printed += text;
+    });
+    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+    const url = /http:\/\/127\.0\.0\.1:\d+\/#token=[\w-]{32}/.exec(printed)?.[0] ?? "";
+    const variables = Object.fromEntries(
+      [...printed.matchAll(/^ {2}(\w+)=(.*)$/gm)].map(([, ...pair]) => pair),
+    );
+    expect(JSON.parse(variables.READY_QUEUES)).toEqual({ gpu: expect.stringContaining("http://127.0.0.1:") });
+    expect(await (await fetch(url)).text()).toContain('<script type="module" src="/app.js">');
+    const audit = await sluice(["audit"], { environment: variables });
+    expect(audit).toMatchObject({ code: 0, stdout: "no change is recorded\n" });
+    const processes = descendantsOf(child.pid ?? 0);
+    expect(processes.map(({ command }) => command).join("\n")).toContain("valkey-server");
+    child.kill("SIGINT");
+    expect((await ended).code).toBe(0);
+    expect(processes.filter(({ pid }) => isRunning(pid))).toEqual([]);
+    expect(await readdir(temporary)).toEqual([]);
+  },
+  TIMEOUT,
+);
+
+test.each([
+  [["--port", "70000"], "Expected a port, 0 to 65535."],
+  [["--port", "x"], "Expected a port, 0 to 65535."],
+  [["--lane", ""], "lane"],
+])("sluice dev %j is used wrongly", async (args, message) => {
+  const { code, stderr } = await sluice(["dev", ...args]);
+  expect(code).toBe(2);
+  expect(stderr).toContain(message);
+});
