@@ -40,7 +40,12 @@ export function operateFunction(functionName: string, operations: readonly Opera
         {
           functionName: context.functionName,
           operations,
-          services: async () => (await sessions.get()).startupInfo,
+          services: async () => {
+            const session = await sessions.get();
+            if (session.startupInfo.edition !== undefined) return session.startupInfo;
+            // The library may have been loaded since the client connected.
+            return (await sessions.replace(session)).startupInfo;
+          },
           telemetry,
           requestId: context.awsRequestId,
           deadlineMs: Date.now() + context.getRemainingTimeInMillis() - RESERVED_MS,
