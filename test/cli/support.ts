@@ -55,22 +55,23 @@ export async function sluice(
         return Promise.resolve(answer === "yes");
       },
     },
-    environment: asOperatorOf(args, environment),
+    environment: await asOperatorOf(args, environment),
     stop: { signal, exitCode: 130 },
     version: "0.0.0-test",
   });
   return { code, stdout, stderr, questions };
 }
 
-/** The environment with the Valkey user that the command's function has, on the servers that all tests share. */
-function asOperatorOf(args: readonly string[], environment: Environment): Environment {
+/** The environment with the Valkey user of the function in which `--stage` would run the command. */
+async function asOperatorOf(args: readonly string[], environment: Environment): Promise<Environment> {
   const line = `${args.join(" ")} `;
   const command = COMMANDS.toSorted((one, other) => other.name.length - one.name.length).find(({ name }) =>
     line.startsWith(`${name} `),
   );
-  const { VALKEY_URL: url } = environment;
-  if (command === undefined || command.access === "local" || url === undefined) return environment;
-  return { ...environment, VALKEY_URL: asOperator(command.access, url) };
+  const url = URL.parse(environment.VALKEY_URL ?? "");
+  if (command === undefined || command.access === "local" || url === null) return environment;
+  const cluster = environment.VALKEY_CLUSTER_MODE === "true";
+  return { ...environment, VALKEY_URL: await asOperator(command.access, { url, cluster }) };
 }
 
 /** The variables that name a test deployment. */

@@ -68,7 +68,7 @@ export function inputOf({ name, input }: Operation<unknown, unknown>, { flow, fa
   const schema = z.toJSONSchema(input, { io: "input", unrepresentable: "any" });
   const properties = Object.keys(schema.properties ?? {});
   const required = schema.required ?? [];
-  const values: Readonly<Record<string, string>> = { flow, execution: failed, lane: LANE };
+  const values: Readonly<Record<string, unknown>> = { flow, execution: failed, lane: LANE, lanes: [LANE] };
   const optional =
     required.length > 0
       ? []

@@ -30,8 +30,8 @@ export async function operationRunner({ address }: Deployment): Promise<Operatio
   const { href } = address.url;
   const [services, read, write] = await Promise.all([
     open(href),
-    open(asOperator("read", href)),
-    open(asOperator("write", href)),
+    asOperator("read", address).then(open),
+    asOperator("write", address).then(open),
   ]);
   const byAccess = { read, write };
   return {

@@ -7,7 +7,6 @@ import type { Edition } from "#shared/contract/edition.ts";
 import type { ValkeyAddress } from "#shared/valkey/address.ts";
 import { Valkey } from "#shared/valkey/client.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
-import { createOperators } from "#test/support/operators.ts";
 
 declare module "vitest" {
   interface ProvidedContext {
@@ -62,7 +61,6 @@ async function load(address: ValkeyAddress, edition: Edition): Promise<void> {
   });
   try {
     await ensureLibrary(valkey, edition);
-    await createOperators(valkey);
   } finally {
     valkey.close();
   }
