@@ -19,21 +19,32 @@ import { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 export async function checkExecutionIndex(ports: ConsistencyPorts, index: Collection): Promise<Finding[]> {
   const findings: Finding[] = [];
   for await (const members of membersOf(ports, index)) {
-    const executions = members.flatMap((member) => {
-      const id = parseExecutionId(member);
-      if (id.ok && partitionOf(id.value) === index.partition) return [new ExecKeys(id.value)];
-      findings.push(stale(index.key, member, "an execution of its partition"));
-      return [];
-    });
-    const records = await readAll(ports, executions.map(readRecord));
-    for (const [position, keys] of executions.entries()) {
-      if (whyNotAllowed(index, keys, textsOf(records[position])) === undefined) continue;
-      findings.push(
-        ...(await confirmEntry(ports, index, keys.id, readRecord(keys), (values) =>
-          whyNotAllowed(index, keys, values),
-        )),
-      );
-    }
+    findings.push(...(await checkExecutionEntries(ports, index, members)));
+  }
+  return findings;
+}
+
+/** As `checkExecutionIndex`, for some members of the index. */
+export async function checkExecutionEntries(
+  ports: ConsistencyPorts,
+  index: Collection,
+  members: readonly string[],
+): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  const executions = members.flatMap((member) => {
+    const id = parseExecutionId(member);
+    if (id.ok && partitionOf(id.value) === index.partition) return [new ExecKeys(id.value)];
+    findings.push(stale(index.key, member, "an execution of its partition"));
+    return [];
+  });
+  const records = await readAll(ports, executions.map(readRecord));
+  for (const [position, keys] of executions.entries()) {
+    if (whyNotAllowed(index, keys, textsOf(records[position])) === undefined) continue;
+    findings.push(
+      ...(await confirmEntry(ports, index, keys.id, readRecord(keys), (values) =>
+        whyNotAllowed(index, keys, values),
+      )),
+    );
   }
   return findings;
 }

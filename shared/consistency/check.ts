@@ -21,23 +21,26 @@ import { type Collection, type ConsistencyPorts, keysLike } from "#shared/consis
 import { type Partition, parseExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 
-const DEFAULT_SETTLE_MS = 60_000;
+export const DEFAULT_SETTLE_MS = 60_000;
 
 export interface CheckOptions {
   /** Only this partition; by default, every partition that has keys. */
   readonly partition?: Partition;
   /** How long a flow must not have changed before its unapplied edges are reported. */
   readonly settleMs?: number;
+  /** Ends the check between two pages: it then rejects with the signal's reason. */
+  readonly signal?: AbortSignal;
 }
 
 /** Returns everything that is inconsistent; nothing if all is well. Throws a ValkeyError if a read fails. */
 export async function checkConsistency(
   ports: ConsistencyPorts,
-  { partition, settleMs = DEFAULT_SETTLE_MS }: CheckOptions = {},
+  { partition, settleMs = DEFAULT_SETTLE_MS, signal }: CheckOptions = {},
 ): Promise<Finding[]> {
   const tag = `{fp:${partition ?? "*"}}`;
   const findings = new Map<string, Finding>();
   const add = (found: readonly Finding[]): void => {
+    signal?.throwIfAborted();
     for (const finding of found)
       findings.set(JSON.stringify([finding.kind, finding.key, finding.member]), finding);
   };

@@ -1,7 +1,7 @@
 /**
  * The lease that lets one run of the reconciler work at a time, and the storage of the sweep's checkpoint.
  *
- * Both keys share a slot, so one script checks the lease and writes the checkpoint: a run that has lost its lease
+ * The keys share a slot, so one script checks the lease and writes the checkpoint: a run that has lost its lease
  * cannot overwrite the checkpoint of the run that holds it. A run that dies leaves a lease that expires, and a
  * checkpoint before anything that it had not finished.
  */
@@ -11,9 +11,11 @@ import type { ValkeyArgument } from "#shared/contract/command.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 
-/** These two keys are Sluice's own: they are not part of the contract, and belong to no partition. */
+/** These keys are Sluice's own: they are not part of the contract, and belong to no partition. */
 export const LEASE_KEY = "ff:reconcile:{sweep}:lease";
 export const CHECKPOINT_KEY = "ff:reconcile:{sweep}:place";
+/** When the last run released its lease: milliseconds since the epoch, by the server's clock. Does not expire. */
+export const LAST_RUN_KEY = "ff:reconcile:{sweep}:last_run";
 
 /** Shorter than the minute between two runs, so that the lease of a dead run does not block the next one. */
 export const LEASE_TTL_MS = 30_000;
@@ -32,13 +34,17 @@ local time = redis.call('TIME')
 return { redis.call('GET', KEYS[2]) or '', time[1], time[2] }`;
 
 /**
- * KEYS: lease, checkpoint. ARGV: token, lease TTL in ms (0 releases the lease), checkpoint ("" deletes it), checkpoint
- * TTL in seconds. Replies 1, or 0 without a write if the token does not hold the lease.
+ * KEYS: lease, checkpoint, last run. ARGV: token, lease TTL in ms (0 releases the lease and records the run's end),
+ * checkpoint ("" deletes it), checkpoint TTL in seconds. Replies 1, or 0 without a write if the token does not hold the
+ * lease.
  */
 const SAVE = `
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if ARGV[3] == '' then redis.call('DEL', KEYS[2]) else redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[4]) end
-if ARGV[2] == '0' then redis.call('DEL', KEYS[1]) else redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+if ARGV[2] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[2]) return 1 end
+redis.call('DEL', KEYS[1])
+local time = redis.call('TIME')
+redis.call('SET', KEYS[3], string.format('%d', time[1] * 1000 + math.floor(time[2] / 1000)))
 return 1`;
 
 /** Runs single commands whose keys belong to no partition. */
@@ -75,7 +81,7 @@ export async function acquireLease(valkey: CommandCaller): Promise<AcquiredLease
 export interface Lease {
   /** Renews the lease and saves the checkpoint. */
   renew(checkpoint: string): Promise<boolean>;
-  /** Releases the lease and saves the checkpoint for the next run; an empty one ends the sweep. */
+  /** Releases the lease, saves the checkpoint for the next run (an empty one ends the sweep), and records the time. */
   release(checkpoint: string): Promise<boolean>;
 }
 
@@ -106,7 +112,14 @@ class AcquiredToken implements Lease {
   }
 
   async #save(ttlMs: number, checkpoint: string): Promise<boolean> {
-    const args = [LEASE_KEY, CHECKPOINT_KEY, this.#token, ttlMs, checkpoint, CHECKPOINT_TTL_SECONDS];
-    return (await this.#valkey.call("eval", SAVE, 2, ...args)) === 1;
+    const keys = [LEASE_KEY, CHECKPOINT_KEY, LAST_RUN_KEY];
+    const args = [this.#token, ttlMs, checkpoint, CHECKPOINT_TTL_SECONDS];
+    return (await this.#valkey.call("eval", SAVE, keys.length, ...keys, ...args)) === 1;
   }
+}
+
+/** When the last run ended that held the lease, in milliseconds since the epoch; undefined if none is recorded. */
+export async function readLastRun(valkey: CommandCaller): Promise<number | undefined> {
+  const endedAtMs = Number(fieldText(await valkey.call("get", LAST_RUN_KEY)) || Number.NaN);
+  return Number.isSafeInteger(endedAtMs) ? endedAtMs : undefined;
 }

@@ -22,13 +22,15 @@ export interface LibraryRelease {
 
 const CURRENT_RELEASE: LibraryRelease = { revision: LIBRARY_REVISION, source: librarySource };
 
-/** A primary, and the library that it has under our library's name; undefined if it has none. */
 interface Primary {
   readonly node: ValkeyNode;
-  readonly library: SluiceLibrary | "foreign" | undefined;
+  readonly library: LoadedLibrary;
 }
 
-interface SluiceLibrary {
+/** The library that a primary has under our library's name; undefined if it has none. */
+export type LoadedLibrary = SluiceLibrary | "foreign" | undefined;
+
+export interface SluiceLibrary {
   readonly edition: Edition;
   /** 0: release 0.1, which has no revision. */
   readonly revision: number;
@@ -113,7 +115,8 @@ export async function recordEdition(valkey: Valkey, edition: Edition): Promise<v
   await valkey.call("set", EDITION_KEY, edition, ...(edition === 11 ? ["NX"] : []));
 }
 
-async function recordedEdition(valkey: Valkey): Promise<Edition | undefined> {
+/** The edition that `recordEdition` has recorded. */
+export async function recordedEdition(valkey: Valkey): Promise<Edition | undefined> {
   const text = String(await valkey.call("get", EDITION_KEY));
   if (text === "11") return 11;
   return text === "14" ? 14 : undefined;
@@ -185,7 +188,7 @@ function refuseEdition(
   ]);
 }
 
-function mustLoad(library: Primary["library"], edition: Edition, release: LibraryRelease): boolean {
+function mustLoad(library: LoadedLibrary, edition: Edition, release: LibraryRelease): boolean {
   if (typeof library !== "object") return true;
   if (library.revision !== release.revision) return library.revision < release.revision;
   return library.edition < edition;
@@ -238,7 +241,8 @@ function identifyLibrary(functions: ReadonlyMap<string, string>): SluiceLibrary 
   return { edition: names.includes("ff_set_edge_group_policy") ? 14 : 11, revision: 0 };
 }
 
-async function fetchLibrary(node: Pick<ValkeyNode, "call">): Promise<Primary["library"]> {
+/** Rejects with a ValkeyError, or with a ProtocolError if the reply of FUNCTION LIST is malformed. */
+export async function fetchLibrary(node: Pick<ValkeyNode, "call">): Promise<LoadedLibrary> {
   const reply = await node.call("function", "LIST", "LIBRARYNAME", LIBRARY_NAME);
   if (!Array.isArray(reply)) throw new ProtocolError("the reply of FUNCTION LIST is not an array");
   const listed: readonly unknown[] = reply;
