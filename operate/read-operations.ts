@@ -1,4 +1,5 @@
 import { audit } from "#operate/read/audit.ts";
+import { doctor } from "#operate/read/doctor.ts";
 import { execution } from "#operate/read/execution.ts";
 import { explain } from "#operate/read/explain.ts";
 import { flows } from "#operate/read/flows.ts";
@@ -7,3 +8,4 @@ import { lanes } from "#operate/read/lanes.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
 export const READ_OPERATIONS = [audit, execution, explain, flows, graph, lanes] as const;
+export const READ_OPERATIONS = [audit, doctor, execution, flows, graph, lanes] as const;

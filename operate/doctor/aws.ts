@@ -1,7 +1,7 @@
 /** Requests to AWS whose failures are findings. */
 
-import { messageOf } from "#shared/errors.ts";
 import { type DoctorFinding, found } from "#operate/doctor/finding.ts";
+import { messageOf } from "#shared/errors.ts";
 
 /** What a request returned, or why it failed. */
 export type Answer<T> =
@@ -14,7 +14,8 @@ const CREDENTIALS =
   /^(?:CredentialsProviderError|ExpiredToken|ExpiredTokenException|InvalidClientTokenId|UnrecognizedClientException|InvalidSignatureException|SignatureDoesNotMatch|MissingAuthenticationToken|InvalidAccessKeyId)/;
 const DENIED = /^(?:AccessDenied|UnauthorizedOperation|KmsAccessDenied|KMSAccessDenied|Forbidden)/;
 const MISSING = /^(?:QueueDoesNotExist|AWS\.SimpleQueueService\.NonExistentQueue|ResourceNotFoundException)/;
-const UNREACHABLE = /^(?:TimeoutError|AbortError|NetworkingError|ECONN\w+|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)/;
+const UNREACHABLE =
+  /^(?:TimeoutError|AbortError|NetworkingError|ECONN\w+|ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)/;
 
 /** Makes one request. `action` is its IAM action, `where` what it is about. Never rejects. */
 export async function ask<T>(action: string, where: string, send: () => Promise<T>): Promise<Answer<T>> {
@@ -48,7 +49,12 @@ function reasonOf(error: unknown): Failure {
 function findingOf(action: string, where: string, failure: Failure): DoctorFinding {
   if (failure.isCredentials) return found("credentials_missing", "the AWS credentials", failure.text);
   if (failure.kind === "denied") {
-    return found("permission_missing", where, `${action} is denied: ${failure.text}`, `allow ${action} on ${where}`);
+    return found(
+      "permission_missing",
+      where,
+      `${action} is denied: ${failure.text}`,
+      `allow ${action} on ${where}`,
+    );
   }
   return found("check_failed", where, `${action}: ${failure.text}`);
 }

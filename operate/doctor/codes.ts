@@ -35,7 +35,8 @@ export const CODES = {
   },
   valkey_version_old: {
     severity: "error",
-    meaning: "the server is older than Valkey 7.2, or not Valkey: it lacks commands that Sluice's library uses",
+    meaning:
+      "the server is older than Valkey 7.2, or not Valkey: it lacks commands that Sluice's library uses",
     remedy: "upgrade to Valkey 7.2 or later",
   },
   cluster_mode_wrong: {
@@ -135,7 +136,8 @@ export const CODES = {
   },
   persistence_failing: {
     severity: "error",
-    meaning: "Valkey cannot write its snapshot or append-only file: it loses data on a restart, or refuses writes",
+    meaning:
+      "Valkey cannot write its snapshot or append-only file: it loses data on a restart, or refuses writes",
     remedy: "read the server's log; free disk space or memory for the fork",
   },
   durability_off: {
@@ -145,12 +147,14 @@ export const CODES = {
   },
   clock_skew: {
     severity: "warning",
-    meaning: "the clocks of this machine and of Valkey differ by more than a second: delays and grace periods shift",
+    meaning:
+      "the clocks of this machine and of Valkey differ by more than a second: delays and grace periods shift",
     remedy: "synchronize the clock of the machine that is wrong (NTP)",
   },
   clock_wrong: {
     severity: "error",
-    meaning: "the clocks differ by more than 30 s, the reconciler's grace period; from 5 minutes, AWS refuses requests",
+    meaning:
+      "the clocks differ by more than 30 s, the reconciler's grace period; from 5 minutes, AWS refuses requests",
     remedy: "synchronize the clock of the machine that is wrong (NTP)",
   },
   // Data
@@ -181,7 +185,8 @@ export const CODES = {
   },
   reconciler_silent: {
     severity: "error",
-    meaning: "no run of the reconciler has ended in five minutes: missed completions and dead workers are not recovered",
+    meaning:
+      "no run of the reconciler has ended in five minutes: missed completions and dead workers are not recovered",
     remedy: "read the log of reconcile, and check its schedule; until then, run `sluice reconcile`",
   },
   // Queues
@@ -197,7 +202,8 @@ export const CODES = {
   },
   redrive_missing: {
     severity: "error",
-    meaning: "a queue has no redrive policy: a message that always fails is retried until it expires, and blocks nothing else, but is lost",
+    meaning:
+      "a queue has no redrive policy: a message that always fails is retried until it expires, and blocks nothing else, but is lost",
     remedy: "set a redrive policy to a dead-letter queue: docs/deploy.md",
   },
   redrive_elsewhere: {
@@ -217,7 +223,8 @@ export const CODES = {
   },
   dead_letter_retention: {
     severity: "error",
-    meaning: "the dead-letter queue keeps messages no longer than its source: dead letters expire early, since their age counts from the first send",
+    meaning:
+      "the dead-letter queue keeps messages no longer than its source: dead letters expire early, since their age counts from the first send",
     remedy: "set `MessageRetentionPeriod` of the dead-letter queue to 1209600 (14 days)",
   },
   queue_unencrypted: {
@@ -227,7 +234,8 @@ export const CODES = {
   },
   visibility_short: {
     severity: "warning",
-    meaning: "the visibility timeout is less than six function timeouts plus the batching window: messages are delivered again while they are processed",
+    meaning:
+      "the visibility timeout is less than six function timeouts plus the batching window: messages are delivered again while they are processed",
     remedy: "raise `VisibilityTimeout` of the queue, or lower the function's timeout",
   },
   dead_letters_present: {
@@ -253,8 +261,10 @@ export const CODES = {
   },
   event_source_whole_batches: {
     severity: "error",
-    meaning: "an event source mapping lacks `ReportBatchItemFailures`: one failure repeats the whole batch, and failures reported by the function are ignored",
-    remedy: "`aws lambda update-event-source-mapping --uuid <uuid> --function-response-types ReportBatchItemFailures`",
+    meaning:
+      "an event source mapping lacks `ReportBatchItemFailures`: one failure repeats the whole batch, and failures reported by the function are ignored",
+    remedy:
+      "`aws lambda update-event-source-mapping --uuid <uuid> --function-response-types ReportBatchItemFailures`",
   },
   event_source_several: {
     severity: "error",
@@ -283,7 +293,8 @@ export const CODES = {
   },
   function_settings_differ: {
     severity: "error",
-    meaning: "a setting that all functions must share is not the same in all of them, or not the one of this command",
+    meaning:
+      "a setting that all functions must share is not the same in all of them, or not the one of this command",
     remedy: "set it to one value for all: run `npm run deploy`",
   },
   concurrency_unlimited: {
@@ -293,12 +304,14 @@ export const CODES = {
   },
   concurrency_reserved_low: {
     severity: "warning",
-    meaning: "the reserved concurrency is below the mapping's `MaximumConcurrency`: messages are throttled, and each throttle counts as a delivery",
+    meaning:
+      "the reserved concurrency is below the mapping's `MaximumConcurrency`: messages are throttled, and each throttle counts as a delivery",
     remedy: "raise the reserved concurrency, or lower `maximumConcurrency`",
   },
   concurrency_account_low: {
     severity: "warning",
-    meaning: "the account's concurrency is below the sum of what the queues may start: functions are throttled under load",
+    meaning:
+      "the account's concurrency is below the sum of what the queues may start: functions are throttled under load",
     remedy: "request a higher Lambda concurrency limit, or lower `maximumConcurrency`",
   },
   // The check itself

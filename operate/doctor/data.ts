@@ -1,18 +1,18 @@
 /** The checks of what Sluice has stored: settings, lanes, indexes, and the last run of the reconciler. */
 
-import { type CheckResult, type DoctorFinding, found, foundNothing } from "#operate/doctor/finding.ts";
 import type { FindingCode } from "#operate/doctor/codes.ts";
+import { type CheckResult, type DoctorFinding, found, foundNothing } from "#operate/doctor/finding.ts";
 import { checkConsistency } from "#shared/consistency/check.ts";
 import { describeFinding, type Finding, type FindingKind } from "#shared/consistency/finding.ts";
 import { keysLike } from "#shared/consistency/read.ts";
 import { checkSample } from "#shared/consistency/sample.ts";
-import { LANES_KEY, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { LaneId } from "#shared/contract/ids.ts";
+import { LANES_KEY, PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { PartitionRouter } from "#shared/contract/partitions.ts";
-import { serverTimeMs } from "#shared/valkey/server-time.ts";
-import { LAST_RUN_KEY, LEASE_KEY, readLastRun } from "#shared/reconcile/lease.ts";
 import { readRecordedLanes } from "#shared/reconcile/lanes.ts";
+import { LAST_RUN_KEY, LEASE_KEY, readLastRun } from "#shared/reconcile/lease.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 
 export interface DataPorts {
   readonly valkey: Valkey;
@@ -26,7 +26,9 @@ export interface DataPorts {
 export async function checkPartitionCount({ valkey, router }: DataPorts): Promise<CheckResult> {
   const recorded = await valkey.call("hget", PARTITION_CONFIG_KEY, "num_flow_partitions");
   if (recorded === null || recorded === "") {
-    return { findings: [found("partitions_unrecorded", PARTITION_CONFIG_KEY, "num_flow_partitions is not set")] };
+    return {
+      findings: [found("partitions_unrecorded", PARTITION_CONFIG_KEY, "num_flow_partitions is not set")],
+    };
   }
   if (String(recorded) === String(router.numFlowPartitions)) return foundNothing();
   return {
@@ -86,10 +88,12 @@ export async function checkIndexes(ports: DataPorts, full: boolean, settleMs?: n
     isOver: () => Date.now() >= endMs,
   });
   findings.push(...unknownLanes(sample.lanes, known), ...summarize(sample.findings));
-  return { findings };
+  const { unread } = sample;
+  return { findings, ...(unread === 0 ? {} : { skipped: `${unread} partitions cannot be read` }) };
 }
 
-const LANE_INDEX = /^ff:idx:\{fp:\d+\}:lane:(.*):(?:eligible|delayed|active|terminal|suspended|blocked:[a-z]+)$/;
+const LANE_INDEX =
+  /^ff:idx:\{fp:\d+\}:lane:(.*):(?:eligible|delayed|active|terminal|suspended|blocked:[a-z]+)$/;
 
 async function usedLanes(ports: DataPorts): Promise<Set<string>> {
   const lanes = new Set<string>();
@@ -107,11 +111,18 @@ function unknownLanes(used: ReadonlySet<string>, known: readonly string[]): Doct
     .filter((lane) => !known.includes(lane))
     .toSorted()
     .map((lane) =>
-      found("lane_unrecorded", LANES_KEY, `executions are in the lane "${lane}", which is neither recorded nor configured`),
+      found(
+        "lane_unrecorded",
+        LANES_KEY,
+        `executions are in the lane "${lane}", which is neither recorded nor configured`,
+      ),
     );
 }
 
-const OWN_CODES: Partial<Record<FindingKind, FindingCode>> = { stuck: "execution_stuck", unapplied_edge: "edge_unapplied" };
+const OWN_CODES: Partial<Record<FindingKind, FindingCode>> = {
+  stuck: "execution_stuck",
+  unapplied_edge: "edge_unapplied",
+};
 const MAX_EXAMPLES = 3;
 
 /** One finding for each kind of inconsistency, with its number and some examples. */
@@ -120,6 +131,10 @@ function summarize(all: readonly Finding[]): DoctorFinding[] {
     const [first] = some;
     const examples = some.slice(0, MAX_EXAMPLES).map(describeFinding).join(" | ");
     const more = some.length > MAX_EXAMPLES ? ` | and ${some.length - MAX_EXAMPLES} more` : "";
-    return found(OWN_CODES[kind] ?? "index_inconsistent", first?.key ?? "", `${some.length} × ${examples}${more}`);
+    return found(
+      OWN_CODES[kind] ?? "index_inconsistent",
+      first?.key ?? "",
+      `${some.length} × ${examples}${more}`,
+    );
   });
 }

@@ -47,7 +47,7 @@ export async function readFunctions(
 ): Promise<FunctionReports> {
   const sdk = await import("@aws-sdk/client-lambda");
   const findings: DoctorFinding[] = [];
-  const valueOf = <T>(answer: Answer<T>): T | undefined => {
+  const succeeded = <T>(answer: Answer<T>): T | undefined => {
     if (answer.ok) return answer.value;
     findings.push(answer.finding);
     return undefined;
@@ -57,7 +57,7 @@ export async function readFunctions(
     const answer = await ask("lambda:ListEventSourceMappings", queue.arn, () =>
       client.send(new sdk.ListEventSourceMappingsCommand({ EventSourceArn: queue.arn, MaxItems: 100 })),
     );
-    return { queue, mappings: valueOf(answer)?.EventSourceMappings };
+    return { queue, mappings: succeeded(answer)?.EventSourceMappings };
   });
   const names = new Set(
     mappings.flatMap(({ mappings: some = [] }) => some.map(({ FunctionArn: arn = "" }) => nameOf(arn))),
@@ -77,14 +77,14 @@ export async function readFunctions(
       findings.push(found("function_missing", name, configuration.finding.what));
       return undefined;
     }
-    const value = valueOf(configuration);
+    const value = succeeded(configuration);
     if (value === undefined) return undefined;
-    const recursion = valueOf(
+    const recursion = succeeded(
       await ask("lambda:GetFunctionRecursionConfig", name, () =>
         client.send(new sdk.GetFunctionRecursionConfigCommand({ FunctionName: name })),
       ),
     );
-    const concurrency = valueOf(
+    const concurrency = succeeded(
       await ask("lambda:GetFunctionConcurrency", name, () =>
         client.send(new sdk.GetFunctionConcurrencyCommand({ FunctionName: name })),
       ),
@@ -97,7 +97,7 @@ export async function readFunctions(
     };
   };
   const functions = (await inParallel([...names], readFunction)).filter((one) => one !== undefined);
-  const account = valueOf(
+  const account = succeeded(
     await ask("lambda:GetAccountSettings", "*", () => client.send(new sdk.GetAccountSettingsCommand({}))),
   );
   const byName = new Map(functions.map((one) => [one.name, one]));

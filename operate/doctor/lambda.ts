@@ -2,7 +2,6 @@
 
 import { type CheckResult, type DoctorFinding, found } from "#operate/doctor/finding.ts";
 import type { FunctionReport, FunctionReports, Trigger } from "#operate/doctor/functions.ts";
-import type { Environment } from "#shared/runtime/environment.ts";
 
 const PARTIAL_BATCHES = "ReportBatchItemFailures";
 const STOPPED = new Set(["Disabled", "Disabling", "Deleting"]);
@@ -22,7 +21,11 @@ export function checkTriggers({ triggers, untriggered }: FunctionReports): Check
 
 function checkMapping({ queue, mapping }: Trigger): DoctorFinding[] {
   const where = `${mapping.UUID ?? ""} of ${queue.url}`;
-  const { State: state = "", StateTransitionReason: reason = "", LastProcessingResult: result = "" } = mapping;
+  const {
+    State: state = "",
+    StateTransitionReason: reason = "",
+    LastProcessingResult: result = "",
+  } = mapping;
   const types: readonly string[] = mapping.FunctionResponseTypes ?? [];
   return [
     ...(STOPPED.has(state)
@@ -83,11 +86,23 @@ export function checkConcurrency({ triggers, unreservedConcurrency }: FunctionRe
     const maximum = maximumOf(mapping);
     if (maximum === undefined) {
       return reserved === undefined
-        ? [found("concurrency_unlimited", name, "neither MaximumConcurrency nor a reserved concurrency is set")]
+        ? [
+            found(
+              "concurrency_unlimited",
+              name,
+              "neither MaximumConcurrency nor a reserved concurrency is set",
+            ),
+          ]
         : [];
     }
     return reserved !== undefined && reserved > 0 && reserved < maximum
-      ? [found("concurrency_reserved_low", name, `${reserved} are reserved, and MaximumConcurrency is ${maximum}`)]
+      ? [
+          found(
+            "concurrency_reserved_low",
+            name,
+            `${reserved} are reserved, and MaximumConcurrency is ${maximum}`,
+          ),
+        ]
       : [];
   });
   const needed = triggers
@@ -115,10 +130,16 @@ function maximumOf({ ScalingConfig, ProvisionedPollerConfig }: Trigger["mapping"
 const INVOCATIONS_PER_POLLER = 10;
 
 /** Settings that every function of a deployment must share. */
-const SHARED_SETTINGS = ["FLOW_PARTITIONS", "VALKEY_URL", "READY_QUEUES", "COMPLETIONS_QUEUE_URL", "LIBRARY_EDITION"];
+const SHARED_SETTINGS = [
+  "FLOW_PARTITIONS",
+  "VALKEY_URL",
+  "READY_QUEUES",
+  "COMPLETIONS_QUEUE_URL",
+  "LIBRARY_EDITION",
+];
 
-/** `own`: the environment of this program, whose settings must not differ either, except for the address of Valkey. */
-export function checkSettings({ functions }: FunctionReports, own: Environment): CheckResult {
+/** `flowPartitions`: what this command works with. It may reach Valkey and the queues by other addresses. */
+export function checkSettings({ functions }: FunctionReports, flowPartitions: number): CheckResult {
   const findings: DoctorFinding[] = functions.flatMap(({ name, configuration }) => {
     const error = configuration.Environment?.Error;
     return error === undefined
@@ -140,8 +161,7 @@ export function checkSettings({ functions }: FunctionReports, own: Environment):
       values.set(text, [...(values.get(text) ?? []), name]);
     };
     for (const { name, configuration } of functions) add(name, variablesOf(configuration)[setting]);
-    // This program may reach Valkey and the queues by other addresses.
-    if (setting === "FLOW_PARTITIONS" && values.size > 0) add("this command", own[setting] ?? "256");
+    if (setting === "FLOW_PARTITIONS" && values.size > 0) add("this command", String(flowPartitions));
     if (values.size < 2) continue;
     // The values themselves may be secret.
     const groups = [...values.values()].map((names) => names.join(" and ")).join(", differently in ");

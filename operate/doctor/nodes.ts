@@ -1,10 +1,10 @@
 /** What the primaries of Valkey say about themselves: everything that the checks of Valkey need, read once. */
 
+import { type DoctorFinding, found } from "#operate/doctor/finding.ts";
 import { messageOf, UnreachableError } from "#shared/errors.ts";
 import type { Valkey, ValkeyNode } from "#shared/valkey/client.ts";
 import { fetchLibrary, type LoadedLibrary } from "#shared/valkey/library.ts";
 import { serverTimeMs } from "#shared/valkey/server-time.ts";
-import { type DoctorFinding, found } from "#operate/doctor/finding.ts";
 
 /** A primary that answers. */
 export interface NodeReport {
@@ -35,12 +35,16 @@ export interface NodeReports {
 
 /** What cannot be read of one node must not delay the answers of the others. */
 const TIMEOUT_MS = 3_000;
-const REFUSED = /^(?:NOAUTH|WRONGPASS)\b/;
+const REFUSED = /\b(?:NOAUTH|WRONGPASS)\b/;
+const NO_CLUSTER = /cluster support disabled/;
 const NOT_PERMITTED = /^NOPERM\b/;
 const CONFIG_NAMES = ["cluster-require-full-coverage"] as const;
 
-/** Asks every primary. Never rejects. */
-export async function readNodes(valkey: Valkey, now: () => number = Date.now): Promise<NodeReports> {
+/**
+ * Asks every primary. Never rejects. `asksForConfig`: whether CONFIG GET is tried, which managed services refuse, as well as the
+ * user of a function.
+ */
+export async function readNodes(valkey: Valkey, asksForConfig: boolean): Promise<NodeReports> {
   let primaries: ValkeyNode[];
   try {
     primaries = await valkey.primaries();
@@ -48,7 +52,7 @@ export async function readNodes(valkey: Valkey, now: () => number = Date.now): P
     return { nodes: [], findings: [unreachable("Valkey", error, "valkey_unreachable")] };
   }
   const code = primaries.length > 1 ? "valkey_node_unreachable" : "valkey_unreachable";
-  const read = await Promise.all(primaries.map((node) => readNode(node, code, now)));
+  const read = await Promise.all(primaries.map((node) => readNode(node, code, asksForConfig)));
   const nodes = read.flatMap(({ node }) => (node === undefined ? [] : [node]));
   return { nodes, findings: read.flatMap(({ findings }) => findings) };
 }
@@ -59,13 +63,16 @@ function unreachable(
   code: "valkey_unreachable" | "valkey_node_unreachable",
 ): DoctorFinding {
   const reason = messageOf(error);
+  if (NO_CLUSTER.test(reason)) {
+    return found("cluster_mode_wrong", where, reason, "set VALKEY_CLUSTER_MODE=false, or omit --cluster");
+  }
   return REFUSED.test(reason) ? found("valkey_refused", where, reason) : found(code, where, reason);
 }
 
 async function readNode(
   node: ValkeyNode,
   code: "valkey_unreachable" | "valkey_node_unreachable",
-  now: () => number,
+  asksForConfig: boolean,
 ): Promise<{ readonly node: NodeReport | undefined; readonly findings: readonly DoctorFinding[] }> {
   const findings: DoctorFinding[] = [];
   /** Returns undefined for a permission that is missing, and for an error reply. Throws if the node does not answer. */
@@ -81,7 +88,7 @@ async function readNode(
   };
   const call = (name: string, ...args: (string | number)[]) => node.callWithin(TIMEOUT_MS, name, ...args);
   try {
-    const clock = await ask("TIME", () => readClock(call, now));
+    const clock = await ask("TIME", () => readClock(call));
     const info = await ask("INFO", async () => infoOf(await call("info")));
     const library = await readLibrary(call, ask);
     const version = await ask("FCALL ff_version", async () => String(await call("fcall", "ff_version", 0)));
@@ -89,7 +96,7 @@ async function readNode(
       info?.get("cluster_enabled") === "1"
         ? await ask("CLUSTER SLOTS", async () => servedIn(await call("cluster", "SLOTS")))
         : undefined;
-    const config = await readConfig(call);
+    const config = asksForConfig ? await readConfig(call) : new Map<string, string>();
     return {
       node: { name: node.name, clock, info: info ?? new Map(), library, version, servedSlots, config },
       findings,
@@ -100,20 +107,15 @@ async function readNode(
 }
 
 function notPermitted(node: string, command: string, reason: string): DoctorFinding {
-  return found(
-    "permission_missing",
-    node,
-    reason,
-    `allow the Valkey user ${command}: docs/valkey-access.md`,
-  );
+  return found("permission_missing", node, reason, `allow the Valkey user ${command}: docs/valkey-access.md`);
 }
 
 type Call = (name: string, ...args: (string | number)[]) => Promise<unknown>;
 
-async function readClock(call: Call, now: () => number): Promise<Clock> {
-  const sentAt = now();
+async function readClock(call: Call): Promise<Clock> {
+  const sentAt = Date.now();
   const serverMs = serverTimeMs(await call("time"));
-  const receivedAt = now();
+  const receivedAt = Date.now();
   // The server read its clock at some time in between.
   if (serverMs > receivedAt) return { aheadMs: serverMs - receivedAt };
   return { aheadMs: Math.min(0, serverMs - sentAt) };

@@ -1,17 +1,11 @@
 /** The checks of the queues: reachable, redrive policies, retention, encryption, and dead letters. */
 
-import type { QueueAttributeName, SQSClient } from "@aws-sdk/client-sqs";
-import { parseJsonObject } from "#shared/contract/message.ts";
+import type { QueueAttributeName } from "@aws-sdk/client-sqs";
 import { ask } from "#operate/doctor/aws.ts";
 import { type CheckResult, type DoctorFinding, found, skip } from "#operate/doctor/finding.ts";
-
-/** The URLs of the queues of a deployment. */
-export interface QueueUrls {
-  readonly completions?: string;
-  readonly deadLetters?: string;
-  /** By lane. */
-  readonly ready: ReadonlyMap<string, string>;
-}
+import type { QueueUrls } from "#operate/operation.ts";
+import { parseJsonObject } from "#shared/contract/message.ts";
+import type { QueueClient } from "#shared/queue/client.ts";
 
 export interface QueueReport {
   readonly url: string;
@@ -47,11 +41,15 @@ const ATTRIBUTES = [
 ] as const satisfies QueueAttributeName[];
 
 /** Reads the attributes of all queues, and of the dead-letter queues that they name. Never rejects. */
-export async function readQueues(client: SQSClient, urls: QueueUrls): Promise<QueueReports> {
+export async function readQueues(client: QueueClient, urls: QueueUrls): Promise<QueueReports> {
   const { completions, deadLetters, ready } = urls;
   const named = [
-    ...(completions === undefined ? [] : [{ url: completions, kind: "completions" as const, lane: undefined }]),
-    ...(deadLetters === undefined ? [] : [{ url: deadLetters, kind: "dead_letters" as const, lane: undefined }]),
+    ...(completions === undefined
+      ? []
+      : [{ url: completions, kind: "completions" as const, lane: undefined }]),
+    ...(deadLetters === undefined
+      ? []
+      : [{ url: deadLetters, kind: "dead_letters" as const, lane: undefined }]),
     ...[...ready].map(([lane, url]) => ({ url, kind: "ready" as const, lane })),
   ];
   const first = await Promise.all(named.map((queue) => readQueue(client, queue)));
@@ -59,8 +57,11 @@ export async function readQueues(client: SQSClient, urls: QueueUrls): Promise<Qu
   const arns = new Set(known.map(({ arn }) => arn));
   const further = new Map(
     known.flatMap(({ url, lane, redrive }) => {
-      const target = redrive === undefined || arns.has(redrive.target) ? undefined : urlOf(redrive.target, url);
-      return target === undefined ? [] : [[target, { url: target, kind: "dead_letters" as const, lane }] as const];
+      const target =
+        redrive === undefined || arns.has(redrive.target) ? undefined : urlOf(redrive.target, url);
+      return target === undefined
+        ? []
+        : [[target, { url: target, kind: "dead_letters" as const, lane }] as const];
     }),
   );
   const second = await Promise.all([...further.values()].map((queue) => readQueue(client, queue)));
@@ -80,12 +81,14 @@ function urlOf(arn: string, url: string): string | undefined {
 type NamedQueue = Pick<QueueReport, "url" | "kind" | "lane">;
 
 async function readQueue(
-  client: SQSClient,
+  client: QueueClient,
   named: NamedQueue,
 ): Promise<{ readonly queue?: QueueReport; readonly finding?: DoctorFinding }> {
   const answer = await ask("sqs:GetQueueAttributes", named.url, async () => {
     const { GetQueueAttributesCommand } = await import("#shared/queue/sdk.ts");
-    return client.send(new GetQueueAttributesCommand({ QueueUrl: named.url, AttributeNames: [...ATTRIBUTES] }));
+    return client.send(
+      new GetQueueAttributesCommand({ QueueUrl: named.url, AttributeNames: [...ATTRIBUTES] }),
+    );
   });
   if (!answer.ok) {
     const { reason, finding } = answer;
@@ -95,7 +98,12 @@ async function readQueue(
   }
   const attributes = answer.value.Attributes ?? {};
   return {
-    queue: { ...named, arn: attributes.QueueArn ?? "", attributes, redrive: redriveOf(attributes.RedrivePolicy) },
+    queue: {
+      ...named,
+      arn: attributes.QueueArn ?? "",
+      attributes,
+      redrive: redriveOf(attributes.RedrivePolicy),
+    },
   };
 }
 
@@ -131,7 +139,11 @@ export function checkRedrive({ queues }: QueueReports, isLocal: boolean): CheckR
   return { findings };
 }
 
-function checkTarget(target: QueueReport, source: string, attributes: QueueReport["attributes"]): DoctorFinding[] {
+function checkTarget(
+  target: QueueReport,
+  source: string,
+  attributes: QueueReport["attributes"],
+): DoctorFinding[] {
   const kept = Number(target.attributes.MessageRetentionPeriod);
   const keptBefore = Number(attributes.MessageRetentionPeriod);
   const allow = parseJsonObject(target.attributes.RedriveAllowPolicy ?? "");
@@ -149,21 +161,29 @@ function checkTarget(target: QueueReport, source: string, attributes: QueueRepor
           ),
         ]
       : []),
-    ...(isRefused ? [found("redrive_refused", target.url, `RedriveAllowPolicy does not include ${source}`)] : []),
+    ...(isRefused
+      ? [found("redrive_refused", target.url, `RedriveAllowPolicy does not include ${source}`)]
+      : []),
   ];
 }
 
 export function checkEncryption({ queues }: QueueReports): CheckResult {
   const findings = queues
-    .filter(({ attributes }) => attributes.SqsManagedSseEnabled !== "true" && (attributes.KmsMasterKeyId ?? "") === "")
-    .map(({ url }) => found("queue_unencrypted", url, "SqsManagedSseEnabled is not true, and no KMS key is set"));
+    .filter(
+      ({ attributes }) =>
+        attributes.SqsManagedSseEnabled !== "true" && (attributes.KmsMasterKeyId ?? "") === "",
+    )
+    .map(({ url }) =>
+      found("queue_unencrypted", url, "SqsManagedSseEnabled is not true, and no KMS key is set"),
+    );
   return { findings };
 }
 
 export function checkDeadLetters({ queues }: QueueReports): CheckResult {
   const findings = queues.flatMap(({ url, kind, attributes }): DoctorFinding[] => {
     const count =
-      Number(attributes.ApproximateNumberOfMessages) + Number(attributes.ApproximateNumberOfMessagesNotVisible);
+      Number(attributes.ApproximateNumberOfMessages) +
+      Number(attributes.ApproximateNumberOfMessagesNotVisible);
     return kind === "dead_letters" && count > 0
       ? [found("dead_letters_present", url, `about ${count} messages`)]
       : [];

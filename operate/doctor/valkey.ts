@@ -1,11 +1,11 @@
 /** The checks of Valkey itself: server, cluster, library, memory, durability and clock. */
 
 import { LIBRARY_REVISION } from "#lua/revision.ts";
+import { type CheckResult, type DoctorFinding, found, skip } from "#operate/doctor/finding.ts";
+import type { NodeReport } from "#operate/doctor/nodes.ts";
 import type { Edition } from "#shared/contract/edition.ts";
 import { editionOf } from "#shared/contract/edition.ts";
 import { ConfigurationError } from "#shared/errors.ts";
-import { type CheckResult, type DoctorFinding, found, skip } from "#operate/doctor/finding.ts";
-import type { NodeReport } from "#operate/doctor/nodes.ts";
 
 const OLDEST_VERSION = [7, 2] as const;
 
@@ -15,7 +15,9 @@ export function checkVersion(nodes: readonly NodeReport[]): CheckResult {
     // Valkey also reports a Redis version, for clients that look for it.
     const version = info.get("valkey_version");
     if (version === undefined && info.get("server_name") !== "valkey") {
-      return [found("valkey_version_old", name, `Redis ${info.get("redis_version") ?? "of an unknown version"}`)];
+      return [
+        found("valkey_version_old", name, `Redis ${info.get("redis_version") ?? "of an unknown version"}`),
+      ];
     }
     const [major = 0, minor = 0] = (version ?? info.get("redis_version") ?? "").split(".").map(Number);
     const isOld = major < OLDEST_VERSION[0] || (major === OLDEST_VERSION[0] && minor < OLDEST_VERSION[1]);
@@ -65,7 +67,8 @@ export function checkLibrary(nodes: readonly NodeReport[], settings: LibrarySett
   const editions = new Map<string, Edition>();
   for (const { name, library, version } of nodes) {
     if (library === undefined || (library === "unread" && version === undefined)) {
-      if (library === undefined) findings.push(found("library_missing", name, "FUNCTION LIST has no flowfabric library"));
+      if (library === undefined)
+        findings.push(found("library_missing", name, "FUNCTION LIST has no flowfabric library"));
       continue;
     }
     if (typeof library === "object") {
@@ -134,7 +137,11 @@ function headRoom(name: string, info: NodeReport["info"], isLocal: boolean): Doc
   const percent = (used / limit) * 100;
   const text = `${mebibytes(used)} of ${mebibytes(limit)} MiB are used (${Math.floor(percent)} %)`;
   const level =
-    percent > FULL_PERCENT ? ("memory_full" as const) : percent > LOW_PERCENT ? ("memory_low" as const) : undefined;
+    percent > FULL_PERCENT
+      ? ("memory_full" as const)
+      : percent > LOW_PERCENT
+        ? ("memory_low" as const)
+        : undefined;
   return [
     ...(max === 0 && !isLocal ? [found("memory_unlimited", name, "maxmemory is 0")] : []),
     ...(level === undefined ? [] : [found(level, name, text)]),

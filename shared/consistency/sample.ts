@@ -11,6 +11,7 @@ import { command } from "#shared/contract/command.ts";
 import { type LaneId, type Partition, parseExecutionId, parseFlowId } from "#shared/contract/ids.ts";
 import { ExecKeys, FlowKeys, IndexKeys } from "#shared/contract/keys.ts";
 import { fieldText } from "#shared/contract/record.ts";
+import { chunked } from "#shared/valkey/batches.ts";
 
 export interface SampleOptions {
   /** The partitions to choose from. */
@@ -35,6 +36,8 @@ export interface Sample {
   readonly partitions: number;
   readonly executions: number;
   readonly flows: number;
+  /** Partitions that cannot be read, for example because their node is down. */
+  readonly unread: number;
   /** The lanes of the executions that were checked. */
   readonly lanes: ReadonlySet<string>;
 }
@@ -44,7 +47,8 @@ export async function checkSample(ports: ConsistencyPorts, options: SampleOption
   const findings = new Map<string, Finding>();
   const lanes = new Set<string>();
   const total = { partitions: 0, executions: 0, flows: 0 };
-  for (const partition of await usedPartitions(ports, options)) {
+  const { used, unread } = await usedPartitions(ports, options);
+  for (const partition of used) {
     if (options.isOver()) break;
     const checked = await checkPartition(ports, partition, options, lanes);
     for (const finding of checked.findings)
@@ -53,23 +57,28 @@ export async function checkSample(ports: ConsistencyPorts, options: SampleOption
     total.executions += checked.executions;
     total.flows += checked.flows;
   }
-  return { findings: [...findings.values()], ...total, lanes };
+  return { findings: [...findings.values()], ...total, unread, lanes };
 }
 
-/** Partitions that have executions, in random order. */
-async function usedPartitions(ports: ConsistencyPorts, options: SampleOptions): Promise<Partition[]> {
-  const sizes = await readAll(
-    ports,
-    options.partitions.map((partition) =>
-      command(partition, "scard", new IndexKeys(partition).allExecutions),
-    ),
-  );
-  return options.partitions
-    .filter((_, position) => Number(sizes[position]) > 0)
-    .map((partition) => ({ partition, order: Math.random() }))
-    .toSorted((left, right) => left.order - right.order)
-    .slice(0, options.maxPartitions)
-    .map(({ partition }) => partition);
+/** Partitions that have executions, in random order, and how many cannot be read. */
+async function usedPartitions(
+  { valkey }: ConsistencyPorts,
+  { partitions, maxPartitions }: SampleOptions,
+): Promise<{ readonly used: readonly Partition[]; readonly unread: number }> {
+  const used: { readonly partition: Partition; readonly order: number }[] = [];
+  let unread = 0;
+  for (const some of chunked(partitions)) {
+    const results = await valkey.pipelined(
+      some.map((partition) => command(partition, "scard", new IndexKeys(partition).allExecutions)),
+    );
+    for (const [position, partition] of some.entries()) {
+      const result = results[position];
+      if (result?.ok !== true) unread += 1;
+      else if (Number(result.value) > 0) used.push({ partition, order: Math.random() });
+    }
+  }
+  const chosen = used.toSorted((left, right) => left.order - right.order).slice(0, maxPartitions);
+  return { used: chosen.map(({ partition }) => partition), unread };
 }
 
 async function checkPartition(
