@@ -145,6 +145,12 @@ export const CODES = {
     meaning: "ElastiCache's durability is off or asynchronous: a failover loses acknowledged writes",
     remedy: "set `valkeyDurability: sync` (Valkey 9.0 or later): docs/deploy.md",
   },
+  failover_off: {
+    severity: "warning",
+    meaning:
+      "ElastiCache does not promote a replica when a primary fails: its partitions stand still until it is replaced",
+    remedy: "enable automatic failover (and Multi-AZ) of the replication group",
+  },
   clock_skew: {
     severity: "warning",
     meaning:

@@ -1,6 +1,7 @@
 /** The checks of queues and functions, with the caller's permissions. */
 
 import type { LambdaClient } from "@aws-sdk/client-lambda";
+import { checkReplicationGroup } from "#operate/doctor/elasticache.ts";
 import { type CheckResult, skip } from "#operate/doctor/finding.ts";
 import { type FunctionReports, readFunctions } from "#operate/doctor/functions.ts";
 import {
@@ -66,19 +67,24 @@ const LIMIT_MS = 60_000;
 /** Checks the queues and functions of a deployment. Never rejects. */
 export function checkDeployment(ports: DeploymentPorts, deployment: Deployment): Promise<DoctorReport> {
   const urls = queuesOf(deployment);
+  const elastiCache: Check = {
+    name: "elasticache",
+    title: "durability and failover of ElastiCache",
+    run: () => checkReplicationGroup(ports.lambda, deployment.replication_group, ports.environment),
+  };
   const count = urls.ready.size + [urls.completions, urls.deadLetters].filter(Boolean).length;
   if (count === 0) {
     const reason = "no queue is named: set COMPLETIONS_QUEUE_URL, DEAD_LETTER_QUEUE_URL and READY_QUEUES";
-    return runChecks([...skipped(QUEUE_CHECKS, reason), ...skipped(FUNCTION_CHECKS, reason)]);
+    return runChecks([elastiCache, ...skipped(QUEUE_CHECKS, reason), ...skipped(FUNCTION_CHECKS, reason)]);
   }
   const queues = readQueues(ports.sqs, urls);
   const ofQueues = bound(QUEUE_CHECKS, queues, deployment);
   if (!hasLambda(urls, ports.environment)) {
     const reason = "the queues are not on AWS, and AWS_ENDPOINT_URL_LAMBDA names no other Lambda";
-    return runChecks([...ofQueues, ...skipped(FUNCTION_CHECKS, reason)]);
+    return runChecks([elastiCache, ...ofQueues, ...skipped(FUNCTION_CHECKS, reason)]);
   }
   const functions = queues.then((read) => readFunctions(ports.lambda, read.queues));
-  return runChecks([...ofQueues, ...bound(FUNCTION_CHECKS, functions, deployment)]);
+  return runChecks([elastiCache, ...ofQueues, ...bound(FUNCTION_CHECKS, functions, deployment)]);
 }
 
 function bound<Reports>(

@@ -154,7 +154,7 @@ function mebibytes(bytes: number): number {
 
 const MAX_LAG_SECONDS = 5;
 
-/** Replicas and files. What ElastiCache's durability is, the server does not say. */
+/** Replicas and files. ElastiCache's durability is not visible here: see `checkReplicationGroup`. */
 export function checkDurability(nodes: readonly NodeReport[], isLocal: boolean): CheckResult {
   if (isLocal) return skip("the server is a local one, whose data may be lost");
   const findings = nodes.flatMap(({ name, info }): DoctorFinding[] => {

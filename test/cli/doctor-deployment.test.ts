@@ -4,6 +4,7 @@ import { SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { FindingCode } from "#operate/doctor/codes.ts";
 import { diagnose, HealthyAws, type HealthyValkey, startHealthyValkey } from "#test/cli/doctor-bed.ts";
+import { FakeElastiCacheApi } from "#test/support/fake-elasticache-api.ts";
 import type { FakeFunction, FakeMapping } from "#test/support/fake-lambda-api.ts";
 
 const START_TIMEOUT = 60_000;
@@ -43,7 +44,9 @@ describe.each(["standalone", "cluster"] as const)("sluice doctor on queues and f
   it("finds nothing in a healthy deployment, and checks everything", async () => {
     const { output } = await diagnosis(await aws.deploy());
     expect(output.findings).toEqual([]);
-    expect(output.checks.filter(({ status }) => status !== "ok")).toEqual([]);
+    expect(output.checks.filter(({ status }) => status !== "ok").map(({ name }) => name)).toEqual([
+      "elasticache",
+    ]);
     expect(output.checks.map(({ name }) => name)).toEqual(
       expect.arrayContaining(["queues", "redrive", "triggers", "visibility", "functions", "concurrency"]),
     );
@@ -297,6 +300,50 @@ describe.each(["standalone", "cluster"] as const)("sluice doctor on queues and f
       const { codes, finding } = await diagnosis(variables);
       expect(codes).toEqual(["permission_missing"]);
       expect(finding("permission_missing")?.remedy).toContain("kms:Decrypt");
+    });
+  });
+
+  describe("of a replication group", () => {
+    const GROUP = { VALKEY_REPLICATION_GROUP: "sluice-group" };
+    /** A FAKE of ElastiCache's API, with one replication group. */
+    async function describedAs(elements: string, status = 200) {
+      const asked: string[] = [];
+      await using fake = await FakeElastiCacheApi.start((query) => {
+        asked.push(query.get("ReplicationGroupId") ?? "");
+        return { status, body: elements };
+      });
+      const found = await diagnosis({ ...GROUP, AWS_ENDPOINT_URL_ELASTICACHE: fake.endpoint });
+      expect(asked).toEqual(["sluice-group"]);
+      return found;
+    }
+
+    it("accepts synchronous durability with failover", async () => {
+      const { codes, reasonOf } = await describedAs(
+        "<Durability>default</Durability><EffectiveDurability>sync</EffectiveDurability>" +
+          "<AutomaticFailover>enabled</AutomaticFailover>",
+      );
+      expect(codes).toEqual([]);
+      expect(reasonOf("elasticache")).toBeUndefined();
+    });
+
+    it.each(["async", "disabled"])("reports %s durability", async (durability) => {
+      const { codes } = await describedAs(`<EffectiveDurability>${durability}</EffectiveDurability>`);
+      expect(codes).toEqual(["durability_off"]);
+    });
+
+    it("reports disabled failover, and says that it does not know the durability", async () => {
+      const { codes, reasonOf } = await describedAs("<AutomaticFailover>disabled</AutomaticFailover>");
+      expect(codes).toEqual(["failover_off"]);
+      expect(reasonOf("elasticache")).toContain("does not contain it");
+    });
+
+    it("reports the missing permission", async () => {
+      const { codes, finding } = await describedAs(
+        "<Error><Code>AccessDenied</Code><Message>no</Message></Error>",
+        403,
+      );
+      expect(codes).toEqual(["permission_missing"]);
+      expect(finding("permission_missing")?.remedy).toContain("elasticache:DescribeReplicationGroups");
     });
   });
 
