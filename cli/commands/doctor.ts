@@ -1,4 +1,5 @@
 import { LambdaClient } from "@aws-sdk/client-lambda";
+import { SQSClient } from "@aws-sdk/client-sqs";
 import { Option } from "commander";
 import type { CliCommand } from "#cli/kit/command.ts";
 import { plural } from "#cli/kit/format.ts";
@@ -7,7 +8,6 @@ import type { Style } from "#cli/kit/terminal.ts";
 import { checkDeployment } from "#operate/doctor/deployment.ts";
 import { DOCTOR_OUTPUT, type DoctorOutput, doctorOutput } from "#operate/doctor/report.ts";
 import { doctor } from "#operate/read/doctor.ts";
-import { queueClient } from "#shared/queue/client.ts";
 
 const REQUEST_TIMEOUT_MS = 5_000;
 
@@ -21,11 +21,18 @@ export const doctorCommand: CliCommand = {
   output: DOCTOR_OUTPUT,
   async execute({ options, environment, terminal, connect }) {
     const runner = await connect();
+    // What is stored is checked where Valkey can be reached, and the rest with the caller's permissions.
     const { deployment, ...stored } = await runner.run(doctor, { full: options.full === true });
-    const sqs = queueClient();
-    const lambda = new LambdaClient({
-      requestHandler: { connectionTimeout: REQUEST_TIMEOUT_MS, requestTimeout: REQUEST_TIMEOUT_MS },
-    });
+    const settings = {
+      ...(typeof options.region === "string" ? { region: options.region } : {}),
+      requestHandler: {
+        connectionTimeout: REQUEST_TIMEOUT_MS,
+        requestTimeout: REQUEST_TIMEOUT_MS,
+        throwOnRequestTimeout: true,
+      },
+    };
+    const sqs = new SQSClient(settings);
+    const lambda = new LambdaClient(settings);
     try {
       const own = await checkDeployment({ sqs, lambda, environment }, deployment);
       const output = doctorOutput(deployment, stored, own);
