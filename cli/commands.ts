@@ -3,9 +3,9 @@
 import { auditCommand } from "#cli/commands/audit.ts";
 import { completeCommand } from "#cli/commands/complete.ts";
 import { devCommand } from "#cli/commands/dev.ts";
+import { doctorCommand } from "#cli/commands/doctor.ts";
 import { explainCommand } from "#cli/commands/explain.ts";
 import { failCommand } from "#cli/commands/fail.ts";
-import { doctorCommand } from "#cli/commands/doctor.ts";
 import { flowsCommand } from "#cli/commands/flows.ts";
 import { graphCommand } from "#cli/commands/graph.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";

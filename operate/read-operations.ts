@@ -7,5 +7,4 @@ import { graph } from "#operate/read/graph.ts";
 import { lanes } from "#operate/read/lanes.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
-export const READ_OPERATIONS = [audit, execution, explain, flows, graph, lanes] as const;
-export const READ_OPERATIONS = [audit, doctor, execution, flows, graph, lanes] as const;
+export const READ_OPERATIONS = [audit, doctor, execution, explain, flows, graph, lanes] as const;
