@@ -11,11 +11,13 @@ import { graphCommand } from "#cli/commands/graph.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import { lanesCommand, pauseLanesCommand, resumeLanesCommand } from "#cli/commands/lanes.ts";
 import { replayCommand } from "#cli/commands/replay.ts";
+import { submitCommand } from "#cli/commands/submit.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
 import { redriveCommand } from "#cli/redrive.ts";
 
 export const COMMANDS: readonly CliCommand[] = [
   devCommand,
+  submitCommand,
   flowsCommand,
   explainCommand,
   graphCommand,

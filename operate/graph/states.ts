@@ -1,20 +1,9 @@
 /** How the states of executions are named and shown. */
 
-/** The `public_state` of an execution (contract, section 4), in the order in which counts are shown. */
-export const STATES = [
-  "completed",
-  "failed",
-  "cancelled",
-  "expired",
-  "skipped",
-  "active",
-  "waiting",
-  "delayed",
-  "rate_limited",
-  "suspended",
-  "waiting_children",
-] as const;
-export type State = (typeof STATES)[number] | "missing";
+import { PUBLIC_STATES, type PublicState } from "#shared/contract/record.ts";
+
+/** The state of an execution, or `missing` if it has no record. */
+export type State = PublicState | "missing";
 
 /** States are told apart by symbol and word, and not only by color. */
 export interface StateStyle {
@@ -44,14 +33,14 @@ export const FAILURES: ReadonlySet<State> = new Set(["failed", "cancelled", "exp
 
 /** An unknown or empty state is that of an execution without a record. */
 export function stateOf(text: string): State {
-  return STATES.find((state) => state === text) ?? "missing";
+  return PUBLIC_STATES.find((state) => state === text) ?? "missing";
 }
 
 /** `2 completed, 1 failed`. States without executions are left out. */
 export function describeCounts(states: Iterable<State>): string {
   const counts = new Map<State, number>();
   for (const state of states) counts.set(state, (counts.get(state) ?? 0) + 1);
-  return [...STATES, "missing" as const]
+  return [...PUBLIC_STATES, "missing" as const]
     .flatMap((state) => {
       const count = counts.get(state) ?? 0;
       return count === 0 ? [] : [`${count.toLocaleString("en-US")} ${STATE_STYLES[state].label}`];

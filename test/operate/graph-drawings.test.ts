@@ -2,8 +2,9 @@ import { describe, expect, test } from "vitest";
 import { collapse } from "#operate/graph/collapse.ts";
 import type { FlowGraph } from "#operate/graph/flow-graph.ts";
 import { graphMermaid } from "#operate/graph/mermaid.ts";
-import { STATE_STYLES, STATES } from "#operate/graph/states.ts";
+import { STATE_STYLES } from "#operate/graph/states.ts";
 import { graphSvg } from "#operate/graph/svg.ts";
+import { PUBLIC_STATES } from "#shared/contract/record.ts";
 import { graphOf } from "#test/operate/graphs.ts";
 
 /** Task ids can hold anything that JSON can. Each of these ends a label, or means something else, in one of the formats. */
@@ -102,11 +103,11 @@ describe("a graph as an SVG image", () => {
 
   test("every state has a symbol, a word and a color of both themes", () => {
     const graph = graphOf(
-      Object.fromEntries(STATES.map((state) => [`t ${state}`, []])),
-      Object.fromEntries(STATES.map((state) => [`t ${state}`, state])),
+      Object.fromEntries(PUBLIC_STATES.map((state) => [`t ${state}`, []])),
+      Object.fromEntries(PUBLIC_STATES.map((state) => [`t ${state}`, state])),
     );
     const texts = textsOf(svg(graph));
-    for (const state of STATES) {
+    for (const state of PUBLIC_STATES) {
       const { symbol, label, color } = STATE_STYLES[state];
       expect(texts).toContain(`${symbol} t ${state}`);
       expect(texts).toContain(label);

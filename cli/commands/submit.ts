@@ -1,0 +1,109 @@
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { Argument, Option } from "commander";
+import type { CliCommand, CommonOptions, Invocation } from "#cli/kit/command.ts";
+import { plural } from "#cli/kit/format.ts";
+import { printResult } from "#cli/kit/output.ts";
+import { reasonOf, requirePerson } from "#cli/kit/write-command.ts";
+import { type Submitted, submit, submitted } from "#operate/write/submit.ts";
+import { parseFlowId } from "#shared/contract/ids.ts";
+import { ConfigurationError, InvalidRequestError, messageOf } from "#shared/errors.ts";
+
+export const submitCommand: CliCommand = {
+  name: "submit",
+  summary:
+    "Submit a workflow, in Sluice's JSON or in WfFormat. Its first tasks can run as soon as all of it is stored.",
+  arguments: [new Argument("<file>", "the workflow file (docs/workflows.md)")],
+  options: [
+    new Option(
+      "--flow <id>",
+      "the flow id, a UUID (default: a new one). Submitting the same file with the same id again completes it, and makes no second flow",
+    ),
+  ],
+  examples: [
+    "submit examples/nightly-report.json --dry-run",
+    "submit examples/nightly-report.json --watch --yes",
+  ],
+  exitOne: "the command failed; it names the flow id under which it can be repeated",
+  access: "write",
+  output: submitted,
+  async execute(invocation) {
+    const { args, options, terminal, connect } = invocation;
+    if (options.yes !== true && options.dryRun !== true) requirePerson(terminal);
+    const [file = ""] = args;
+    const flow = flowIdOf(options);
+    const request = { workflow: await readText(file), source: file, flow, reason: reasonOf(options) };
+    const runner = await connect();
+    const run = (isDryRun: boolean): Promise<Submitted> =>
+      runner.run(submit, { ...request, dry_run: isDryRun });
+    if (
+      (options.dryRun === true || options.yes !== true) &&
+      !(await mayContinue(invocation, await run(true)))
+    ) {
+      return 0;
+    }
+    const done = await run(false).catch((error: unknown) => {
+      if (!isRefusal(error)) {
+        // The answer may be lost, and the flow submitted. Only this id repeats the submission without a second flow.
+        terminal.note(`sluice: it is safe to repeat: sluice submit ${quoted(file)} --flow ${flow}`);
+      }
+      throw error;
+    });
+    printResult(terminal, options, done, () => renderSubmitted(done));
+    return 0;
+  },
+};
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof InvalidRequestError || error instanceof ConfigurationError;
+}
+
+/** Prints the preview of a dry run, or asks. */
+async function mayContinue({ options, terminal, signal }: Invocation, preview: Submitted): Promise<boolean> {
+  if (options.dryRun === true) {
+    printResult(terminal, options, preview, () => renderSubmitted(preview));
+    return false;
+  }
+  for (const line of renderSubmitted(preview)) terminal.note(line);
+  if (await terminal.confirm("Submit it?", signal)) return true;
+  terminal.note("nothing was submitted");
+  return false;
+}
+
+function renderSubmitted({
+  dry_run: isDryRun,
+  flow,
+  name,
+  tasks,
+  edges,
+  lanes,
+  warnings,
+}: Submitted): string[] {
+  const size = `${plural(tasks, "task")}, ${plural(edges, "edge")}`;
+  const needed = lanes.map(({ lane, tasks: count }) => `${lane} (${plural(count, "task")})`);
+  return [
+    ...warnings.map((warning) => `! ${warning}`),
+    isDryRun ? `dry run: ${name} is valid: ${size}` : `${name}: ${size}, flow ${flow}`,
+    `needs workers of ${plural(lanes.length, "lane")}: ${needed.join(", ")}`,
+    ...(isDryRun ? [] : [`see it with: sluice status ${flow}`]),
+  ];
+}
+
+function flowIdOf({ flow }: CommonOptions): string {
+  const id = parseFlowId(flow ?? randomUUID());
+  if (id.ok) return id.value;
+  throw new InvalidRequestError([`--flow: ${id.error.message}`]);
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (error) {
+    throw new InvalidRequestError([`the workflow cannot be read: ${messageOf(error)}`]);
+  }
+}
+
+/** An argument for a POSIX shell. */
+function quoted(text: string): string {
+  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
