@@ -1,6 +1,7 @@
 /** Every command, in the order of the reference. */
 
 import { auditCommand } from "#cli/commands/audit.ts";
+import { cancelCommand } from "#cli/commands/cancel.ts";
 import { completeCommand } from "#cli/commands/complete.ts";
 import { devCommand } from "#cli/commands/dev.ts";
 import { doctorCommand } from "#cli/commands/doctor.ts";
@@ -10,6 +11,9 @@ import { flowsCommand } from "#cli/commands/flows.ts";
 import { graphCommand } from "#cli/commands/graph.ts";
 import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import { lanesCommand, pauseLanesCommand, resumeLanesCommand } from "#cli/commands/lanes.ts";
+import { prioritizeCommand } from "#cli/commands/prioritize.ts";
+import { publishCommand } from "#cli/commands/publish.ts";
+import { releaseCommand } from "#cli/commands/release.ts";
 import { replayCommand } from "#cli/commands/replay.ts";
 import { submitCommand } from "#cli/commands/submit.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
@@ -28,6 +32,10 @@ export const COMMANDS: readonly CliCommand[] = [
   completeCommand,
   failCommand,
   replayCommand,
+  prioritizeCommand,
+  publishCommand,
+  releaseCommand,
+  cancelCommand,
   doctorCommand,
   auditCommand,
   installValkeyCommand,

@@ -43,6 +43,9 @@ export const STATES = [
   "skipped",
 ] as const;
 export type State = (typeof STATES)[number];
+const ENDED: ReadonlySet<State> = new Set(["completed", "failed", "cancelled", "expired", "skipped"]);
+export const ENDED_STATES: readonly State[] = STATES.filter((state) => ENDED.has(state));
+export const OPEN_STATES: readonly State[] = STATES.filter((state) => !ENDED.has(state));
 
 /** The part of an operation's input that selects executions. */
 export const selectionShape = {
@@ -130,6 +133,11 @@ function selectionErrors(input: SelectionInput): string[] {
     ...(isGiven(lane) ? [parseLaneId(lane)] : []),
   ];
   return ids.flatMap((id) => (id.ok ? [] : [id.error.message]));
+}
+
+/** Whether the input selects a flow as a whole, and not only some of its members. */
+export function isWholeFlow(input: SelectionInput): boolean {
+  return input.flow !== undefined && !FILTERS.some((name) => isGiven(input[name]));
 }
 
 /** The selection of a checked input. `defaultStates` are those of a flow or filter that names no states. */

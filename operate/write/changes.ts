@@ -2,7 +2,7 @@
 
 import type { z } from "zod";
 import { type Change, type ChangeReport, changeReport, writeInput } from "#operate/change-report.ts";
-import type { ExecutionRecord } from "#operate/execution.ts";
+import { type ExecutionRecord, targetOf } from "#operate/execution.ts";
 import {
   type OperateContext,
   type WriteInput,
@@ -18,7 +18,12 @@ import {
   selectionShape,
   selectPage,
 } from "#operate/selection.ts";
-import { messageOf, SluiceError } from "#shared/errors.ts";
+import type { ValkeyCommand } from "#shared/contract/command.ts";
+import type { Target } from "#shared/contract/ownership.ts";
+import type { Reply } from "#shared/contract/reply.ts";
+import { pairResults } from "#shared/contract/results.ts";
+import { InvalidRecordError, messageOf, SluiceError } from "#shared/errors.ts";
+import { noResult, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What becomes of one execution. */
 export type Verdict = Omit<Change, "target">;
@@ -110,4 +115,33 @@ export async function applyEach(
   });
   await Promise.all(takers);
   return verdicts;
+}
+
+/**
+ * Changes executions with one call each, all in one pipeline. `verdictOf` gets the reply, and may throw. Executions whose
+ * record has no usable lane fail.
+ */
+export async function callEach(
+  { valkey, router }: OperateContext,
+  executions: readonly ExecutionRecord[],
+  commandOf: (target: Target, execution: ExecutionRecord) => ValkeyCommand,
+  verdictOf: (reply: Reply, functionName: string) => Verdict,
+): Promise<Verdict[]> {
+  const calls = executions.flatMap((execution) => {
+    const target = targetOf(router, execution);
+    return target === undefined ? [] : [{ execution, command: commandOf(target, execution) }];
+  });
+  const replies = await valkey.pipelined(calls.map(({ command }) => command));
+  const verdicts = new Map<ExecutionRecord, Verdict>();
+  for (const { item, result } of pairResults(calls, replies, noResult)) {
+    try {
+      const reply = replyOrThrow(valueOrThrow(result));
+      verdicts.set(item.execution, verdictOf(reply, String(item.command.args[0])));
+    } catch (error) {
+      verdicts.set(item.execution, failure(error));
+    }
+  }
+  return executions.map(
+    (one) => verdicts.get(one) ?? failure(new InvalidRecordError(`${one.keys.id} has no usable lane`)),
+  );
 }

@@ -12,7 +12,8 @@ import {
   type Verdict,
 } from "#operate/write/changes.ts";
 import { completionsOf } from "#operate/write/completions.ts";
-import { hasLiveOwner, takeOver } from "#operate/write/take-over.ts";
+import { hasLiveOwner } from "#operate/write/leases.ts";
+import { takeOver } from "#operate/write/take-over.ts";
 import { completeExecution } from "#sdk/worker/complete-execution.ts";
 import type { RunOutcome } from "#sdk/worker/finish.ts";
 import { PublishError } from "#shared/errors.ts";

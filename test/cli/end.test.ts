@@ -7,7 +7,7 @@ import { markLeaseExpiredIfDue } from "#shared/contract/upkeep.ts";
 import { sluice } from "#test/cli/support.ts";
 import { DEATHS, type Death, DyingValkey } from "#test/support/dying-valkey.ts";
 import { WORKER } from "#test/support/flow-fixture.ts";
-import { operatorAt, statesOf } from "#test/support/operator.ts";
+import { claimAndLose, operatorAt, statesOf } from "#test/support/operator.ts";
 import { DEPLOYMENTS } from "#test/support/valkey.ts";
 
 /** The case ends an execution for every step at which the process can die. */
@@ -101,10 +101,7 @@ describe.each(DEPLOYMENTS)("ending executions on $name", (deployment) => {
   it("ends an execution whose worker is lost, marked or not", async () => {
     const flow = operator.flow();
     const [due, marked] = [await flow.member(), await flow.member()];
-    for (const keys of [due, marked]) {
-      await flow.claim(keys);
-      await flow.read("hset", keys.core, "lease_expires_at", "1");
-    }
+    for (const keys of [due, marked]) await claimAndLose(flow, keys);
     await flow.done(markLeaseExpiredIfDue(flow.target(marked)));
     for (const keys of [due, marked]) {
       const { code, changes } = await operator.run("fail", keys.id, "--yes");

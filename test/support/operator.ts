@@ -10,6 +10,7 @@ import { AUDIT_KEY } from "#shared/contract/keys.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
+import { serverTimeMs } from "#shared/valkey/server-time.ts";
 import { environmentFor, parseOutput, sluice } from "#test/cli/support.ts";
 import { type DispatchSetup, dispatchAll, dispatchSetup, stateOf } from "#test/support/dispatch.ts";
 import { type FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
@@ -125,4 +126,12 @@ export function operatorAt(deployment: Deployment): Operator {
 
 export async function statesOf(flow: FlowFixture, members: readonly ExecKeys[]): Promise<string[]> {
   return Promise.all(members.map((keys) => stateOf(flow, keys)));
+}
+
+/** Claims an execution for a worker that is lost: its lease is over. */
+export async function claimAndLose(flow: FlowFixture, keys: ExecKeys): Promise<void> {
+  await flow.claim(keys, 1);
+  const expiresAt = Number(await flow.read("hget", keys.core, "lease_expires_at"));
+  // By the server's clock.
+  while (serverTimeMs(await flow.read("time")) <= expiresAt);
 }
