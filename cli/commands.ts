@@ -15,6 +15,7 @@ import { prioritizeCommand } from "#cli/commands/prioritize.ts";
 import { publishCommand } from "#cli/commands/publish.ts";
 import { releaseCommand } from "#cli/commands/release.ts";
 import { replayCommand } from "#cli/commands/replay.ts";
+import { statusCommand } from "#cli/commands/status.ts";
 import { submitCommand } from "#cli/commands/submit.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
 import { redriveCommand } from "#cli/redrive.ts";
@@ -23,6 +24,7 @@ export const COMMANDS: readonly CliCommand[] = [
   devCommand,
   submitCommand,
   flowsCommand,
+  statusCommand,
   explainCommand,
   graphCommand,
   redriveCommand,

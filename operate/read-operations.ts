@@ -5,6 +5,7 @@ import { explain } from "#operate/read/explain.ts";
 import { flows } from "#operate/read/flows.ts";
 import { graph } from "#operate/read/graph.ts";
 import { lanes } from "#operate/read/lanes.ts";
+import { status } from "#operate/read/status.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
-export const READ_OPERATIONS = [audit, doctor, execution, explain, flows, graph, lanes] as const;
+export const READ_OPERATIONS = [audit, doctor, execution, explain, flows, graph, lanes, status] as const;

@@ -13,7 +13,7 @@ import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
  * A flow in which nothing can move counts as stuck after this time: the reconciler recovers missed events within a minute and a
  * half. Milliseconds.
  */
-const SETTLE_MS = 120_000;
+export const SETTLE_MS = 120_000;
 /** A flow that has not changed for this time is stuck, unless an operator says otherwise. Milliseconds. */
 export const DEFAULT_UNCHANGED_MS = 3_600_000;
 
