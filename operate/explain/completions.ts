@@ -2,8 +2,9 @@
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
 import { type DeadLetterSearch, type FoundLetter, findDeadLetters } from "#operate/explain/dead-letters.ts";
-import { type ExplainContext, readAll, sluice } from "#operate/explain/read.ts";
+import { type ExplainContext, sluice } from "#operate/explain/read.ts";
 import { ago, duration, plural } from "#operate/words.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import type { ExecutionId, FlowId } from "#shared/contract/ids.ts";
 import { fieldText } from "#shared/contract/record.ts";

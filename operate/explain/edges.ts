@@ -7,13 +7,12 @@ import {
   hashOf,
   hashRead,
   PAGE,
-  readAll,
   readSetPage,
-  textsOf,
 } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
 import { readUpstreams } from "#operate/explain/upstreams.ts";
 import { readTaskNames } from "#operate/task-names.ts";
+import { readAll, textsOf } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import { type EdgeId, parseEdgeId, parseExecutionId } from "#shared/contract/ids.ts";
 import { parseTime } from "#shared/contract/record.ts";

@@ -2,10 +2,11 @@
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
 import { overdueCauses } from "#operate/explain/completions.ts";
-import { type ExplainContext, forEachPage, readAll, sluice } from "#operate/explain/read.ts";
+import { type ExplainContext, forEachPage, sluice } from "#operate/explain/read.ts";
 import { readSkip, type Skip, skipCause } from "#operate/explain/skip-chain.ts";
 import type { Subject } from "#operate/explain/subject.ts";
 import { ago, plural } from "#operate/words.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import { type EdgeId, type ExecutionId, parseEdgeId, parseExecutionId } from "#shared/contract/ids.ts";
 import { fieldText, parseTime } from "#shared/contract/record.ts";

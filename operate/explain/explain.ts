@@ -8,6 +8,7 @@ import { libraryCauses, partitionCauses } from "#operate/explain/deployment.ts";
 import { type EdgesPage, edgesSchema, readEdgesPage, readUnmatched } from "#operate/explain/edges.ts";
 import { endedCauses } from "#operate/explain/ended.ts";
 import { flowCauses } from "#operate/explain/flow.ts";
+import { pauseCauses } from "#operate/explain/lane.ts";
 import { missingCauses } from "#operate/explain/missing.ts";
 import { activeCauses, invalidState, runnableCauses, timeoutCauses } from "#operate/explain/ownership.ts";
 import { type ExplainContext, hasTime, nameOf, sluice } from "#operate/explain/read.ts";
@@ -126,6 +127,7 @@ async function stateCauses(context: ExplainContext, subject: Subject, graceMs: n
         causes: [
           ...(await dependencyCauses(context, subject, graceMs)),
           ...(await runnableCauses(context, subject, graceMs)),
+          ...(await pauseCauses(context, subject)),
         ],
       };
     default:

@@ -1,9 +1,10 @@
 /** What is wrong with the flow of an execution. */
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
-import { type ExplainContext, readAll, sluice } from "#operate/explain/read.ts";
+import { type ExplainContext, sluice } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
 import { ago, plural } from "#operate/words.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import { parseTime } from "#shared/contract/record.ts";
 import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";

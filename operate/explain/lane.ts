@@ -1,34 +1,21 @@
 /** Why no worker has taken an execution that a worker can claim. */
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
-import { type ExplainContext, hashOf, hashRead, readAll, sluice, textsOf } from "#operate/explain/read.ts";
+import { type ExplainContext, sluice } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
+import { type LaneReport, lanes } from "#operate/read/lanes.ts";
 import { ago, duration, plural } from "#operate/words.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
-import { type ExecutionId, type LaneId, parseExecutionId } from "#shared/contract/ids.ts";
-import { fieldText, parseTime } from "#shared/contract/record.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
+import { parseTime } from "#shared/contract/record.ts";
 import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
-import { QueueError } from "#shared/errors.ts";
-import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { eligibilityOf } from "#shared/ready/marks.ts";
-
-/** What all partitions say of a lane. */
-interface LaneState {
-  readonly eligible: number;
-  readonly active: number;
-  /** Leases that have not ended, of at most `MAX_LEASES` active executions. */
-  readonly liveLeases: number;
-  /** Executions of the same partition that are claimed before this one. */
-  readonly ahead: number;
-}
-
-/** Active executions whose leases are read. */
-const MAX_LEASES = 200;
-const LEASES_PER_PARTITION = 10;
+import { type LanePause, readPauses } from "#shared/ready/paused-lanes.ts";
 
 /**
  * The causes for an execution that can be claimed, or reclaimed after its lease ended. `action` says which: it begins the text
- * of the basic cause.
+ * of the basic cause. A pause is `pauseCauses`'.
  */
 export async function laneCauses(
   context: ExplainContext,
@@ -38,41 +25,16 @@ export async function laneCauses(
 ): Promise<Cause[]> {
   const { lane, nowMs, record } = subject;
   if (lane === undefined) return [];
-  const state = await readLane(context, subject, lane);
+  const [[report], ahead] = await Promise.all([
+    lanes.run(context, { lanes: [lane], limit: 1 }).then((answer) => answer.lanes),
+    readAhead(context, subject, lane),
+  ]);
+  if (report === undefined) return [];
   const sinceMs = eligibleSince(subject);
-  const waitedMs = sinceMs === undefined ? undefined : nowMs - sinceMs;
-  const isOverdue = waitedMs === undefined || waitedMs > graceMs;
-  const isServed = state.liveLeases > 0;
-  const queued = await readyBacklog(context, lane);
-  const facts = describeLane(state, queued);
-  const waited = waitedMs === undefined ? "" : ` for ${duration(waitedMs)}`;
-  const involved = { lanes: [lane] };
-  const next = [sluice("lanes")];
+  const isOverdue = sinceMs === undefined || nowMs - sinceMs > graceMs;
   const causes: Cause[] = [];
-  if (!isServed && isOverdue) {
-    causes.push(
-      cause(
-        "lane_without_worker",
-        `${action}${waited}, and no worker serves lane ${lane}: none holds a lease. ${facts} Start a worker for the lane, ` +
-          "or look at the errors of the one that should serve it.",
-        { involved, next: [...next, sluice("doctor")] },
-      ),
-    );
-  } else if (state.ahead > 0 && isOverdue) {
-    causes.push(
-      cause(
-        "lane_backlog",
-        `${action}${waited} behind ${plural(state.ahead, "execution")} of its partition. ${facts} Add workers, or give it a higher ` +
-          "priority.",
-        {
-          count: state.ahead,
-          involved,
-          next: [...next, `${sluice("prioritize", subject.keys.id)} --priority 9000 --dry-run`],
-        },
-      ),
-    );
-  } else {
-    causes.push(cause("waiting_for_worker", `${action}${waited}. ${facts}`, { involved, next }));
+  if (report.state !== "paused") {
+    causes.push(basicCause(subject, report, { action, ahead, sinceMs, isOverdue }));
   }
   if (subject.hasGrant) {
     causes.push(
@@ -84,12 +46,68 @@ export async function laneCauses(
       cause(
         "not_announced",
         `Lane ${lane} has a ready queue, and no message of this execution is recorded. The reconciler's task ready sends it.`,
-        { involved, next: reconcile(subject, "ready") },
+        { involved: { lanes: [lane] }, next: reconcile(subject, "ready") },
       ),
     );
   }
   if (record.required_capabilities !== "") causes.push(capabilityCause(subject));
   return causes;
+}
+
+/** Whether an operator has paused the lane. Counts for an execution that waits for anything, since a worker is its last step. */
+export async function pauseCauses({ valkey }: ExplainContext, subject: Subject): Promise<Cause[]> {
+  const { lane, nowMs } = subject;
+  if (lane === undefined) return [];
+  const pause = (await readPauses(valkey)).get(lane);
+  return pause === undefined ? [] : [pauseCause(lane, pause, nowMs)];
+}
+
+function pauseCause(lane: LaneId, { pausedAtMs, actor, reason }: LanePause, nowMs: number): Cause {
+  const who = actor === "" ? "" : ` by ${actor}`;
+  return cause(
+    "lane_paused",
+    `Lane ${lane} was paused ${ago(pausedAtMs, nowMs)}${who}${reason === "" ? "" : `: ${reason}`}. No worker begins an attempt in it ` +
+      "until it is resumed.",
+    { involved: { lanes: [lane] }, next: [sluice("lanes", "resume", lane)] },
+  );
+}
+
+interface Wait {
+  readonly action: string;
+  readonly ahead: number;
+  readonly sinceMs: number | undefined;
+  readonly isOverdue: boolean;
+}
+
+function basicCause(
+  { keys, nowMs }: Subject,
+  report: LaneReport,
+  { action, ahead, sinceMs, isOverdue }: Wait,
+): Cause {
+  const { lane } = report;
+  const waited = sinceMs === undefined ? "" : ` for ${duration(nowMs - sinceMs)}`;
+  const facts = describeLane(report, nowMs);
+  const involved = { lanes: [lane] };
+  if (report.state === "not_served" && isOverdue) {
+    return cause(
+      "lane_without_worker",
+      `${action}${waited}, and no worker serves lane ${lane}. ${facts} Start a worker for the lane, or look at the errors of the one ` +
+        "that should serve it.",
+      { involved, next: [sluice("lanes"), sluice("doctor")] },
+    );
+  }
+  if (ahead > 0 && isOverdue) {
+    return cause(
+      "lane_backlog",
+      `${action}${waited} behind ${plural(ahead, "execution")} of its partition. ${facts} Add workers, or give it a higher priority.`,
+      {
+        count: ahead,
+        involved,
+        next: [sluice("lanes"), `${sluice("prioritize", keys.id)} --priority 9000 --dry-run`],
+      },
+    );
+  }
+  return cause("waiting_for_worker", `${action}${waited}. ${facts}`, { involved, next: [sluice("lanes")] });
 }
 
 function isAnnounced({ record, flow }: Subject): boolean {
@@ -126,97 +144,25 @@ function eligibleSince({ record, flow, nowMs }: Subject): number | undefined {
   return times.map(parseTime).find((time) => time !== undefined && time <= nowMs);
 }
 
-async function readLane(context: ExplainContext, subject: Subject, lane: LaneId): Promise<LaneState> {
-  const { router } = context;
-  const { keys, nowMs } = subject;
-  const own = router.indexKeys(keys.partition).lane(lane);
-  const partitions = [...new Set([...router.partitions, keys.partition])];
-  const replies = await readAll(context, [
-    command(keys.partition, "zscore", own.eligible, keys.id),
-    ...partitions.flatMap((partition) => {
-      const { eligible, active } = router.indexKeys(partition).lane(lane);
-      return [command(partition, "zcard", eligible), command(partition, "zcard", active)];
-    }),
-  ]);
-  const [score, ...counts] = replies;
-  let [eligible, active] = [0, 0];
-  const busy = partitions.filter((_, position) => {
-    const [waiting, running] = counts.slice(2 * position, 2 * position + 2);
-    eligible += Number(waiting);
-    active += Number(running);
-    return Number(running) > 0;
-  });
-  const sample = await readAll(
-    context,
-    busy.slice(0, MAX_LEASES).map((partition) =>
-      // The newest: their leases were taken last.
-      command(
-        partition,
-        "zrevrange",
-        router.indexKeys(partition).lane(lane).active,
-        0,
-        LEASES_PER_PARTITION - 1,
-      ),
-    ),
-  );
-  const ids = sample.flatMap(textsOf).flatMap((text): ExecutionId[] => {
-    const id = parseExecutionId(text);
-    return id.ok && id.value !== keys.id ? [id.value] : [];
-  });
-  // A lower score is claimed first.
-  const [ahead] =
-    score === null
-      ? [0]
-      : await readAll(context, [
-          command(keys.partition, "zcount", own.eligible, "-inf", `(${fieldText(score)}`),
-        ]);
-  return {
-    eligible,
-    active,
-    liveLeases: await countLive(context, ids.slice(0, MAX_LEASES), nowMs),
-    ahead: Number(ahead),
-  };
-}
-
-const LEASE_FIELDS = ["ownership_state", "lease_expires_at"] as const;
-
-async function countLive(
+/** Executions of the same partition that are claimed before this one. */
+async function readAhead(
   context: ExplainContext,
-  ids: readonly ExecutionId[],
-  nowMs: number,
+  { keys: { id, partition } }: Subject,
+  lane: LaneId,
 ): Promise<number> {
-  const replies = await readAll(
-    context,
-    ids.map((id) => {
-      const { partition, core } = context.router.execKeys(id);
-      return hashRead(partition, core, LEASE_FIELDS);
-    }),
-  );
-  return replies.filter((reply) => {
-    const lease = hashOf(LEASE_FIELDS, reply);
-    return lease.ownership_state === "leased" && Number(lease.lease_expires_at) > nowMs;
-  }).length;
+  const { eligible } = context.router.indexKeys(partition).lane(lane);
+  const [rank] = await readAll(context, [command(partition, "zrank", eligible, id)]);
+  return Number(rank ?? 0);
 }
 
-async function readyBacklog({ sqs, queues }: ExplainContext, lane: LaneId): Promise<number | undefined> {
-  const url = queues.ready.get(lane);
-  if (url === undefined) return undefined;
-  try {
-    return await new SqsBacklog(sqs, url).count();
-  } catch (error) {
-    // The count only completes the text.
-    if (error instanceof QueueError) return undefined;
-    throw error;
-  }
-}
-
-function describeLane(state: LaneState, queued: number | undefined): string {
-  const { eligible, active, liveLeases } = state;
-  return [
-    `The lane has ${plural(eligible, "execution")} that can be claimed and ${plural(active, "active one")}` +
-      `${active === 0 ? "" : liveLeases === 0 ? ", none with a lease that lasts" : ""}`,
-    ...(queued === undefined ? [] : [`its ready queue holds ${plural(queued, "message")}`]),
-  ]
-    .join("; ")
-    .concat(".");
+function describeLane(report: LaneReport, nowMs: number): string {
+  const { eligible, active, expired_leases: expired, last_claim_at: claimedAt, ready_queue: queue } = report;
+  return `${[
+    `The lane has ${plural(eligible, "execution")} that can be claimed and ${active.toLocaleString("en-US")} active` +
+      `${expired === 0 ? "" : `, ${expired.toLocaleString("en-US")} of them with an expired lease`}`,
+    claimedAt === undefined ? "no claim is recorded" : `the last claim was ${ago(claimedAt, nowMs)}`,
+    ...(queue === undefined
+      ? []
+      : [`its ready queue holds ${plural(queue.visible + queue.in_flight + queue.delayed, "message")}`]),
+  ].join("; ")}.`;
 }

@@ -1,7 +1,8 @@
 /** Why an execution id names no record. */
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
-import { type ExplainContext, readAll, sluice, textsOf, uuidOf } from "#operate/explain/read.ts";
+import { type ExplainContext, sluice, uuidOf } from "#operate/explain/read.ts";
+import { readAll, textsOf } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import {
   type ExecutionId,

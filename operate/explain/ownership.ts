@@ -1,7 +1,7 @@
 /** Executions that a worker runs or should run: leases, timeouts, delays, admission. */
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
-import { laneCauses, reconcile } from "#operate/explain/lane.ts";
+import { laneCauses, pauseCauses, reconcile } from "#operate/explain/lane.ts";
 import { type ExplainContext, sluice } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
 import { ago, duration, time } from "#operate/words.ts";
@@ -114,6 +114,7 @@ export async function activeCauses(
           { next: release },
         ),
         ...(await laneCauses(context, subject, graceMs, "It can be taken over, and waits for a worker")),
+        ...(await pauseCauses(context, subject)),
       ];
     case "lease_revoked":
       return [
@@ -123,6 +124,7 @@ export async function activeCauses(
             "worker can take it over.",
         ),
         ...(await laneCauses(context, subject, graceMs, "It can be taken over, and waits for a worker")),
+        ...(await pauseCauses(context, subject)),
       ];
     default:
       return [invalidState(subject, keys.id)];

@@ -1,33 +1,18 @@
 /** What the readers of `explain` share. All of them send commands that only read. */
 
 import type { OperateContext } from "#operate/operation.ts";
+import { textsOf } from "#shared/consistency/read.ts";
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
-import { readEach, valueOrThrow } from "#shared/valkey/batches.ts";
+import { valueOrThrow } from "#shared/valkey/batches.ts";
 
-/** What `explain` needs of a context. */
-export type ExplainContext = Pick<
-  OperateContext,
-  "valkey" | "router" | "sqs" | "queues" | "environment" | "deadlineMs"
->;
+/** What `explain` works on. */
+export type ExplainContext = OperateContext;
 
 /** Entries of a set that are read together. */
 export const PAGE = 1_000;
-
-/** Reads with one round trip. Throws a ValkeyError if a command fails. */
-export async function readAll(
-  { valkey }: Pick<ExplainContext, "valkey">,
-  commands: readonly ValkeyCommand[],
-): Promise<unknown[]> {
-  return readEach(valkey, commands, (one) => one);
-}
-
-/** Returns the reply of HMGET, SMEMBERS or ZRANGE as texts. */
-export function textsOf(value: unknown): string[] {
-  return Array.isArray(value) ? value.map(fieldText) : [];
-}
 
 /** Reads the named fields of a hash; a missing one is empty. */
 export function hashRead<Name extends string>(

@@ -9,12 +9,12 @@ import {
   hashRead,
   hasTime,
   nameOf,
-  readAll,
   sluice,
 } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
 import { readTaskNames } from "#operate/task-names.ts";
 import { plural } from "#operate/words.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { type EdgeId, type ExecutionId, parseEdgeId, parseExecutionId } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { parseTime } from "#shared/contract/record.ts";

@@ -1,8 +1,9 @@
 /** The execution that is explained: its record, its flow, and what else two round trips tell. */
 
-import { type ExplainContext, hashOf, hashRead, readAll } from "#operate/explain/read.ts";
+import { type ExplainContext, hashOf, hashRead } from "#operate/explain/read.ts";
 import { readTaskNames } from "#operate/task-names.ts";
 import { flowOf } from "#shared/consistency/flow-of.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import { type ExecutionId, type LaneId, parseLaneId } from "#shared/contract/ids.ts";
 import type { ExecKeys, FlowKeys } from "#shared/contract/keys.ts";

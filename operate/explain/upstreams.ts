@@ -1,7 +1,8 @@
 /** Reads the unresolved edges of an execution with their upstreams, in pages, and groups those that are alike. */
 
-import { type ExplainContext, forEachPage, hashOf, hashRead, readAll } from "#operate/explain/read.ts";
+import { type ExplainContext, forEachPage, hashOf, hashRead } from "#operate/explain/read.ts";
 import type { Subject } from "#operate/explain/subject.ts";
+import { readAll } from "#shared/consistency/read.ts";
 import { command } from "#shared/contract/command.ts";
 import { type EdgeId, type ExecutionId, parseEdgeId, parseExecutionId } from "#shared/contract/ids.ts";
 import { isTerminalOutcome, parseTime } from "#shared/contract/record.ts";
