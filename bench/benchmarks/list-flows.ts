@@ -26,7 +26,7 @@ import { valueOrThrow } from "#shared/valkey/batches.ts";
 
 const SIZES = [1_000, 100_000];
 const QUICK_SIZES = [200, 600];
-const ROUNDS = 15;
+const ROUNDS = 7;
 /** One flow of so many is still running. */
 const RUNNING = 10;
 const LANE = unwrap(parseLaneId("default"));
@@ -100,6 +100,7 @@ async function measure({ quick, note }: BenchContext, size: number): Promise<Row
     figures: {
       first_page_with_counts_ms: await medianOf({ limit: 50 }, 50),
       next_page_ms: await medianOf({ limit: 50, cursor: next }, 50),
+      stuck_flows_ms: await medianOf({ stuck: true, limit: 50, counts: false }, 0),
       one_name_ms: await medianOf({ name: RARE, limit: 1, counts: false }, 1),
     },
   };

@@ -2,7 +2,6 @@ import { z } from "zod";
 import {
   DEFAULT_UNCHANGED_MS,
   type FlowEntry,
-  type FlowRecord,
   flowEntry,
   flowEntrySchema,
   flowRecordOf,
@@ -80,9 +79,15 @@ export const flows = readOperation({
             () => Date.now() > context.deadlineMs - RESERVED_MS,
           )
         : undefined;
-    const isWanted = (entry: FlowEntry): boolean =>
+    const isWanted = ({ entry }: Listed): boolean =>
       (filter.state === undefined || entry.state === filter.state) && (!stuck || entry.stuck !== undefined);
-    const page = await readPage(context, filter, unchanged_ms, limit, placeOf(cursor), isWanted);
+    const page = await readPage(context, filter, placeOf(cursor), {
+      limit,
+      // Only the members tell whether a flow is stuck, and few flows are.
+      batch: stuck ? BATCH : Math.min(BATCH, limit),
+      unchangedMs: unchanged_ms,
+      isWanted,
+    });
     return {
       flows: page.entries,
       ...(counts === undefined ? {} : { counts }),
@@ -96,46 +101,65 @@ function placeOf(cursor: string | undefined): Place {
   return createdAt === undefined || id === undefined ? NEWEST : { createdAt: Number(createdAt), id };
 }
 
+/** An entry and its place in the list. */
+interface Listed {
+  readonly place: Place;
+  readonly entry: FlowEntry;
+}
+
+interface PageOptions {
+  readonly limit: number;
+  /** Flows that are read at once. */
+  readonly batch: number;
+  readonly unchangedMs: number;
+  isWanted(listed: Listed): boolean;
+}
+
 /** Reads flows until the page is full, the list ends or the time is up. */
 async function readPage(
   context: OperateContext,
   filter: FlowFilter,
-  unchangedMs: number,
-  limit: number,
   start: Place,
-  isWanted: (entry: FlowEntry) => boolean,
+  { limit, batch, unchangedMs, isWanted }: PageOptions,
 ): Promise<{ readonly entries: FlowEntry[]; readonly after: Place | undefined }> {
   const endMs = Math.min(Date.now() + MAX_PAGE_MS, context.deadlineMs - RESERVED_MS);
   const isLate = (): boolean => Date.now() > endMs;
   const nowMs = serverTimeMs(await context.valkey.call("time"));
   const list = new NewestFlows(context, filter, start);
-  const entries: FlowEntry[] = [];
+  const found: Listed[] = [];
   let after: Place | undefined = start;
   do {
-    const listed = await list.next(Math.min(BATCH, limit - entries.length), isLate);
-    const found = await readEntries(context, listed.flows, { nowMs, unchangedMs });
-    entries.push(...found.filter(isWanted));
+    const listed = await list.next(batch, isLate);
+    found.push(...(await readEntries(context, listed.flows, { nowMs, unchangedMs })).filter(isWanted));
     after = listed.after;
-  } while (after !== undefined && entries.length < limit && !isLate());
-  return { entries, after };
+  } while (after !== undefined && found.length < limit && !isLate());
+  const entries = found.slice(0, limit).map(({ entry }) => entry);
+  return { entries, after: found.length > limit ? found[limit - 1]?.place : after };
 }
 
 async function readEntries(
   context: OperateContext,
   listed: readonly ListedFlow[],
   options: { readonly nowMs: number; readonly unchangedMs: number },
-): Promise<FlowEntry[]> {
+): Promise<Listed[]> {
   const { router } = context;
-  const keys = listed.flatMap(({ id, partition }) => {
-    const flowId = parseStoredFlowId(id);
-    return flowId.ok ? [router.flowKeys(flowId.value, partition)] : [];
+  const places = listed.flatMap((place) => {
+    const flowId = parseStoredFlowId(place.id);
+    return flowId.ok ? [{ place, keys: router.flowKeys(flowId.value, place.partition) }] : [];
   });
-  const replies = await readOfEach(context, keys, (flow) => readFlow(flow, router.indexKeys(flow.partition)));
-  const records = keys.flatMap((flow, position): FlowRecord[] => {
-    const record = flowRecordOf(flow, replies[position] ?? []);
-    return record === undefined ? [] : [record];
+  const replies = await readOfEach(context, places, ({ keys }) =>
+    readFlow(keys, router.indexKeys(keys.partition)),
+  );
+  const records = places.flatMap(({ place, keys }, position) => {
+    const record = flowRecordOf(keys, replies[position] ?? []);
+    return record === undefined ? [] : [{ place, record }];
   });
-  const uncounted = records.filter(({ endedCounts }) => endedCounts === undefined);
+  const uncounted = records
+    .map(({ record }) => record)
+    .filter(({ endedCounts }) => endedCounts === undefined);
   const members = await tallyMembers(context, uncounted, options.nowMs);
-  return records.map((record) => flowEntry(record, members.get(record), options));
+  return records.map(({ place, record }) => ({
+    place,
+    entry: flowEntry(record, members.get(record), options),
+  }));
 }

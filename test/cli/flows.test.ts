@@ -247,6 +247,20 @@ describe.each(KINDS)("sluice flows on $name", ({ name: kind, start }) => {
     expect(idsOf(await list("--stuck", "--unchanged-for", "3h"))).toEqual([]);
   });
 
+  test("pages through stuck flows, among others", async () => {
+    const stuck: FlowFixture[] = [];
+    for (let number = 0; number < 5; number += 1) {
+      const flow = newFlow();
+      await age(flow, [await flow.member()], (2 + number) * HOUR_MS);
+      stuck.push(flow);
+      await newFlow().member();
+    }
+    const expected = await inOrder(stuck);
+    for (const limit of ["1", "2", "5"]) {
+      expect(await listAll("--stuck", "--limit", limit), `limit ${limit}`).toEqual(expected);
+    }
+  });
+
   test("shows a flow as stuck when its submission stopped halfway", async () => {
     const flow = newFlow();
     const root = await flow.member({ delayUntil: FUTURE });
