@@ -1,4 +1,4 @@
-/** The CloudWatch alarms, as CloudFormation resources. docs/operations.md says what to do about each. */
+/** The CloudWatch alarms, as CloudFormation resources. docs/runbook.md says what to do about each. */
 
 import { METRICS } from "#shared/runtime/telemetry.ts";
 import { laneAlarms, unknownKinds } from "./lane-alarms.ts";
@@ -43,11 +43,17 @@ export function alarms(deployment: Deployment, actions: unknown): Record<string,
     ...unknownKinds(deployment).map((properties) => ["UnknownKindsAlarm", properties] as const),
   ] as const;
   return Object.fromEntries(
-    [...simple, ...computed].map(([id, properties]) => [
-      id,
-      { Type: "AWS::CloudWatch::Alarm", Properties: { ...properties, ...notify } },
-    ]),
+    [...simple, ...computed].map(([id, properties]) => {
+      const { AlarmDescription: text, ...rest } = properties;
+      const AlarmDescription = `${String(text)} Runbook: docs/runbook.md#${runbookEntry(id).toLowerCase()}`;
+      return [id, { Type: "AWS::CloudWatch::Alarm", Properties: { AlarmDescription, ...rest, ...notify } }];
+    }),
   );
+}
+
+/** The entry of docs/runbook.md for an alarm: its logical id without a lane or a shard. */
+export function runbookEntry(id: string): string {
+  return id.replace(/^(Lane[A-Za-z]+?Alarm).*$/, "$1").replace(/Shard\d+Alarm$/, "Alarm");
 }
 
 function simpleAlarms(deployment: Deployment): Readonly<Record<string, AlarmSpec>> {

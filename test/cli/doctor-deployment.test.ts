@@ -2,6 +2,7 @@
 
 import { SendMessageCommand } from "@aws-sdk/client-sqs";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { startTestStack } from "#local/test-stack.ts";
 import type { FindingCode } from "#operate/doctor/codes.ts";
 import { diagnose, HealthyAws, type HealthyValkey, startHealthyValkey } from "#test/cli/doctor-bed.ts";
 import { FakeElastiCacheApi } from "#test/support/fake-elasticache-api.ts";
@@ -358,5 +359,39 @@ describe.each(["standalone", "cluster"] as const)("sluice doctor on queues and f
     const variables = await aws.deploy();
     aws.lambda.mappings = [mappingOf("dispatch")];
     expect((await diagnosis(variables)).codes).toEqual([]);
+  });
+});
+
+describe("sluice doctor on the embedded stack", () => {
+  it("finds nothing, and says what does not apply there and why", async () => {
+    await using stack = await startTestStack({ lanes: ["default"] });
+    for (const [name, value] of Object.entries(stack.environment)) vi.stubEnv(name, value);
+    try {
+      await stack.submit({
+        name: "nightly",
+        tasks: [{ id: "fetch" }, { id: "clean", dependsOn: ["fetch"] }],
+      });
+      const { output, reasonOf } = await diagnose(stack.environment);
+      expect(output.findings).toEqual([]);
+      const made = output.checks.filter(({ status }) => status === "ok").map(({ name }) => name);
+      expect(made).toEqual(
+        expect.arrayContaining([
+          "valkey",
+          "library",
+          "partitions",
+          "clock",
+          "indexes",
+          "queues",
+          "encryption",
+        ]),
+      );
+      for (const name of ["durability", "memory", "reconciler", "redrive"]) {
+        expect(reasonOf(name)).toContain("local");
+      }
+      expect(reasonOf("functions")).toContain("not on AWS");
+      expect(reasonOf("elasticache")).toContain("VALKEY_REPLICATION_GROUP");
+    } finally {
+      vi.unstubAllEnvs();
+    }
   });
 });

@@ -1,7 +1,7 @@
 /** The command `sluice --stage` with the built functions, through a fake of the Lambda service. */
 
 import { fileURLToPath } from "node:url";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { recordAudit } from "#operate/audit.ts";
 import { AUDIT_KEY } from "#shared/contract/keys.ts";
 import { VERSION } from "#shared/runtime/version.ts";
@@ -52,6 +52,24 @@ describe.each(KINDS)("sluice --stage on %s", (kind) => {
     ]);
     expect(JSON.stringify(bed.logs.lines)).not.toContain("secret");
     expect(bed.logs.metrics).toMatchObject([{ service: "operate-read", OperationsRun: 1 }]);
+  });
+
+  it("checks Valkey in the function, and the queues from here, for doctor", async () => {
+    for (const [name, value] of Object.entries(bed.queue.queue.environment)) vi.stubEnv(name, value);
+    const { code, stdout } = await bed.sluice("doctor", "--json");
+    expect(code).toBe(1);
+    const { deployment, checks, findings } = parseOutput("doctor", stdout);
+    expect(bed.lambda.events).toMatchObject([{ operation: "doctor", input: { full: false } }]);
+    expect(deployment).toMatchObject({
+      completions_queue: bed.queue.queue.queueUrl,
+      dead_letter_queue: bed.queue.queue.deadLetterQueueUrl,
+    });
+    const statusOf = (name: string) => checks.find((check: { name: string }) => check.name === name)?.status;
+    for (const name of ["valkey", "library", "clock", "queues"])
+      expect([name, statusOf(name)]).toEqual([name, "ok"]);
+    const codes = findings.map((finding: { code: string }) => finding.code);
+    expect(codes).toContain("partitions_unrecorded");
+    expect(codes).not.toContain("permission_missing");
   });
 
   it("passes on what is wrong with the input, with exit code 2", async () => {

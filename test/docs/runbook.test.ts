@@ -1,0 +1,107 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { COMMANDS } from "#cli/commands.ts";
+import { CAUSES } from "#operate/explain/causes.ts";
+import { alarms, runbookEntry } from "../../deploy/alarms.ts";
+import type { ReadyLane } from "../../deploy/lanes.ts";
+
+const PAGE = readFileSync(new URL("../../docs/runbook.md", import.meta.url), "utf8");
+
+const LANE: ReadyLane = {
+  name: "images",
+  id: "images",
+  suffix: "Images",
+  timeoutSeconds: 60,
+  worker: {
+    functionName: "sluice-test-worker-images",
+    artifact: "/artifact",
+    handler: "index.handler",
+    maximumConcurrency: 10,
+    isSerial: false,
+    batchSize: 10,
+    memoryMegabytes: 512,
+    environment: {},
+    policyArns: [],
+  },
+};
+
+/** Every alarm that a deployment can have, by logical id. */
+const ALARMS = alarms(
+  {
+    stage: "test",
+    oldestMessageSeconds: 300,
+    lanes: [LANE],
+    valkey: { shards: 2, replicas: 1 },
+  },
+  [],
+);
+const NAMES = [...new Set(Object.keys(ALARMS).map(runbookEntry))];
+
+/** The text below each heading of the third level. */
+const ENTRIES = new Map(
+  PAGE.split("\n### ")
+    .slice(1)
+    .map((text) => {
+      const [heading = "", ...lines] = text.split("\n");
+      return [heading, lines.join("\n").split("\n## ")[0] ?? ""] as const;
+    }),
+);
+
+/** Command lines in a page whose command does not exist. */
+function unknownCommands(page: string): string[] {
+  const known = new Set(COMMANDS.flatMap(({ name }) => [name, name.split(" ")[0] ?? ""]));
+  const named = [...page.matchAll(/sluice ([a-z]+(?: (?:list|show|replay|purge|pause|resume)\b)?)/g)].map(
+    ([, name = ""]) => name,
+  );
+  expect(named.length).toBeGreaterThan(20);
+  return [...new Set(named)].filter((name) => !known.has(name));
+}
+
+/** States that `status` shows. */
+const PUBLIC_STATES: ReadonlySet<string> = new Set(["waiting_children"]);
+
+describe("docs/runbook.md", () => {
+  it("has an entry for every alarm of a deployment, and no other", () => {
+    expect(NAMES.length).toBeGreaterThan(20);
+    expect([...ENTRIES.keys()].sort()).toEqual(NAMES.sort());
+  });
+
+  it.each(NAMES)("says about %s what it means, how to look, what to do and what not to do", (name) => {
+    const entry = ENTRIES.get(name) ?? "";
+    const [meaning = ""] = entry.trim().split("\n");
+    expect(meaning).toMatch(/^[A-Z[]/);
+    for (const label of ["- **Look:**", "- **Do:**", "- **Do not**"]) expect(entry).toContain(`\n${label} `);
+    expect(entry, "a link to the command that shows it").toMatch(/cli\.md#/);
+  });
+
+  it("names only commands that exist", () => {
+    expect(unknownCommands(PAGE)).toEqual([]);
+  });
+});
+
+describe("docs/operations.md", () => {
+  const operations = readFileSync(new URL("../../docs/operations.md", import.meta.url), "utf8");
+
+  it("names only commands that exist", () => {
+    expect(unknownCommands(operations)).toEqual([]);
+  });
+
+  it("names only causes that explain can find", () => {
+    const [, hangs = ""] = operations.split("\n## My workflow hangs\n");
+    const named = [...(hangs.split("\n## ")[0] ?? "").matchAll(/`([a-z]+(?:_[a-z]+)+)`/g)].map(
+      ([, code = ""]) => code,
+    );
+    const causes = named.filter((code) => !PUBLIC_STATES.has(code));
+    expect(causes.length).toBeGreaterThan(10);
+    expect(causes.filter((code) => !(code in CAUSES))).toEqual([]);
+  });
+});
+
+describe("the description of each alarm", () => {
+  it.each(Object.entries(ALARMS))("links %s to its entry", (id, alarm) => {
+    const { AlarmDescription: text } = Object(alarm).Properties;
+    expect(String(text)).toMatch(
+      new RegExp(`\\. Runbook: docs/runbook\\.md#${runbookEntry(id).toLowerCase()}$`),
+    );
+  });
+});
