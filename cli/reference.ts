@@ -119,6 +119,7 @@ function programOf(commands: readonly CliCommand[]): Command {
         print: unused,
         note: unused,
         progress: unused,
+        showsProgress: false,
         isInteractive: false,
         style: styleFor(false, 100),
         confirm: () => Promise.resolve(false),

@@ -1,13 +1,21 @@
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { Argument, Option } from "commander";
+import { z } from "zod";
 import type { CliCommand, CommonOptions, Invocation } from "#cli/kit/command.ts";
 import { plural } from "#cli/kit/format.ts";
 import { printResult } from "#cli/kit/output.ts";
 import { reasonOf, requirePerson } from "#cli/kit/write-command.ts";
+import { describeStates, watchFlow } from "#cli/watch.ts";
+import { flowEntrySchema } from "#operate/flows/flow-entry.ts";
 import { type Submitted, submit, submitted } from "#operate/write/submit.ts";
 import { parseFlowId } from "#shared/contract/ids.ts";
 import { ConfigurationError, InvalidRequestError, messageOf } from "#shared/errors.ts";
+
+const { state, members } = flowEntrySchema.shape;
+const watched = submitted.extend({
+  end: z.object({ state, members }).optional().describe("How the flow ended. Only with `--watch`"),
+});
 
 export const submitCommand: CliCommand = {
   name: "submit",
@@ -19,14 +27,19 @@ export const submitCommand: CliCommand = {
       "--flow <id>",
       "the flow id, a UUID (default: a new one). Submitting the same file with the same id again completes it, and makes no second flow",
     ),
+    new Option(
+      "--watch",
+      "show the states of its tasks until all have ended. Ctrl-C leaves the flow running",
+    ),
   ],
   examples: [
     "submit examples/nightly-report.json --dry-run",
     "submit examples/nightly-report.json --watch --yes",
   ],
-  exitOne: "the command failed; it names the flow id under which it can be repeated",
+  exitOne:
+    "with --watch, a task failed, expired or was cancelled; or the command failed, and names the flow id to repeat it",
   access: "write",
-  output: submitted,
+  output: watched,
   async execute(invocation) {
     const { args, options, terminal, connect } = invocation;
     if (options.yes !== true && options.dryRun !== true) requirePerson(terminal);
@@ -49,8 +62,22 @@ export const submitCommand: CliCommand = {
       }
       throw error;
     });
-    printResult(terminal, options, done, () => renderSubmitted(done));
-    return 0;
+    if (options.watch !== true) {
+      printResult(terminal, options, done, () => renderSubmitted(done));
+      return 0;
+    }
+    for (const line of renderSubmitted(done)) terminal.note(line);
+    const { state, members } = await watchFlow(runner, flow, invocation).catch((error: unknown) => {
+      terminal.note(
+        `sluice: the flow is not affected. Watch it again with: sluice submit ${quoted(file)} --flow ${flow} --watch --yes`,
+      );
+      throw error;
+    });
+    printResult(terminal, options, { ...done, end: { state, members } }, () => [
+      `${done.name} has ${state === "completed" ? "completed" : `ended: ${state}`}. ${describeStates({ members })}`,
+      `see it with: sluice graph ${flow}`,
+    ]);
+    return state === "completed" ? 0 : 1;
   },
 };
 

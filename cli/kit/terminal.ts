@@ -22,6 +22,8 @@ export interface Terminal {
   note(line: string): void;
   /** Shows a line that the next one replaces. Only on a terminal. */
   progress(line: string): void;
+  /** Whether `progress` shows anything. Else, progress is written in lines. */
+  readonly showsProgress: boolean;
   /** Whether a person can answer a question. */
   readonly isInteractive: boolean;
   readonly style: Style;
@@ -54,6 +56,7 @@ export function processTerminal(): Terminal {
       stderr.write(`${CLEAR_LINE}${line.slice(0, (stderr.columns ?? DEFAULT_COLUMNS) - 1)}`);
       hasProgress = true;
     },
+    showsProgress: stderr.isTTY === true,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     style: styleFor(stdout.isTTY === true && hasColors(), stdout.columns ?? DEFAULT_COLUMNS),
     confirm: async (question, signal) => {

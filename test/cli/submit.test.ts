@@ -3,6 +3,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { complete, fail } from "#operate/write/end.ts";
 import { parseFlowId, unwrap } from "#shared/contract/ids.ts";
 import { environmentFor, parseOutput, sluice } from "#test/cli/support.ts";
 import { operationRunner } from "#test/operate/support.ts";
@@ -149,6 +150,56 @@ see it with: sluice status ${flow}
     await run(valkey, partition, "del", members);
     expect(await sluice(["submit", file, "--yes", "--flow", flow], { environment })).toMatchObject({
       code: 0,
+    });
+  });
+
+  describe("with --watch", () => {
+    const APPROVAL = { name: "approval", tasks: [{ id: "approve" }] };
+
+    it.each([
+      [complete, "completed", 0, "approval has completed. 1 of 1 ended: 1 completed"],
+      [fail, "failed", 1, "approval has ended: failed. 1 of 1 ended: 1 failed"],
+    ] as const)("shows each change until the flow has ended", async (operation, state, code, text) => {
+      using runner = await operationRunner(deployment);
+      const flow = randomUUID();
+      const args = ["submit", await fileOf(APPROVAL), "--yes", "--watch", "--flow", flow];
+      const ended: Promise<unknown>[] = [];
+      const watched = await sluice(args, {
+        environment,
+        onNote: (line) => {
+          // The first look at the flow: now its task ends.
+          if (line.startsWith("0 of 1 ended")) ended.push(runner.run(operation, { flow }));
+        },
+      });
+      await Promise.all(ended);
+      expect(watched.code).toBe(code);
+      expect(watched.stdout).toBe(`${text}\nsee it with: sluice graph ${flow}\n`);
+      expect(watched.stderr.split("\n").slice(-3, -1)).toEqual([
+        "0 of 1 ended: 1 waiting for a worker",
+        `1 of 1 ended: 1 ${state}`,
+      ]);
+      const again = await sluice([...args, "--json"], { environment });
+      expect(again.code).toBe(code);
+      expect(parseOutput("submit", again.stdout)).toMatchObject({
+        flow,
+        end: { state, members: { total: 1, [state]: 1 } },
+      });
+    });
+
+    it("ends at Ctrl-C, leaves the flow running, and says how to watch it again", async () => {
+      const flow = randomUUID();
+      const file = await fileOf(APPROVAL);
+      const stop = new AbortController();
+      const { code, stderr, stdout } = await sluice(["submit", file, "--yes", "--watch", "--flow", flow], {
+        environment,
+        signal: stop.signal,
+        onNote: (line) => {
+          if (line.startsWith("0 of 1 ended")) stop.abort(new Error("SIGINT"));
+        },
+      });
+      expect({ code, stdout }).toEqual({ code: 130, stdout: "" });
+      expect(stderr).toContain(`sluice submit ${file} --flow ${flow} --watch --yes\n`);
+      expect((await graphOf(flow)).stdout).toContain("1 waiting for a worker");
     });
   });
 });

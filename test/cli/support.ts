@@ -24,6 +24,8 @@ export interface CommandOptions {
   /** A person's answer to every question. Undefined: standard input is not a terminal. */
   readonly answer?: "yes" | "no";
   readonly signal?: AbortSignal;
+  /** Called with each line that is written to standard error. */
+  readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -34,7 +36,7 @@ export interface CommandOptions {
  */
 export async function sluice(
   args: readonly string[],
-  { environment = {}, answer, signal = new AbortController().signal }: CommandOptions = {},
+  { environment = {}, answer, signal = new AbortController().signal, onNote }: CommandOptions = {},
 ): Promise<EndedCommand> {
   let stdout = "";
   let stderr = "";
@@ -46,8 +48,10 @@ export async function sluice(
       },
       note: (line) => {
         stderr += `${line}\n`;
+        onNote?.(line);
       },
       progress: () => undefined,
+      showsProgress: false,
       isInteractive: answer !== undefined,
       style: styleFor(false, 100),
       confirm: (question) => {
