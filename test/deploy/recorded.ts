@@ -10,13 +10,15 @@ import { readZip } from "#test/deploy/zip.ts";
 
 const PROCESS = fileURLToPath(new URL("recording-process.ts", import.meta.url));
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const OUR_FOLDERS = /(?:^|\/)((?:shared|functions|lua)\/.+\.ts)$/;
+const OUR_FOLDERS = /(?:^|\/)((?:shared|functions|lua|operate|sdk)\/.+\.ts)$/;
 
 export interface Recording {
   /** All variables that were read. */
   readonly reads: ReadonlySet<string>;
   /** Those of them that Sluice's sources name, except for `AWS_…`, which Lambda reserves. */
   readonly ours: ReadonlySet<string>;
+  /** Words in Sluice's sources that may be the names of variables. */
+  readonly named: ReadonlySet<string>;
   /** Modules that cannot be loaded, with reasons. */
   readonly unloadable: readonly string[];
   /** The error of the handler; empty if it did not throw. */
@@ -43,6 +45,7 @@ export async function recorded(
     return {
       reads,
       ours: new Set([...reads].filter((name) => !name.startsWith("AWS_") && text.includes(name))),
+      named: new Set(text.match(/\b[A-Z][A-Z_]+[A-Z]\b/g)),
       unloadable: listedIn(report, "unloadable"),
       failure: String(at(report, "failure")),
       files: [...files.keys()],

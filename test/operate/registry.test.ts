@@ -19,6 +19,15 @@ import { inputOf, type Scene, setScene } from "#test/operate/scene.ts";
 import { STAGE, StageBed } from "#test/operate/stage-bed.ts";
 import { snapshot } from "#test/support/valkey.ts";
 
+const SERVERLESS = readFileSync(new URL("../../serverless.yml", import.meta.url), "utf8");
+
+/** The variables of a function in serverless.yml, and of all functions. */
+function variablesOf(name: string): ReadonlySet<string> {
+  const [, block = ""] = new RegExp(`\n    ${name}:\n((?: {6}.*\n)+)`).exec(SERVERLESS) ?? [];
+  const variables = [...block.matchAll(/^ {8}([A-Z][A-Z_]+): /gm)].map(([, variable = ""]) => variable);
+  return new Set([...variables, "POWERTOOLS_LOG_LEVEL"]);
+}
+
 const CALL = { actor: "ann@laptop", deadlineMs: Number.POSITIVE_INFINITY };
 
 describe.each(KINDS)("all operations on %s", (kind) => {
@@ -27,6 +36,8 @@ describe.each(KINDS)("all operations on %s", (kind) => {
   let runner: Runner;
   /** Connected as the user of operate-read. */
   let reader: OperateServices;
+  /** The variables that operations have read. */
+  const read = new Set<string>();
   beforeAll(async () => {
     bed = await StageBed.start(kind);
     scene = await setScene(bed);
@@ -45,7 +56,13 @@ describe.each(KINDS)("all operations on %s", (kind) => {
       signal,
       note: () => undefined,
     });
-    reader = await openServices(readOperateConfig(bed.environment("operate-read")), (error) => {
+    const environment = new Proxy(bed.environment("operate-read"), {
+      get: (variables, name) => {
+        read.add(String(name));
+        return Reflect.get(variables, name);
+      },
+    });
+    reader = await openServices(readOperateConfig(environment), (error) => {
       throw error;
     });
   }, 60_000);
@@ -98,6 +115,23 @@ describe.each(KINDS)("all operations on %s", (kind) => {
     const parsed = operation.input.parse(input);
     await Promise.allSettled([operation.run({ ...reader, ...CALL }, parsed as never)]);
     expect(await snapshot(bed.admin, scene.partition)).toEqual(before);
+  });
+
+  it.each([
+    ["operateRead", READ_OPERATIONS],
+    ["operateWrite", WRITE_OPERATIONS],
+  ] as const)("%s has the variables that its operations read", async (name, operations) => {
+    read.clear();
+    for (const operation of operations) {
+      const input = {
+        ...inputOf(operation, scene),
+        ...(operation.access === "write" ? { dry_run: true } : {}),
+      };
+      await runOperation(operation as never, reader, input, CALL);
+    }
+    // Lambda sets those of AWS.
+    const own = [...read].filter((variable) => !variable.startsWith("AWS_"));
+    expect(own.filter((variable) => !variablesOf(name).has(variable))).toEqual([]);
   });
 
   it("a change is recorded with the name that the command sends and the request that proves it", async () => {

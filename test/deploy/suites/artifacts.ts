@@ -1,7 +1,7 @@
 /** The contents of the artifacts, and the environment variables that they read. */
 
 import { describe, expect, it } from "vitest";
-import { FUNCTIONS, idOf, keyOf, NAMES, type Packaged } from "#test/deploy/names.ts";
+import { FUNCTIONS, idOf, keyOf, NAMES, OPERATE, type Packaged } from "#test/deploy/names.ts";
 import { type Recording, recorded } from "#test/deploy/recorded.ts";
 import { at, entriesOf } from "#test/deploy/template.ts";
 
@@ -38,7 +38,10 @@ export function artifacts(packaged: Packaged): void {
         for (const other of ["dev", "local", "existing-secret"]) {
           recordings.push(await recordingOf(other, name));
         }
-        const reads = new Set(recordings.flatMap((recording) => [...recording.reads]));
+        const reads = new Set(
+          // Operations read some variables when they run, which the recording does not see.
+          recordings.flatMap(({ reads, named }) => [...reads, ...(OPERATE.includes(name) ? named : [])]),
+        );
         const ours = new Set(recordings.flatMap((recording) => [...recording.ours]));
         // Read by Node.
         const set = Object.keys(environment).filter((variable) => variable !== "NODE_OPTIONS");
