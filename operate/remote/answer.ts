@@ -70,7 +70,7 @@ async function answered(host: Host, request: RemoteRequest): Promise<RemoteAnswe
     const output = await runOperation(operation, await host.services(), request.input, callOf(host, request));
     countChanges(output, telemetry);
     const answer: RemoteAnswer = { version: VERSION, ok: true, output };
-    return bytesOf(answer) <= MAX_PAYLOAD_BYTES ? answer : tooLarge(operation, bytesOf(answer));
+    return bytesOf(answer) <= MAX_PAYLOAD_BYTES ? answer : tooLarge(operation, request, bytesOf(answer));
   } catch (error) {
     if (error instanceof InvalidRequestError) return refusal("invalid_request", error.errors);
     throw error;
@@ -82,8 +82,13 @@ function callOf({ requestId, deadlineMs }: Host, { actor }: RemoteRequest): Call
   return { actor: `${actor}, request ${requestId}`, deadlineMs };
 }
 
-function tooLarge({ access, name }: Operation<unknown, unknown>, bytes: number): RemoteAnswer {
-  const done = access === "write" ? "The changes were made: `sluice audit` shows the command. " : "";
+function tooLarge(
+  { access, name }: Operation<unknown, unknown>,
+  { input }: RemoteRequest,
+  bytes: number,
+): RemoteAnswer {
+  const hasChanged = access === "write" && Object(input).dry_run !== true;
+  const done = hasChanged ? "The changes were made: `sluice audit` shows the command. " : "";
   return refusal("answer_too_large", [
     `the answer of ${name} has ${bytes} bytes, and Lambda returns at most ${MAX_PAYLOAD_BYTES}. ` +
       `${done}Ask for fewer entries: a smaller --limit, or a narrower filter`,

@@ -1,10 +1,13 @@
 /** The functions behind `sluice --stage`: who can reach them, and what they may do. */
 
+import { readFileSync } from "node:fs";
 import { beforeAll, describe, expect, it } from "vitest";
 import access from "#shared/valkey/access.json" with { type: "json" };
 import { ALL, idOf, OPERATE, OWN, type Packaged, WITH_LANES } from "#test/deploy/names.ts";
 import { actionsOn } from "#test/deploy/suites/roles.ts";
 import { at, listOf, type Template } from "#test/deploy/template.ts";
+
+const DOCS = new URL("../../../docs/deploy.md", import.meta.url);
 
 /** The actions of a role on a queue, by the queue's logical id. */
 function onQueue(template: Template, role: string, queue: string): string[] {
@@ -99,6 +102,22 @@ export function operate(packaged: Packaged): void {
       expect(template.property("OperateWriteUser", "AccessString")).toBe(access["operate-write"].join(" "));
     },
   );
+
+  it("the policies in docs/deploy.md name these functions", () => {
+    const [, section = ""] = /\n## Operators\n(.*?)\n## /s.exec(readFileSync(DOCS, "utf8")) ?? [];
+    const policies = [...section.matchAll(/```json\n(.*?)```/gs)].map(([, text = ""]) => JSON.parse(text));
+    const named = policies.map((policy) =>
+      listOf(at(policy, "Statement")).flatMap((statement) => {
+        expect(at(statement, "Action")).toBe("lambda:InvokeFunction");
+        const effect = at(statement, "Effect");
+        return listOf(at(statement, "Resource")).map((arn) => `${effect} ${String(arn).split(":")[6]}`);
+      }),
+    );
+    const [read, write] = OPERATE.map((name) =>
+      packaged().template("prod").property(idOf(name), "FunctionName"),
+    );
+    expect(named).toEqual([[`Allow ${read}`], [`Allow ${read}`, `Allow ${write}`], [`Deny ${write}*`]]);
+  });
 
   it("reserves their concurrency, except in dev and local", () => {
     const reserved = (variant: string) =>
