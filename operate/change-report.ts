@@ -31,11 +31,10 @@ const change = z.object({
 
 export const changeReport = z.object({
   dry_run: z.boolean(),
-  changes: z.array(change).max(MAX_CHANGES).describe("One entry for each target of this page"),
-  next: z
-    .string()
-    .optional()
-    .describe("The cursor of the next page. Missing on the last page. A command prints all pages as one"),
+  changes: z
+    .array(change)
+    .describe("One entry for each target of this page. A command prints all pages as one"),
+  next: z.string().optional().describe("The cursor of the next page. Missing on the last page"),
 });
 
 /** What becomes of one target. */

@@ -2,12 +2,15 @@
 
 import { randomUUID } from "node:crypto";
 import { describe, expect, it } from "vitest";
+import { MAX_CHANGES } from "#operate/change-report.ts";
 import { replay } from "#operate/write/replay.ts";
+import { submitFlow } from "#sdk/submission/submit.ts";
 import type { ValkeyCommand } from "#shared/contract/command.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import type { ExecKeys } from "#shared/contract/keys.ts";
+import { workflowOf } from "#test/submission/fixture.ts";
 import { DEATHS, DyingValkey } from "#test/support/dying-valkey.ts";
-import { FlowFixture } from "#test/support/flow-fixture.ts";
+import { FlowFixture, ROUTER } from "#test/support/flow-fixture.ts";
 import { type Operator, operatorAt, statesOf } from "#test/support/operator.ts";
 import { DEPLOYMENTS, DEPLOYMENTS_14 } from "#test/support/valkey.ts";
 
@@ -250,6 +253,49 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
       "completed",
     ]);
   });
+
+  it(
+    "replays more descendants than a page has, although a late completion skips the first page again",
+    async () => {
+      const flow = operator.flow();
+      const tasks = ["root", ...Array.from({ length: MAX_CHANGES + 20 }, (_, at) => `child-${at}`)];
+      const workflow = workflowOf(...tasks.slice(1).map((child) => `root>${child}`));
+      const { completions } = operator.context();
+      if (completions === undefined) throw new Error("there is no queue");
+      const submission = await submitFlow(
+        { valkey: operator.valkey, router: ROUTER, completions },
+        workflow,
+        {
+          flowId: flow.flow.id,
+        },
+      );
+      const members = tasks.map((task) =>
+        ROUTER.execKeys(submission.executions.get(task) ?? flow.newExecution().id),
+      );
+      const [root, ...children] = members as [ExecKeys, ...ExecKeys[]];
+      await flow.finish(root, "failed");
+      await operator.publish(root, flow);
+      await operator.dispatch();
+      const preview = await operator.run("replay", root.id, "--descendants", "--dry-run");
+      expect(new Set(preview.changes.map(({ target }) => target))).toEqual(
+        new Set(members.map(({ id }) => id)),
+      );
+      const first = await replay.run(operator.context(), { ...INPUT, execution: root.id });
+      expect(first.changes).toHaveLength(MAX_CHANGES);
+      await operator.publish(root, flow);
+      await operator.dispatch();
+      expect(new Set(await statesOf(flow, children))).toEqual(new Set(["skipped"]));
+      const cursor = first.next ?? "";
+      const second = await replay.run(operator.context(), { ...INPUT, execution: root.id, cursor });
+      expect(second.next).toBeUndefined();
+      expect([...first.changes, ...second.changes].map(({ target }) => target)).toEqual(
+        preview.changes.map(({ target }) => target),
+      );
+      expect(await statesOf(flow, members)).toEqual(["waiting", ...children.map(() => "waiting_children")]);
+      expect(await operator.findings(flow)).toEqual([]);
+    },
+    CRASH_TIMEOUT_MS,
+  );
 
   describe.each(DEATHS)("if the process dies %s", (death) => {
     it.each(["a repetition", "a late completion and a repetition"])(

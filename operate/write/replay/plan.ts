@@ -8,12 +8,9 @@
 
 import { type ExecutionRecord, readExecutions, reasonOf } from "#operate/execution.ts";
 import type { Verdict } from "#operate/write/changes.ts";
-import {
-  type Dependencies,
-  type EdgePorts,
-  readChildren,
-  readDependencies,
-} from "#operate/write/replay/edges.ts";
+import { addDescendants, type Nodes } from "#operate/write/replay/descendants.ts";
+import { type Dependencies, type EdgePorts, readDependencies } from "#operate/write/replay/edges.ts";
+import { topologicalOrder } from "#sdk/submission/graph.ts";
 import { command } from "#shared/contract/command.ts";
 import type { ExecutionId } from "#shared/contract/ids.ts";
 import { parseJsonObject } from "#shared/contract/message.ts";
@@ -46,8 +43,6 @@ export interface PlanOptions {
   /** Executions that were replayed before, whose skipped descendants are planned, too. */
   readonly starts?: readonly ExecutionRecord[];
 }
-
-type Nodes = Map<ExecutionId, ExecutionRecord>;
 
 /** Plans the replay of the selected executions. Throws a ValkeyError. */
 export async function planReplay(
@@ -92,29 +87,6 @@ function isSkipped({ fields, flowId }: ExecutionRecord): boolean {
   return fields.terminal_outcome === "skipped" && flowId !== undefined;
 }
 
-/**
- * Adds all descendants, whatever their state: one that was replayed before may have skipped descendants. Returns the length of
- * the longest path to each node.
- */
-async function addDescendants(ports: EdgePorts, nodes: Nodes): Promise<Map<ExecutionId, number>> {
-  const childrenOf = new Map<ExecutionId, readonly ExecutionId[]>();
-  let found = [...nodes.values()];
-  while (found.length > 0) {
-    const children = await readChildren(ports, found);
-    for (const [at, { keys }] of found.entries()) childrenOf.set(keys.id, children[at] ?? []);
-    const unknown = [...new Set(children.flat())].filter((id) => !nodes.has(id));
-    found = (await readExecutions(ports, unknown)).filter((one) => one !== undefined);
-    for (const execution of found) nodes.set(execution.keys.id, execution);
-  }
-  const levels = new Map<ExecutionId, number>();
-  for (const id of topologically([...nodes.keys()], (one) => childrenOf.get(one) ?? [])) {
-    const level = levels.get(id) ?? 0;
-    for (const child of childrenOf.get(id) ?? [])
-      levels.set(child, Math.max(levels.get(child) ?? 0, level + 1));
-  }
-  return levels;
-}
-
 /** Adds the upstreams that are not known yet. One without a record stays unknown. */
 async function addUpstreams(
   ports: EdgePorts,
@@ -129,39 +101,14 @@ async function addUpstreams(
 }
 
 function upstreamsFirst(dependenciesOf: ReadonlyMap<ExecutionRecord, Dependencies>): ExecutionRecord[] {
-  const executions = [...dependenciesOf.keys()];
-  const byId = new Map(executions.map((one) => [one.keys.id, one]));
-  const childrenOf = new Map<ExecutionId, ExecutionId[]>(executions.map(({ keys }) => [keys.id, []]));
-  for (const [{ keys }, { edges }] of dependenciesOf) {
-    for (const { upstream } of edges) childrenOf.get(upstream)?.push(keys.id);
-  }
-  const order = topologically([...byId.keys()], (id) => childrenOf.get(id) ?? []);
-  return order.flatMap((id) => byId.get(id) ?? []);
-}
-
-/** Kahn's algorithm. Edges to other nodes are ignored. */
-function topologically(
-  nodes: readonly ExecutionId[],
-  childrenOf: (node: ExecutionId) => readonly ExecutionId[],
-): ExecutionId[] {
-  const waiting = new Map(nodes.map((node) => [node, 0]));
-  for (const node of nodes) {
-    for (const child of childrenOf(node)) {
-      const count = waiting.get(child);
-      if (count !== undefined) waiting.set(child, count + 1);
-    }
-  }
-  const order = nodes.filter((node) => waiting.get(node) === 0);
-  // The list grows while it is read.
-  for (const node of order) {
-    for (const child of childrenOf(node)) {
-      const count = waiting.get(child);
-      if (count === undefined) continue;
-      waiting.set(child, count - 1);
-      if (count === 1) order.push(child);
-    }
-  }
-  return order;
+  const byId = new Map<string, ExecutionRecord>([...dependenciesOf.keys()].map((one) => [one.keys.id, one]));
+  const order = topologicalOrder({
+    tasks: [...byId.keys()].map((id) => ({ id })),
+    edges: [...dependenciesOf].flatMap(([{ keys }, { edges }]) =>
+      edges.map(({ upstream }) => ({ from: upstream, to: keys.id })),
+    ),
+  });
+  return (order ?? []).flatMap((id) => byId.get(id) ?? []);
 }
 
 /** How often each execution may be replayed. */
