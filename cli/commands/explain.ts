@@ -62,7 +62,9 @@ function head({ execution_id, record }: Explanation, style: Style): string[] {
   ];
 }
 
-function causes({ causes: found }: Explanation, style: Style): string[] {
+function causes(explanation: Explanation, style: Style): string[] {
+  const { causes: found } = explanation;
+  const tasks = tasksOf(explanation);
   if (found.length === 0) return ["", "Nothing holds it back."];
   const color = { problem: style.red, warning: style.yellow, info: style.cyan };
   return found.flatMap(({ code, severity, text, count, involved }) => {
@@ -73,12 +75,23 @@ function causes({ causes: found }: Explanation, style: Style): string[] {
       "",
       `${color[severity](`${severity}: ${code}`)}${count > 1 ? ` (${count.toLocaleString("en-US")})` : ""}`,
       ...wrap(text, style.columns, "  "),
-      ...(isNamed ? [] : shown.map((id) => style.dim(`    ${id}`))),
+      ...(isNamed
+        ? []
+        : shown.map((id) => style.dim(`    ${tasks.has(id) ? `${tasks.get(id)}  ` : ""}${id}`))),
       ...(isNamed || count <= shown.length
         ? []
         : [style.dim(`    and ${(count - shown.length).toLocaleString("en-US")} more`)]),
     ];
   });
+}
+
+/** The names of the executions that the answer names. */
+function tasksOf({ edges: page, wait }: Explanation): ReadonlyMap<string, string> {
+  const named = [
+    ...(page?.items ?? []).map((edge) => [edge.upstream_execution_id, edge.upstream_task] as const),
+    ...(wait?.chain ?? []).map((link) => [link.execution_id, link.task] as const),
+  ];
+  return new Map(named.filter(([, task]) => task !== ""));
 }
 
 function chain({ skip }: Explanation, style: Style): string[] {

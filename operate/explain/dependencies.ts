@@ -2,32 +2,42 @@
 
 import { type Cause, cause } from "#operate/explain/causes.ts";
 import type { UnmatchedEdges } from "#operate/explain/edges.ts";
-import { sluice } from "#operate/explain/read.ts";
+import { nameOf, sluice } from "#operate/explain/read.ts";
 import { hasQuorum, isBlocked, type Subject, type SubjectGroup } from "#operate/explain/subject.ts";
 import type { EdgeGroup, Unresolved } from "#operate/explain/upstreams.ts";
+import type { Wait } from "#operate/explain/wait-chain.ts";
 import { duration, plural } from "#operate/words.ts";
 
+const BLOCKED = "waiting_children";
 /** What a worker or a scheduler does with an upstream that has not ended. */
 const STATES: Readonly<Record<string, string>> = {
   active: "a worker runs it",
   waiting: "it waits for a worker",
   delayed: "it is delayed",
-  waiting_children: "it waits for its own dependencies",
+  [BLOCKED]: "it waits for its own dependencies",
+  ended: "its completion has not arrived",
   suspended: "it is suspended",
   rate_limited: "admission holds it back",
 };
 
 /** The causes of all unresolved edges but those whose upstream ended longer ago than the grace period. */
-export function waitingCauses(subject: Subject, unresolved: Unresolved, graceMs: number): Cause[] {
+export function waitingCauses(
+  subject: Subject,
+  unresolved: Unresolved,
+  wait: Wait | undefined,
+  graceMs: number,
+): Cause[] {
   const causes: Cause[] = [];
   for (const [state, alike] of unresolved.notEnded) {
+    const last = state === BLOCKED ? wait?.chain.at(-1) : undefined;
+    const explained = last?.execution_id ?? alike.examples[0]?.upstream;
     causes.push(
       ofEdges(
         "upstream_not_ended",
         alike,
-        `${plural(alike.count, "upstream")} ${alike.count === 1 ? "has" : "have"} not ended: ${state}` +
-          `${STATES[state] === undefined ? "" : `, ${STATES[state]}`}.`,
-        alike.examples.slice(0, 1).map(({ upstream }) => sluice("explain", upstream)),
+        `${plural(alike.count, "upstream")} ${alike.count === 1 ? "has" : "have"} not ended: ${describeState(state)}.` +
+          (wait === undefined || last === undefined ? "" : ` ${describeWait(wait, last)}`),
+        explained === undefined ? [] : [sluice("explain", explained)],
       ),
     );
   }
@@ -81,6 +91,19 @@ export function waitingCauses(subject: Subject, unresolved: Unresolved, graceMs:
     );
   }
   return causes;
+}
+
+function describeState(state: string): string {
+  return STATES[state] === undefined ? state : `${state}, ${STATES[state]}`;
+}
+
+function describeWait({ chain }: Wait, last: Wait["chain"][number]): string {
+  if (last.state === BLOCKED)
+    return `The chain of blocked upstreams has ${plural(chain.length, "level")} or more.`;
+  return (
+    `Followed upwards, the first one leads to ${nameOf(last.execution_id, last.task)}, ${plural(chain.length, "level")} above: ` +
+    `${describeState(last.state)}.`
+  );
 }
 
 /** Edges that the graph has and the execution does not know, or the reverse. */

@@ -18,7 +18,7 @@ export async function endedCauses(
   graceMs: number,
 ): Promise<{ readonly causes: Cause[]; readonly skip: Skip | undefined }> {
   const skip = subject.record.terminal_outcome === "skipped" ? await readSkip(context, subject) : undefined;
-  const own = skip === undefined ? [outcomeCause(subject)] : [skipCause(subject.keys.id, skip)];
+  const own = skip === undefined ? [outcomeCause(subject)] : [skipCause(skip)];
   return { causes: [...own, ...(await childrenCauses(context, subject, graceMs))], skip };
 }
 

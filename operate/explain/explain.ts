@@ -16,6 +16,8 @@ import { type Skip, skipSchema } from "#operate/explain/skip-chain.ts";
 import { isBlocked, readSubject, type Subject, stampOf } from "#operate/explain/subject.ts";
 import { describeRecord, recordSchema } from "#operate/explain/summary.ts";
 import { readUnresolved } from "#operate/explain/upstreams.ts";
+import { readWait, type Wait, waitSchema } from "#operate/explain/wait-chain.ts";
+import { readTaskNames } from "#operate/task-names.ts";
 import { ago, plural } from "#operate/words.ts";
 import { checkRecords } from "#shared/consistency/check-record.ts";
 import { describeFinding } from "#shared/consistency/finding.ts";
@@ -33,6 +35,7 @@ export const explanationSchema = z.object({
   record: recordSchema.optional(),
   causes: z.array(causeSchema).describe("Every cause, the most severe first"),
   edges: edgesSchema.optional().describe("The incoming edges. Missing if the execution has none"),
+  wait: waitSchema.optional().describe("What it waits for in the end, if an upstream is blocked too"),
   skip: skipSchema.optional().describe("Why it was skipped"),
   next: z
     .array(z.string())
@@ -104,6 +107,7 @@ async function explainOnce(
     record: describeRecord(subject),
     causes,
     ...(edges === undefined ? {} : { edges }),
+    ...(state.wait === undefined ? {} : { wait: state.wait }),
     ...(state.skip === undefined ? {} : { skip: state.skip }),
     next: nextOf(causes),
   };
@@ -112,6 +116,7 @@ async function explainOnce(
 interface StateCauses {
   readonly causes: Cause[];
   readonly skip?: Skip | undefined;
+  readonly wait?: Wait | undefined;
 }
 
 /** The causes of the state in the record. */
@@ -122,14 +127,17 @@ async function stateCauses(context: ExplainContext, subject: Subject, graceMs: n
     case "active":
       return { causes: await activeCauses(context, subject, graceMs) };
     case "runnable":
-    case "suspended":
+    case "suspended": {
+      const dependencies = await dependencyCauses(context, subject, graceMs);
       return {
+        ...dependencies,
         causes: [
-          ...(await dependencyCauses(context, subject, graceMs)),
+          ...dependencies.causes,
           ...(await runnableCauses(context, subject, graceMs)),
           ...(await pauseCauses(context, subject)),
         ],
       };
+    }
     default:
       return { causes: [invalidState(subject, subject.keys.id)] };
   }
@@ -139,13 +147,15 @@ async function dependencyCauses(
   context: ExplainContext,
   subject: Subject,
   graceMs: number,
-): Promise<Cause[]> {
+): Promise<StateCauses> {
   const unmatched = await readUnmatched(context, subject);
   const causes = unmatchedCauses(subject, unmatched);
-  if (!isBlocked(subject)) return causes;
+  if (!isBlocked(subject)) return { causes };
   const unresolved = await readUnresolved(context, subject, graceMs);
-  causes.push(...waitingCauses(subject, unresolved, graceMs), ...decisionCauses(subject));
   const { nowMs, flow } = subject;
+  const [blocked] = unresolved.notEnded.get("waiting_children")?.examples ?? [];
+  const wait = blocked && (await readWait(context, blocked.upstream, nowMs, graceMs));
+  causes.push(...waitingCauses(subject, unresolved, wait, graceMs), ...decisionCauses(subject));
   const { count, examples } = unresolved.overdue;
   const [oldest] = examples;
   if (oldest !== undefined) {
@@ -154,11 +164,12 @@ async function dependencyCauses(
       examples: examples.map(({ upstream, ...rest }) => ({ id: upstream, ...rest })),
       flowId: flow?.keys.id,
     };
+    const [task = ""] = await readTaskNames(context, [oldest.upstream]);
     const missing = (details: string): Cause =>
       cause(
         "completion_missing",
         `${plural(count, "upstream")} ended and ${count === 1 ? "its completion has" : "their completions have"} not arrived: presumed ` +
-          `missing. ${count === 1 ? "It" : "The oldest"}, ${oldest.upstream}, ended ${ago(oldest.endedAtMs, nowMs)} with outcome ` +
+          `missing. ${count === 1 ? "It" : "The oldest"}, ${nameOf(oldest.upstream, task)}, ended ${ago(oldest.endedAtMs, nowMs)} with outcome ` +
           `${oldest.outcome}. ${details}`,
         {
           count,
@@ -180,7 +191,7 @@ async function dependencyCauses(
       cause("reading_incomplete", "Time ran out before all edges were read: the counts are lower limits."),
     );
   }
-  return causes;
+  return { causes, wait };
 }
 
 /** Index entries that disagree with the record. */

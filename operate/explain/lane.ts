@@ -96,7 +96,16 @@ function basicCause(
       { involved, next: [sluice("lanes"), sluice("doctor")] },
     );
   }
-  if (ahead > 0 && isOverdue) {
+  const queue = report.ready_queue;
+  if (queue !== undefined && queue.visible > 0 && isOverdue) {
+    // Its message is one of them: a ready queue has no order and no priorities.
+    return cause("lane_backlog", `${action}${waited}. ${facts} Add workers.`, {
+      count: queue.visible,
+      involved,
+      next: [sluice("lanes")],
+    });
+  }
+  if (queue === undefined && ahead > 0 && isOverdue) {
     return cause(
       "lane_backlog",
       `${action}${waited} behind ${plural(ahead, "execution")} of its partition. ${facts} Add workers, or give it a higher priority.`,

@@ -185,7 +185,7 @@ async function decidingEdge(
 }
 
 /** The cause of a skip, in words. */
-export function skipCause(id: ExecutionId, skip: Skip): Cause {
+export function skipCause(skip: Skip): Cause {
   const { root_execution_id: root, root_task: task, root_reason: reason, chain } = skip;
   if (root === "") {
     return cause(
@@ -206,14 +206,6 @@ export function skipCause(id: ExecutionId, skip: Skip): Cause {
   return cause(
     "skipped",
     `It was skipped because of ${nameOf(root, task)}${distance}: ${reason || "it ended without a reason"}.`,
-    {
-      involved: {
-        executions: [
-          root,
-          ...chain.map((link) => link.execution_id).filter((one) => one !== root && one !== id),
-        ],
-      },
-      next,
-    },
+    { involved: { executions: [root] }, next },
   );
 }

@@ -99,12 +99,12 @@ export async function readUnresolved(
   return { notEnded, inFlight, overdue, withoutRecord, invalidUpstream, invalidDependency, isComplete };
 }
 
-type Standing =
+export type Standing =
   | { readonly kind: "no_record" | "invalid" | "in_flight" }
   | { readonly kind: "not_ended"; readonly state: string }
   | { readonly kind: "overdue"; readonly end: Omit<EndedUpstream, keyof EdgeUpstream> };
 
-function standingOf(record: UpstreamRecord | undefined, nowMs: number, graceMs: number): Standing {
+export function standingOf(record: UpstreamRecord | undefined, nowMs: number, graceMs: number): Standing {
   if (record === undefined || record.execution_id === "") return { kind: "no_record" };
   const outcome = record.terminal_outcome;
   if (record.lifecycle_phase !== "terminal" || outcome === "" || outcome === "none") {
@@ -116,7 +116,8 @@ function standingOf(record: UpstreamRecord | undefined, nowMs: number, graceMs: 
   return { kind: "overdue", end: { outcome, completedAt: record.completed_at, endedAtMs } };
 }
 
-async function readEdges(
+/** Reads edges of an execution with their upstreams. `reject` receives those that are invalid. */
+export async function readEdges(
   context: ExplainContext,
   keys: Subject["keys"],
   members: readonly string[],

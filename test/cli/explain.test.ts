@@ -66,6 +66,7 @@ describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
     expect(stdout).toContain(
       "info: upstream_not_ended\n  1 upstream has not ended: waiting, it waits for a worker.\n",
     );
+    expect(stdout).toContain(`    a  ${flow.keys("a").id}\n`);
     expect(stdout).toContain("Incoming edges: 1, 1 unresolved\n");
   });
 

@@ -107,6 +107,28 @@ describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
     );
   });
 
+  it("follows blocked upstreams to the execution that holds all of them back", async () => {
+    const flow = await submitOn(servers(), ["a>b", "b>c", "side>c", "c>d", "d>e"]);
+    await flow.fixture.finish(flow.keys("side"), "success");
+    const running = await explainOn(servers(), flow.keys("e"));
+    expect(running.wait?.chain.map(({ task, state }) => [task, state])).toEqual([
+      ["d", "waiting_children"],
+      ["c", "waiting_children"],
+      ["b", "waiting_children"],
+      ["a", "waiting"],
+    ]);
+    expect(causeOf(running, "upstream_not_ended").text).toBe(
+      "1 upstream has not ended: waiting_children, it waits for its own dependencies. Followed upwards, the first one leads to " +
+        `a (${flow.keys("a").id}), 4 levels above: waiting, it waits for a worker.`,
+    );
+    expect(running.next).toEqual([`sluice explain '${flow.keys("a").id}'`]);
+    // A completion that is missing comes before an upstream that only waits.
+    await ageEnd(flow.fixture, flow.keys("side"));
+    const { wait } = await explainOn(servers(), flow.keys("e"));
+    expect(wait?.chain.slice(2)).toMatchObject([{ task: "side", state: "ended" }]);
+    expect(codesOf(await explainOn(servers(), flow.keys("c")))).toContain("completion_missing");
+  });
+
   it("names a submission that stopped before its edges were staged", async () => {
     const { fixture, flowId } = await halfSubmitted();
     const [members] = [(await fixture.read("smembers", fixture.flow.members)) as string[]];
@@ -161,6 +183,13 @@ describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
     const explanation = await explainOn(servers(), flow.keys("a"), { context: { queues } });
     expect(codesOf(explanation)).toEqual(["lane_without_worker", "not_announced"]);
     expect(causeOf(explanation, "lane_without_worker").text).toContain("its ready queue holds 0 messages");
+    // A worker is at work, and the queue is full.
+    await flow.fixture.claim(await flow.fixture.member());
+    const { client } = servers().queue;
+    await client.send(new SendMessageCommand({ QueueUrl: queue.queueUrl, MessageBody: "{}" }));
+    const busy = await explainOn(servers(), flow.keys("a"), { context: { queues } });
+    expect(codesOf(busy)).toEqual(["lane_backlog", "not_announced"]);
+    await servers().queue.drain();
   });
 
   it("names a revoked lease, a passed deadline and a delay that was not ended", async () => {
