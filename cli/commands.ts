@@ -3,6 +3,8 @@
 import { auditCommand } from "#cli/commands/audit.ts";
 import { cancelCommand } from "#cli/commands/cancel.ts";
 import { completeCommand } from "#cli/commands/complete.ts";
+import { purgeDeadLettersCommand, replayDeadLettersCommand } from "#cli/commands/dead-letter-changes.ts";
+import { listDeadLettersCommand, showDeadLetterCommand } from "#cli/commands/dead-letters.ts";
 import { devCommand } from "#cli/commands/dev.ts";
 import { doctorCommand } from "#cli/commands/doctor.ts";
 import { explainCommand } from "#cli/commands/explain.ts";
@@ -18,7 +20,6 @@ import { replayCommand } from "#cli/commands/replay.ts";
 import { statusCommand } from "#cli/commands/status.ts";
 import { submitCommand } from "#cli/commands/submit.ts";
 import type { CliCommand } from "#cli/kit/command.ts";
-import { redriveCommand } from "#cli/redrive.ts";
 
 export const COMMANDS: readonly CliCommand[] = [
   devCommand,
@@ -27,10 +28,13 @@ export const COMMANDS: readonly CliCommand[] = [
   statusCommand,
   explainCommand,
   graphCommand,
-  redriveCommand,
   lanesCommand,
   pauseLanesCommand,
   resumeLanesCommand,
+  listDeadLettersCommand,
+  showDeadLetterCommand,
+  replayDeadLettersCommand,
+  purgeDeadLettersCommand,
   completeCommand,
   failCommand,
   cancelCommand,

@@ -1,4 +1,5 @@
 import { audit } from "#operate/read/audit.ts";
+import { listDeadLetters, showDeadLetter } from "#operate/read/dead-letters.ts";
 import { doctor } from "#operate/read/doctor.ts";
 import { execution } from "#operate/read/execution.ts";
 import { explain } from "#operate/read/explain.ts";
@@ -8,4 +9,15 @@ import { lanes } from "#operate/read/lanes.ts";
 import { status } from "#operate/read/status.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
-export const READ_OPERATIONS = [audit, doctor, execution, explain, flows, graph, lanes, status] as const;
+export const READ_OPERATIONS = [
+  audit,
+  doctor,
+  execution,
+  explain,
+  flows,
+  graph,
+  lanes,
+  status,
+  listDeadLetters,
+  showDeadLetter,
+] as const;

@@ -1,4 +1,5 @@
 import { cancel } from "#operate/write/cancel.ts";
+import { purgeDeadLetters, replayDeadLetters } from "#operate/write/dead-letters.ts";
 import { complete, fail } from "#operate/write/end.ts";
 import { pauseLanes, resumeLanes } from "#operate/write/pause-lanes.ts";
 import { prioritize } from "#operate/write/prioritize.ts";
@@ -19,4 +20,6 @@ export const WRITE_OPERATIONS = [
   release,
   publish,
   prioritize,
+  replayDeadLetters,
+  purgeDeadLetters,
 ] as const;

@@ -2,6 +2,8 @@ import { type DeadLetter, flowIdOf } from "#shared/redrive/message.ts";
 
 /** Selects the dead letters to replay. A message must match all conditions that are set. */
 export interface Filter {
+  /** The ids of messages. A pass ends when it has seen all of them. */
+  readonly messageIds?: readonly string[] | undefined;
   /** Any of these codes; "none" selects messages without a code. */
   readonly errorCodes: readonly string[] | undefined;
   /** The `flow_id` of the body; upper and lower case are equal. */
@@ -20,7 +22,8 @@ export function selectsEverything(filter: Filter): boolean {
 
 /** Ages count up to `atMs`, in milliseconds since the epoch. */
 export function matches(filter: Filter, message: DeadLetter, atMs: number): boolean {
-  const { errorCodes, flow, olderThanSeconds, youngerThanSeconds } = filter;
+  const { messageIds, errorCodes, flow, olderThanSeconds, youngerThanSeconds } = filter;
+  if (messageIds !== undefined && !messageIds.includes(message.id)) return false;
   if (errorCodes !== undefined && !errorCodes.includes(message.errorCode ?? NO_ERROR_CODE)) return false;
   if (flow !== undefined && flowIdOf(message)?.toLowerCase() !== flow.toLowerCase()) return false;
   if (olderThanSeconds === undefined && youngerThanSeconds === undefined) return true;

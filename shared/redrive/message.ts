@@ -25,6 +25,8 @@ export interface DeadLetter extends ForwardedMessage {
   /** Undefined if the redrive policy moved the message here, after too many failed deliveries. */
   readonly errorCode: string | undefined;
   readonly replays: number;
+  /** How often the queue has delivered the message, this time included; undefined if the queue does not say. */
+  readonly receiveCount: number | undefined;
 }
 
 const WHOLE = /^\d{1,15}$/;
@@ -34,6 +36,7 @@ export function parseDeadLetter(message: Message): DeadLetter | undefined {
   const { MessageId: id, ReceiptHandle: handle, Body: body = "", MessageAttributes = {} } = message;
   if (id === undefined || handle === undefined) return undefined;
   const { SentTimestamp: sentAt, MessageGroupId: group, AWSTraceHeader: trace } = message.Attributes ?? {};
+  const { ApproximateReceiveCount: receives } = message.Attributes ?? {};
   return {
     id,
     handle,
@@ -44,6 +47,7 @@ export function parseDeadLetter(message: Message): DeadLetter | undefined {
     sentAt: sentAt !== undefined && WHOLE.test(sentAt) ? Number(sentAt) : undefined,
     errorCode: MessageAttributes.error_code?.StringValue,
     replays: readReplays(MessageAttributes[REPLAYS_ATTRIBUTE]),
+    receiveCount: receives !== undefined && WHOLE.test(receives) ? Number(receives) : undefined,
   };
 }
 

@@ -30,7 +30,21 @@ export interface ReplayPassPorts {
   readonly onProgress: (totals: Totals) => void;
   /** Called once for every message. */
   readonly onMessage?: (message: DeadLetter) => void;
+  /** Called for every selected message with what became of it. */
+  readonly onOutcome?: (message: DeadLetter, outcome: LetterOutcome) => void;
+  /** The slice ends after so many messages; no limit by default. A few more may be seen. */
+  readonly maxSeen?: number;
 }
+
+/** What became of a selected message. */
+export type LetterOutcome =
+  /** A dry run: it would be replayed. */
+  | { readonly kind: "matching" }
+  | { readonly kind: "replayed" }
+  /** It was sent, and is still in the dead-letter queue. */
+  | { readonly kind: "undeleted" }
+  | { readonly kind: "over_limit" }
+  | { readonly kind: "failed"; readonly error: Error };
 
 /**
  * One slice of a pass over the queue. Messages that stay are hidden until the pass ends, so that none is seen twice, and
@@ -50,6 +64,9 @@ export class ReplayPass {
   readonly #hidden: Map<string, string>;
   /** Ids of messages that were sent but could not be deleted. */
   readonly #undeleted = new Set<string>();
+  /** The ids that the filter names and the pass has not seen; undefined if it names none. */
+  readonly #unseenIds: Set<string> | undefined;
+  #seenInSlice = 0;
   #failedSends = 0;
 
   constructor(ports: ReplayPassPorts, request: RedriveRequest, continued?: ReceiveContinuation) {
@@ -59,6 +76,8 @@ export class ReplayPass {
     this.#rateLimiter = new RateLimiter(ports.clock, request.rate, continued?.next_send_at ?? 0);
     this.#report = new ReportBuilder(continued?.totals);
     this.#hidden = new Map(continued?.held);
+    const { messageIds } = request.filter;
+    this.#unseenIds = messageIds === undefined ? undefined : new Set(messageIds);
   }
 
   /**
@@ -110,6 +129,8 @@ export class ReplayPass {
 
   #endReason({ signal, deadlineMs }: Limits): EndReason | undefined {
     if (signal.aborted) return "stopped";
+    if (this.#unseenIds?.size === 0) return "complete";
+    if (this.#seenInSlice >= (this.#ports.maxSeen ?? Number.POSITIVE_INFINITY)) return "slice";
     if (this.#hidden.size >= this.#ports.maxHidden) {
       this.#report.addNote(
         `the pass ended early: it reached its limit of ${this.#ports.maxHidden} hidden messages`,
@@ -136,6 +157,8 @@ export class ReplayPass {
       else if (this.#hidden.has(message.id)) this.#hidden.set(message.id, message.handle);
       else if (!due.some(({ id }) => id === message.id)) {
         isNew = true;
+        this.#seenInSlice += 1;
+        this.#unseenIds?.delete(message.id);
         this.#ports.onMessage?.(message);
         if (this.#isDue(message)) due.push(message);
       }
@@ -148,10 +171,15 @@ export class ReplayPass {
     const { filter, dryRun } = this.#request;
     const isTooNew = message.sentAt !== undefined && message.sentAt > this.#startedAt;
     if (isTooNew || !matches(filter, message, this.#startedAt)) this.#keepHidden(message, "kept");
-    else if (message.replays >= this.#ports.maxReplays) this.#keepHidden(message, "over_limit");
-    else if (dryRun) this.#keepHidden(message, "matching");
+    else if (message.replays >= this.#ports.maxReplays) this.#keepSelected(message, "over_limit");
+    else if (dryRun) this.#keepSelected(message, "matching");
     else return true;
     return false;
+  }
+
+  #keepSelected(message: DeadLetter, as: "over_limit" | "matching"): void {
+    this.#keepHidden(message, as);
+    this.#ports.onOutcome?.(message, { kind: as });
   }
 
   #keepHidden({ id, handle }: DeadLetter, as: Parameters<ReportBuilder["countKept"]>[1]): void {
@@ -193,11 +221,15 @@ export class ReplayPass {
       else {
         this.#hidden.set(message.id, message.handle);
         this.#report.addNote(`message ${message.id} was not sent and stays: ${result.error.message}`);
+        this.#ports.onOutcome?.(message, { kind: "failed", error: result.error });
       }
     }
     const undeleted = new Set(await this.#ports.deadLetters.delete(accepted.map(({ handle }) => handle)));
-    for (const { id, handle } of accepted) {
-      if (!undeleted.has(handle)) continue;
+    for (const message of accepted) {
+      const { id, handle } = message;
+      const isDeleted = !undeleted.has(handle);
+      this.#ports.onOutcome?.(message, { kind: isDeleted ? "replayed" : "undeleted" });
+      if (isDeleted) continue;
       this.#undeleted.add(id);
       this.#report.addNote(
         `message ${id} was sent but could not be deleted: it may be replayed twice, which is harmless`,

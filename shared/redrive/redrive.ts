@@ -27,6 +27,10 @@ export interface RedrivePorts {
   /** The maximum number of messages that a pass keeps hidden. */
   readonly maxHidden: number;
   readonly onProgress: (replayed: number, seen: number) => void;
+  /** What replaces the completions queue as the receiver of the selected messages. */
+  readonly sender?: ReplayPassPorts["sender"];
+  readonly onOutcome?: ReplayPassPorts["onOutcome"];
+  readonly maxSeen?: ReplayPassPorts["maxSeen"];
 }
 
 /** The visibility timeout covers the longest slice: Lambda's maximum of 15 minutes. */
@@ -91,8 +95,9 @@ async function canMoveUnchanged(
     found += 1;
     if (message.replays >= ports.config.maxReplays || hasErrorAttributes(message)) mustReceive.abort();
   };
+  const { onOutcome: _, maxSeen: __, ...surveyed } = replayPassPorts(ports);
   const survey = new ReplayPass(
-    { ...replayPassPorts(ports), onMessage, onProgress: () => undefined },
+    { ...surveyed, onMessage, onProgress: () => undefined },
     {
       ...request,
       dryRun: true,
@@ -124,10 +129,15 @@ function replayPassPorts({
   receiveOptions,
   maxHidden,
   onProgress,
+  sender = new BatchSender(client, config.completionsQueueUrl),
+  onOutcome,
+  maxSeen,
 }: RedrivePorts): ReplayPassPorts {
   return {
     deadLetters: new DeadLetterQueue(client, config.deadLetterQueueUrl, receiveOptions),
-    sender: new BatchSender(client, config.completionsQueueUrl),
+    sender,
+    ...(onOutcome === undefined ? {} : { onOutcome }),
+    ...(maxSeen === undefined ? {} : { maxSeen }),
     clock,
     maxReplays: config.maxReplays,
     maxHidden,

@@ -203,7 +203,7 @@ test("examples/thumbnails installs the package, passes its tests, runs, and buil
 
 test("the command sluice shows its help, and finds the valkey-server", async () => {
   const sluice = (args: readonly string[]) => run(join(project, "node_modules/.bin/sluice"), args, project);
-  expect(await sluice(["--help"])).toContain("redrive");
+  expect(await sluice(["--help"])).toContain("dlq");
   const server = findValkeyServer();
   const path = await run(join(project, "node_modules/.bin/sluice"), ["install-valkey"], project, {
     VALKEY_SERVER: server,
