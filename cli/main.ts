@@ -7,6 +7,7 @@
  */
 
 import { COMMANDS } from "#cli/commands.ts";
+import { findDevFile } from "#cli/dev-file.ts";
 import { runCli } from "#cli/kit/program.ts";
 import { processTerminal } from "#cli/kit/terminal.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
@@ -16,5 +17,11 @@ process.exitCode = await runCli(COMMANDS, process.argv.slice(2), {
   terminal: processTerminal(),
   environment: process.env,
   stop: listenForStop(),
+  defaultEnvFile: findDevFile(),
+  adopt: (variables) => {
+    for (const [name, value] of Object.entries(variables)) {
+      if (name.startsWith("AWS_")) process.env[name] ??= value;
+    }
+  },
   version: VERSION,
 });

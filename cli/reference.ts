@@ -127,6 +127,7 @@ function programOf(commands: readonly CliCommand[]): Command {
       environment: {},
       stop: { signal: new AbortController().signal, exitCode: 0 },
       version: "",
+      adopt: unused,
     },
     unused,
   );

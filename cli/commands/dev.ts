@@ -1,5 +1,6 @@
 import { join } from "node:path";
 import { InvalidArgumentError, Option } from "commander";
+import { DEV_FILE, writeDevFile } from "#cli/dev-file.ts";
 import type { CliCommand, CommonOptions } from "#cli/kit/command.ts";
 import { actorName } from "#cli/kit/runner.ts";
 import { PACKAGE_ROOT } from "#cli/package-root.ts";
@@ -36,6 +37,7 @@ export const devCommand: CliCommand = {
     // Other commands do not need the local stack, which takes time to load.
     const { runDev } = await import("#local/page/dev.ts");
     let errors = 0;
+    using parts = new DisposableStack();
     await runDev({
       port: chosen,
       lanes,
@@ -48,11 +50,15 @@ export const devCommand: CliCommand = {
       },
       onStarted: (url, environment) => {
         const { style } = terminal;
+        parts.use(writeDevFile(environment));
         const variables = Object.entries(environment).map(([name, value]) => `  ${name}=${value}`);
         const lines = [
           `${style.bold("Sluice runs on this machine.")} Open ${style.cyan(url)}`,
           "",
-          "Workers and other commands reach it with these variables:",
+          "Other commands use it if they are started in this folder, in another terminal:",
+          "  sluice submit FILE --yes",
+          "",
+          `Workers reach it with these variables, which are also in ${DEV_FILE}:`,
           ...variables,
           "",
           "All data is gone when it stops. Press Ctrl-C to stop.",

@@ -14,7 +14,7 @@ import {
 } from "#cli/kit/runner.ts";
 import type { Terminal } from "#cli/kit/terminal.ts";
 import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
-import type { Environment } from "#shared/runtime/environment.ts";
+import { type Environment, isSet } from "#shared/runtime/environment.ts";
 import type { StopSignals } from "#shared/runtime/stop-signals.ts";
 
 export interface CommandLine {
@@ -22,6 +22,10 @@ export interface CommandLine {
   readonly environment: Environment;
   readonly stop: StopSignals;
   readonly version: string;
+  /** The file with variables of a deployment that is used where no other one is named. Undefined: there is none. */
+  readonly defaultEnvFile?: string | undefined;
+  /** Gives variables of a file to the AWS SDK, which reads only those of the process. */
+  readonly adopt: (variables: Environment) => void;
 }
 
 const MAX_ERRORS_NOTED = 3;
@@ -118,7 +122,7 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
     if (errors <= MAX_ERRORS_NOTED) terminal.note(`sluice: connection to Valkey failed: ${message}`);
   };
   try {
-    const environment = environmentOf(options, withFile(options.envFile, line.environment));
+    const environment = environmentOf(options, withFile(envFileOf(command, options, line), line));
     return await command.execute({
       args: built.processedArgs
         .flat()
@@ -151,10 +155,24 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
   }
 }
 
-function withFile(file: string | undefined, environment: Environment): Environment {
+function envFileOf(
+  { access }: CliCommand,
+  { envFile, valkeyUrl, stage }: DeploymentOptions & { readonly envFile?: string },
+  { environment, defaultEnvFile, terminal }: CommandLine,
+): string | undefined {
+  if (envFile !== undefined) return envFile;
+  const isNamed = valkeyUrl !== undefined || stage !== undefined || isSet(environment, "VALKEY_URL");
+  if (access === "local" || isNamed || defaultEnvFile === undefined) return undefined;
+  terminal.note(`sluice: the deployment is that of \`sluice dev\` (${defaultEnvFile})`);
+  return defaultEnvFile;
+}
+
+function withFile(file: string | undefined, { environment, adopt }: CommandLine): Environment {
   if (file === undefined) return environment;
   try {
-    return { ...parseEnv(readFileSync(file, "utf8")), ...environment };
+    const variables = parseEnv(readFileSync(file, "utf8"));
+    adopt(variables);
+    return { ...variables, ...environment };
   } catch (error) {
     throw new InvalidRequestError([`--env-file cannot be read: ${messageOf(error)}`]);
   }

@@ -57,7 +57,7 @@ export async function openRunner(environment: Environment, onError: (error: Erro
   if (!isSet(environment, "VALKEY_URL")) {
     throw new ConfigurationError([
       "no deployment is named: pass --valkey-url redis://host:port or the --stage of a deployment on AWS, or set VALKEY_URL. " +
-        "`sluice dev` starts a deployment on this machine",
+        "`sluice dev` starts a deployment on this machine, which commands in the same folder use",
     ]);
   }
   const services = await openServices(readOperateConfig(environment), onError);

@@ -5,11 +5,12 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { findValkeyServer } from "#local/valkey-server.ts";
-import { sluice } from "#test/cli/support.ts";
+import { parseOutput, sluice } from "#test/cli/support.ts";
 import { descendantsOf, isRunning } from "#test/local/processes.ts";
 import { startProgram } from "#test/support/program.ts";
 
 const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
+const EXAMPLE = fileURLToPath(new URL("../../examples/nightly-report.json", import.meta.url));
 const TIMEOUT = 60_000;
 
 test(
@@ -18,10 +19,15 @@ test(
     await using parts = new AsyncDisposableStack();
     const temporary = await mkdtemp(join(tmpdir(), "sluice-dev-test-"));
     parts.defer(() => rm(temporary, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
-    const { child, ended } = startProgram(MAIN, ["dev", "--port", "0", "--lane", "gpu"], {
-      VALKEY_SERVER: findValkeyServer(),
-      TMPDIR: temporary,
-    });
+    const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
+    parts.defer(() => rm(folder, { recursive: true }));
+    const { child, ended } = startProgram(
+      MAIN,
+      ["dev", "--port", "0", "--lane", "default"],
+      { VALKEY_SERVER: findValkeyServer(), TMPDIR: temporary },
+      "",
+      folder,
+    );
     parts.defer(() => {
       child.kill("SIGKILL");
     });
@@ -34,16 +40,27 @@ test(
     const variables = Object.fromEntries(
       [...printed.matchAll(/^ {2}(\w+)=(.*)$/gm)].map(([, ...pair]) => pair),
     );
-    expect(JSON.parse(variables.READY_QUEUES)).toEqual({ gpu: expect.stringContaining("http://127.0.0.1:") });
+    expect(JSON.parse(variables.READY_QUEUES)).toEqual({
+      default: expect.stringContaining("http://127.0.0.1:"),
+    });
     expect(await (await fetch(url)).text()).toContain('<script type="module" src="/app.js">');
     const audit = await sluice(["audit"], { environment: variables });
     expect(audit).toMatchObject({ code: 0, stdout: "no change is recorded\n" });
+    // In the same folder, other commands need no variables. Its roots are announced in a queue: the AWS SDK has them as well.
+    const submitted = await startProgram(MAIN, ["submit", EXAMPLE, "--yes", "--json"], {}, "", folder).ended;
+    expect(submitted).toMatchObject({
+      code: 0,
+      stderr: "sluice: the deployment is that of `sluice dev` (.sluice/dev.env)\n",
+    });
+    const { flow } = parseOutput("submit", submitted.stdout);
+    expect((await sluice(["graph", flow], { environment: variables })).stdout).toContain("12 executions");
     const processes = descendantsOf(child.pid ?? 0);
     expect(processes.map(({ command }) => command).join("\n")).toContain("valkey-server");
     child.kill("SIGINT");
     expect((await ended).code).toBe(0);
     expect(processes.filter(({ pid }) => isRunning(pid))).toEqual([]);
     expect(await readdir(temporary)).toEqual([]);
+    expect(await readdir(join(folder, ".sluice"))).toEqual([]);
   },
   TIMEOUT,
 );

@@ -62,6 +62,7 @@ export async function sluice(
     environment: await asOperatorOf(args, environment),
     stop: { signal, exitCode: 130 },
     version: "0.0.0-test",
+    adopt: () => undefined,
   });
   return { code, stdout, stderr, questions };
 }

@@ -24,8 +24,12 @@ export function startProgram(
   args: readonly string[],
   environment: Readonly<Record<string, string>> = {},
   stdin = "",
+  folder = process.cwd(),
 ): RunningProgram {
-  const child = spawn(process.execPath, [path, ...args], { env: { PATH: process.env.PATH, ...environment } });
+  const child = spawn(process.execPath, [path, ...args], {
+    env: { PATH: process.env.PATH, ...environment },
+    cwd: folder,
+  });
   child.stdin.on("error", () => undefined).end(stdin);
   let stdout = "";
   let stderr = "";
