@@ -19,6 +19,10 @@ export const CHANGE_STATUSES = ["would_change", "changed", "unchanged", "failed"
 
 const change = z.object({
   target: z.string().describe("The id of the execution or flow, or the name of the lane or message"),
+  task: z
+    .string()
+    .optional()
+    .describe("The id of the execution's task in its workflow. Missing if its submission recorded none"),
   status: z
     .enum(CHANGE_STATUSES)
     .describe(

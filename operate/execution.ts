@@ -33,6 +33,7 @@ const FIELDS = [
   "delay_until",
   "failure_reason",
   "cancellation_reason",
+  "skip_root",
   "skip_reason",
   "current_attempt_index",
   "current_lease_id",

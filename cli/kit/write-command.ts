@@ -92,7 +92,9 @@ export function reasonOf({ reason = "" }: CommonOptions): string {
 function renderChanges({ dry_run: isDryRun, changes }: ChangeReport, style: Style): string[] {
   const lines = changes
     .slice(0, SHOWN)
-    .map(({ target, status, text }) => `${colored(status, style)}  ${target}  ${text}`);
+    .map(({ target, task, status, text }) =>
+      [colored(status, style), target, ...(task === undefined ? [] : [style.bold(task)]), text].join("  "),
+    );
   const hidden = changes.length - lines.length;
   return [
     ...lines,

@@ -18,6 +18,7 @@ import {
   selectionShape,
   selectPage,
 } from "#operate/selection.ts";
+import { readTaskNames } from "#operate/task-names.ts";
 import type { ValkeyCommand } from "#shared/contract/command.ts";
 import type { Target } from "#shared/contract/ownership.ts";
 import type { Reply } from "#shared/contract/reply.ts";
@@ -26,7 +27,7 @@ import { InvalidRecordError, messageOf, SluiceError } from "#shared/errors.ts";
 import { noResult, replyOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 
 /** What becomes of one execution. */
-export type Verdict = Omit<Change, "target">;
+export type Verdict = Omit<Change, "target" | "task">;
 
 /** The properties that the input of each operation on selected executions has. `checkSelection` checks them together. */
 export const selectedShape = { ...writeInput, ...selectionShape };
@@ -71,9 +72,24 @@ export function executionOperation<Input extends SelectedInput>(
           verdicts.set(execution, applied[at] ?? { status: "failed", text: "no result is known" });
         }
       }
-      const changes = [...verdicts].map(([{ keys }, verdict]) => ({ target: keys.id, ...verdict }));
+      const changes = await namedChanges(context, [...verdicts]);
       return reportOf(input, [...missingChange(selection, page.missing), ...changes], page.next);
     },
+  });
+}
+
+/** The entries of executions, with the ids of their tasks. */
+export async function namedChanges(
+  context: OperateContext,
+  verdicts: readonly (readonly [ExecutionRecord, Verdict])[],
+): Promise<Change[]> {
+  const tasks = await readTaskNames(
+    context,
+    verdicts.map(([{ keys }]) => keys.id),
+  );
+  return verdicts.map(([{ keys }, verdict], at) => {
+    const task = tasks[at] ?? "";
+    return { target: keys.id, ...(task === "" ? {} : { task }), ...verdict };
   });
 }
 

@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { ExecutionRecord } from "#operate/execution.ts";
 import type { OperateContext } from "#operate/operation.ts";
 import { checkSelection } from "#operate/selection.ts";
+import { time } from "#operate/words.ts";
 import {
   applyEach,
   executionOperation,
@@ -16,6 +17,7 @@ import { hasLiveOwner } from "#operate/write/leases.ts";
 import { takeOver } from "#operate/write/take-over.ts";
 import { completeExecution } from "#sdk/worker/complete-execution.ts";
 import type { RunOutcome } from "#sdk/worker/finish.ts";
+import { parseTime } from "#shared/contract/record.ts";
 import { PublishError } from "#shared/errors.ts";
 
 const MAX_RESULT = 200_000;
@@ -66,7 +68,7 @@ function inspect(execution: ExecutionRecord, outcome: RunOutcome["outcome"], isF
       if (!hasLiveOwner(execution))
         return { status: "would_change", text: `${ends}; its worker ${worker} is lost` };
       if (isForced) return { status: "would_change", text: `${ends}; its worker ${worker} loses the lease` };
-      const until = new Date(Number(fields.lease_expires_at)).toISOString();
+      const until = time(Number(fields.lease_expires_at));
       return {
         status: "failed",
         code: "has_owner",
@@ -90,9 +92,8 @@ function whyNotClaimable(fields: ExecutionRecord["fields"], id: string): string 
     return `waits for its dependencies: end those first (sluice explain ${id} lists them), or cancel it`;
   }
   if (fields.eligibility_state === "not_eligible_until_time") {
-    const until = new Date(Number(fields.delay_until));
-    const text = Number.isNaN(until.getTime()) ? "a time" : until.toISOString();
-    return `is delayed until ${text}: wait for it, or cancel it`;
+    const until = parseTime(fields.delay_until);
+    return `is delayed until ${until === undefined ? "an unknown time" : time(until)}: wait for it, or cancel it`;
   }
   return `cannot be ended while it is ${fields.public_state}: cancel it`;
 }

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { ExecutionRecord } from "#operate/execution.ts";
 import type { OperateContext } from "#operate/operation.ts";
 import { checkSelection } from "#operate/selection.ts";
+import { time } from "#operate/words.ts";
 import { executionOperation, selectedShape, type Verdict } from "#operate/write/changes.ts";
 import { endLeases, hasLiveOwner } from "#operate/write/leases.ts";
 import { announceUnmarked } from "#shared/ready/announce.ts";
@@ -39,7 +40,7 @@ function inspect(execution: ExecutionRecord, isForced: boolean, isNamed: boolean
     return { status: "unchanged", code: fields.ownership_state, text: "its lease is released already" };
   }
   const worker = fields.current_worker_instance_id;
-  const until = new Date(Number(fields.lease_expires_at)).toISOString();
+  const until = time(Number(fields.lease_expires_at));
   if (!hasLiveOwner(execution)) {
     return {
       status: "would_change",

@@ -15,7 +15,7 @@ import {
   selectedIn,
   selectionOf,
 } from "#operate/selection.ts";
-import { failure, missingChange, reportOf, selectedShape } from "#operate/write/changes.ts";
+import { failure, missingChange, namedChanges, reportOf, selectedShape } from "#operate/write/changes.ts";
 import { applyReplays } from "#operate/write/replay/apply.ts";
 import { planReplay, type ReplayPlan } from "#operate/write/replay/plan.ts";
 import type { Partition } from "#shared/contract/ids.ts";
@@ -59,10 +59,11 @@ export const replay = writeOperation({
       const verdicts = input.dry_run
         ? page.map(({ verdict }) => verdict)
         : await applyReplays(context, plan, page, input.descendants);
-      for (const [position, { execution }] of page.entries()) {
-        const verdict = verdicts[position] ?? failure(new Error("no result is known"));
-        changes.push({ target: execution.keys.id, ...verdict });
-      }
+      const results = page.map(
+        ({ execution }, position) =>
+          [execution, verdicts[position] ?? failure(new Error("no result is known"))] as const,
+      );
+      changes.push(...(await namedChanges(context, results)));
       const last = page.at(-1)?.place ?? after;
       if (page.length < rest.length) return reportOf(input, changes, formatPosition(partition, last));
       const following = partitions[at + 1];

@@ -69,13 +69,13 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
     const before = await flow.snapshot();
     const preview = await operator.run("replay", root.id, "--descendants", "--dry-run");
     expect(preview.changes).toEqual([
-      { target: child.id, status: "would_change", text: "waits for one dependency again, and then runs" },
+      { target: child.id, status: "would_change", text: "waits for 1 dependency again, and then runs" },
       {
         target: grandchild.id,
         status: "would_change",
-        text: "waits for one dependency again, and then runs",
+        text: "waits for 1 dependency again, and then runs",
       },
-      { target: root.id, status: "would_change", text: "runs again (it was failed: it broke)" },
+      { target: root.id, status: "would_change", text: "runs again (it had failed: it broke)" },
     ]);
     expect(await flow.snapshot()).toEqual(before);
     expect(await operator.auditEntries(root.id)).toBe(0);
@@ -107,7 +107,7 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
     expect(verdicts.get(shared.id)).toEqual({
       status: "unchanged",
       code: "upstream_not_replayed",
-      text: `stays skipped: its upstream ${other.id} is failed, and not replayed`,
+      text: `stays skipped: its upstream ${other.id} has failed, and is not replayed`,
     });
     expect(verdicts.get(below.id)?.code).toBe("upstream_not_replayed");
     const members = [root, ...descendants, shared, below];
@@ -156,7 +156,7 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
           target: child.id,
           status: "unchanged",
           code: "upstream_not_replayed",
-          text: `stays skipped: its upstream ${root.id} is failed, and not replayed`,
+          text: `stays skipped: its upstream ${root.id} has failed, and is not replayed`,
         },
       ],
     });
@@ -288,6 +288,7 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
       const cursor = first.next ?? "";
       const second = await replay.run(operator.context(), { ...INPUT, execution: root.id, cursor });
       expect(second.next).toBeUndefined();
+      expect(second.changes.at(-1)).toMatchObject({ target: root.id, task: "root", status: "changed" });
       expect([...first.changes, ...second.changes].map(({ target }) => target)).toEqual(
         preview.changes.map(({ target }) => target),
       );

@@ -4,7 +4,13 @@ import { type Change, type ChangeReport, MAX_CHANGES } from "#operate/change-rep
 import { readExecutions } from "#operate/execution.ts";
 import type { OperateContext } from "#operate/operation.ts";
 import { formatPosition, OPEN_STATES, selectionOf, selectPage } from "#operate/selection.ts";
-import { failure, missingChange, reportOf, type SelectedInput } from "#operate/write/changes.ts";
+import {
+  failure,
+  missingChange,
+  namedChanges,
+  reportOf,
+  type SelectedInput,
+} from "#operate/write/changes.ts";
 import { cancelFlow, type FlowCancellation } from "#sdk/cancellation/cancel-flow.ts";
 import { command } from "#shared/contract/command.ts";
 import type { CancellationPolicy } from "#shared/contract/graph.ts";
@@ -33,9 +39,14 @@ export async function cancelWholeFlow(context: OperateContext, request: Request)
     return reportOf(request, [flowPreview(flow, state)], next);
   }
   const page = await selectPage(context, selection, request.cursor);
-  const changes = page.executions
-    .filter(({ keys }) => state.pending === undefined || state.pending.has(keys.id))
-    .map(({ keys }): Change => ({ target: keys.id, status: "would_change", text: "is cancelled" }));
+  const members = page.executions.filter(
+    ({ keys }) => state.pending === undefined || state.pending.has(keys.id),
+  );
+  const isCancelled = { status: "would_change", text: "is cancelled" } as const;
+  const changes = await namedChanges(
+    context,
+    members.map((member) => [member, isCancelled]),
+  );
   return reportOf(request, changes, page.next);
 }
 

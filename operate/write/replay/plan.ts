@@ -7,6 +7,7 @@
  */
 
 import { type ExecutionRecord, readExecutions, reasonOf } from "#operate/execution.ts";
+import { plural } from "#operate/words.ts";
 import type { Verdict } from "#operate/write/changes.ts";
 import { addDescendants, type Nodes } from "#operate/write/replay/descendants.ts";
 import { type Dependencies, type EdgePorts, readDependencies } from "#operate/write/replay/edges.ts";
@@ -146,9 +147,9 @@ function rootVerdict(execution: ExecutionRecord): Verdict {
   const { lifecycle_phase: phase, attempt_state: attempt, terminal_outcome: outcome } = fields;
   if (phase === "terminal") {
     const reason = reasonOf(execution);
-    const was =
-      outcome === "success" ? "it had succeeded" : `it was ${outcome}${reason === "" ? "" : `: ${reason}`}`;
-    return { status: "would_change", text: `runs again (${was})` };
+    const was = PAST[outcome] ?? `was ${outcome}`;
+    const text = `runs again (it ${was}${reason === "" ? "" : `: ${reason}`})`;
+    return { status: "would_change", text };
   }
   return attempt === "pending_replay_attempt"
     ? { status: "unchanged", code: "already_replayed", text: "is replayed already, and has not run since" }
@@ -171,7 +172,7 @@ function skippedVerdict(
     const waits = edges.filter(({ state }) => state !== "satisfied").length;
     return {
       status: "would_change",
-      text: `waits for ${waits === 1 ? "one dependency" : `${waits} dependencies`} again, and then runs`,
+      text: `waits for ${plural(waits, "dependency", "dependencies")} again, and then runs`,
     };
   }
   const [first] = lost;
@@ -182,10 +183,18 @@ function skippedVerdict(
 
 function describe(id: ExecutionId, nodes: Nodes): string {
   const record = nodes.get(id);
-  return record === undefined
-    ? `${id} was deleted`
-    : `${id} is ${record.fields.terminal_outcome}, and not replayed`;
+  if (record === undefined) return `${id} was deleted`;
+  const { terminal_outcome: outcome, skip_root: root } = record.fields;
+  const cause = outcome === "skipped" && root !== "" ? `; the cause is ${root}` : "";
+  return `${id} ${PRESENT[outcome] ?? `is ${outcome}`}, and is not replayed${cause}`;
 }
+
+const PRESENT: Readonly<Record<string, string>> = { failed: "has failed", expired: "has expired" };
+const PAST: Readonly<Record<string, string>> = {
+  success: "had succeeded",
+  failed: "had failed",
+  expired: "had expired",
+};
 
 function byPlace(left: PlannedReplay, right: PlannedReplay): number {
   return left.place < right.place ? -1 : 1;
