@@ -39,6 +39,9 @@ function reasonOf(error: unknown): Failure {
   const status = Number(fields.$metadata?.httpStatusCode);
   const text = `${names[0] ?? "Error"}: ${messageOf(error)}`;
   const has = (form: RegExp) => names.some((name) => form.test(name));
+  if (/^Region is missing/.test(messageOf(error))) {
+    return { kind: "denied", isCredentials: true, text: `${text}: set AWS_REGION` };
+  }
   if (has(CREDENTIALS)) return { kind: "denied", isCredentials: true, text };
   if (has(DENIED) || status === 403) return { kind: "denied", isCredentials: false, text };
   if (has(MISSING)) return { kind: "missing", isCredentials: false, text };

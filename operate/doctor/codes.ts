@@ -323,8 +323,8 @@ export const CODES = {
   // The check itself
   credentials_missing: {
     severity: "error",
-    meaning: "AWS does not accept the caller's credentials, or there are none",
-    remedy: "`aws sts get-caller-identity` shows whether they work; log in again",
+    meaning: "AWS does not accept the caller's credentials, or credentials or region are not set",
+    remedy: "`aws sts get-caller-identity` shows whether they work; log in again, and set `AWS_REGION`",
   },
   permission_missing: {
     severity: "warning",

@@ -67,22 +67,20 @@ const SAMPLE = { maxPartitions: 16, perPartition: 50, flowsPerPartition: 2, maxF
 const SAMPLE_MS = 10_000;
 
 /** Compares indexes with records: a random sample, or with `full` everything. Reports lanes without a record. */
-export async function checkIndexes(ports: DataPorts, full: boolean, settleMs?: number): Promise<CheckResult> {
+export async function checkIndexes(ports: DataPorts, full: boolean): Promise<CheckResult> {
   const { valkey, router, deadlineMs } = ports;
   const recorded = await readRecordedLanes(valkey);
   const known = [...new Set([...recorded.lanes, ...ports.configuredLanes])];
   const findings = recorded.errors.map((error) => found("lane_invalid", LANES_KEY, error));
-  const settle = settleMs === undefined ? {} : { settleMs };
   if (full) {
     const signal = AbortSignal.timeout(Math.max(0, deadlineMs - Date.now()));
-    const all = await checkConsistency(ports, { signal, ...settle });
+    const all = await checkConsistency(ports, { signal });
     findings.push(...unknownLanes(await usedLanes(ports), known), ...summarize(all));
     return { findings };
   }
   const endMs = Math.min(deadlineMs, Date.now() + SAMPLE_MS);
   const sample = await checkSample(ports, {
     ...SAMPLE,
-    ...settle,
     partitions: router.partitions,
     lanes: known,
     isOver: () => Date.now() >= endMs,

@@ -66,9 +66,8 @@ export function checkLibrary(nodes: readonly NodeReport[], settings: LibrarySett
   const findings: DoctorFinding[] = [];
   const editions = new Map<string, Edition>();
   for (const { name, library, version } of nodes) {
-    if (library === undefined || (library === "unread" && version === undefined)) {
-      if (library === undefined)
-        findings.push(found("library_missing", name, "FUNCTION LIST has no flowfabric library"));
+    if (library === undefined) {
+      findings.push(found("library_missing", name, "FUNCTION LIST has no flowfabric library"));
       continue;
     }
     if (typeof library === "object") {

@@ -26,7 +26,6 @@ export interface SampleOptions {
   readonly flowsPerPartition: number;
   /** A larger flow is not checked: its check reads all its members. */
   readonly maxFlowMembers: number;
-  readonly settleMs?: number;
   /** Ends the check between two partitions. What was found until then is returned. */
   readonly isOver: () => boolean;
 }
@@ -120,7 +119,7 @@ async function checkPartition(
   );
   const small = flows.filter((_, position) => Number(sizes[position]) <= options.maxFlowMembers);
   for (const flow of small) {
-    findings.push(...(await checkFlow(ports, flow, options.settleMs ?? DEFAULT_SETTLE_MS)));
+    findings.push(...(await checkFlow(ports, flow, DEFAULT_SETTLE_MS)));
   }
   return { findings, executions: executions.length, flows: small.length };
 }

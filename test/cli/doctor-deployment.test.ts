@@ -293,6 +293,21 @@ describe.each(["standalone", "cluster"] as const)("sluice doctor on queues and f
       expect(finding("permission_missing")?.remedy).toContain(`allow ${action}`);
     });
 
+    it("credentials and a region that are not set, once", async () => {
+      const variables = await aws.deploy();
+      for (const name of ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+        vi.stubEnv(name, undefined);
+      // No profile and no instance may replace them.
+      vi.stubEnv("AWS_CONFIG_FILE", "/dev/null");
+      vi.stubEnv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+      vi.stubEnv("AWS_EC2_METADATA_DISABLED", "true");
+      const { codes, output } = await diagnosis(variables);
+      expect(output.findings.map(({ code, what }) => [code, what])).toEqual([
+        ["credentials_missing", expect.any(String)],
+      ]);
+      expect(codes).toEqual(["credentials_missing"]);
+    });
+
     it("environment variables that the caller cannot decrypt", async () => {
       const variables = await aws.deploy();
       functionOf("dispatch").configuration.Environment = {

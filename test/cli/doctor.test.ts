@@ -203,8 +203,6 @@ describe.each(KINDS)("sluice doctor on a healthy deployment (%s)", (kind) => {
         { timeout: 10_000, interval: 50 },
       );
     };
-    // A replica's first copy may have left a file there.
-    await node.call("config", "SET", "dbfilename", "dump.rdb").catch(() => undefined);
     await mkdir(obstacle);
     try {
       await save();
@@ -366,9 +364,16 @@ describe("sluice doctor on a cluster", () => {
     expect(finding("cluster_slots_unserved")?.what).toBe("1 slots have no primary");
   });
 
-  it("reports required full coverage", async () => {
+  it("reports required full coverage to an administrator, who may read the configuration", async () => {
     await onEveryPrimary(healthy.valkey, "config", "SET", "cluster-require-full-coverage", "yes");
-    expect((await diagnose(healthy.environment)).codes).toContain("cluster_full_coverage");
+    const rules = ["on", ">pw", "~*", "+@all"];
+    await onEveryPrimary(healthy.valkey, "acl", "SETUSER", "administrator", ...rules);
+    const url = new URL(String(healthy.environment.VALKEY_URL));
+    url.username = "administrator";
+    url.password = "pw";
+    const { codes } = await diagnose({ ...healthy.environment, VALKEY_URL: url.href });
+    expect(codes).toContain("cluster_full_coverage");
+    expect((await diagnose(healthy.environment)).codes).not.toContain("permission_missing");
   });
 
   it("reports a primary that is down, and checks the other one", async () => {
