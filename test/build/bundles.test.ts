@@ -26,7 +26,7 @@ const DISPATCH_BYTES = 570_000;
  * The SDK's submission, the operations, and 200 KB of zod without its translations. A person waits for their cold start, which
  * takes longer with each KB.
  */
-const OPERATE_BYTES = 900_000;
+const OPERATE_BYTES = 1_000_000;
 
 describe("the functions' bundles", () => {
   let folder: string;
@@ -53,22 +53,19 @@ describe("the functions' bundles", () => {
     expect(parts).toBe(bytes);
   });
 
-  it.each(["operate-read", "operate-write"])("%s has at most 900 KB of code", (name) => {
+  it.each(["operate-read", "operate-write"])("%s has at most 1 MB of code", (name) => {
     const { atStart = 0, late = 0 } = functions.get(name) ?? {};
     expect(atStart + late).toBeGreaterThan(0);
     expect(atStart + late).toBeLessThanOrEqual(OPERATE_BYTES);
   });
 
-  it.each(["dispatch", "reconcile", "operate-read", "operate-write"])(
-    "%s contains the AWS SDK and loads it on first use",
-    (name) => {
-      const packages = [...(functions.get(name)?.packages ?? [])].filter(([one]) =>
-        /^@(aws-sdk|smithy)\//.test(one),
-      );
-      expect(packages.map(([one]) => one)).toContain("@aws-sdk/client-sqs");
-      expect(packages.filter(([, { atStart }]) => atStart > 0)).toEqual([]);
-    },
-  );
+  it.each(["dispatch", "reconcile"])("%s contains the AWS SDK and loads it on first use", (name) => {
+    const packages = [...(functions.get(name)?.packages ?? [])].filter(([one]) =>
+      /^@(aws-sdk|smithy)\//.test(one),
+    );
+    expect(packages.map(([one]) => one)).toContain("@aws-sdk/client-sqs");
+    expect(packages.filter(([, { atStart }]) => atStart > 0)).toEqual([]);
+  });
 
   it("contain only files that another file loads, and load only files that exist", async () => {
     for (const name of functions.keys()) {
