@@ -68,12 +68,9 @@ export function inputOf({ name, input }: Operation<unknown, unknown>, { flow, fa
   const schema = z.toJSONSchema(input, { io: "input", unrepresentable: "any" });
   const properties = Object.keys(schema.properties ?? {});
   const required = schema.required ?? [];
-  const values: Readonly<Record<string, unknown>> = { flow, execution: failed, lane: LANE, lanes: [LANE] };
-  const optional =
-    required.length > 0
-      ? []
-      : Object.keys(values)
-          .filter((key) => properties.includes(key))
-          .slice(0, 1);
-  return Object.fromEntries([...required, ...optional].map((key) => [key, values[key]]));
+  const targets: Readonly<Record<string, unknown>> = { flow, execution: failed, lane: LANE, lanes: [LANE] };
+  const values: Readonly<Record<string, unknown>> = { ...targets, priority: 5 };
+  const target = Object.keys(targets).find((key) => properties.includes(key));
+  const chosen = required.some((key) => key in targets) || target === undefined ? [] : [target];
+  return Object.fromEntries([...required, ...chosen].map((key) => [key, values[key]]));
 }
