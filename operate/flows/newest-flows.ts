@@ -29,10 +29,13 @@ interface Source {
   readonly found: ListedFlow[];
   /** Undefined: there are no further flows than those in `found`. */
   after: Place | undefined;
+  mayBeUnlisted: boolean;
 }
 
 /** Partitions whose searches are sent at once. A server takes them in parts of a few calls, and serves others in between. */
 const PARTITIONS_AT_ONCE = 64;
+
+const MAX_SHARE = 100;
 
 /** Lists flows that match a filter, page by page. */
 export class NewestFlows {
@@ -40,12 +43,25 @@ export class NewestFlows {
   readonly #filter: FlowFilter;
   readonly #sources: readonly Source[];
   readonly #start: Place;
+  /** Flows to find in a partition at once. */
+  #share = 0;
 
-  constructor(ports: Ports, filter: FlowFilter, after: Place) {
+  /** `mayBeUnlisted` of an earlier page is still true of this one, if it is false. */
+  constructor(ports: Ports, filter: FlowFilter, after: Place, mayBeUnlisted: boolean) {
     this.#ports = ports;
     this.#filter = filter;
     this.#start = after;
-    this.#sources = ports.router.partitions.map((partition) => ({ partition, found: [], after }));
+    this.#sources = ports.router.partitions.map((partition) => ({
+      partition,
+      found: [],
+      after,
+      mayBeUnlisted,
+    }));
+  }
+
+  /** Whether a flow may exist that `flows_created` does not list. */
+  get mayBeUnlisted(): boolean {
+    return this.#sources.some(({ mayBeUnlisted }) => mayBeUnlisted);
   }
 
   /**
@@ -57,7 +73,7 @@ export class NewestFlows {
     isLate: () => boolean,
   ): Promise<{ readonly flows: readonly ListedFlow[]; readonly after: Place | undefined }> {
     // Flows are spread evenly: a partition rarely has many more of a page than its share.
-    const share = Math.ceil(limit / this.#sources.length) + 3;
+    this.#share = Math.max(this.#share, Math.ceil(limit / this.#sources.length) + 3);
     const flows: ListedFlow[] = [];
     while (flows.length < limit) {
       const first = this.#takeFirst();
@@ -67,7 +83,9 @@ export class NewestFlows {
       }
       const open = this.#sources.filter(({ found, after }) => found.length === 0 && after !== undefined);
       if (open.length === 0 || isLate()) break;
-      await this.#search(open, share);
+      await this.#search(open, this.#share);
+      // A caller that passes over most flows needs many more: the number of round trips stays small.
+      this.#share = Math.min(2 * this.#share, MAX_SHARE);
     }
     return { flows, after: this.#isComplete() ? undefined : (flows.at(-1) ?? this.#reached()) };
   }
@@ -76,14 +94,15 @@ export class NewestFlows {
     const { valkey, router } = this.#ports;
     for (const some of chunked(sources, () => 1, PARTITIONS_AT_ONCE)) {
       const replies = await valkey.pipelined(
-        some.map(({ partition, after = this.#start }) =>
-          searchFlows(router.indexKeys(partition), this.#filter, after, limit),
+        some.map(({ partition, after = this.#start, mayBeUnlisted }) =>
+          searchFlows(router.indexKeys(partition), this.#filter, after, limit, mayBeUnlisted),
         ),
       );
       for (const [position, source] of some.entries()) {
-        const { flows, stoppedAt } = decodeFlows(valueOrThrow(replies[position]));
+        const { flows, stoppedAt, hasUnlisted } = decodeFlows(valueOrThrow(replies[position]));
         source.found.push(...flows.map((flow) => ({ ...flow, partition: source.partition })));
         source.after = stoppedAt;
+        source.mayBeUnlisted = hasUnlisted;
       }
     }
   }
@@ -125,20 +144,28 @@ export async function countFlows(
   isLate: () => boolean,
 ): Promise<FlowCounts | undefined> {
   const totals = { running: 0, completed: 0, failed: 0, cancelled: 0, uncounted: 0 };
-  let open = router.partitions.map((partition) => ({ partition, after }));
+  let open = router.partitions.map((partition) => ({ partition, after, mayBeUnlisted: true }));
   while (open.length > 0) {
     const further: typeof open = [];
     for (const some of chunked(open, () => 1, PARTITIONS_AT_ONCE)) {
       if (isLate()) return undefined;
       const replies = await valkey.pipelined(
         some.map((source) =>
-          searchFlows(router.indexKeys(source.partition), filter, source.after, undefined),
+          searchFlows(
+            router.indexKeys(source.partition),
+            filter,
+            source.after,
+            undefined,
+            source.mayBeUnlisted,
+          ),
         ),
       );
       for (const [position, { partition }] of some.entries()) {
-        const { counts, stoppedAt } = decodeFlows(valueOrThrow(replies[position]));
+        const { counts, stoppedAt, hasUnlisted } = decodeFlows(valueOrThrow(replies[position]));
         for (const state of Object.keys(totals) as (keyof typeof totals)[]) totals[state] += counts[state];
-        if (stoppedAt !== undefined) further.push({ partition, after: stoppedAt });
+        if (stoppedAt !== undefined) {
+          further.push({ partition, after: stoppedAt, mayBeUnlisted: hasUnlisted });
+        }
       }
     }
     open = further;

@@ -45,6 +45,8 @@ export interface FoundFlows {
   readonly counts: FlowCounts;
   /** The last flow that it looked at. Undefined: there is no further flow. */
   readonly stoppedAt: Place | undefined;
+  /** Whether `flow_index` has flows that `flows_created` lacks. */
+  readonly hasUnlisted: boolean;
 }
 
 /** Flows that one call looks at, at most: one to three milliseconds of the server's time. */
@@ -94,8 +96,9 @@ end
 local function is_full()
   return examined >= max_examined or (limit > 0 and #found >= 2 * limit)
 end
-local unlisted = {}
-for _, id in ipairs(redis.call('ZDIFF', 2, KEYS[2], KEYS[1])) do
+local unlisted, has_unlisted = {}, 0
+for _, id in ipairs(ARGV[9] == '1' and redis.call('ZDIFF', 2, KEYS[2], KEYS[1]) or {}) do
+  has_unlisted = 1
   local score = tonumber(redis.call('HGET', ARGV[1] .. id .. ':core', 'created_at') or '') or 0
   if is_in_range(score, id) then unlisted[#unlisted + 1] = { score, id } end
 end
@@ -129,17 +132,19 @@ end
 if is_done and not is_full() then examine_unlisted_before(-1, '') end
 local is_complete = is_done and not is_full()
 return { is_complete and '' or string.format('%.0f', last_score), is_complete and '' or last_id, counts.running,
-  counts.completed, counts.failed, counts.cancelled, counts.uncounted, found }`;
+  counts.completed, counts.failed, counts.cancelled, counts.uncounted, found, has_unlisted }`;
 
 /**
  * Searches the flows of a partition after a place in the list. With a `limit`, the call ends when it has found as many
- * flows. Without one, it only counts.
+ * flows. Without one, it only counts. `mayBeUnlisted`: whether to look for flows that are not in `flows_created`, which reads
+ * all of both indexes. A flow that did not exist at the first page comes before all later pages, so one look is enough.
  */
 export function searchFlows(
   index: IndexKeys,
   filter: FlowFilter,
   after: Place,
   limit: number | undefined,
+  mayBeUnlisted: boolean,
 ): ValkeyCommand {
   const { flowsCreated, flowIndex, partition } = index;
   return command(
@@ -157,13 +162,23 @@ export function searchFlows(
     filter.name.toLowerCase(),
     limit ?? 0,
     MAX_EXAMINED,
+    mayBeUnlisted ? 1 : 0,
   );
 }
 
 /** Decodes the reply of `searchFlows`. */
 export function decodeFlows(reply: unknown): FoundFlows {
-  const [stoppedAt, stoppedId, running, completed, failed, cancelled, uncounted, found]: readonly unknown[] =
-    Array.isArray(reply) ? reply : [];
+  const [
+    stoppedAt,
+    stoppedId,
+    running,
+    completed,
+    failed,
+    cancelled,
+    uncounted,
+    found,
+    unlisted,
+  ]: readonly unknown[] = Array.isArray(reply) ? reply : [];
   if (!Array.isArray(found)) throw new ProtocolError("the search for flows has a malformed reply");
   const flows: Place[] = [];
   for (let position = 0; position < found.length; position += 2) {
@@ -180,5 +195,6 @@ export function decodeFlows(reply: unknown): FoundFlows {
       uncounted: Number(uncounted),
     },
     stoppedAt: id === "" ? undefined : { createdAt: Number(stoppedAt), id },
+    hasUnlisted: unlisted === 1,
   };
 }

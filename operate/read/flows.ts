@@ -22,7 +22,8 @@ const MAX_PAGE_MS = 5_000;
 const RESERVED_MS = 1_000;
 /** Flows that are read at once. */
 const BATCH = 100;
-const CURSOR = /^(\d{1,15})\.([0-9a-fA-F-]{36})$/;
+/** The place of the last flow, and `l` if `flows_created` lists all flows. */
+const CURSOR = /^(\d{1,15})\.([0-9a-fA-F-]{36})(\.l)?$/;
 
 const count = z.int().min(0);
 
@@ -81,7 +82,7 @@ export const flows = readOperation({
         : undefined;
     const isWanted = ({ entry }: Listed): boolean =>
       (filter.state === undefined || entry.state === filter.state) && (!stuck || entry.stuck !== undefined);
-    const page = await readPage(context, filter, placeOf(cursor), {
+    const page = await readPage(context, filter, startOf(cursor), {
       limit,
       // Only the members tell whether a flow is stuck, and few flows are.
       batch: stuck ? BATCH : Math.min(BATCH, limit),
@@ -91,14 +92,25 @@ export const flows = readOperation({
     return {
       flows: page.entries,
       ...(counts === undefined ? {} : { counts }),
-      ...(page.after === undefined ? {} : { next: `${page.after.createdAt}.${page.after.id}` }),
+      ...(page.after === undefined ? {} : { next: cursorOf(page.after, page.mayBeUnlisted) }),
     };
   },
 });
 
-function placeOf(cursor: string | undefined): Place {
-  const [, createdAt, id] = CURSOR.exec(cursor ?? "") ?? [];
-  return createdAt === undefined || id === undefined ? NEWEST : { createdAt: Number(createdAt), id };
+/** Where a page begins. */
+interface Start {
+  readonly after: Place;
+  readonly mayBeUnlisted: boolean;
+}
+
+function startOf(cursor: string | undefined): Start {
+  const [, createdAt, id, listed] = CURSOR.exec(cursor ?? "") ?? [];
+  if (createdAt === undefined || id === undefined) return { after: NEWEST, mayBeUnlisted: true };
+  return { after: { createdAt: Number(createdAt), id }, mayBeUnlisted: listed === undefined };
+}
+
+function cursorOf({ createdAt, id }: Place, mayBeUnlisted: boolean): string {
+  return `${createdAt}.${id}${mayBeUnlisted ? "" : ".l"}`;
 }
 
 /** An entry and its place in the list. */
@@ -119,22 +131,30 @@ interface PageOptions {
 async function readPage(
   context: OperateContext,
   filter: FlowFilter,
-  start: Place,
+  start: Start,
   { limit, batch, unchangedMs, isWanted }: PageOptions,
-): Promise<{ readonly entries: FlowEntry[]; readonly after: Place | undefined }> {
+): Promise<{
+  readonly entries: FlowEntry[];
+  readonly after: Place | undefined;
+  readonly mayBeUnlisted: boolean;
+}> {
   const endMs = Math.min(Date.now() + MAX_PAGE_MS, context.deadlineMs - RESERVED_MS);
   const isLate = (): boolean => Date.now() > endMs;
   const nowMs = serverTimeMs(await context.valkey.call("time"));
-  const list = new NewestFlows(context, filter, start);
+  const list = new NewestFlows(context, filter, start.after, start.mayBeUnlisted);
   const found: Listed[] = [];
-  let after: Place | undefined = start;
+  let after: Place | undefined = start.after;
   do {
     const listed = await list.next(batch, isLate);
     found.push(...(await readEntries(context, listed.flows, { nowMs, unchangedMs })).filter(isWanted));
     after = listed.after;
   } while (after !== undefined && found.length < limit && !isLate());
   const entries = found.slice(0, limit).map(({ entry }) => entry);
-  return { entries, after: found.length > limit ? found[limit - 1]?.place : after };
+  return {
+    entries,
+    after: found.length > limit ? found[limit - 1]?.place : after,
+    mayBeUnlisted: list.mayBeUnlisted,
+  };
 }
 
 async function readEntries(
