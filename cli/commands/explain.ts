@@ -14,20 +14,23 @@ export const explainCommand = readCommand({
   name: "explain",
   summary: "Tell why an execution waits, was skipped or failed: every unmet condition, and what can be done.",
   operation: explain,
-  arguments: [new Argument("<execution>", "the id of the execution, {fp:N}:<uuid>")],
+  arguments: [new Argument("[execution]", "the id of the execution, {fp:N}:<uuid>")],
   options: [
-    new Option("--flow <flow>", "the flow that the execution should be in, if it has no record"),
+    new Option("--flow <flow>", "with --task, or the flow that an execution without a record should be in"),
+    new Option("--task <task>", "the id of a task of the flow, in place of the id of the execution"),
     new Option("--edges <n>", "incoming edges to list, 1 to 1000").default(100).argParser(integer),
     new Option("--cursor <cursor>", "continue the list of edges after the last answer"),
   ],
   examples: [
     "explain '{fp:24}:550e8400-e29b-41d4-a716-446655440000'",
+    "explain --flow 0f8c5f6e-54b7-4c0e-8d6c-1d8f2f0c9a11 --task write-report",
     "explain '{fp:24}:550e8400-e29b-41d4-a716-446655440000' --json",
   ],
   exitOne: "a cause is a problem",
-  input: ([execution = ""], { flow, edges, cursor }) => ({
-    execution,
+  input: ([execution], { flow, task, edges, cursor }) => ({
     edges,
+    ...(execution === undefined ? {} : { execution }),
+    ...(task === undefined ? {} : { task }),
     ...(flow === undefined ? {} : { flow }),
     ...(cursor === undefined ? {} : { cursor }),
   }),

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { EDGES_CURSOR } from "#operate/explain/edges.ts";
 import { explain as explainExecution, explanationSchema } from "#operate/explain/explain.ts";
 import { readOperation } from "#operate/operation.ts";
+import { executionIdOf } from "#sdk/submission/plan.ts";
 import { parseExecutionId, parseFlowId, unwrap } from "#shared/contract/ids.ts";
 
 const MAX_EDGES = 1_000;
@@ -20,21 +21,37 @@ export const explain = readOperation({
   name: "explain",
   // It reports a wrong partition count itself.
   runsUnchecked: true,
-  input: z.strictObject({
-    execution: executionId,
-    flow: flowId.optional().describe("The flow that the execution should be in, for one that has no record"),
-    edges: z.int().min(1).max(MAX_EDGES).default(100).describe("Incoming edges on a page, at least about"),
-    cursor: z
-      .string()
-      .regex(EDGES_CURSOR, "is not a cursor of this command: use edges.next of its last answer")
-      .optional(),
-  }),
+  input: z
+    .strictObject({
+      execution: executionId.optional(),
+      flow: flowId
+        .optional()
+        .describe("With `task`, or the flow that an execution without a record should be in"),
+      task: z.string().optional().describe("The id of a task of the flow, in place of `execution`"),
+      edges: z.int().min(1).max(MAX_EDGES).default(100).describe("Incoming edges on a page, at least about"),
+      cursor: z
+        .string()
+        .regex(EDGES_CURSOR, "is not a cursor of this command: use edges.next of its last answer")
+        .optional(),
+    })
+    .refine(
+      ({ execution, flow, task }) => (execution === undefined) === (flow !== undefined && task !== undefined),
+      {
+        message: "name one execution: by its id, or by its flow and the id of its task",
+      },
+    ),
   output: explanationSchema,
-  run: (context, { execution, flow, edges, cursor }) =>
-    explainExecution(context, {
-      id: unwrap(parseExecutionId(execution)),
-      flowId: flow === undefined ? undefined : unwrap(parseFlowId(flow)),
+  run: (context, { execution, flow, task = "", edges, cursor }) => {
+    const flowKeys = flow === undefined ? undefined : context.router.flowKeys(unwrap(parseFlowId(flow)));
+    const id =
+      execution === undefined && flowKeys !== undefined
+        ? executionIdOf(flowKeys, task)
+        : unwrap(parseExecutionId(execution));
+    return explainExecution(context, {
+      id,
+      flowId: flowKeys?.id,
       edges,
       cursor,
-    }),
+    });
+  },
 });

@@ -87,6 +87,23 @@ describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
     expect(stdout).toContain("problem: execution_not_found");
   });
 
+  it("finds an execution by its flow and the id of its task, and refuses half a name", async () => {
+    const flow = await submitOn(servers(), ["a>b"]);
+    const { id } = flow.fixture.flow;
+    const named = await sluice(["explain", "--flow", id, "--task", "b", "--json"], { environment });
+    expect(parseOutput("explain", named.stdout)).toMatchObject({
+      execution_id: flow.keys("b").id,
+      record: { task: "b" },
+    });
+    for (const args of [[], ["--flow", id], ["--task", "b"], [flow.keys("b").id, "--flow", id, "--task", "b"]]) {
+      const { code, stderr } = await sluice(["explain", ...args], { environment });
+      expect(code).toBe(2);
+      expect(stderr).toBe(
+        "sluice: name one execution: by its id, or by its flow and the id of its task\n",
+      );
+    }
+  });
+
   it("refuses a malformed id", async () => {
     const { code, stderr } = await sluice(["explain", "550e8400"], { environment });
     expect(code).toBe(2);
