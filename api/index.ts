@@ -9,7 +9,7 @@ export {
 } from "#sdk/cancellation/cancel-flow.ts";
 export { type Connection, type ConnectOptions, connect } from "#sdk/connect.ts";
 export { type FlowSummary, readFlowSummary } from "#sdk/flow-summary.ts";
-export { type Replay, type ReplayPorts, replayExecution } from "#sdk/replay-execution.ts";
+export { type Replay, type ReplayOptions, type ReplayPorts, replayExecution } from "#sdk/replay-execution.ts";
 export type { ReplicationOptions } from "#sdk/replicated-valkey.ts";
 export { type ParsedWorkflow, parseWorkflow } from "#sdk/submission/parse.ts";
 export {

@@ -2,10 +2,12 @@
 --
 -- KEYS      1 core, 2 terminal, 3 eligible, 4 lease history; for a skipped flow member also
 --           5 blocked:dependencies, 6 deps:meta, 7 deps:unresolved, 8… dep of each incoming edge
--- ARGV      1 execution_id, 2 now_ms (ignored), 3… edge_id of each dep
+-- ARGV      1 execution_id, 2 now_ms (ignored), 3… edge_id of each dep; for any other execution, 3 (optional) its
+--           replay_count as the caller read it
 -- Reply     OK, <unsatisfied edges> for a skipped flow member
 --           OK, "0" for any other execution, which is eligible at once
--- Refusals  execution_not_found; execution_not_terminal; flow_purged; max_replays_exhausted, <replays>;
+-- Refusals  execution_not_found; execution_not_terminal; execution_not_terminal, <replays> (it was replayed, and has ended again,
+--           since the caller read it); flow_purged; max_replays_exhausted, <replays>;
 --           invalid_input, edges (no edges for a skipped flow member, or the numbers of deps and edge ids differ);
 --           invalid_input, edges, quorum (its group needs more successes than these edges can still bring)
 -- Publishes nothing.
@@ -76,11 +78,16 @@ local function ff_replay_execution(keys, args)
   if refusal then
     return refusal
   end
+  local is_skipped_member = core.terminal_outcome == 'skipped' and core.flow_id ~= ''
   local replays = number_or_zero(core.replay_count)
+  -- An edge id is no number: a caller that has read a skip, and finds another end, is not refused here.
+  local expected = not is_skipped_member and tonumber(args[3])
+  if expected and expected ~= replays then
+    return refuse('execution_not_terminal', format_integer(replays))
+  end
   if replays >= max_replays(sibling_key(core_key, 'policy')) then
     return refuse('max_replays_exhausted', format_integer(replays))
   end
-  local is_skipped_member = core.terminal_outcome == 'skipped' and core.flow_id ~= ''
   if is_skipped_member and (#keys <= FIXED_KEYS or #keys - FIXED_KEYS ~= #args - 2) then
     return refuse('invalid_input', 'edges')
   end

@@ -24,6 +24,15 @@ export interface ReplayPorts {
   readonly ready?: ReadyPublisher | undefined;
 }
 
+/** Options of `replayExecution`. */
+export interface ReplayOptions {
+  /**
+   * `replay_count` of the execution's record, as it was read before. One that another caller has replayed, and that has ended
+   * again, is then refused (`execution_not_terminal`). By default, any end is replayed.
+   */
+  readonly replayCount?: string;
+}
+
 /** The result of `replayExecution`. */
 export interface Replay {
   /** `repeated`: an earlier call has replayed it, and it has not run since. */
@@ -38,10 +47,18 @@ interface StoredExecution {
   readonly outcome: string;
   readonly lane: string;
   readonly flowId: FlowId | undefined;
+  readonly replayCount: string;
 }
 
 const FUNCTION = "ff_replay_execution";
-const FIELDS = ["lifecycle_phase", "attempt_state", "terminal_outcome", "lane_id", "flow_id"] as const;
+const FIELDS = [
+  "lifecycle_phase",
+  "attempt_state",
+  "terminal_outcome",
+  "lane_id",
+  "flow_id",
+  "replay_count",
+] as const;
 
 /**
  * Gives an execution that has ended another run, for example after its cause of failure was removed. It keeps its id, payload
@@ -65,7 +82,11 @@ const FIELDS = ["lifecycle_phase", "attempt_state", "terminal_outcome", "lane_id
  * for (const skipped of [publish, render]) await replayExecution(sluice, skipped); // "render" is upstream of "publish"
  * await replayExecution(sluice, fetch); // which had failed
  */
-export async function replayExecution(ports: ReplayPorts, executionId: ExecutionId): Promise<Replay> {
+export async function replayExecution(
+  ports: ReplayPorts,
+  executionId: ExecutionId,
+  { replayCount }: ReplayOptions = {},
+): Promise<Replay> {
   const { valkey, router } = ports;
   const keys = router.execKeys(executionId);
   const execution = parseStored(
@@ -81,6 +102,9 @@ export async function replayExecution(ports: ReplayPorts, executionId: Execution
     const read = command(keys.partition, "scard", keys.depsUnresolved);
     return { status: "repeated", unsatisfied: Number(valueOrThrow((await valkey.pipelined([read]))[0])) };
   }
+  if (replayCount !== undefined && execution.replayCount !== replayCount) {
+    throw new RefusedError(FUNCTION, "execution_not_terminal", [execution.replayCount]);
+  }
   const call = await replayCallOf(ports, executionId, execution);
   const { fields } = doneOrThrow(FUNCTION, valueOrThrow((await valkey.pipelined([call]))[0]));
   await announceReplayed(ports, executionId, flowId);
@@ -90,7 +114,7 @@ export async function replayExecution(ports: ReplayPorts, executionId: Execution
 async function replayCallOf(
   { valkey, router }: ReplayPorts,
   executionId: ExecutionId,
-  { outcome, lane, flowId }: StoredExecution,
+  { outcome, lane, flowId, replayCount }: StoredExecution,
 ): Promise<ValkeyCommand> {
   const keys = router.execKeys(executionId);
   let edges: EdgeId[] = [];
@@ -101,7 +125,7 @@ async function replayCallOf(
     edges = (Array.isArray(members) ? members : []).map((edge) => unwrap(parseEdgeId(fieldText(edge))));
   }
   const index = router.indexKeys(keys.partition);
-  return replayCall(keys, index, unwrap(parseLaneId(lane)), edges, Date.now());
+  return replayCall(keys, index, unwrap(parseLaneId(lane)), edges, Date.now(), replayCount);
 }
 
 async function announceReplayed(
@@ -115,11 +139,11 @@ async function announceReplayed(
 }
 
 function parseStored(executionId: ExecutionId, record: unknown): StoredExecution {
-  const [phase = "", attemptState = "", outcome = "", lane = "", flow = ""] = (
+  const [phase = "", attemptState = "", outcome = "", lane = "", flow = "", replayCount = ""] = (
     Array.isArray(record) ? record : []
   ).map(fieldText);
   if (phase === "") throw new RefusedError(FUNCTION, "execution_not_found", []);
   const flowId = flow === "" ? undefined : parseStoredFlowId(flow);
   if (flowId?.ok === false) throw new InvalidRecordError(`${executionId}: ${flowId.error.message}`);
-  return { phase, attemptState, outcome, lane, flowId: flowId?.value };
+  return { phase, attemptState, outcome, lane, flowId: flowId?.value, replayCount };
 }

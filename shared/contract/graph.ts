@@ -55,8 +55,9 @@ export function cancelFlow(
 }
 
 /**
- * `ff_replay_execution`: replies `OK, <unsatisfied>`. Pass all incoming edges of a skipped flow member, and none for
- * any other execution.
+ * `ff_replay_execution`: replies `OK, <unsatisfied>`. Pass all incoming edges of a skipped flow member, and none for any other
+ * execution. With `replayCount`, such an execution is refused (`execution_not_terminal, <replays>`) if its record has another
+ * one by now; FlowFabric's libraries do not compare it.
  */
 export function replayExecution(
   execution: ExecKeys,
@@ -64,12 +65,14 @@ export function replayExecution(
   lane: LaneId,
   edges: readonly EdgeId[],
   nowMs: number,
+  replayCount = "",
 ): ValkeyCommand {
   const laneKeys = index.lane(lane);
+  const counts = edges.length === 0 && replayCount !== "" ? [replayCount] : [];
   const keys = [execution.core, laneKeys.terminal, laneKeys.eligible, execution.leaseHistory];
   if (edges.length > 0) {
     keys.push(laneKeys.blockedDependencies, execution.depsMeta, execution.depsUnresolved);
     for (const edge of edges) keys.push(execution.dep(edge));
   }
-  return fcall(execution.partition, "ff_replay_execution", keys, [execution.id, nowMs, ...edges]);
+  return fcall(execution.partition, "ff_replay_execution", keys, [execution.id, nowMs, ...edges, ...counts]);
 }

@@ -203,6 +203,31 @@ describe.each(DEPLOYMENTS)("sluice replay on $name", (deployment) => {
     expect(await statesOf(flow, descendants)).toEqual(["waiting_children", "waiting_children"]);
   });
 
+  it("leaves an execution that another operator has replayed, and that has succeeded since", async () => {
+    const flow = operator.flow();
+    const { root } = await failedChain(operator, flow);
+    let calls = 0;
+    const overtaken = {
+      pipelined: async (commands: readonly ValkeyCommand[]) => {
+        const isReplay = commands.some(({ args }) => args[0] === "ff_replay_execution");
+        if (isReplay && calls === 0) {
+          calls += 1;
+          await operator.run("replay", root.id, "--yes");
+          await flow.finish(root, "success");
+        }
+        return operator.valkey.pipelined(commands);
+      },
+    };
+    const { changes } = await replay.run(operator.context(overtaken), {
+      ...INPUT,
+      descendants: false,
+      execution: root.id,
+    });
+    expect(calls).toBe(1);
+    expect(changes).toMatchObject([{ status: "unchanged", code: "execution_not_terminal" }]);
+    expect(await statesOf(flow, [root])).toEqual(["completed"]);
+  });
+
   it("replays again what a late completion skips before the failure is replayed", async () => {
     const flow = operator.flow();
     const { root, descendants } = await failedChain(operator, flow);

@@ -50,6 +50,23 @@ describe.each(DEPLOYMENTS_OF_BOTH)("ff_replay_execution ($name, $edition KEYS)",
     },
   );
 
+  test("refuses an execution that was replayed, and has ended again, since the caller read it", async () => {
+    const fixture = newFixture();
+    const keys = await fixture.member();
+    await fixture.finish(keys, "failed");
+    const { index, lane } = fixture;
+    const read = String(await fixture.read("hget", keys.core, "replay_count"));
+    expect(await fixture.done(replayExecution(keys, index, lane, [], 1, read))).toEqual(["0"]);
+    await fixture.finish(keys, "success");
+    await expectRefusal(
+      fixture,
+      replayExecution(keys, index, lane, [], 1, read),
+      "execution_not_terminal",
+      "1",
+    );
+    expect(await fixture.done(replayExecution(keys, index, lane, [], 1, "1"))).toEqual(["0"]);
+  });
+
   test("makes a skipped flow member wait again for its impossible edges only", async () => {
     const fixture = newFixture();
     const [a, b, c] = [await fixture.member(), await fixture.member(), await fixture.member()];

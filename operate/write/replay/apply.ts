@@ -1,13 +1,12 @@
 /** Replays executions as planned. */
 
-import { readExecutions } from "#operate/execution.ts";
+import { type ExecutionRecord, readExecutions } from "#operate/execution.ts";
 import type { OperateContext } from "#operate/operation.ts";
 import { applyEach, failure, type Verdict } from "#operate/write/changes.ts";
 import { type EndedExecution, sendCompletions } from "#operate/write/completions.ts";
 import { readDependencies } from "#operate/write/replay/edges.ts";
 import { type PlannedReplay, planReplay, type ReplayPlan } from "#operate/write/replay/plan.ts";
 import { replayExecution } from "#sdk/replay-execution.ts";
-import type { ExecutionId } from "#shared/contract/ids.ts";
 import { PublishError, RefusedError } from "#shared/errors.ts";
 
 /** How often descendants are replayed that were skipped again while the command ran. */
@@ -49,13 +48,15 @@ async function replayAll(
   verdicts: Map<PlannedReplay, Verdict>,
 ): Promise<void> {
   const executions = planned.map(({ execution }) => execution);
-  const results = await applyEach(executions, ({ keys }) => replayOne(context, keys.id));
+  const results = await applyEach(executions, (execution) => replayOne(context, execution));
   for (const [at, one] of planned.entries()) verdicts.set(one, results[at] ?? one.verdict);
 }
 
-async function replayOne(context: OperateContext, id: ExecutionId): Promise<Verdict> {
+async function replayOne(context: OperateContext, { keys, fields }: ExecutionRecord): Promise<Verdict> {
   try {
-    const { status, unsatisfied } = await replayExecution(context, id);
+    const { status, unsatisfied } = await replayExecution(context, keys.id, {
+      replayCount: fields.replay_count,
+    });
     if (status === "repeated") {
       return {
         status: "unchanged",
