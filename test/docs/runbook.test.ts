@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { COMMANDS } from "#cli/commands.ts";
+import { CODES } from "#operate/doctor/codes.ts";
 import { CAUSES } from "#operate/explain/causes.ts";
 import { alarms, runbookEntry } from "../../deploy/alarms.ts";
 import type { ReadyLane } from "../../deploy/lanes.ts";
@@ -47,14 +48,21 @@ const ENTRIES = new Map(
     }),
 );
 
-/** Command lines in a page whose command does not exist. */
-function unknownCommands(page: string): string[] {
-  const known = new Set(COMMANDS.flatMap(({ name }) => [name, name.split(" ")[0] ?? ""]));
-  const named = [...page.matchAll(/sluice ([a-z]+(?: (?:list|show|replay|purge|pause|resume)\b)?)/g)].map(
-    ([, name = ""]) => name,
-  );
-  expect(named.length).toBeGreaterThan(20);
-  return [...new Set(named)].filter((name) => !known.has(name));
+const REFERENCE = readFileSync(new URL("../../docs/cli.md", import.meta.url), "utf8");
+
+/** The command lines of a page in backquotes that `sluice` refuses: their command or one of their options does not exist. */
+function wrongCommandLines(page: string): string[] {
+  const names = COMMANDS.map(({ name }) => name).toSorted((one, other) => other.length - one.length);
+  const lines = [...page.matchAll(/`sluice ([^`]+)`/g)].map(([, line = ""]) => line);
+  expect(lines.length).toBeGreaterThan(4);
+  return lines.filter((line) => {
+    const name = names.find((one) => line === one || line.startsWith(`${one} `));
+    // A group, such as dlq.
+    if (name === undefined) return !names.some((one) => one.startsWith(`${line} `));
+    const [, section = ""] = REFERENCE.split(`\n## ${name}\n`);
+    const options = section.split("\n## ")[0] ?? "";
+    return (line.match(/--[a-z-]+/g) ?? []).some((option) => !options.includes(`| \`${option}`));
+  });
 }
 
 /** Other words of the page: a state, and a policy of an edge group. */
@@ -74,16 +82,16 @@ describe("docs/runbook.md", () => {
     expect(entry, "a link to the command that shows it").toMatch(/cli\.md#/);
   });
 
-  it("names only commands that exist", () => {
-    expect(unknownCommands(PAGE)).toEqual([]);
+  it("names only commands and options that exist", () => {
+    expect(wrongCommandLines(PAGE)).toEqual([]);
   });
 });
 
 describe("docs/operations.md", () => {
   const operations = readFileSync(new URL("../../docs/operations.md", import.meta.url), "utf8");
 
-  it("names only commands that exist", () => {
-    expect(unknownCommands(operations)).toEqual([]);
+  it("names only commands and options that exist", () => {
+    expect(wrongCommandLines(operations)).toEqual([]);
   });
 
   it("names only causes that explain can find", () => {
@@ -94,6 +102,13 @@ describe("docs/operations.md", () => {
     const causes = named.filter((code) => !OTHER_WORDS.has(code));
     expect(causes.length).toBeGreaterThan(10);
     expect(causes.filter((code) => !(code in CAUSES))).toEqual([]);
+  });
+});
+
+describe("the remedies of doctor", () => {
+  it("name only commands and options that exist", () => {
+    const remedies = Object.values(CODES).map(({ remedy }) => remedy);
+    expect(wrongCommandLines(remedies.join("\n"))).toEqual([]);
   });
 });
 
