@@ -6,6 +6,7 @@ import { explain } from "#operate/read/explain.ts";
 import { flows } from "#operate/read/flows.ts";
 import { graph } from "#operate/read/graph.ts";
 import { lanes } from "#operate/read/lanes.ts";
+import { queues } from "#operate/read/queues.ts";
 import { status } from "#operate/read/status.ts";
 
 /** Every operation that writes neither to Valkey nor to a queue. */
@@ -17,6 +18,7 @@ export const READ_OPERATIONS = [
   flows,
   graph,
   lanes,
+  queues,
   status,
   listDeadLetters,
   showDeadLetter,

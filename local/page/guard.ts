@@ -15,7 +15,7 @@ export interface Access {
 }
 
 /** The header with the token. */
-export const TOKEN_HEADER = "x-sluice-token";
+const TOKEN_HEADER = "x-sluice-token";
 
 /**
  * Checks the origin of a request. A web page of another site can make a browser send requests to this machine, and a name that

@@ -1,0 +1,50 @@
+import { type State, stateOf } from "#operate/graph/states.ts";
+import type { GraphModel } from "#page/graph/model.ts";
+import { StateLabel } from "#page/icons.tsx";
+
+interface TaskListProps {
+  readonly model: GraphModel;
+  readonly states: readonly string[];
+  /** Only tasks in this state. */
+  readonly shown: State | undefined;
+  readonly selected: number | undefined;
+  readonly onSelect: (node: number) => void;
+}
+
+/** The tasks of a flow as a table: the same as the graph, for the keyboard and for readers of the screen. */
+export function TaskList({ model, states, shown, selected, onSelect }: TaskListProps) {
+  return (
+    <div class="table-holder">
+      <table class="tasks">
+        <thead>
+          <tr>
+            <th scope="col">Task</th>
+            <th scope="col">State</th>
+            <th scope="col">Lane</th>
+            <th scope="col">Depends on</th>
+          </tr>
+        </thead>
+        <tbody>
+          {model.nodes.map(({ execution, name, lane }, node) => {
+            const state = states[node] ?? "";
+            if (shown !== undefined && stateOf(state) !== shown) return null;
+            return (
+              <tr key={execution} aria-selected={node === selected}>
+                <td>
+                  <button type="button" class="link" onClick={() => onSelect(node)}>
+                    {name}
+                  </button>
+                </td>
+                <td>
+                  <StateLabel state={state} />
+                </td>
+                <td>{lane}</td>
+                <td class="number">{model.upstream[node]?.length ?? 0}</td>
+              </tr>
+            );
+          })}
+        </tbody>
+      </table>
+    </div>
+  );
+}
