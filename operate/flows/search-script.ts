@@ -30,7 +30,7 @@ export function isNewer(left: Place, right: Place): boolean {
 export interface FlowFilter {
   /** Undefined: in any state. */
   readonly state: FlowState | undefined;
-  /** A part of the workflow's name, in any case. Empty: any name. */
+  /** A part of the workflow's name. The letters A to Z match in any case. Empty: any name. */
   readonly name: string;
   /** Flows created at this time or later. Milliseconds since the epoch. */
   readonly createdSince: number;
@@ -159,7 +159,8 @@ export function searchFlows(
     after.createdAt,
     after.id,
     filter.state ?? "",
-    filter.name.toLowerCase(),
+    // As string.lower of Lua: letters of other scripts keep their case.
+    filter.name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()),
     limit ?? 0,
     MAX_EXAMINED,
     mayBeUnlisted ? 1 : 0,

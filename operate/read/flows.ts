@@ -39,7 +39,11 @@ export const flows = readOperation({
         .min(1)
         .default(DEFAULT_UNCHANGED_MS)
         .describe("A running flow without a change for this time is stuck"),
-      name: z.string().max(1_000).default("").describe("A part of the workflow's name, in any case"),
+      name: z
+        .string()
+        .max(1_000)
+        .default("")
+        .describe("A part of the workflow's name. The letters A to Z match in any case"),
       created_since: z.int().min(0).default(0).describe("Milliseconds since the epoch"),
       counts: z.boolean().default(true).describe("Count all flows with this name and time on the first page"),
       limit: z.int().min(1).max(MAX_PAGE).default(50),

@@ -160,6 +160,8 @@ describe.each(KINDS)("sluice flows on $name", ({ name: kind, start }) => {
     await first.read("hset", first.flow.core, "workflow_name", "Nightly report");
     await second.read("hset", second.flow.core, "workflow_name", "[nightly] load");
     expect(idsOf(await list("--name", "NIGHTLY"))).toEqual(expected.filter((id) => id !== third.flow.id));
+    await third.read("hset", third.flow.core, "workflow_name", "ÄRGER A");
+    expect(idsOf(await list("--name", "ÄrGER a"))).toEqual([third.flow.id]);
     const narrow = await list("--name", "[nightly]");
     expect(idsOf(narrow)).toEqual([second.flow.id]);
     expect(narrow.counts).toMatchObject({ running: 1 });
