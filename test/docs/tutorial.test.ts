@@ -6,7 +6,7 @@ import { expect, test } from "vitest";
 import { startTestStack } from "#local/test-stack.ts";
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
-const TIMEOUT = 180_000;
+const TIMEOUT = 400_000;
 const run = promisify(execFile);
 
 interface Step {
