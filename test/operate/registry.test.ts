@@ -25,7 +25,7 @@ const SERVERLESS = readFileSync(new URL("../../serverless.yml", import.meta.url)
 function variablesOf(name: string): ReadonlySet<string> {
   const [, block = ""] = new RegExp(`\n    ${name}:\n((?: {6}.*\n)+)`).exec(SERVERLESS) ?? [];
   const variables = [...block.matchAll(/^ {8}([A-Z][A-Z_]+): /gm)].map(([, variable = ""]) => variable);
-  return new Set([...variables, "POWERTOOLS_LOG_LEVEL"]);
+  return new Set([...variables, "POWERTOOLS_LOG_LEVEL", "LOG_LEVEL"]);
 }
 
 const CALL = { actor: "ann@laptop", deadlineMs: Number.POSITIVE_INFINITY };

@@ -27,6 +27,8 @@ export interface Scene {
   readonly partition: Partition;
   /** An execution that failed, so that its children wait for the dispatcher. */
   readonly failed: ExecutionId;
+  /** The id of the dead letter. */
+  readonly message: string;
 }
 
 /** Submits the flow, fails its first execution, and puts the completion into the dead-letter queue. */
@@ -44,13 +46,13 @@ export async function setScene({ admin: valkey, queue }: StageBed): Promise<Scen
     { limit: 1 },
   );
   if (failed === undefined) throw new Error("nothing was claimed");
-  await queue.client.send(
+  const sent = await queue.client.send(
     new SendMessageCommand({
       QueueUrl: queue.queue.deadLetterQueueUrl,
       MessageBody: JSON.stringify({ execution_id: failed.id, flow_id: flowId, outcome: "failed" }),
     }),
   );
-  return { flow: flowId, partition: flow.partition, failed: failed.id };
+  return { flow: flowId, partition: flow.partition, failed: failed.id, message: sent.MessageId ?? "" };
 }
 
 /** Inputs of operations whose properties do not say what to pass. */
@@ -62,14 +64,14 @@ const INPUTS: Readonly<Record<string, object>> = {
  * A valid input of an operation: the flow, the execution or the lane, whichever it takes, and else nothing. A new operation with
  * other required properties needs an entry in `INPUTS`.
  */
-export function inputOf({ name, input }: Operation<unknown, unknown>, { flow, failed }: Scene): object {
+export function inputOf({ name, input }: Operation<unknown, unknown>, { flow, failed, message }: Scene): object {
   const special = INPUTS[name];
   if (special !== undefined) return special;
   const schema = z.toJSONSchema(input, { io: "input", unrepresentable: "any" });
   const properties = Object.keys(schema.properties ?? {});
   const required = schema.required ?? [];
   const targets: Readonly<Record<string, unknown>> = { flow, execution: failed, lane: LANE, lanes: [LANE] };
-  const values: Readonly<Record<string, unknown>> = { ...targets, priority: 5 };
+  const values: Readonly<Record<string, unknown>> = { ...targets, priority: 5, message_id: message };
   const target = Object.keys(targets).find((key) => properties.includes(key));
   const chosen = required.some((key) => key in targets) || target === undefined ? [] : [target];
   return Object.fromEntries([...required, ...chosen].map((key) => [key, values[key]]));
