@@ -64,7 +64,10 @@ const INPUTS: Readonly<Record<string, object>> = {
  * A valid input of an operation: the flow, the execution or the lane, whichever it takes, and else nothing. A new operation with
  * other required properties needs an entry in `INPUTS`.
  */
-export function inputOf({ name, input }: Operation<unknown, unknown>, { flow, failed, message }: Scene): object {
+export function inputOf(
+  { name, input }: Operation<unknown, unknown>,
+  { flow, failed, message }: Scene,
+): object {
   const special = INPUTS[name];
   if (special !== undefined) return special;
   const schema = z.toJSONSchema(input, { io: "input", unrepresentable: "any" });
