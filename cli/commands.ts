@@ -15,6 +15,7 @@ import { installValkeyCommand } from "#cli/commands/install-valkey.ts";
 import { lanesCommand, pauseLanesCommand, resumeLanesCommand } from "#cli/commands/lanes.ts";
 import { prioritizeCommand } from "#cli/commands/prioritize.ts";
 import { publishCommand } from "#cli/commands/publish.ts";
+import { reconcileCommand } from "#cli/commands/reconcile.ts";
 import { releaseCommand } from "#cli/commands/release.ts";
 import { replayCommand } from "#cli/commands/replay.ts";
 import { statusCommand } from "#cli/commands/status.ts";
@@ -42,6 +43,7 @@ export const COMMANDS: readonly CliCommand[] = [
   releaseCommand,
   publishCommand,
   prioritizeCommand,
+  reconcileCommand,
   doctorCommand,
   auditCommand,
   installValkeyCommand,

@@ -4,6 +4,7 @@ import { complete, fail } from "#operate/write/end.ts";
 import { pauseLanes, resumeLanes } from "#operate/write/pause-lanes.ts";
 import { prioritize } from "#operate/write/prioritize.ts";
 import { publish } from "#operate/write/publish.ts";
+import { reconcile } from "#operate/write/reconcile.ts";
 import { release } from "#operate/write/release.ts";
 import { replay } from "#operate/write/replay.ts";
 import { submit } from "#operate/write/submit.ts";
@@ -22,4 +23,5 @@ export const WRITE_OPERATIONS = [
   prioritize,
   replayDeadLetters,
   purgeDeadLetters,
+  reconcile,
 ] as const;

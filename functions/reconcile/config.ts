@@ -1,5 +1,6 @@
-import { type LaneId, parseLaneId } from "#shared/contract/ids.ts";
+import type { LaneId } from "#shared/contract/ids.ts";
 import { readReadyQueues } from "#shared/ready/config.ts";
+import { readLanes, readRetentionMs } from "#shared/reconcile/config.ts";
 import { readGraceMs } from "#shared/reconcile/grace.ts";
 import { isTaskName, TASK_NAMES, type TaskName } from "#shared/reconcile/task-names.ts";
 import {
@@ -30,10 +31,6 @@ export interface ReconcileConfig extends ValkeyConfig {
   readonly intervalMs: number;
 }
 
-const DEFAULT_LANES = "default";
-const DEFAULT_RETENTION_HOURS = 168;
-const MAX_RETENTION_HOURS = 87_600;
-const HOUR_MS = 3_600_000;
 /** The interval of the schedule. */
 const SCHEDULE_SECONDS = 60;
 
@@ -57,26 +54,13 @@ export function readReconcileConfig(env: Environment): ReconcileConfig {
       lanes: [...new Set([...readLanes(env, errors), ...readyQueueUrls.keys()])],
       graceMs,
       tasks: readTasks(env, errors),
-      retentionMs:
-        HOUR_MS *
-        readInteger(env, "RETENTION_HOURS", 0, MAX_RETENTION_HOURS, DEFAULT_RETENTION_HOURS, errors),
+      retentionMs: readRetentionMs(env, errors),
       flowEventsQueueUrl: isSet(env, "FLOW_EVENTS_QUEUE_URL")
         ? readQueueUrl(env, "FLOW_EVENTS_QUEUE_URL", errors)
         : undefined,
       intervalMs: intervalSeconds < SCHEDULE_SECONDS ? intervalSeconds * 1_000 : Number.POSITIVE_INFINITY,
     };
   });
-}
-
-/** A lane whose name contains a comma, or starts or ends with a space, can only be swept if the deployment records it. */
-function readLanes(env: Environment, errors: string[]): LaneId[] {
-  const lanes = new Set<LaneId>();
-  for (const text of (isSet(env, "LANES") ? (env.LANES ?? "") : DEFAULT_LANES).split(",")) {
-    const lane = parseLaneId(text.trim());
-    if (lane.ok) lanes.add(lane.value);
-    else errors.push(`LANES must be a comma-separated list of lanes: ${lane.error.message}`);
-  }
-  return [...lanes];
 }
 
 function readTasks(env: Environment, errors: string[]): TaskName[] | undefined {

@@ -35,6 +35,8 @@ export interface ReconcilerPorts extends RunPorts {
    * recorded lanes. A wrong guess costs one more round trip.
    */
   readonly likelyLanes: readonly LaneId[];
+  /** Acquires the lease. Undefined: that of the deployment, which lets one run work at a time. */
+  readonly acquireLease?: () => Promise<AcquiredLease | undefined>;
   /** Time-critical tasks are repeated so often within a run, in milliseconds. Infinite: never. */
   readonly intervalMs: number;
 }
@@ -91,7 +93,7 @@ async function readFirst(ports: ReconcilerPorts): Promise<FirstReads> {
       .map((index) => ({ task, index })),
   );
   const [[lease, recordedLanes], pausedLanes, pages] = await Promise.all([
-    Promise.allSettled([acquireLease(valkey), readRecordedLanes(valkey)]),
+    Promise.allSettled([ports.acquireLease?.() ?? acquireLease(valkey), readRecordedLanes(valkey)]),
     readPausedLanes(valkey, lanes).catch((error: unknown) => {
       // The workers leave a paused lane alone all the same.
       telemetry.warn("paused lanes not read: treating none as paused", { reason: messageOf(error) });

@@ -54,6 +54,8 @@ describe("docs/configuration.md", () => {
     "shared/redrive/config.ts",
     "functions/dispatch/config.ts",
     "functions/reconcile/config.ts",
+    "shared/reconcile/config.ts",
+    "shared/reconcile/grace.ts",
     "functions/provision/config.ts",
     "relay/config.ts",
   ];

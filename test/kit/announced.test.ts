@@ -2,7 +2,6 @@
 
 import { randomUUID } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { selectTasks } from "#functions/reconcile/tasks.ts";
 import { recordOf } from "#local/event.ts";
 import { defineTask, type TaskContext } from "#sdk/kit/define-task.ts";
 import { lambdaWorker } from "#sdk/kit/lambda-worker.ts";
@@ -12,6 +11,7 @@ import { readyMarksKey } from "#shared/contract/keys.ts";
 import { claimExecution, issueClaimGrant } from "#shared/contract/ownership.ts";
 import { SqsBacklog } from "#shared/queue/backlog.ts";
 import { SqsReadyPublisher } from "#shared/ready/publisher.ts";
+import { selectTasks } from "#shared/reconcile/select-tasks.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { doneOrThrow, valueOrThrow } from "#shared/valkey/batches.ts";
 import { contextOf, KitBed, ROUTER } from "#test/kit/kit-bed.ts";

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { selectTasks } from "#functions/reconcile/tasks.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { LANES_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
+import { selectTasks } from "#shared/reconcile/select-tasks.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { LANE } from "#test/support/flow-fixture.ts";
 import { readyPorts } from "#test/support/ready.ts";
