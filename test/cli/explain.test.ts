@@ -1,10 +1,12 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
+import { ensureLibrary } from "#shared/valkey/library.ts";
 import { parseOutput, sluice } from "#test/cli/support.ts";
 import { ageEnd, BED_ROUTER, dispatchQueued, submitOn } from "#test/operate/explain/bed.ts";
 import { dispatchOne, eventOf, portsOf } from "#test/support/dispatch.ts";
 import { SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
+import { onEveryPrimary } from "#test/support/valkey.ts";
 
 describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
   const servers = useReconcilerServers(kind, 14);
@@ -77,6 +79,19 @@ describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
     });
     expect(code).toBe(1);
     expect(stdout).toContain("problem: partition_count_mismatch");
+  });
+
+  it("works where the library is missing", async () => {
+    const flow = await submitOn(servers(), ["a>b"]);
+    await onEveryPrimary(servers().valkey, "function", "FLUSH", "SYNC");
+    try {
+      const { code, stdout } = await sluice(["explain", flow.keys("b").id], { environment });
+      expect(code).toBe(1);
+      expect(stdout).toContain("problem: library_missing");
+      expect(stdout).toContain("info: upstream_not_ended");
+    } finally {
+      await ensureLibrary(servers().valkey, 14);
+    }
   });
 
   it("says of an unknown execution that it does not exist", async () => {

@@ -1,6 +1,8 @@
 /** Flows in trouble on a Valkey and queues of their own, and `explain` on them. */
 
 import { randomUUID } from "node:crypto";
+import { type BatchResponse, processBatch } from "#functions/dispatch/batch.ts";
+import { recordOf } from "#local/event.ts";
 import type { Cause } from "#operate/explain/causes.ts";
 import type { Explanation } from "#operate/explain/explain.ts";
 import type { OperateContext } from "#operate/operation.ts";
@@ -11,11 +13,13 @@ import { type LaneId, parseFlowId, parseLaneId, unwrap } from "#shared/contract/
 import type { ExecKeys } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
+import { dispatch } from "#shared/dispatch/dispatcher.ts";
+import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { workflowOf } from "#test/submission/fixture.ts";
 import { dispatchAll, portsOf } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
-import { type ReconcilerServers, SubmittedFlow } from "#test/support/reconcile.ts";
+import { type ReconcilerServers, RecordedGauges, SubmittedFlow } from "#test/support/reconcile.ts";
 
 /** The count of the deployment under test. */
 const PARTITIONS = 256;
@@ -115,6 +119,24 @@ export async function ageEnd(fixture: FlowFixture, keys: ExecKeys, agoMs = 5 * M
 /** Lets a flow look as if its submission ended some minutes ago: its roots wait since then. */
 export async function ageSubmission({ fixture }: SubmittedFlow, agoMs = 5 * MINUTE_MS): Promise<void> {
   await fixture.read("hset", fixture.flow.core, SUBMISSION_FIELDS.completedAt, Date.now() - agoMs);
+}
+
+/** Processes what is in the queue as the dispatch function does, dead letters included. Returns the messages to retry. */
+export async function processQueued(servers: ReconcilerServers): Promise<BatchResponse> {
+  const ports = portsOf(servers.valkey, servers.queue, { router: BED_ROUTER });
+  const { client, queue } = servers.queue;
+  const messages = await servers.queue.drain();
+  return processBatch(
+    {
+      dispatch: (events, deadlineMs) => dispatch({ ...ports, deadlineMs }, events),
+      deadLetterQueue: new BatchSender(client, queue.deadLetterQueueUrl),
+      maxCascadeDepth: ports.maxCascadeDepth,
+      telemetry: new RecordedGauges(),
+      messageLogger: { info: () => undefined },
+    },
+    messages.map((message) => recordOf(message, { queueArn: "arn", region: "us-east-1" })),
+    Date.now() + MINUTE_MS,
+  );
 }
 
 /** Dispatches what is in the queue until it is empty. Returns the number of messages. */

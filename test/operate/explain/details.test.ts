@@ -320,6 +320,16 @@ describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
     expect(causeOf(unknown, "skipped").text).toContain("The root failure is not known");
   });
 
+  it("explains an execution in no flow", async () => {
+    const fixture = fixtureOn(servers());
+    const keys = await fixture.execution();
+    const explanation = await explainOn(servers(), keys);
+    expect(codesOf(explanation)).toEqual(["waiting_for_worker"]);
+    expect(explanation).not.toHaveProperty("edges");
+    await fixture.finish(keys, "success");
+    expect(codesOf(await explainOn(servers(), keys))).toEqual(["succeeded"]);
+  });
+
   it("explains how an execution ended", async () => {
     const flow = await submitOn(servers(), ["a>b"]);
     await flow.fixture.finish(flow.keys("a"), "failed");

@@ -1,13 +1,12 @@
 /** The fourteen troubles that an operator meets most: `explain` names the cause of each, and nothing that is not there. */
 
+import { SendMessageCommand } from "@aws-sdk/client-sqs";
 import { beforeAll, describe, expect, it } from "vitest";
+import { librarySource } from "#lua/library.ts";
 import { cancelFlow } from "#shared/contract/graph.ts";
 import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { markLeaseExpiredIfDue } from "#shared/contract/upkeep.ts";
-import { MalformedMessageError } from "#shared/errors.ts";
-import { BatchSender } from "#shared/queue/batch-sender.ts";
-import { sendToDeadLetterQueue } from "#shared/queue/dead-letters.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
 import { sweep } from "#shared/reconcile/sweep.ts";
 import { retention } from "#shared/reconcile/tasks/retention.ts";
@@ -21,6 +20,7 @@ import {
   dispatchQueued,
   explainOn,
   fixtureOn,
+  processQueued,
   submitOn,
 } from "#test/operate/explain/bed.ts";
 import { dispatchOne, eventOf, portsOf } from "#test/support/dispatch.ts";
@@ -30,6 +30,9 @@ import { onEveryPrimary } from "#test/support/valkey.ts";
 
 const RETRY = '{"max_retries":3,"backoff":{"type":"fixed","delay_ms":600000}}';
 const MINUTE_MS = 60_000;
+/** Version 20 is of neither edition. */
+const UNKNOWN_LIBRARY = `#!lua name=flowfabric
+server.register_function{ function_name = 'ff_version', callback = function() return '20' end, flags = { 'no-writes' } }`;
 
 describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
   const servers = useReconcilerServers(kind, 14);
@@ -86,6 +89,30 @@ describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
       expect(codesOf(explanation)).toEqual(["library_missing", "upstream_not_ended"]);
       expect(explanation.summary).toMatch(/^The Valkey node of the execution has no flowfabric library/);
     } finally {
+      await ensureLibrary(servers().valkey, 14);
+    }
+  });
+
+  it("3: names a library of the wrong edition, and one of an unknown version", async () => {
+    const fixture = fixtureOn(servers());
+    const [upstream, child] = [await fixture.member(), await fixture.member()];
+    await fixture.group(child, { variant: "any_of", onSatisfied: "let_run" });
+    await fixture.edge(upstream, child);
+    const load = (source: string) => onEveryPrimary(servers().valkey, "function", "LOAD", "REPLACE", source);
+    try {
+      await load(librarySource(11));
+      const explanation = await explainOn(servers(), child);
+      expect(codesOf(explanation)).toContain("library_mismatch");
+      expect(causeOf(explanation, "library_mismatch").text).toContain(
+        "an any_of group, which that edition ignores",
+      );
+      await load(UNKNOWN_LIBRARY);
+      const unknown = await explainOn(servers(), upstream);
+      expect(causeOf(unknown, "library_mismatch").text).toMatch(
+        /^The loaded library has the unknown version 20/,
+      );
+    } finally {
+      await onEveryPrimary(servers().valkey, "function", "FLUSH", "SYNC");
       await ensureLibrary(servers().valkey, 14);
     }
   });
@@ -177,11 +204,11 @@ describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
     await ageEnd(flow.fixture, flow.keys("a"));
     const { client, queue } = servers().queue;
     const body = JSON.stringify({ execution_id: flow.keys("a").id, flow_id: flow.fixture.flow.id });
-    const record = { body, messageAttributes: { depth: { dataType: "String", stringValue: "deep" } } };
-    const error = new MalformedMessageError("not a completion event: the attribute depth is not a Number");
-    const letter = { record, error, failedAt: new Date() };
-    const [sent] = await sendToDeadLetterQueue(new BatchSender(client, queue.deadLetterQueueUrl), [letter]);
-    expect(sent).toMatchObject({ ok: true });
+    // A sender that does not write the depth as a number.
+    const MessageAttributes = { depth: { DataType: "String", StringValue: "deep" } };
+    const message = { QueueUrl: queue.queueUrl, MessageBody: body, MessageAttributes };
+    await client.send(new SendMessageCommand(message));
+    expect(await processQueued(servers())).toEqual({ batchItemFailures: [] });
     const explanation = await explainOn(servers(), flow.keys("b"));
     expect(codesOf(explanation)).toEqual(["completion_dead_lettered", "completion_missing"]);
     const { text, involved, next } = causeOf(explanation, "completion_dead_lettered");
