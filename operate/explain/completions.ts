@@ -169,9 +169,9 @@ function letterCauses({ found }: DeadLetterSearch, { nowMs }: Clock): Cause[] {
         },
         next: [
           ...(first === undefined ? [] : [sluice("dlq", "show", first.messageId)]),
-          ...(code === "malformed_message"
+          ...(first === undefined || code === "malformed_message"
             ? []
-            : [sluice("dlq", "replay", "--error-code", code ?? "none", "--dry-run")]),
+            : [sluice("dlq", "replay", first.messageId, "--dry-run")]),
           ...letters
             .slice(0, 1)
             .flatMap(({ executionId }) =>

@@ -1,21 +1,20 @@
-/**
- * Looks for completions in the dead-letter queue. SQS has no way to read a message without receiving it. So this does the least
- * that a receive can do: it hides the messages that it looks at for 30 s at most, makes them visible again as soon as it has
- * read them, and increases their receive count, which no redrive policy of a dead-letter queue acts on.
- */
+/** Looks for completions in the dead-letter queue. `browse` says what that does to the queue. */
 
+import { browse } from "#operate/dead-letters/browse.ts";
 import type { ExplainContext } from "#operate/explain/read.ts";
-import { hasTime } from "#operate/explain/read.ts";
 import { parseExecutionId } from "#shared/contract/ids.ts";
 import { parseJsonObject } from "#shared/contract/message.ts";
+import type { Filter } from "#shared/redrive/filter.ts";
 import { type DeadLetter, flowIdOf } from "#shared/redrive/message.ts";
-import { DeadLetterQueue } from "#shared/redrive/queue.ts";
 
 /** More messages are not looked at: the answer says so. */
 const MAX_DEAD_LETTERS = 1_000;
-const RECEIVE_OPTIONS = { visibilitySeconds: 30, waitSeconds: 1 };
-/** Concurrent receives of up to ten messages. */
-const REQUESTS = 4;
+const ALL: Filter = {
+  errorCodes: undefined,
+  flow: undefined,
+  olderThanSeconds: undefined,
+  youngerThanSeconds: undefined,
+};
 
 /** A dead letter about one of the executions, or about their flow without naming an execution. */
 export interface FoundLetter {
@@ -45,25 +44,10 @@ export async function findDeadLetters(
   executions: ReadonlySet<string>,
   flowId: string | undefined,
 ): Promise<DeadLetterSearch | undefined> {
-  const { deadLetters: url } = context.queues;
-  if (url === undefined) return undefined;
-  const queue = new DeadLetterQueue(context.sqs, url, RECEIVE_OPTIONS);
-  const letters = new Map<string, DeadLetter>();
-  let isComplete = false;
-  try {
-    while (letters.size < MAX_DEAD_LETTERS && hasTime(context)) {
-      const received = await queue.receive(REQUESTS, RECEIVE_OPTIONS.waitSeconds * 1_000);
-      if (received === undefined) break;
-      const fresh = received.filter(({ id }) => !letters.has(id));
-      for (const letter of received) letters.set(letter.id, letter);
-      isComplete = fresh.length === 0;
-      if (isComplete) break;
-    }
-  } finally {
-    await queue.makeVisible([...letters.values()].map(({ handle }) => handle));
-  }
-  const found = [...letters.values()].flatMap((letter) => matchOf(letter, executions, flowId) ?? []);
-  return { found, seen: letters.size, isComplete };
+  if (context.queues.deadLetters === undefined) return undefined;
+  // Not by flow: a message that is no JSON names none, and only its message group tells.
+  const { letters, seen, isComplete } = await browse(context, ALL, MAX_DEAD_LETTERS);
+  return { found: letters.flatMap((letter) => matchOf(letter, executions, flowId) ?? []), seen, isComplete };
 }
 
 function matchOf(

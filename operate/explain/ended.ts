@@ -25,8 +25,8 @@ export async function endedCauses(
 function outcomeCause({ record, keys, nowMs }: Subject): Cause {
   const when = ago(parseTime(record.completed_at), nowMs);
   const replay = [
-    `${sluice("replay", keys.id)} --descendants --dry-run`,
-    `${sluice("replay", keys.id)} --descendants`,
+    sluice("replay", keys.id, "--descendants", "--dry-run"),
+    sluice("replay", keys.id, "--descendants"),
   ];
   switch (record.terminal_outcome) {
     case "success":
@@ -81,7 +81,7 @@ async function childrenCauses(context: ExplainContext, subject: Subject, graceMs
       {
         count: waiting.count,
         involved: { executions: waiting.children, edges: waiting.edges },
-        next: [`${sluice("publish", keys.id)} --dry-run`, sluice("publish", keys.id)],
+        next: [sluice("publish", keys.id, "--dry-run"), sluice("publish", keys.id)],
       },
     ),
   );

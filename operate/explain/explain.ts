@@ -178,7 +178,7 @@ async function dependencyCauses(
             edges: examples.map(({ edge }) => edge),
           },
           next: [
-            `${sluice("publish", oldest.upstream)} --dry-run`,
+            sluice("publish", oldest.upstream, "--dry-run"),
             sluice("publish", oldest.upstream),
             ...(flow === undefined ? [] : [sluice("reconcile", "--flow", flow.keys.id)]),
           ],

@@ -28,7 +28,7 @@ export async function flowCauses(context: ExplainContext, subject: Subject): Pro
       cause(
         "flow_missing",
         `Its flow ${flowId} has no record: dispatch and the reconciler still resolve edges, and nothing can be added to it.`,
-        { involved, next: [sluice("doctor"), `${sluice("cancel", keys.id)} --dry-run`] },
+        { involved, next: [sluice("doctor"), sluice("cancel", keys.id, "--dry-run")] },
       ),
     ];
   }
@@ -52,7 +52,7 @@ export async function flowCauses(context: ExplainContext, subject: Subject): Pro
         "flow_cancelled",
         `Its flow ${flowId} was cancelled ${ago(parseTime(flow.core.cancelled_at), nowMs)}${reason}, with the policy ` +
           `${flow.core.cancellation_policy}. ${cancelOutlook(subject)}`,
-        { involved, next: [`${sluice("cancel", keys.id)} --dry-run`, sluice("cancel", keys.id)] },
+        { involved, next: [sluice("cancel", keys.id, "--dry-run"), sluice("cancel", keys.id)] },
       ),
     );
   }

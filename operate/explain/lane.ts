@@ -112,7 +112,7 @@ function basicCause(
       {
         count: ahead,
         involved,
-        next: [sluice("lanes"), `${sluice("prioritize", keys.id)} --priority 9000 --dry-run`],
+        next: [sluice("lanes"), sluice("prioritize", keys.id, "--priority", "9000", "--dry-run")],
       },
     );
   }

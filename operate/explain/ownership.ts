@@ -84,7 +84,7 @@ export async function activeCauses(
 ): Promise<Cause[]> {
   const { record, nowMs, keys } = subject;
   const owner = record.current_worker_instance_id || record.current_worker_id || "a worker without a name";
-  const release = [`${sluice("release", keys.id)} --dry-run`, sluice("release", keys.id)];
+  const release = [sluice("release", keys.id, "--dry-run"), sluice("release", keys.id)];
   const expiresAtMs = parseTime(record.lease_expires_at);
   switch (record.ownership_state) {
     case "leased":
@@ -156,6 +156,6 @@ export function invalidState({ record }: Subject, id: string): Cause {
     `Its record has a state that the contract does not define: phase ${record.lifecycle_phase || "none"}, ownership ` +
       `${record.ownership_state || "none"}, eligibility ${record.eligibility_state || "none"}, delay ${record.delay_until || "none"}. ` +
       "Cancel it, or repair the record.",
-    { next: [sluice("doctor"), `${sluice("cancel", id)} --dry-run`] },
+    { next: [sluice("doctor"), sluice("cancel", id, "--dry-run")] },
   );
 }

@@ -199,8 +199,8 @@ export function skipCause(skip: Skip): Cause {
   const distance =
     levels === 0 ? "" : levels === 1 ? ", which it depends on" : `, ${plural(levels, "level")} above`;
   const next = [
-    `${sluice("replay", root)} --descendants --dry-run`,
-    `${sluice("replay", root)} --descendants`,
+    sluice("replay", root, "--descendants", "--dry-run"),
+    sluice("replay", root, "--descendants"),
     sluice("explain", root),
   ];
   return cause(

@@ -1,6 +1,7 @@
 /** Flows in trouble on a Valkey and queues of their own, and `explain` on them. */
 
 import { randomUUID } from "node:crypto";
+import { expect } from "vitest";
 import { type BatchResponse, processBatch } from "#functions/dispatch/batch.ts";
 import { recordOf } from "#local/event.ts";
 import type { Cause } from "#operate/explain/causes.ts";
@@ -16,6 +17,7 @@ import { SUBMISSION_FIELDS } from "#shared/contract/submission.ts";
 import { dispatch } from "#shared/dispatch/dispatcher.ts";
 import { BatchSender } from "#shared/queue/batch-sender.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
+import { sluice } from "#test/cli/support.ts";
 import { workflowOf } from "#test/submission/fixture.ts";
 import { dispatchAll, portsOf } from "#test/support/dispatch.ts";
 import { FlowFixture } from "#test/support/flow-fixture.ts";
@@ -93,7 +95,19 @@ export async function explainOn(
 ): Promise<Explanation> {
   const id = typeof execution === "string" ? execution : execution.id;
   const parsed = explain.input.parse({ execution: id, ...input });
-  return explain.output.parse(await explain.run(contextOn(servers, context), parsed));
+  const explanation = explain.output.parse(await explain.run(contextOn(servers, context), parsed));
+  for (const line of explanation.next) {
+    if (!line.startsWith("sluice reconcile")) await expectAccepted(line);
+  }
+  return explanation;
+}
+
+/** Checks that the command line accepts a line that `explain` proposes. Without a deployment, it gets no further. */
+async function expectAccepted(line: string): Promise<void> {
+  const [program, ...words] = line.split(" ").map((word) => word.replace(/^'(.*)'$/, "$1"));
+  const { stderr } = await sluice(words);
+  const accepted = expect.stringMatching(/^sluice: (no deployment is named|this command changes state)/);
+  expect({ line, program, stderr }).toEqual({ line, program: "sluice", stderr: accepted });
 }
 
 export function codesOf({ causes }: Explanation): string[] {
