@@ -104,7 +104,7 @@ function layers(nodes: readonly FlowNode[], bands: number, textOf: (node: FlowNo
 }
 
 /** The distance of each node from its farthest root. Nodes of a cycle, which no library accepts, have 0. */
-export function levelsOf(nodes: readonly Pick<FlowNode, "upstream" | "downstream">[]): number[] {
+function levelsOf(nodes: readonly Pick<FlowNode, "upstream" | "downstream">[]): number[] {
   const levels = nodes.map(() => 0);
   const open = nodes.map(({ upstream }) => upstream.length);
   const ready = [...open.keys()].filter((position) => open[position] === 0);

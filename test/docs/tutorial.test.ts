@@ -1,5 +1,8 @@
 import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
+import { mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
@@ -15,10 +18,11 @@ interface Step {
   readonly expected: readonly string[] | undefined;
 }
 
-/** The shell scripts of the tutorial after its set-up, each with the output that follows it. */
-function steps(): Step[] {
-  const page = readFileSync(`${ROOT}docs/tutorial.md`, "utf8");
-  const blocks = [...page.slice(page.indexOf("## 2.")).matchAll(/^```(sh)?\n(.*?)^```$/gms)];
+/** The shell scripts of a part of a page, each with the output that follows it. */
+function stepsOf(path: string, start: string, end: string): Step[] {
+  const page = readFileSync(`${ROOT}${path}`, "utf8");
+  const part = page.slice(page.indexOf(start), page.indexOf(end));
+  const blocks = [...part.matchAll(/^```(sh)?\n(.*?)^```$/gms)];
   return blocks.flatMap(([, language, text = ""], position): Step[] => {
     if (language !== "sh") return [];
     const next = blocks[position + 1];
@@ -41,18 +45,30 @@ function patternOf(expected: readonly string[]): RegExp {
   return new RegExp(`^${lines.join("")}(?![^])`, "m");
 }
 
-test(
-  "each command of the tutorial prints what the page shows",
-  async () => {
+test.each([
+  ["docs/tutorial.md", "## 2.", "## Next", 8],
+  ["README.md", "In another terminal", "The same commands work on AWS", 2],
+])(
+  "each command of %s prints what the page shows",
+  async (path, start, end, least) => {
+    await using parts = new AsyncDisposableStack();
+    // Some commands write a file.
+    const folder = await mkdtemp(join(tmpdir(), "sluice-tutorial-"));
+    parts.defer(() => rm(folder, { recursive: true }));
+    await symlink(`${ROOT}examples`, join(folder, "examples"));
     await using stack = await startTestStack({ lanes: ["default"] });
     const environment = { PATH: process.env.PATH, HOME: process.env.HOME, ...stack.environment };
     const execute = async (script: string): Promise<string> => {
-      const { stdout } = await run("bash", ["-c", script], { cwd: ROOT, env: environment, timeout: TIMEOUT });
+      const { stdout } = await run("bash", ["-c", script], {
+        cwd: folder,
+        env: environment,
+        timeout: TIMEOUT,
+      });
       return stdout;
     };
-    let prelude = `sluice() { "${process.execPath}" cli/main.ts "$@"; }\n`;
-    const all = steps();
-    expect(all.length).toBeGreaterThan(8);
+    let prelude = `sluice() { "${process.execPath}" "${ROOT}cli/main.ts" "$@"; }\n`;
+    const all = stepsOf(path, start, end);
+    expect(all.length).toBeGreaterThanOrEqual(least);
     for (const { script, expected } of all) {
       const isChange = script.includes("--yes");
       // A problem that a command finds is its exit code 1.
