@@ -8,7 +8,7 @@ import type { Plan, PlannedTask } from "#sdk/submission/plan.ts";
 import { delayedUntil } from "#sdk/submission/times.ts";
 import { command, type Pipelines, type ValkeyCommand } from "#shared/contract/command.ts";
 import { promoteDelayed } from "#shared/contract/ownership.ts";
-import { fieldText } from "#shared/contract/record.ts";
+import { fieldText, parseTime } from "#shared/contract/record.ts";
 import { ProtocolError, SubmissionError } from "#shared/errors.ts";
 import { chunked, doneOrThrow, readEach, sendChunks, valueOrThrow } from "#shared/valkey/batches.ts";
 import { serverTimeMs } from "#shared/valkey/server-time.ts";
@@ -18,7 +18,14 @@ export const HELD_UNTIL_MS = Date.UTC(9999, 11, 31, 23, 59, 59);
 
 const OPEN = "open";
 /** The execution is eligible, or another submission released it. */
-const RELEASED = new Set(["promoted", "not_delayed_cleaned", "not_runnable_cleaned", "not_found_cleaned"]);
+const RELEASED = new Set([
+  "promoted",
+  "not_delayed_cleaned",
+  "not_runnable_cleaned",
+  "not_found_cleaned",
+  // Another submission released it, a worker ran it, and it is delayed for its retry.
+  "not_yet_due",
+]);
 
 /**
  * Gives a held root its own delay. No function of the contract changes a delay. The script writes nothing for a root that
@@ -38,23 +45,27 @@ export function isRoot({ incoming }: PlannedTask): boolean {
 
 /**
  * Makes the held roots eligible, or delayed until their own time. Call it only if all executions, memberships and edges of
- * the plan exist. Roots that are not held do not change: after its release a root can be delayed again, for a retry.
+ * the plan exist. Of other roots, only those whose delay is over are promoted: after its release a root
+ * can be delayed again, for a retry.
  *
- * `ff_promote_delayed` takes its time from the caller, so the records of promoted roots have the end of the year 9999
- * as `last_transition_at` until a worker claims them.
+ * A root that runs at once gets a delay that is over, and is then promoted: `ff_promote_delayed` takes its time from the caller
+ * and writes it to the record. After a crash in between, the delay of the root
+ * is over: the reconciler or the next submission promotes it.
  *
  * @throws SubmissionError if roots are held and the flow was cancelled. They stay held.
  */
 export async function releaseRoots(valkey: Pipelines, plan: Plan, submittedAtMs: number): Promise<void> {
   const { flow } = plan;
-  const held = await heldRoots(valkey, plan);
-  if (held.length === 0) return;
+  const delayed = await delayedRoots(valkey, plan);
+  if (delayed.length === 0) return;
   const [state, time] = await valkey.pipelined([
     command(flow.partition, "hget", flow.core, "public_flow_state"),
     command(flow.partition, "time"),
   ]);
+  const isHeld = ({ untilMs }: DelayedRoot): boolean => untilMs === HELD_UNTIL_MS;
+  const held = delayed.filter(isHeld);
   const text = fieldText(valueOrThrow(state));
-  if (text !== OPEN) {
+  if (text !== OPEN && held.length > 0) {
     throw new SubmissionError(
       `flow ${flow.id} is ${text || "in an unknown state"}: ${held.length} of its roots were not released and do not ` +
         "run; submit the workflow with another flow id",
@@ -62,10 +73,14 @@ export async function releaseRoots(valkey: Pipelines, plan: Plan, submittedAtMs:
     );
   }
   const nowMs = serverTimeMs(valueOrThrow(time));
-  await sendChunks(chunked(held), async (chunk) => {
-    const calls = chunk.map((root): ReleaseCall => {
+  // A root whose delay is over is one that an earlier submission was releasing when it died, or waits for a retry.
+  const releasable = text === OPEN ? delayed.filter((root) => isHeld(root) || root.untilMs <= nowMs) : [];
+  await sendChunks(chunked(releasable), async (chunk) => {
+    const calls = chunk.flatMap(({ root }): ReleaseCall[] => {
       const untilMs = delayedUntil(root.task, submittedAtMs) ?? 0;
-      return untilMs > nowMs ? delayRoot(plan, root, untilMs, nowMs) : promoteRoot(plan, root);
+      return untilMs > nowMs
+        ? [delayRoot(plan, root, untilMs, nowMs)]
+        : [delayRoot(plan, root, nowMs, nowMs), promoteRoot(plan, root, nowMs)];
     });
     const results = await valkey.pipelined(calls.map(({ command }) => command));
     for (const [position, { check }] of calls.entries()) check(valueOrThrow(results[position]));
@@ -77,9 +92,9 @@ interface ReleaseCall {
   readonly check: (reply: unknown) => void;
 }
 
-function promoteRoot({ index }: Plan, { keys, task }: PlannedTask): ReleaseCall {
+function promoteRoot({ index }: Plan, { keys, task }: PlannedTask, nowMs: number): ReleaseCall {
   return {
-    command: promoteDelayed({ keys, index, lane: task.lane }, HELD_UNTIL_MS),
+    command: promoteDelayed({ keys, index, lane: task.lane }, nowMs),
     check(reply) {
       const { fields } = doneOrThrow("ff_promote_delayed", reply);
       if (RELEASED.has(fields[0] ?? "")) return;
@@ -103,10 +118,18 @@ function delayRoot(
   };
 }
 
-async function heldRoots(valkey: Pipelines, plan: Plan): Promise<PlannedTask[]> {
+interface DelayedRoot {
+  readonly root: PlannedTask;
+  readonly untilMs: number;
+}
+
+async function delayedRoots(valkey: Pipelines, plan: Plan): Promise<DelayedRoot[]> {
   const roots = plan.tasks.filter(isRoot);
   const delays = await readEach(valkey, roots, ({ keys }) =>
     command(keys.partition, "hget", keys.core, "delay_until"),
   );
-  return roots.filter((_, position) => delays[position] === String(HELD_UNTIL_MS));
+  return roots.flatMap((root, position) => {
+    const untilMs = parseTime(fieldText(delays[position]));
+    return untilMs === undefined ? [] : [{ root, untilMs }];
+  });
 }

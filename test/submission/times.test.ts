@@ -45,6 +45,16 @@ describe.each(DEPLOYMENTS_OF_BOTH)("times of a submission ($name, $edition KEYS)
       commands.some(({ args }) => args[0] === name) ? Promise.reject(new Error("the process died")) : send(),
     );
 
+  test("a root that runs at once became eligible at the server's time", async () => {
+    const submission = await submit(valkey, workflowOf("a>b"));
+    const record = await recordOf(valkey, idOf(submission, "a"), "public_state", "last_transition_at");
+    const [seconds] = (await run(valkey, submission.partition, "time")) as string[];
+    const age = Number(seconds) * 1_000 - Number(record.last_transition_at);
+    expect(record.public_state).toBe("waiting");
+    expect(Number(record.last_transition_at)).toBeGreaterThanOrEqual(await createdAt(submission.flowId));
+    expect(Math.abs(age)).toBeLessThan(HOUR_MS);
+  });
+
   test("kind, policy and deadline are in the record, and nothing of what a task does not have", async () => {
     const submission = await submit(
       valkey,
