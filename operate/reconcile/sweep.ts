@@ -164,14 +164,17 @@ function readSettings(environment: Environment, tasks: readonly TaskName[] | und
       errors.push("READY_QUEUES is not set: the task ready sends the messages of lanes with a ready queue");
     }
     const completionsQueueUrl = readQueueUrl(environment, "COMPLETIONS_QUEUE_URL", errors);
-    const flowEventsUrl = isSet(environment, "FLOW_EVENTS_QUEUE_URL")
-      ? readQueueUrl(environment, "FLOW_EVENTS_QUEUE_URL", errors)
-      : undefined;
+    // Without the deployment's own settings, flows would be deleted too early: they are read only for this task.
+    const isRetaining = tasks?.includes("retention") === true;
+    const flowEventsUrl =
+      isRetaining && isSet(environment, "FLOW_EVENTS_QUEUE_URL")
+        ? readQueueUrl(environment, "FLOW_EVENTS_QUEUE_URL", errors)
+        : undefined;
     return {
       completionsQueueUrl,
       lanes: readLanes(environment, errors),
       graceMs: readGraceMs(environment, errors),
-      retentionMs: readRetentionMs(environment, errors),
+      retentionMs: isRetaining ? readRetentionMs(environment, errors) : 0,
       flowEnds: ({ sqs }: OperateContext) =>
         flowEventsUrl === undefined ? undefined : new BatchSender(sqs, flowEventsUrl),
       completions: ({ completions }: OperateContext) => {
