@@ -1,20 +1,24 @@
 import { beforeAll, describe, expect, it } from "vitest";
-import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import type { Environment } from "#shared/runtime/environment.ts";
 import { ensureLibrary } from "#shared/valkey/library.ts";
 import { parseOutput, sluice } from "#test/cli/support.ts";
-import { ageEnd, BED_ROUTER, dispatchQueued, submitOn } from "#test/operate/explain/bed.ts";
+import {
+  ageEnd,
+  BED_ROUTER,
+  dispatchQueued,
+  submitOn,
+  useTroubledServers,
+} from "#test/operate/explain/bed.ts";
 import { dispatchOne, eventOf, portsOf } from "#test/support/dispatch.ts";
-import { SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
+import { SERVER_KINDS } from "#test/support/reconcile.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
 describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
-  const servers = useReconcilerServers(kind, 14);
+  const servers = useTroubledServers(kind);
   let environment: Environment = {};
 
   beforeAll(async () => {
-    const { address, queue, valkey } = servers();
-    await valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
+    const { address, queue } = servers();
     // The AWS SDK reads the process's environment.
     Object.assign(process.env, queue.queue.environment);
     environment = {
@@ -110,12 +114,15 @@ describe.each(SERVER_KINDS)("sluice explain (%s)", (kind) => {
       execution_id: flow.keys("b").id,
       record: { task: "b" },
     });
-    for (const args of [[], ["--flow", id], ["--task", "b"], [flow.keys("b").id, "--flow", id, "--task", "b"]]) {
+    for (const args of [
+      [],
+      ["--flow", id],
+      ["--task", "b"],
+      [flow.keys("b").id, "--flow", id, "--task", "b"],
+    ]) {
       const { code, stderr } = await sluice(["explain", ...args], { environment });
       expect(code).toBe(2);
-      expect(stderr).toBe(
-        "sluice: name one execution: by its id, or by its flow and the id of its task\n",
-      );
+      expect(stderr).toBe("sluice: name one execution: by its id, or by its flow and the id of its task\n");
     }
   });
 

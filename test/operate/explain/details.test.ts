@@ -2,10 +2,9 @@
 
 import { randomUUID } from "node:crypto";
 import { SendMessageCommand } from "@aws-sdk/client-sqs";
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { cancelFlow } from "#shared/contract/graph.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { revokeLease } from "#shared/contract/upkeep.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
@@ -20,19 +19,16 @@ import {
   explainOn,
   fixtureOn,
   submitOn,
+  useTroubledServers,
 } from "#test/operate/explain/bed.ts";
 import { InterceptedPipelines, workflowOf } from "#test/submission/fixture.ts";
 import { dispatchOne, eventOf, portsOf } from "#test/support/dispatch.ts";
-import { SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
+import { SERVER_KINDS } from "#test/support/reconcile.ts";
 
 const MINUTE_MS = 60_000;
 
 describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
-  const servers = useReconcilerServers(kind, 14);
-
-  beforeAll(async () => {
-    await servers().valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
-  });
+  const servers = useTroubledServers(kind);
 
   it("lists every cause, not only the first", async () => {
     const flow = await submitOn(servers(), ["lost>z", "fresh>z", "running>z", "waiting>z", "gone>z"]);

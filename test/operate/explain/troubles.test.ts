@@ -1,10 +1,9 @@
 /** The fourteen troubles that an operator meets most: `explain` names the cause of each, and nothing that is not there. */
 
 import { SendMessageCommand } from "@aws-sdk/client-sqs";
-import { beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { librarySource } from "#lua/library.ts";
 import { cancelFlow } from "#shared/contract/graph.ts";
-import { PARTITION_CONFIG_KEY } from "#shared/contract/keys.ts";
 import { PartitionRouter } from "#shared/contract/partitions.ts";
 import { markLeaseExpiredIfDue } from "#shared/contract/upkeep.ts";
 import { SqsCompletionPublisher } from "#shared/queue/publisher.ts";
@@ -22,10 +21,11 @@ import {
   fixtureOn,
   processQueued,
   submitOn,
+  useTroubledServers,
 } from "#test/operate/explain/bed.ts";
 import { dispatchOne, eventOf, portsOf } from "#test/support/dispatch.ts";
 import type { FlowFixture } from "#test/support/flow-fixture.ts";
-import { SERVER_KINDS, useReconcilerServers } from "#test/support/reconcile.ts";
+import { SERVER_KINDS } from "#test/support/reconcile.ts";
 import { onEveryPrimary } from "#test/support/valkey.ts";
 
 const RETRY = '{"max_retries":3,"backoff":{"type":"fixed","delay_ms":600000}}';
@@ -35,11 +35,7 @@ const UNKNOWN_LIBRARY = `#!lua name=flowfabric
 server.register_function{ function_name = 'ff_version', callback = function() return '20' end, flags = { 'no-writes' } }`;
 
 describe.each(SERVER_KINDS)("explain (%s)", (kind) => {
-  const servers = useReconcilerServers(kind, 14);
-
-  beforeAll(async () => {
-    await servers().valkey.call("hset", PARTITION_CONFIG_KEY, "num_flow_partitions", 256);
-  });
+  const servers = useTroubledServers(kind);
 
   it("1: names a lost message, and the command that sends it again", async () => {
     const flow = await submitOn(servers(), ["a>b"]);
