@@ -23,6 +23,9 @@ function roleOf(template: Template, name: string): string {
   return String(at(template.property(idOf(name), "Role"), "Fn::GetAtt", 0));
 }
 
+/** The functions that sweep. */
+const SWEEPERS = ["reconcile", "operate-write"];
+
 const INTERFACES = /^ec2:\w+(NetworkInterfaces?|Subnets|PrivateIpAddresses)$/;
 const TRACING = /^xray:Put(TraceSegments|TelemetryRecords)$/;
 
@@ -84,23 +87,23 @@ export function roles(packaged: Packaged): void {
     }
   });
 
-  it("lets only the reconciler send messages about ended flows, if there is a queue for them", () => {
+  it("lets only reconcile and operate-write, which sweep, send messages about ended flows, if there is a queue", () => {
     const region = "eu-west-1";
     const queue = `arn:aws:sqs:${region}:123456789012:flow-ends`;
     const restricted = packaged().template("restricted");
     for (const name of FUNCTIONS) {
       expect(actionsOn(restricted, roleOf(restricted, name), queue)).toEqual(
-        name === "reconcile" ? ["sqs:SendMessage"] : [],
+        SWEEPERS.includes(name) ? ["sqs:SendMessage"] : [],
       );
     }
-    const urlOf = (variant: string) =>
-      packaged()
-        .template(variant)
-        .property(idOf("reconcile"), "Environment", "Variables", "FLOW_EVENTS_QUEUE_URL");
-    expect(urlOf("restricted")).toEqual({
-      "Fn::Sub": `https://sqs.${region}.\${AWS::URLSuffix}/123456789012/flow-ends`,
-    });
-    expect(urlOf("prod")).toBe("");
+    for (const name of SWEEPERS) {
+      const urlOf = (variant: string) =>
+        packaged().template(variant).environment(idOf(name)).FLOW_EVENTS_QUEUE_URL;
+      expect(urlOf("restricted")).toEqual({
+        "Fn::Sub": `https://sqs.${region}.\${AWS::URLSuffix}/123456789012/flow-ends`,
+      });
+      expect(urlOf("prod")).toBe("");
+    }
   });
 
   it("lets the functions send traces if tracing is Active", () => {
