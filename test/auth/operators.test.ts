@@ -1,6 +1,7 @@
 /** The Valkey users of operate-read and operate-write. The tests of operations and commands run as them. */
 
 import { readFileSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Redis } from "iovalkey";
@@ -10,10 +11,20 @@ import { accessOf, SecuredValkey } from "#test/auth/secured.ts";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const OPERATE = ["operate-read", "operate-write"] as const;
 const PASSWORD = "of-the-function";
+/** What the client of Valkey runs by itself. */
+const OF_THE_CLIENT = ["info", "cluster|slots", "function|list", "function|load"];
+
 const commandsOf = (name: string): string[] =>
   accessOf(name)
     .filter((rule) => rule.startsWith("+"))
     .map((rule) => rule.slice(1));
+
+/** The code of a built function: all its modules. */
+async function codeOf(name: string): Promise<string> {
+  const folder = join(ROOT, "dist", name);
+  const files = (await readdir(folder)).filter((file) => file.endsWith(".mjs"));
+  return (await Promise.all(files.map((file) => readFile(join(folder, file), "utf8")))).join("\n");
+}
 
 describe("the users of operators", () => {
   let server: SecuredValkey;
@@ -75,6 +86,14 @@ describe("the users of operators", () => {
     ] as const) {
       await expect(call(name, command, ...args), command).rejects.toThrow(/NOPERM/);
     }
+  });
+
+  it.each(OPERATE)("%s may run only commands that its code names", async (name) => {
+    const code = (await codeOf(name)).toLowerCase();
+    const unused = commandsOf(name).filter(
+      (command) => !OF_THE_CLIENT.includes(command) && !new RegExp(`["'\`]${command}["'\`]`).test(code),
+    );
+    expect(unused).toEqual([]);
   });
 
   it.each(OPERATE)("%s is documented with its rules", (name) => {

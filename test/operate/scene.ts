@@ -73,7 +73,7 @@ export function inputOf(
   const schema = z.toJSONSchema(input, { io: "input", unrepresentable: "any" });
   const properties = Object.keys(schema.properties ?? {});
   const required = schema.required ?? [];
-  const targets: Readonly<Record<string, unknown>> = { flow, execution: failed, lane: LANE, lanes: [LANE] };
+  const targets: Readonly<Record<string, unknown>> = { execution: failed, flow, lane: LANE, lanes: [LANE] };
   const values: Readonly<Record<string, unknown>> = { ...targets, priority: 5, message_id: message };
   const target = Object.keys(targets).find((key) => properties.includes(key));
   const chosen = required.some((key) => key in targets) || target === undefined ? [] : [target];
