@@ -5,7 +5,7 @@ import { ProtocolError } from "#shared/errors.ts";
 import type { Valkey } from "#shared/valkey/client.ts";
 
 /** About how many entries the stream keeps. The oldest are trimmed. */
-export const MAX_AUDIT_ENTRIES = 10_000;
+const MAX_AUDIT_ENTRIES = 10_000;
 /** Longer values are cut: an entry stays small whatever a caller sends. */
 const MAX_VALUE = 2_000;
 

@@ -31,7 +31,7 @@ const SLICE_MS = 20_000;
 const RESERVED_MS = 2_000;
 const MAX_NOTES = 20;
 
-export const TASK_STATES = ["complete", "incomplete", "out_of_time", "counted"] as const;
+const TASK_STATES = ["complete", "incomplete", "out_of_time", "counted"] as const;
 
 export const reconcileReport = z.object({
   dry_run: z.boolean(),

@@ -27,7 +27,7 @@ function read(fields: Fields): Continuation | undefined {
 }
 
 /** Parses the six counts. Undefined if one is missing or not a non-negative integer. */
-export function readTotals(value: unknown): Totals | undefined {
+function readTotals(value: unknown): Totals | undefined {
   if (!isFields(value)) return undefined;
   const read = (name: keyof Totals): number => {
     const count = value[name];
