@@ -13,7 +13,7 @@ export type Update = Request &
   (
     | { readonly output: unknown }
     | { readonly states: Readonly<Record<string, string>> }
-    | { readonly error: string; readonly isMissing: boolean }
+    | { readonly error: string }
   );
 
 type Listener = (update: Update) => void;

@@ -2,6 +2,9 @@
 
 import type { z } from "zod";
 import type { ChangeReport } from "#operate/change-report.ts";
+import type { LetterReport } from "#operate/dead-letters/letter.ts";
+import type { LetterChangeReport } from "#operate/dead-letters/slice.ts";
+import type { listDeadLetters } from "#operate/read/dead-letters.ts";
 import type { execution } from "#operate/read/execution.ts";
 import type { explain } from "#operate/read/explain.ts";
 import type { flows } from "#operate/read/flows.ts";
@@ -19,4 +22,5 @@ export type LanesOutput = OutputOf<typeof lanes>;
 export type LaneReport = LanesOutput["lanes"][number];
 export type QueuesOutput = OutputOf<typeof queues>;
 export type SubmitOutput = OutputOf<typeof submit>;
-export type { ChangeReport };
+export type DeadLettersOutput = OutputOf<typeof listDeadLetters>;
+export type { ChangeReport, LetterChangeReport, LetterReport as DeadLetter };

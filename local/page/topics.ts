@@ -2,7 +2,7 @@
 
 import { z } from "zod";
 import { type GraphNode, graph } from "#operate/read/graph.ts";
-import { InvalidRequestError, messageOf } from "#shared/errors.ts";
+import { messageOf } from "#shared/errors.ts";
 
 /** Runs a read operation by name. */
 export type RunRead = (operation: string, input: unknown) => Promise<unknown>;
@@ -23,7 +23,7 @@ export type TopicUpdate = TopicRequest &
   (
     | { readonly output: unknown }
     | { readonly states: Readonly<Record<string, string>> }
-    | { readonly error: string; readonly isMissing: boolean }
+    | { readonly error: string }
   );
 
 export interface Topic {
@@ -82,7 +82,7 @@ class GraphTopic implements Topic {
       if (message === this.#error) return undefined;
       this.#error = message;
       this.#revision = undefined;
-      return { ...this.request, error: message, isMissing: error instanceof InvalidRequestError };
+      return { ...this.request, error: message };
     }
   }
 
@@ -130,12 +130,10 @@ async function readGraph(run: RunRead, input: object, statesOnly: boolean): Prom
   }
 }
 
-async function resultOf(
-  run: () => Promise<unknown>,
-): Promise<{ output: unknown } | { error: string; isMissing: boolean }> {
+async function resultOf(run: () => Promise<unknown>): Promise<{ output: unknown } | { error: string }> {
   try {
     return { output: await run() };
   } catch (error) {
-    return { error: messageOf(error), isMissing: error instanceof InvalidRequestError };
+    return { error: messageOf(error) };
   }
 }

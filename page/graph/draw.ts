@@ -8,18 +8,21 @@ import type { Size, Viewport } from "#page/graph/viewport.ts";
 import { LOOKS } from "#page/looks.ts";
 
 /** Below this scale, text cannot be read, and nodes are plain boxes with the icon of their state. */
-const TEXT_SCALE = 0.5;
+const TEXT_SCALE = 0.42;
 /** Below this scale, icons cannot be recognized. */
-const ICON_SCALE = 0.22;
+const ICON_SCALE = 0.13;
 const RADIUS = 6;
 const ICON_SIZE = 16;
 const TEXT_SIZE = 12;
+/** Text becomes larger in the drawing where it would be smaller than this on the screen, as long as it fits into a box. */
+const MIN_TEXT_ON_SCREEN = 9.5;
+const MAX_TEXT_SIZE = 20;
+/** The width of a character, as a part of the text size. */
+const CHARACTER = 0.58;
 const PULSE_MS = 900;
 const LONG_EDGE = { down: 250, right: 700 };
 const LONG_EDGE_ALPHA = 0.4;
 const DIMMED_EDGE_ALPHA = 0.35;
-/** Longer labels are cut at the beginning: names of tasks differ at their end. */
-const MAX_LABEL = 20;
 
 export interface Drawing {
   readonly model: GraphModel;
@@ -166,8 +169,8 @@ function drawBoxes(
     const path = new Path2D();
     for (const node of members) path.roundRect(x[node] ?? 0, y[node] ?? 0, NODE_WIDTH, NODE_HEIGHT, radius);
     context.globalAlpha = Number(strength);
-    // The background hides the edges behind a dimmed node.
-    context.fillStyle = isPlain ? strong : fill;
+    // Most nodes of a large graph are blocked: they must not be what one sees first.
+    context.fillStyle = isPlain && state !== "waiting_children" ? strong : fill;
     context.fill(path);
     context.lineWidth = Math.max(1.2, 0.8 / scale);
     context.strokeStyle = strong;
@@ -192,20 +195,20 @@ function drawIcons(
 ): void {
   const hasText = scale >= TEXT_SCALE;
   // Without text, the icon may be as large as the box.
-  const size = hasText ? 1 : 1.6;
+  const size = hasText ? textSizeAt(scale) / TEXT_SIZE : 1.8;
   const groups = Map.groupBy(
     nodes,
     (node) => `${stateOf(states[node] ?? "")} ${strengthOf(node, emphasized)}`,
   );
   context.lineCap = "round";
   context.lineJoin = "round";
-  context.lineWidth = 1.9 * size;
+  context.lineWidth = (hasText ? 1.9 : 2.4) * size;
   for (const [key, members] of groups) {
     const [state = "missing", strength] = key.split(" ") as [State, string];
     const icon = iconOf(state);
     const path = new Path2D();
     for (const node of members) {
-      const centerX = (x[node] ?? 0) + (hasText ? 17 : NODE_WIDTH / 2);
+      const centerX = (x[node] ?? 0) + (hasText ? 6 + 10 * size : NODE_WIDTH / 2);
       const centerY = (y[node] ?? 0) + NODE_HEIGHT / 2;
       const half = (ICON_SIZE / 2) * size;
       path.addPath(icon, new DOMMatrix([size, 0, 0, size, centerX - half, centerY - half]));
@@ -221,25 +224,30 @@ function drawLabels(
   { nodes: all }: GraphModel,
   { x, y }: GraphLayout,
   theme: GraphTheme,
-  { emphasized }: Scene,
+  { emphasized, viewport: { scale } }: Scene,
   nodes: readonly number[],
 ): void {
-  context.font = `500 ${TEXT_SIZE}px ${theme.font}`;
+  const size = textSizeAt(scale);
+  const left = 8 + (20 * size) / TEXT_SIZE;
+  const width = NODE_WIDTH - left - 6;
+  const length = Math.floor(width / (size * CHARACTER));
+  context.font = `500 ${size}px ${theme.font}`;
   context.textBaseline = "middle";
   context.fillStyle = theme.text;
   for (const node of nodes) {
     context.globalAlpha = strengthOf(node, emphasized);
-    context.fillText(
-      labelOf(all[node]?.short ?? ""),
-      (x[node] ?? 0) + 31,
-      (y[node] ?? 0) + NODE_HEIGHT / 2 + 0.5,
-      NODE_WIDTH - 38,
-    );
+    const text = labelOf(all[node]?.short ?? "", length);
+    context.fillText(text, (x[node] ?? 0) + left, (y[node] ?? 0) + NODE_HEIGHT / 2 + 0.5, width);
   }
 }
 
-function labelOf(name: string): string {
-  return name.length <= MAX_LABEL ? name : `…${name.slice(1 - MAX_LABEL)}`;
+function textSizeAt(scale: number): number {
+  return Math.min(MAX_TEXT_SIZE, Math.max(TEXT_SIZE, MIN_TEXT_ON_SCREEN / scale));
+}
+
+/** Cut at the beginning: names of tasks differ at their end. */
+function labelOf(name: string, length: number): string {
+  return name.length <= length ? name : `…${name.slice(1 - length)}`;
 }
 
 /** Rings around the selected node, the focused node, and nodes whose state has just changed. */

@@ -34,8 +34,10 @@ const SWEEPS = 6;
 const ROW_LENGTHS = [Number.POSITIVE_INFINITY, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4];
 /** Larger than this, a drawing needs no more room. */
 const MAX_SCALE = 1;
+/** At this scale, labels can be read: rows are not split any further, because that hides edges behind nodes. */
+const READABLE_SCALE = 0.55;
 /** By how much a drawing must become larger before rows are split further. */
-const GAIN = 1.05;
+const GAIN = 1.1;
 
 /** Chooses direction and length of rows so that the drawing is as large as possible in the viewport. */
 export function layoutGraph(
@@ -46,6 +48,7 @@ export function layoutGraph(
   let best = place(layers, "down", Number.POSITIVE_INFINITY);
   let bestScale = 0;
   for (const length of ROW_LENGTHS) {
+    if (bestScale >= READABLE_SCALE) break;
     for (const direction of ["down", "right"] as const) {
       const layout = place(layers, direction, length);
       const scale = Math.min(viewport.width / layout.width, viewport.height / layout.height, MAX_SCALE);

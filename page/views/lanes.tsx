@@ -74,7 +74,7 @@ export function Lanes({ queues }: { readonly queues: QueuesOutput | undefined })
 }
 
 function nameOf(queue: string, lane: string | undefined): string {
-  if (queue === "ready") return `Ready messages of the lane ${lane}`;
+  if (queue === "ready") return `Ready, lane ${lane}`;
   return queue === "dead_letters" ? "Dead letters" : "Completions";
 }
 

@@ -1,6 +1,10 @@
+import { useState } from "preact/hooks";
 import { type State, stateOf } from "#operate/graph/states.ts";
 import type { GraphModel } from "#page/graph/model.ts";
 import { StateLabel } from "#page/icons.tsx";
+
+/** A browser takes seconds for a table of thousands of rows. */
+const FIRST_ROWS = 300;
 
 interface TaskListProps {
   readonly model: GraphModel;
@@ -13,6 +17,11 @@ interface TaskListProps {
 
 /** The tasks of a flow as a table: the same as the graph, for the keyboard and for readers of the screen. */
 export function TaskList({ model, states, shown, selected, onSelect }: TaskListProps) {
+  const [isWhole, setWhole] = useState(false);
+  const nodes = [...model.nodes.keys()].filter(
+    (node) => shown === undefined || stateOf(states[node] ?? "") === shown,
+  );
+  const rows = isWhole ? nodes : nodes.slice(0, FIRST_ROWS);
   return (
     <div class="table-holder">
       <table class="tasks">
@@ -25,9 +34,9 @@ export function TaskList({ model, states, shown, selected, onSelect }: TaskListP
           </tr>
         </thead>
         <tbody>
-          {model.nodes.map(({ execution, name, lane }, node) => {
+          {rows.map((node) => {
+            const { execution, name, lane } = model.nodes[node] ?? { execution: "", name: "", lane: "" };
             const state = states[node] ?? "";
-            if (shown !== undefined && stateOf(state) !== shown) return null;
             return (
               <tr key={execution} aria-selected={node === selected}>
                 <td>
@@ -45,6 +54,11 @@ export function TaskList({ model, states, shown, selected, onSelect }: TaskListP
           })}
         </tbody>
       </table>
+      {rows.length < nodes.length && (
+        <button type="button" class="rest" onClick={() => setWhole(true)}>
+          Show {(nodes.length - rows.length).toLocaleString("en-US")} more
+        </button>
+      )}
     </div>
   );
 }

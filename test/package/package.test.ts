@@ -1,6 +1,7 @@
 /** Packs the npm package, installs it into an empty project outside of the repository, and uses it there. */
 
-import { execFile } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { copyFile, cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
@@ -114,7 +115,7 @@ test("the tarball contains bundles, declarations, the functions and the schema, 
   const files = stdout.trim().split("\n");
   const unexpected = files.filter(
     (file) =>
-      !/^package\/(?:lib\/[\w-]+\.js|lib\/types\/.+\.d\.ts|dist\/(?:dispatch|reconcile)\/.+|schema\/workflow\.json|[A-Z]+(?:\.md)?|package\.json)$/.test(
+      !/^package\/(?:lib\/[\w-]+\.js|lib\/types\/.+\.d\.ts|dist\/(?:dispatch|reconcile|page)\/.+|schema\/(?:workflow|cli)\.json|[A-Z]+(?:\.md)?|package\.json)$/.test(
         file,
       ),
   );
@@ -125,6 +126,9 @@ test("the tarball contains bundles, declarations, the functions and the schema, 
     "CHANGELOG.md",
     "lib/index.js",
     "dist/dispatch/index.mjs",
+    "dist/page/index.html",
+    "dist/page/app.js",
+    "dist/page/THIRD_PARTY_NOTICES.txt",
     "schema/workflow.json",
   ]) {
     expect(files).toContain(`package/${file}`);
@@ -209,6 +213,34 @@ test("the command sluice shows its help, and finds the valkey-server", async () 
     VALKEY_SERVER: server,
   });
   expect(path).toBe(`${server}\n`);
+});
+
+test("npx sluice dev serves the page", async () => {
+  const child = spawn(join(project, "node_modules/.bin/sluice"), ["dev", "--port", "0"], {
+    cwd: project,
+    env: { ...process.env, VALKEY_SERVER: findValkeyServer() },
+  });
+  try {
+    let printed = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => {
+      printed += text;
+    });
+    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+    const { origin } = new URL(/http:\S+/.exec(printed)?.[0] ?? "");
+    const index = await (await fetch(origin)).text();
+    for (const [, path = ""] of index.matchAll(/(?:src|href)="([^"]+)"/g)) {
+      expect((await fetch(new URL(path, origin))).status, path).toBe(200);
+    }
+    const answer = await fetch(`${origin}/api/operations/flows`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: "{}",
+    });
+    expect(await answer.json()).toMatchObject({ flows: [] });
+  } finally {
+    child.kill("SIGINT");
+    await once(child, "exit");
+  }
 });
 
 test("without a valkey-server or fauxqs, the test stack says what to install", async () => {

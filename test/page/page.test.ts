@@ -2,8 +2,9 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { SendMessageCommand, SQSClient } from "@aws-sdk/client-sqs";
 import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { runDev } from "#local/page/dev.ts";
 import { parseLaneId, unwrap } from "#shared/contract/ids.ts";
 import { launchChromium, problemsOf } from "#test/page/chromium.ts";
@@ -16,6 +17,7 @@ const REASON = "the disk was full";
 let browser: Browser;
 let url: string;
 let folder: string;
+let environment: Readonly<Record<string, string>>;
 const stopping = new AbortController();
 let stack: Promise<void>;
 
@@ -31,7 +33,10 @@ beforeAll(async () => {
     actor: "test",
     signal: stopping.signal,
     onError: (error) => started.reject(new Error(error)),
-    onStarted: (address) => started.resolve(address),
+    onStarted: (address, variables) => {
+      environment = variables;
+      started.resolve(address);
+    },
   });
   url = await Promise.race([started.promise, stack.then(() => "")]);
 }, TIMEOUT);
@@ -171,6 +176,35 @@ test(
     await page.getByRole("button", { name: "Auto-run" }).click();
     await waitForCount("completed", 43);
     await page.getByRole("link", { name: /photo-pipeline.*Completed, 43 of 43/ }).waitFor();
+  },
+  TIMEOUT,
+);
+
+test(
+  "a message that cannot be processed is shown with its reason, and replayed",
+  async () => {
+    const { AWS_ENDPOINT_URL_SQS: endpoint = "", COMPLETIONS_QUEUE_URL: queue = "" } = environment;
+    const client = new SQSClient({
+      endpoint,
+      region: "us-east-1",
+      credentials: { accessKeyId: "local", secretAccessKey: "local" },
+    });
+    await client.send(new SendMessageCommand({ QueueUrl: queue, MessageBody: "no completion" }));
+    client.destroy();
+    // The number beside the word is pushed.
+    await page.getByRole("link", { name: "Dead letters 1" }).click();
+    const row = page.getByRole("row").filter({ hasText: "malformed_message" });
+    await row.getByRole("button", { name: "Replay" }).click();
+    await page.getByText("Replayed 1 message").waitFor();
+    // It cannot be processed this time either.
+    await vi.waitFor(async () => {
+      await page.getByRole("button", { name: "Refresh" }).click();
+      await page.getByRole("row").filter({ hasText: "replayed 1×" }).waitFor({ timeout: 5_000 });
+    }, TIMEOUT);
+
+    await page.getByRole("link", { name: "Lanes" }).click();
+    await page.getByRole("row", { name: /^Dead letters 1 0 0/ }).waitFor();
+    await page.getByRole("row", { name: /^default/ }).waitFor();
   },
   TIMEOUT,
 );
