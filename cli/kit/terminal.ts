@@ -31,6 +31,7 @@ export interface Terminal {
   confirm(question: string, signal: AbortSignal): Promise<boolean>;
 }
 
+/** Some terminals report 0 columns. */
 const DEFAULT_COLUMNS = 100;
 const CLEAR_LINE = "\r\u001b[2K";
 
@@ -53,12 +54,12 @@ export function processTerminal(): Terminal {
     },
     progress: (line) => {
       if (!stderr.isTTY) return;
-      stderr.write(`${CLEAR_LINE}${line.slice(0, (stderr.columns ?? DEFAULT_COLUMNS) - 1)}`);
+      stderr.write(`${CLEAR_LINE}${line.slice(0, (stderr.columns || DEFAULT_COLUMNS) - 1)}`);
       hasProgress = true;
     },
     showsProgress: stderr.isTTY === true,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
-    style: styleFor(stdout.isTTY === true && hasColors(), stdout.columns ?? DEFAULT_COLUMNS),
+    style: styleFor(stdout.isTTY === true && hasColors(), stdout.columns || DEFAULT_COLUMNS),
     confirm: async (question, signal) => {
       clear();
       const reader = createInterface({ input: stdin, output: stderr });
