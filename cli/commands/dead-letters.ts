@@ -70,7 +70,7 @@ export const showDeadLetterCommand = readCommand({
       ...factsOf(message),
       ...Object.entries(attributes).map(([name, value]) => `  ${style.dim(name)} ${value}`),
       "",
-      message.body,
+      ...message.body.split("\n"),
       ...(explanation === undefined
         ? []
         : [

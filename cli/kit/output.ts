@@ -1,5 +1,6 @@
 import type { CommonOptions } from "#cli/kit/command.ts";
 import type { Terminal } from "#cli/kit/terminal.ts";
+import { visibleJson, visibleLine } from "#cli/kit/visible.ts";
 
 /** The meaning of exit code 1 for a command that judges nothing. */
 export const NO_PROBLEM = "the command failed";
@@ -13,9 +14,9 @@ export function printResult(
 ): void {
   terminal.print(
     json === true
-      ? `${JSON.stringify(output)}\n`
+      ? `${visibleJson(output)}\n`
       : render()
-          .map((line) => `${line}\n`)
+          .map((line) => `${visibleLine(line)}\n`)
           .join(""),
   );
 }

@@ -13,6 +13,7 @@ import {
   type Runner,
 } from "#cli/kit/runner.ts";
 import type { Terminal } from "#cli/kit/terminal.ts";
+import { visibleLine } from "#cli/kit/visible.ts";
 import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
 import { type Environment, isSet } from "#shared/runtime/environment.ts";
 import type { StopSignals } from "#shared/runtime/stop-signals.ts";
@@ -56,7 +57,7 @@ export function createProgram(
     .exitOverride()
     .configureOutput({
       writeOut: (text) => line.terminal.print(text),
-      writeErr: (text) => line.terminal.note(text.trimEnd()),
+      writeErr: (text) => noteLines(line.terminal, text.trimEnd()),
     })
     .showSuggestionAfterError()
     .addHelpText("after", "\nThe reference of all commands is docs/cli.md.");
@@ -181,17 +182,27 @@ function withFile(file: string | undefined, { environment, adopt }: CommandLine)
 function reportError(error: unknown, terminal: Terminal, isDebug: boolean): number {
   const isUsage = error instanceof ConfigurationError || error instanceof InvalidRequestError;
   const text = error instanceof Error && !isUsage ? describeError(error) : messageOf(error);
-  terminal.note(`sluice: ${text}`);
-  if (isDebug && error instanceof Error && error.stack !== undefined) terminal.note(error.stack);
+  noteLines(terminal, `sluice: ${text}`);
+  if (isDebug && error instanceof Error && error.stack !== undefined) noteLines(terminal, error.stack);
   return isUsage ? 2 : 1;
+}
+
+function noteLines(terminal: Terminal, text: string): void {
+  for (const line of text.split("\n")) terminal.note(line);
+}
+
+/** Notes show names, too, for example in the preview of a change. */
+function withVisibleNotes(terminal: Terminal): Terminal {
+  return { ...terminal, note: (line) => terminal.note(visibleLine(line)) };
 }
 
 /** Runs a command line, and returns the exit code. Never rejects. */
 export async function runCli(
   commands: readonly CliCommand[],
   args: readonly string[],
-  line: CommandLine,
+  given: CommandLine,
 ): Promise<number> {
+  const line = { ...given, terminal: withVisibleNotes(given.terminal) };
   let exitCode = 0;
   const program = createProgram(commands, line, (code) => {
     exitCode = code;

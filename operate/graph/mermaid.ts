@@ -3,6 +3,7 @@
 import type { CollapsedGraph } from "#operate/graph/collapse.ts";
 import { labelOf } from "#operate/graph/labels.ts";
 import { STATE_STYLES } from "#operate/graph/states.ts";
+import { printable } from "#operate/graph/text.ts";
 
 const MAX_LABEL = 48;
 /** Readable on a white and on a dark page. */
@@ -19,7 +20,7 @@ export function graphMermaid(graph: CollapsedGraph, title: string): string[] {
   const byColor = Map.groupBy(graph.nodes, ({ state }) => STATE_STYLES[state].color);
   return [
     "---",
-    `title: ${JSON.stringify(title)}`,
+    `title: ${JSON.stringify(printable(title, Number.POSITIVE_INFINITY))}`,
     "---",
     "flowchart LR",
     ...graph.nodes.map((node) => {
