@@ -160,8 +160,13 @@ export async function ageEnd(fixture: FlowFixture, keys: ExecKeys, agoMs = 5 * M
 }
 
 /** Lets a flow look as if its submission ended some minutes ago: its roots wait since then. */
-export async function ageSubmission({ fixture }: SubmittedFlow, agoMs = 5 * MINUTE_MS): Promise<void> {
-  await fixture.read("hset", fixture.flow.core, SUBMISSION_FIELDS.completedAt, Date.now() - agoMs);
+export async function ageSubmission(flow: SubmittedFlow, agoMs = 5 * MINUTE_MS): Promise<void> {
+  const { fixture, submission } = flow;
+  const endedAt = Date.now() - agoMs;
+  await fixture.read("hset", fixture.flow.core, SUBMISSION_FIELDS.completedAt, endedAt);
+  for (const name of submission.executions.keys()) {
+    await fixture.read("hset", flow.keys(name).core, "last_transition_at", endedAt);
+  }
 }
 
 /** Processes what is in the queue as the dispatch function does, dead letters included. Returns the messages to retry. */
