@@ -216,16 +216,19 @@ test("the command sluice shows its help, and finds the valkey-server", async () 
 });
 
 test("npx sluice dev serves the page", async () => {
-  const child = spawn(join(project, "node_modules/.bin/sluice"), ["dev", "--port", "0"], {
+  const child = spawn(process.execPath, ["node_modules/.bin/sluice", "dev", "--port", "0"], {
     cwd: project,
     env: { ...process.env, VALKEY_SERVER: findValkeyServer() },
   });
+  const exited = once(child, "exit");
   try {
     let printed = "";
     child.stdout.setEncoding("utf8").on("data", (text: string) => {
       printed += text;
     });
-    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+    while (!printed.includes("Ctrl-C") && child.exitCode === null) {
+      await Promise.race([once(child.stdout, "data"), exited]);
+    }
     const { origin } = new URL(/http:\S+/.exec(printed)?.[0] ?? "");
     const index = await (await fetch(origin)).text();
     for (const [, path = ""] of index.matchAll(/(?:src|href)="([^"]+)"/g)) {
@@ -239,7 +242,7 @@ test("npx sluice dev serves the page", async () => {
     expect(await answer.json()).toMatchObject({ flows: [] });
   } finally {
     child.kill("SIGINT");
-    await once(child, "exit");
+    await exited;
   }
 });
 
