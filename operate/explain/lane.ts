@@ -143,7 +143,7 @@ function capabilityCause({ record, nowMs }: Subject): Cause {
   );
 }
 
-/** Since when it can be claimed: a root that a submission released has a time in the future, and the submission's end counts. */
+/** Since when it can be claimed. A root that an earlier release let go has a time in the future: the end of its submission counts. */
 function eligibleSince({ record, flow, nowMs }: Subject): number | undefined {
   const times = [
     record.last_transition_at,
