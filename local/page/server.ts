@@ -118,7 +118,8 @@ class Routes {
   async answer(request: IncomingMessage, response: ServerResponse, access: Access): Promise<void> {
     const { headers } = request;
     accept(originRefusal(headers, access));
-    const { pathname } = new URL(request.url ?? "/", `http://${HOST}`);
+    const pathname = URL.parse(request.url ?? "/", `http://${HOST}`)?.pathname;
+    if (pathname === undefined) throw new HttpError(400, "the path is malformed");
     if (!pathname.startsWith("/api/")) {
       requireMethod(request, "GET", "HEAD");
       this.#sendAsset(request, response, pathname);
@@ -138,7 +139,7 @@ class Routes {
       return;
     }
     if (!pathname.startsWith(OPERATIONS)) throw new HttpError(404, "not found");
-    const name = decodeURIComponent(pathname.slice(OPERATIONS.length));
+    const name = pathname.slice(OPERATIONS.length);
     const write = writeOperationOf(name);
     if (write !== undefined) accept(tokenRefusal(headers, access));
     const operation = write ?? readOperationOf(name);

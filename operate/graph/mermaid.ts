@@ -3,7 +3,6 @@
 import type { CollapsedGraph } from "#operate/graph/collapse.ts";
 import { labelOf } from "#operate/graph/labels.ts";
 import { STATE_STYLES } from "#operate/graph/states.ts";
-import { printable } from "#operate/graph/text.ts";
 
 const MAX_LABEL = 48;
 /** Readable on a white and on a dark page. */
@@ -20,7 +19,7 @@ export function graphMermaid(graph: CollapsedGraph, title: string): string[] {
   const byColor = Map.groupBy(graph.nodes, ({ state }) => STATE_STYLES[state].color);
   return [
     "---",
-    `title: ${JSON.stringify(printable(title, Number.POSITIVE_INFINITY))}`,
+    `title: ${JSON.stringify(title)}`,
     "---",
     "flowchart LR",
     ...graph.nodes.map((node) => {

@@ -23,7 +23,7 @@ interface Node {
   /** Distance from the farthest root; 0 for a root. */
   readonly level: number;
   /** The failures upstream that a skipped execution descends from, in the order in which they are found. */
-  readonly causes: ReadonlySet<string>;
+  readonly causes: ReadonlyMap<string, State>;
   /** What is shown below this node: each execution has one place, below its deepest upstream. */
   readonly children: Node[];
   /** Equal for nodes whose subtrees differ only in names. */
@@ -66,7 +66,7 @@ function treeOf({ nodes }: FlowGraph): Node[] {
       state: node.state,
       upstreams,
       level: parent === undefined ? 0 : parent.level + 1,
-      causes: node.state === "skipped" ? causesOf(upstreams) : new Set(),
+      causes: node.state === "skipped" ? causesOf(upstreams) : new Map(),
       children: [],
       shape: 0,
     };
@@ -94,11 +94,11 @@ function deepestOf(upstreams: readonly Node[]): Node | undefined {
   );
 }
 
-function causesOf(upstreams: readonly Node[]): ReadonlySet<string> {
-  const causes = new Set<string>();
+function causesOf(upstreams: readonly Node[]): ReadonlyMap<string, State> {
+  const causes = new Map<string, State>();
   for (const { name, state, causes: inherited } of upstreams) {
-    if (FAILURES.has(state)) causes.add(name);
-    for (const cause of inherited) causes.add(cause);
+    if (FAILURES.has(state)) causes.set(name, state);
+    for (const [cause, ended] of inherited) causes.set(cause, ended);
   }
   return causes;
 }
@@ -169,7 +169,12 @@ function subtreeOf(root: Node): Node[] {
 
 function detailOf({ state, causes, upstreams }: Node): string {
   const parts: string[] = [];
-  if (state === "skipped" && causes.size > 0) parts.push(`because ${named(causes, 2)} failed`);
+  if (state === "skipped" && causes.size > 0) {
+    const failed = [...causes.values()].every((ended) => ended === "failed");
+    parts.push(
+      failed ? `because ${named(causes.keys(), 2)} failed` : `because of ${named(causes.keys(), 2)}`,
+    );
+  }
   const parent = deepestOf(upstreams);
   const others = upstreams.filter((one) => one !== parent).map(({ name }) => name);
   if (others.length > 0) parts.push(`(also depends on ${named(others, 2)})`);

@@ -141,6 +141,8 @@ describe("requests", () => {
     ["GET", "/api/operations/audit", 405],
     ["POST", "/api/operations/toString", 404],
     ["POST", "/api/anything", 404],
+    ["POST", "/api/operations/%E0%A4%A", 404],
+    ["GET", "//[", 400],
   ])("%s %s is answered with %i", async (method, path, status) => {
     expect((await send(method, path, JSON_TYPE, method === "POST" ? "{}" : "")).status).toBe(status);
   });

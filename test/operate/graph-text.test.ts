@@ -34,10 +34,15 @@ describe("the text of a graph", () => {
     ]);
   });
 
+  test("does not say that a cancelled execution failed", () => {
+    const states = { a: "cancelled", b: "skipped" } as const;
+    expect(lines({ a: [], b: ["a"] }, states).at(-1)).toBe("└─ - b  skipped because of a");
+  });
+
   test("names two failures of several, and counts the others", () => {
     const failed = { a: "failed", b: "cancelled", c: "expired", d: "skipped" } as const;
     expect(lines({ a: [], b: [], c: [], d: ["a", "b", "c"] }, failed).at(-1)).toBe(
-      "└─ - d  skipped because a, b and 1 more failed (also depends on a and b)",
+      "└─ - d  skipped because of a, b and 1 more (also depends on a and b)",
     );
   });
 
