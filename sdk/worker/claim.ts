@@ -49,14 +49,12 @@ export async function claimBatch(
   const { eligible } = deps.router.indexKeys(source.partition).lane(source.lane);
   const pageAt = (offset: number) =>
     command(source.partition, "zrange", eligible, offset, offset + options.limit - 1);
-  const [pause, ...reads] = await deps.valkey.pipelined([
-    readPause(source.lane),
-    pageAt(0),
-    ...interruptedReads(deps, source),
-  ]);
+  const reads = [pageAt(0), ...interruptedReads(deps, source)];
+  const results = await deps.valkey.pipelined([...reads, readPause(source.lane)]);
+  const pause = results[reads.length];
   // In a cluster, another node may hold the pauses: while it is down, work goes on.
   if (pause?.ok && isPausedReply(pause.value)) return [];
-  let [page, ...interrupted] = reads;
+  let [page, ...interrupted] = results.slice(0, reads.length);
   let ids = listOf(valueOrThrow(page));
   const withRevoked = ids.length < options.limit;
   const reclaimed = await reclaimInterrupted(deps, source, interrupted, { ...options, withRevoked });
