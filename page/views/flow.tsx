@@ -45,6 +45,8 @@ export function Flow({ id, execution }: FlowProps) {
       </section>
     );
   }
+  // The tasks in one state are shown as a list.
+  const isTable = isList || shown !== undefined;
   const selected = execution === undefined ? undefined : model.byExecution.get(execution);
   const select = (node: number | undefined): void =>
     goTo({
@@ -57,10 +59,17 @@ export function Flow({ id, execution }: FlowProps) {
       <section class="flow" aria-label="Flow">
         <FlowHead name={model.name || id} id={id}>
           <fieldset class="segments" aria-label="View of the flow">
-            <button type="button" aria-pressed={!isList} onClick={() => setList(false)}>
+            <button
+              type="button"
+              aria-pressed={!isTable}
+              onClick={() => {
+                setList(false);
+                setShown(undefined);
+              }}
+            >
               Graph
             </button>
-            <button type="button" aria-pressed={isList} onClick={() => setList(true)}>
+            <button type="button" aria-pressed={isTable} onClick={() => setList(true)}>
               List
             </button>
           </fieldset>
@@ -79,7 +88,7 @@ export function Flow({ id, execution }: FlowProps) {
           <span class="spacer" />
           <FlowActions id={id} states={states} />
         </div>
-        {isList || shown !== undefined ? (
+        {isTable ? (
           <TaskList model={model} states={states} shown={shown} selected={selected} onSelect={select} />
         ) : (
           <GraphCanvas model={model} states={states} selected={selected} onSelect={select} />
