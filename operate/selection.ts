@@ -127,6 +127,11 @@ function selectionErrors(input: SelectionInput): string[] {
         "--workflow, --since, --older-than, --reason-contains)",
     ];
   }
+  // A script whose variable is not set would change more than it means to.
+  const empty = FILTERS.filter((name) => input[name] !== undefined && !isGiven(input[name]));
+  if (empty.length > 0) {
+    return empty.map((name) => `the filter ${name} is empty: give it a value, or omit it`);
+  }
   const ids = [
     ...(execution === undefined ? [] : [parseExecutionId(execution)]),
     ...(flow === undefined ? [] : [parseFlowId(flow)]),

@@ -26,6 +26,8 @@ describe.each(DEPLOYMENTS)("the selection on $name", (deployment) => {
   it.each([
     [{}, "nothing limits the selection"],
     [{ states: [], lane: "", task: "", workflow: "", reason_contains: "" }, "nothing limits the selection"],
+    [{ flow: randomUUID(), task: "" }, "the filter task is empty: give it a value, or omit it"],
+    [{ lane: "imports", states: [] }, "the filter states is empty: give it a value, or omit it"],
     [{ execution: "e", flow: "f" }, "either one execution or"],
     [{ execution: "550e8400" }, "expected an execution id"],
     [{ flow: "nightly" }, "expected a flow id"],
