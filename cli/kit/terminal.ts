@@ -60,17 +60,38 @@ export function processTerminal(): Terminal {
     showsProgress: stderr.isTTY === true,
     isInteractive: stdin.isTTY === true && stderr.isTTY === true,
     style: styleFor(stdout.isTTY === true && hasColors(), stdout.columns || DEFAULT_COLUMNS),
-    confirm: async (question, signal) => {
+    confirm: (question, signal) => {
       clear();
-      const reader = createInterface({ input: stdin, output: stderr });
-      try {
-        const answer = await reader.question(`${question} [y/N] `, { signal });
-        return /^y(?:es)?$/i.test(answer.trim());
-      } finally {
-        reader.close();
-      }
+      return ask(question, { input: stdin, output: stderr, signal });
     },
   };
+}
+
+interface Asking {
+  readonly input: NodeJS.ReadableStream;
+  readonly output: NodeJS.WritableStream;
+  readonly signal: AbortSignal;
+  /** Called at Ctrl-C, for which a terminal sends no signal while a line is edited. */
+  readonly interrupt?: () => void;
+}
+
+/** Asks a question. No answer, Ctrl-D, is a no. Rejects if the signal aborts. */
+export async function ask(
+  question: string,
+  { input, output, signal, interrupt = () => process.kill(process.pid, "SIGINT") }: Asking,
+): Promise<boolean> {
+  const reader = createInterface({ input, output });
+  reader.on("SIGINT", interrupt);
+  try {
+    const answer = await reader.question(`${question} [y/N] `, { signal });
+    return /^y(?:es)?$/i.test(answer.trim());
+  } catch (error) {
+    output.write("\n");
+    if (signal.aborted) throw error;
+    return false;
+  } finally {
+    reader.close();
+  }
 }
 
 /** https://no-color.org: any value but the empty string turns colors off. */
