@@ -35,3 +35,8 @@ export function plural(count: number, noun: string, many = `${noun}s`): string {
 export function time(ms: number): string {
   return new Date(ms).toISOString().replace(/\.\d+Z$/, "Z");
 }
+
+/** A text as one argument of a POSIX shell: file names, tasks and lanes may hold any character. */
+export function shellWord(text: string): string {
+  return /^[\w:./@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}

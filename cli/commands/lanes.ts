@@ -1,5 +1,5 @@
 import { Argument, Option } from "commander";
-import { duration, plural, time } from "#cli/kit/format.ts";
+import { duration, plural, shellWord, time } from "#cli/kit/format.ts";
 import { readCommand } from "#cli/kit/read-command.ts";
 import { table } from "#cli/kit/table.ts";
 import type { Style } from "#cli/kit/terminal.ts";
@@ -30,7 +30,7 @@ export const lanesCommand = readCommand({
       : [
           ...table([HEAD.map(style.dim), ...reports.map((report) => rowOf(report, readAt, style))]),
           ...reports.flatMap((report) => notesOf(report, readAt)),
-          ...(next === undefined ? [] : [style.dim(`more: sluice lanes --cursor ${next}`)]),
+          ...(next === undefined ? [] : [style.dim(`more: sluice lanes --cursor ${shellWord(next)}`)]),
         ],
   exitCode: ({ lanes: reports }) => (reports.some(({ state }) => state === "not_served") ? 1 : 0),
 });

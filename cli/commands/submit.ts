@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { Argument, Option } from "commander";
 import { z } from "zod";
 import type { CliCommand, CommonOptions, Invocation } from "#cli/kit/command.ts";
-import { plural } from "#cli/kit/format.ts";
+import { plural, shellWord } from "#cli/kit/format.ts";
 import { printResult } from "#cli/kit/output.ts";
 import { reasonOf, requirePerson } from "#cli/kit/write-command.ts";
 import { describeStates, watchFlow } from "#cli/watch.ts";
@@ -58,7 +58,7 @@ export const submitCommand: CliCommand = {
     const done = await run(false).catch((error: unknown) => {
       if (!isRefusal(error)) {
         // The answer may be lost, and the flow submitted. Only this id repeats the submission without a second flow.
-        terminal.note(`sluice: it is safe to repeat: sluice submit ${quoted(file)} --flow ${flow}`);
+        terminal.note(`sluice: it is safe to repeat: sluice submit ${shellWord(file)} --flow ${flow}`);
       }
       throw error;
     });
@@ -69,7 +69,7 @@ export const submitCommand: CliCommand = {
     for (const line of renderSubmitted(done)) terminal.note(line);
     const { state, members } = await watchFlow(runner, flow, invocation).catch((error: unknown) => {
       terminal.note(
-        `sluice: the flow is not affected. Watch it again with: sluice submit ${quoted(file)} --flow ${flow} --watch --yes`,
+        `sluice: the flow is not affected. Watch it again with: sluice submit ${shellWord(file)} --flow ${flow} --watch --yes`,
       );
       throw error;
     });
@@ -128,9 +128,4 @@ async function readText(file: string): Promise<string> {
   } catch (error) {
     throw new InvalidRequestError([`the workflow cannot be read: ${messageOf(error)}`]);
   }
-}
-
-/** An argument for a POSIX shell. */
-function quoted(text: string): string {
-  return /^[\w./:@-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 }

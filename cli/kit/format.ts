@@ -1,3 +1,3 @@
 /** Texts for a person. */
 
-export { duration, plural, time } from "#operate/words.ts";
+export { duration, plural, shellWord, time } from "#operate/words.ts";

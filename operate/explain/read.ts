@@ -1,6 +1,7 @@
 /** What the readers of `explain` share. All of them send commands that only read. */
 
 import type { OperateContext } from "#operate/operation.ts";
+import { shellWord } from "#operate/words.ts";
 import { textsOf } from "#shared/consistency/read.ts";
 import { command, type ValkeyCommand } from "#shared/contract/command.ts";
 import type { ExecutionId, Partition } from "#shared/contract/ids.ts";
@@ -74,11 +75,6 @@ const RESERVE_MS = 1_500;
 /** Whether there is time for another step. */
 export function hasTime({ deadlineMs }: Pick<ExplainContext, "deadlineMs">): boolean {
   return Date.now() < deadlineMs - RESERVE_MS;
-}
-
-/** An id as an argument of a shell. */
-function shellWord(word: string): string {
-  return /^[\w:./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** A command line that names executions, flows or lanes. */
