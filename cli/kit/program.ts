@@ -118,12 +118,14 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
   const { terminal, stop } = line;
   let runner: Runner | undefined;
   let errors = 0;
+  let file: string | undefined;
   const noteError = ({ message }: Error): void => {
     errors += 1;
     if (errors <= MAX_ERRORS_NOTED) terminal.note(`sluice: connection to Valkey failed: ${message}`);
   };
   try {
-    const environment = environmentOf(options, withFile(envFileOf(command, options, line), line));
+    file = envFileOf(command, options, line);
+    const environment = environmentOf(options, withFile(file, line));
     return await command.execute({
       args: built.processedArgs
         .flat()
@@ -150,7 +152,11 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
     });
   } catch (error) {
     if (stop.signal.aborted) return stop.exitCode;
-    return reportError(error, terminal, options.debug === true);
+    const exitCode = reportError(error, terminal, options.debug === true);
+    if (errors > 0 && file !== undefined && file === line.defaultEnvFile) {
+      terminal.note(`sluice: if \`sluice dev\` does not run any more, start it again, or delete ${file}`);
+    }
+    return exitCode;
   } finally {
     runner?.[Symbol.dispose]();
   }
