@@ -16,9 +16,9 @@ export function findDevFile(): string | undefined {
 
 /** Writes the file, and deletes it when disposed, unless another `sluice dev` in the same folder has taken it over. */
 export function writeDevFile(variables: Readonly<Record<string, string>>): Disposable {
-  // Values are URLs, names, numbers and JSON: none has such a quote.
+  // The file has no escapes. Only the lanes in a JSON text can have such a quote.
   const text = Object.entries(variables)
-    .map(([name, value]) => `${name}='${value}'\n`)
+    .map(([name, value]) => `${name}='${value.replaceAll("'", String.raw`\u0027`)}'\n`)
     .join("");
   mkdirSync(dirname(DEV_FILE), { recursive: true });
   writeFileSync(DEV_FILE, text);

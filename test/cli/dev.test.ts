@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -23,7 +23,7 @@ test(
     parts.defer(() => rm(folder, { recursive: true }));
     const { child, ended } = startProgram(
       MAIN,
-      ["dev", "--port", "0", "--lane", "default"],
+      ["dev", "--port", "0", "--lane", "default", "--lane", "it's"],
       { VALKEY_SERVER: findValkeyServer(), TMPDIR: temporary },
       "",
       folder,
@@ -42,6 +42,7 @@ test(
     );
     expect(JSON.parse(variables.READY_QUEUES)).toEqual({
       default: expect.stringContaining("http://127.0.0.1:"),
+      "it's": expect.stringContaining("http://127.0.0.1:"),
     });
     expect(await (await fetch(url)).text()).toContain('<script type="module" src="/app.js">');
     const audit = await sluice(["audit"], { environment: variables });
@@ -64,6 +65,19 @@ test(
   },
   TIMEOUT,
 );
+
+test("a command says what to do with the file of a `sluice dev` that was killed", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
+  try {
+    await mkdir(join(folder, ".sluice"));
+    await writeFile(join(folder, ".sluice/dev.env"), "VALKEY_URL='redis://127.0.0.1:1'\n");
+    const { code, stderr } = await startProgram(MAIN, ["audit"], {}, "", folder).ended;
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/start it again, or delete \.sluice\/dev\.env\n$/);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});
 
 test.each([
   [["--port", "70000"], "Expected a port, 0 to 65535."],
