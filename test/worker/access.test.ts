@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { cancelFlow } from "#sdk/cancellation/cancel-flow.ts";
+import { replayExecution } from "#sdk/replay-execution.ts";
 import { ReplicatedValkey } from "#sdk/replicated-valkey.ts";
 import { submitFlow } from "#sdk/submission/submit.ts";
 import { type ClaimedExecution, claimBatch } from "#sdk/worker/claim.ts";
@@ -54,7 +55,7 @@ async function loseLease(valkey: Pipelines, claims: readonly ClaimedExecution[])
 }
 
 test.each(KINDS)(
-  "a worker may submit, claim, renew, complete, fail, retry, reclaim, cancel a flow and wait for replicas (%s)",
+  "a worker may submit, claim, renew, complete, fail, retry, reclaim, replay, cancel a flow and wait for replicas (%s)",
   async (kind) => {
     await using server = await SecuredValkey.start(kind, 1);
     const admin = connectTo(server.plain);
@@ -119,8 +120,11 @@ test.each(KINDS)(
     const counts = connectTo(server.plain);
     await run(counts, partition, "del", ROUTER.flowKeys(flowId).summary);
     counts.close();
+    const failed = executions.get("b");
+    if (failed === undefined) throw new Error("no execution for b");
+    expect(await replayExecution({ valkey, router: ROUTER }, failed)).toMatchObject({ status: "replayed" });
     const cancel = () => cancelFlow({ valkey, router: ROUTER }, flowId, { reason: "enough" });
-    expect(await cancel()).toMatchObject({ cancelled: 3, failures: [] });
+    expect(await cancel()).toMatchObject({ cancelled: 4, failures: [] });
     // The second call finds the flow cancelled, and looks for members that are still pending.
     expect(await cancel()).toMatchObject({ wasCancelled: true, failures: [] });
     valkey.close();
