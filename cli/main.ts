@@ -13,10 +13,16 @@ import { processTerminal } from "#cli/kit/terminal.ts";
 import { listenForStop } from "#shared/runtime/stop-signals.ts";
 import { VERSION } from "#shared/runtime/version.ts";
 
+const stop = listenForStop();
+// The output may turn out to be closed or full only after the command has ended.
+process.on("exit", (code) => {
+  if (code === 0 && stop.signal.aborted) process.exitCode = stop.exitCode;
+});
+
 process.exitCode = await runCli(COMMANDS, process.argv.slice(2), {
   terminal: processTerminal(),
   environment: process.env,
-  stop: listenForStop(),
+  stop,
   defaultEnvFile: findDevFile(),
   adopt: (variables) => {
     for (const [name, value] of Object.entries(variables)) {

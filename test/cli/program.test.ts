@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -30,6 +31,13 @@ describe("the program", () => {
     const { version } = JSON.parse(read("package.json"));
     const { code, stdout } = await startProgram(MAIN, ["--version"]).ended;
     expect({ code, stdout }).toEqual({ code: 0, stdout: `${version}\n` });
+  });
+
+  it("does not exit with 0 if its output could not be written", () => {
+    // A shell opens standard output for reading only.
+    const line = 'exec "$0" "$1" --version 1</dev/null';
+    const { status } = spawnSync("sh", ["-c", line, process.execPath, MAIN]);
+    expect(status).toBe(141);
   });
 
   it.each(COMMANDS.map(({ name }) => name))("explains %s and its exit codes", async (name) => {
