@@ -100,7 +100,7 @@ async function readWaiting(
     return { id, eligibility, sinceMs: parseTime(since), createdMs: parseTime(created), flow };
   });
   const eligible = read.filter(({ eligibility }) => eligibility === "eligible_now");
-  // A root that a submission released has a time far in the future: the end of the submission counts.
+  // A root that release 0.1 submitted has a time far in the future: the end of the submission counts.
   const released = eligible.filter(({ sinceMs }) => sinceMs !== undefined && sinceMs > nowMs);
   const ends = await readAll(
     valkey,

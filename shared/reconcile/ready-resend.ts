@@ -29,7 +29,7 @@ export interface UnclaimedExecution {
   readonly readiness: Readiness;
   /**
    * Since when it could be claimed, in milliseconds since the epoch; undefined if the record has no time. Far in the future
-   * for a root that a submission released: the end of the submission then counts.
+   * for a root that release 0.1 submitted: the end of the submission then counts.
    */
   readonly sinceMs: number | undefined;
 }
