@@ -10,13 +10,13 @@ import { COMMANDS } from "#cli/commands.ts";
 import { findDevFile } from "#cli/dev-file.ts";
 import { runCli } from "#cli/kit/program.ts";
 import { processTerminal } from "#cli/kit/terminal.ts";
-import { listenForStop } from "#shared/runtime/stop-signals.ts";
+import { BROKEN_PIPE, listenForStop } from "#shared/runtime/stop-signals.ts";
 import { VERSION } from "#shared/runtime/version.ts";
 
 const stop = listenForStop();
 // The output may turn out to be closed or full only after the command has ended.
 process.on("exit", (code) => {
-  if (code === 0 && stop.signal.aborted) process.exitCode = stop.exitCode;
+  if (code === 0 && stop.exitCode === BROKEN_PIPE) process.exitCode = BROKEN_PIPE;
 });
 
 process.exitCode = await runCli(COMMANDS, process.argv.slice(2), {

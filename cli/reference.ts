@@ -11,7 +11,7 @@ const INTRODUCTION = `# Command line
 \`npx sluice\`, or \`npm run sluice --\` in a checkout. This page is generated: run \`npm run docs:cli\` after a
 change.
 
-A command works on the deployment that \`--valkey-url\`, \`--env-file\` or the environment names
+A command works on the deployment that \`--valkey-url\`, \`--environment\` or the environment names
 ([configuration.md](configuration.md)). On AWS, where Valkey is in a VPC, \`--stage prod\` runs it in
 [two functions of that stage](deploy.md#operators). Output is for a person, or one line of JSON with \`--json\`:
 [schema/cli.json](../schema/cli.json) has a JSON schema for each command, under \`$defs\`. Times are milliseconds since the epoch.

@@ -16,6 +16,8 @@ const GUARD = 'trap "" INT TERM HUP; cat >/dev/null; kill -9 "$1" 2>/dev/null; r
 /** The process of a server that accepts connections. */
 export interface ValkeyProcess {
   readonly pid: number;
+  /** Resolves when the process has ended, for whatever reason. */
+  readonly exited: Promise<void>;
   /** Ends the server and removes its folder. A second call has no effect. */
   stop(): Promise<void>;
 }
@@ -63,7 +65,7 @@ export async function launch(
     stopped ??= discard();
     return stopped;
   };
-  return { ok: true, server: { pid: child.pid, stop } };
+  return { ok: true, server: { pid: child.pid, exited, stop } };
 }
 
 /** Starts a process that kills a server and removes its folder when this process ends in any way. */

@@ -20,6 +20,8 @@ export interface ValkeyServer extends AsyncDisposable {
   /** The TLS endpoint. Undefined without the option `tls`. */
   readonly tlsUrl: URL | undefined;
   readonly pid: number;
+  /** Resolves when the process has ended, for whatever reason. */
+  readonly exited: Promise<void>;
   /** Ends the server and removes its folder. A second call has no effect. */
   stop(): Promise<void>;
 }
@@ -86,10 +88,10 @@ export async function startValkey(options: ValkeyOptions = {}): Promise<ValkeySe
     const secured = tls === undefined ? [] : tlsArguments(tls, tlsPort);
     const started = await launch(executable, port, [...extraArgs, ...cluster, ...secured]);
     if (started.ok) {
-      const { pid, stop } = started.server;
+      const { pid, exited, stop } = started.server;
       const url = new URL(`redis://${HOST}:${port}`);
       const tlsUrl = tls === undefined ? undefined : new URL(`rediss://localhost:${tlsPort}`);
-      return { port, url, tlsUrl, pid, stop, [Symbol.asyncDispose]: stop };
+      return { port, url, tlsUrl, pid, exited, stop, [Symbol.asyncDispose]: stop };
     }
     if (attempt === START_ATTEMPTS || !PORT_TAKEN.test(started.log)) {
       throw new Error(`${executable} did not start:\n${started.log}`);

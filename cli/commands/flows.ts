@@ -115,5 +115,5 @@ function countsText(counts: Counts): string {
   if (counts.uncounted > 0) {
     parts.push(`${counts.uncounted.toLocaleString("en-US")} whose library keeps no counts`);
   }
-  return `${plural(total, "flow")} with this name and time: ${parts.join(", ")}`;
+  return `${plural(total, "flow")} in all states: ${parts.join(", ")}`;
 }

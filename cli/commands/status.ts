@@ -52,7 +52,10 @@ function counts({ members }: Status, style: Style): string[] {
   const rows = [...PUBLIC_STATES, "unknown" as const]
     .filter((state) => members[state] > 0)
     .map((state) => [state, members[state].toLocaleString("en-US")]);
-  return ["", ...table([["state", "tasks"].map(style.dim), ...rows, ["total", String(members.total)]])];
+  return [
+    "",
+    ...table([["state", "tasks"].map(style.dim), ...rows, ["total", members.total.toLocaleString("en-US")]]),
+  ];
 }
 
 function oldest({ oldest: found }: Status, style: Style): string[] {

@@ -14,7 +14,13 @@ import {
 } from "#cli/kit/runner.ts";
 import type { Terminal } from "#cli/kit/terminal.ts";
 import { visibleLine } from "#cli/kit/visible.ts";
-import { ConfigurationError, describeError, InvalidRequestError, messageOf } from "#shared/errors.ts";
+import {
+  ConfigurationError,
+  describeError,
+  InvalidRequestError,
+  messageOf,
+  ValkeyError,
+} from "#shared/errors.ts";
 import { type Environment, isSet } from "#shared/runtime/environment.ts";
 import type { StopSignals } from "#shared/runtime/stop-signals.ts";
 
@@ -58,6 +64,7 @@ export function createProgram(
     .configureOutput({
       writeOut: (text) => line.terminal.print(text),
       writeErr: (text) => noteLines(line.terminal, text.trimEnd()),
+      outputError: (text, write) => write(text.replace(/^error: /, "sluice: ")),
     })
     .showSuggestionAfterError()
     .addHelpText("after", "\nThe reference of all commands is docs/cli.md.");
@@ -105,7 +112,8 @@ function optionsOf({ access, output, options = [] }: CliCommand): readonly Optio
       ? []
       : [new Option("--json", "print the answer as one line of JSON (schema/cli.json)")]),
     ...(access === "local" ? [] : DEPLOYMENT_OPTIONS),
-    new Option("--env-file <file>", "read variables from this file; those of the environment win"),
+    // Not --env-file: Node itself reads that option, wherever it stands.
+    new Option("--environment <file>", "read variables from this file; those of the environment win"),
     new Option("--debug", "print the stack trace of an error"),
   ];
 }
@@ -113,7 +121,7 @@ function optionsOf({ access, output, options = [] }: CliCommand): readonly Optio
 async function execute(command: CliCommand, built: Command, line: CommandLine): Promise<number> {
   // Groups have options of their own: lanes, and lanes pause.
   const options = built.optsWithGlobals<
-    CommonOptions & DeploymentOptions & { readonly envFile?: string; readonly debug?: true }
+    CommonOptions & DeploymentOptions & { readonly environment?: string; readonly debug?: true }
   >();
   const { terminal, stop } = line;
   let runner: Runner | undefined;
@@ -164,10 +172,10 @@ async function execute(command: CliCommand, built: Command, line: CommandLine): 
 
 function envFileOf(
   { access }: CliCommand,
-  { envFile, valkeyUrl, stage }: DeploymentOptions & { readonly envFile?: string },
+  { environment: file, valkeyUrl, stage }: DeploymentOptions & { readonly environment?: string },
   { environment, defaultEnvFile, terminal }: CommandLine,
 ): string | undefined {
-  if (envFile !== undefined) return envFile;
+  if (file !== undefined) return file;
   const isNamed = valkeyUrl !== undefined || stage !== undefined || isSet(environment, "VALKEY_URL");
   if (access === "local" || isNamed || defaultEnvFile === undefined) return undefined;
   terminal.note(`sluice: the deployment is that of \`sluice dev\` (${defaultEnvFile})`);
@@ -181,7 +189,7 @@ function withFile(file: string | undefined, { environment, adopt }: CommandLine)
     adopt(variables);
     return { ...variables, ...environment };
   } catch (error) {
-    throw new InvalidRequestError([`--env-file cannot be read: ${messageOf(error)}`]);
+    throw new InvalidRequestError([`--environment cannot be read: ${messageOf(error)}`]);
   }
 }
 
@@ -189,6 +197,8 @@ function reportError(error: unknown, terminal: Terminal, isDebug: boolean): numb
   const isUsage = error instanceof ConfigurationError || error instanceof InvalidRequestError;
   const text = error instanceof Error && !isUsage ? describeError(error) : messageOf(error);
   noteLines(terminal, `sluice: ${text}`);
+  if (error instanceof ValkeyError)
+    noteLines(terminal, "next: `sluice doctor` tells what is wrong with Valkey");
   if (isDebug && error instanceof Error && error.stack !== undefined) noteLines(terminal, error.stack);
   return isUsage ? 2 : 1;
 }

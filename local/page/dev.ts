@@ -30,6 +30,7 @@ const SWEEP_MS = 2_000;
 /**
  * Runs the local stack and the page's server until the signal aborts.
  *
+ * @throws Error if the Valkey server of the stack ends by itself: its data is gone.
  * @throws ConfigurationError if the page's port is in use, or something is not built or not installed.
  */
 export async function runDev(options: DevOptions): Promise<void> {
@@ -47,7 +48,12 @@ export async function runDev(options: DevOptions): Promise<void> {
   const services = await servicesOf(stack, environment);
   await using server = await startPageServer({ port, folder, services, activity: stack.activity, actor });
   onStarted(server.url, environment);
-  await sweepUntil(signal, stack, onError);
+  const ended = new AbortController();
+  const lost = stack.server.exited.then(() => {
+    ended.abort();
+    if (!signal.aborted) throw new Error("the Valkey server has ended, and its data is gone: start again");
+  });
+  await Promise.race([sweepUntil(AbortSignal.any([signal, ended.signal]), stack, onError), lost]);
 }
 
 /** The stack's own clients: those of the environment would be the developer's. */

@@ -2,7 +2,7 @@
 
 const EXIT_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 /** The conventional exit status after a write to a closed pipe (128 + SIGPIPE). */
-const BROKEN_PIPE = 141;
+export const BROKEN_PIPE = 141;
 /**
  * One Ctrl-C may arrive several times: the terminal sends it to all processes of its group, and npm forwards it to its
  * child as well. Signals within this time after the first one count as the same.

@@ -88,3 +88,36 @@ test.each([
   expect(code).toBe(2);
   expect(stderr).toContain(message);
 });
+
+test(
+  "sluice dev ends with 1 when its Valkey server has ended",
+  async () => {
+    const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
+    await using parts = new AsyncDisposableStack();
+    parts.defer(() => rm(folder, { recursive: true }));
+    const { child, ended } = startProgram(
+      MAIN,
+      ["dev", "--port", "0"],
+      { VALKEY_SERVER: findValkeyServer() },
+      "",
+      folder,
+    );
+    parts.defer(() => {
+      child.kill("SIGKILL");
+    });
+    let printed = "";
+    child.stdout.on("data", (text: string) => {
+      printed += text;
+    });
+    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+    const [server] = descendantsOf(child.pid ?? 0).filter(({ command }) =>
+      /valkey-server [\d.]+:/.test(command),
+    );
+    if (server === undefined) throw new Error("sluice dev runs no Valkey server");
+    process.kill(server.pid, "SIGKILL");
+    const { code, stderr } = await ended;
+    expect(stderr).toContain("the Valkey server has ended, and its data is gone: start again");
+    expect(code).toBe(1);
+  },
+  TIMEOUT,
+);

@@ -282,7 +282,7 @@ describe.each(KINDS)("sluice flows on $name", ({ name: kind, start }) => {
     expect(code).toBe(0);
     expect(stdout).toMatch(/^flow +name +created +state +tasks +done +failed +skipped +open\n/);
     expect(stdout).toMatch(new RegExp(`\\n${flow.flow.id} +nightly +\\S+Z +completed +1 +1 +0 +0 +0\\n`));
-    expect(stdout).toContain("1 flow with this name and time: 0 running, 1 completed, 0 failed, 0 cancelled");
+    expect(stdout).toContain("1 flow in all states: 0 running, 1 completed, 0 failed, 0 cancelled");
     const more = await sluice(["flows", "--limit", "1"], { environment });
     expect(more.stdout).toMatch(/more: sluice flows --cursor \d+\.[0-9a-f-]{36}\.l with the same options\n$/);
   });

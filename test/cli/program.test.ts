@@ -67,11 +67,11 @@ describe("the program", () => {
     const file = join(folder, "deployment.env");
     await writeFile(file, "VALKEY_URL=redis://127.0.0.1:1\n");
     try {
-      const wrong = await sluice(["audit", "--env-file", file]);
+      const wrong = await sluice(["audit", "--environment", file]);
       expect(wrong.code).toBe(1);
       expect(wrong.stderr).toContain("connection to Valkey failed");
       const url = String(environmentFor(deployment as (typeof DEPLOYMENTS)[number]).VALKEY_URL);
-      expect((await sluice(["audit", "--env-file", file, "--valkey-url", url])).code).toBe(0);
+      expect((await sluice(["audit", "--environment", file, "--valkey-url", url])).code).toBe(0);
     } finally {
       await rm(folder, { recursive: true });
     }
