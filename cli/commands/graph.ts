@@ -31,14 +31,14 @@ export const graphCommand = readCommand({
   }),
   collect: async (run, input) => {
     const first = await run(input);
-    const nodes = new Map(first.nodes.map((node) => [node.execution, node]));
+    const nodes = new Map(first.nodes.map((node) => [node.execution_id, node]));
     for (let { next } = first; next !== undefined; ) {
       const page = await run({ ...input, cursor: next });
-      for (const node of page.nodes) nodes.set(node.execution, node);
+      for (const node of page.nodes) nodes.set(node.execution_id, node);
       next = page.next;
     }
-    const { flow, name, revision } = first;
-    return { flow, name, revision, nodes: [...nodes.values()] };
+    const { flow_id, name, revision } = first;
+    return { flow_id, name, revision, nodes: [...nodes.values()] };
   },
   render: (page, style, { format }) => linesOf(joinPages([page]), style, String(format)),
 });

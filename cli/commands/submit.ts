@@ -99,7 +99,7 @@ async function mayContinue({ options, terminal, signal }: Invocation, preview: S
 
 function renderSubmitted({
   dry_run: isDryRun,
-  flow,
+  flow_id: flow,
   name,
   tasks,
   edges,

@@ -73,7 +73,7 @@ class GraphTopic implements Topic {
       const isSame =
         states.revision === this.#revision &&
         states.nodes.length === this.#states.size &&
-        states.nodes.every(({ execution }) => this.#states.has(execution));
+        states.nodes.every((node) => this.#states.has(node.execution_id));
       const read = isSame ? states : await readGraph(run, this.request.input, false);
       this.#error = "";
       return isSame ? this.#changed(read.nodes) : this.#whole(read);
@@ -88,21 +88,21 @@ class GraphTopic implements Topic {
 
   #whole(read: Graph): TopicUpdate {
     this.#revision = read.revision;
-    this.#states = new Map(read.nodes.map(({ execution, state }) => [execution, state]));
+    this.#states = new Map(read.nodes.map((node) => [node.execution_id, node.state]));
     return { ...this.request, output: read };
   }
 
   #changed(nodes: readonly GraphNode[]): TopicUpdate | undefined {
-    const changed = nodes.filter(({ execution, state }) => this.#states.get(execution) !== state);
+    const changed = nodes.filter((node) => this.#states.get(node.execution_id) !== node.state);
     if (changed.length === 0) return undefined;
-    const states = Object.fromEntries(changed.map(({ execution, state }) => [execution, state]));
+    const states = Object.fromEntries(changed.map((node) => [node.execution_id, node.state]));
     for (const [id, state] of Object.entries(states)) this.#states.set(id, state);
     return { ...this.request, states };
   }
 }
 
 interface Graph {
-  readonly flow: string;
+  readonly flow_id: string;
   readonly name: string;
   readonly revision: number;
   readonly nodes: readonly GraphNode[];
@@ -124,8 +124,8 @@ async function readGraph(run: RunRead, input: object, statesOnly: boolean): Prom
     nodes.push(...page.nodes);
     cursor = page.next;
     if (cursor === undefined || pages === MAX_GRAPH_PAGES) {
-      const { flow, name, revision } = page;
-      return { flow, name, revision, nodes, is_partial: cursor !== undefined };
+      const { flow_id, name, revision } = page;
+      return { flow_id, name, revision, nodes, is_partial: cursor !== undefined };
     }
   }
 }

@@ -28,7 +28,7 @@ export interface FlowGraph {
 
 /** A page of the operation `graph`. */
 export interface GraphPage {
-  readonly flow: string;
+  readonly flow_id: string;
   readonly name: string;
   readonly nodes: readonly GraphNode[];
 }
@@ -39,17 +39,17 @@ export interface GraphPage {
  */
 export function joinPages(pages: readonly GraphPage[]): FlowGraph {
   const found = new Map<string, GraphNode>();
-  for (const { nodes } of pages) for (const node of nodes) found.set(node.execution, node);
+  for (const { nodes } of pages) for (const node of nodes) found.set(node.execution_id, node);
   for (const { downstream = [] } of [...found.values()]) {
-    for (const execution of downstream) {
-      if (!found.has(execution)) found.set(execution, { execution, task: "", kind: "", lane: "", state: "" });
+    for (const id of downstream) {
+      if (!found.has(id)) found.set(id, { execution_id: id, task: "", kind: "", lane: "", state: "" });
     }
   }
   const { compare } = new Intl.Collator("en", { numeric: true });
   const sorted = [...found.values()]
     .map((node) => ({ node, name: nameOf(node) }))
     .sort((left, right) => compare(left.name, right.name));
-  const positions = new Map(sorted.map(({ node }, position) => [node.execution, position]));
+  const positions = new Map(sorted.map(({ node }, position) => [node.execution_id, position]));
   const upstream: number[][] = sorted.map(() => []);
   const downstream = sorted.map(({ node }, position) => {
     const targets = [...new Set(node.downstream ?? [])].flatMap((id) => positions.get(id) ?? []);
@@ -57,10 +57,10 @@ export function joinPages(pages: readonly GraphPage[]): FlowGraph {
     return targets.sort((left, right) => left - right);
   });
   return {
-    flow: pages[0]?.flow ?? "",
+    flow: pages[0]?.flow_id ?? "",
     name: pages[0]?.name ?? "",
     nodes: sorted.map(({ node, name }, position) => ({
-      execution: node.execution,
+      execution: node.execution_id,
       name,
       kind: node.kind,
       lane: node.lane,
@@ -74,9 +74,13 @@ export function joinPages(pages: readonly GraphPage[]): FlowGraph {
 const UUID_SHOWN = 8;
 
 /** What people call an execution: its task, else its kind and the beginning of its UUID. */
-export function nameOf({ execution, task, kind }: Pick<GraphNode, "execution" | "task" | "kind">): string {
+export function nameOf({
+  execution_id: id,
+  task,
+  kind,
+}: Pick<GraphNode, "execution_id" | "task" | "kind">): string {
   if (task !== "") return task;
-  const start = execution.lastIndexOf(":") + 1;
-  const uuid = execution.slice(start, start + UUID_SHOWN);
+  const start = id.lastIndexOf(":") + 1;
+  const uuid = id.slice(start, start + UUID_SHOWN);
   return kind === "" ? uuid : `${kind} ${uuid}`;
 }

@@ -24,7 +24,7 @@ const SCAN_COUNT = 1_000;
 const CORE_FIELDS = ["public_state", "lane_id", "execution_kind"] as const;
 
 const node = z.object({
-  execution: z.string(),
+  execution_id: z.string(),
   task: z.string().describe("The id of the task in the workflow. Empty if its submission recorded none"),
   kind: z.string(),
   lane: z.string(),
@@ -50,7 +50,7 @@ export const graph = readOperation({
     cursor: z.string().optional(),
   }),
   output: z.object({
-    flow: z.string(),
+    flow_id: z.string(),
     name: z.string().describe("The workflow's name. Empty if its submission recorded none"),
     revision: z.number().describe("Grows with every execution and edge that is added to the flow"),
     nodes: z.array(node),
@@ -80,7 +80,7 @@ export const graph = readOperation({
     const shown = page.slice(0, edges?.length ?? page.length);
     const last = shown.at(-1);
     return {
-      flow: flowId.value,
+      flow_id: flowId.value,
       name: name ?? "",
       revision: Number(revision) || 0,
       nodes: await readNodes(context, shown, edges),
@@ -166,7 +166,7 @@ async function readNodes(
   return ids.map((execution, at) => {
     const [state = "", lane = "", kind = ""] = textsOf(records[at]);
     return {
-      execution,
+      execution_id: execution,
       task: names[at] ?? "",
       kind,
       lane,

@@ -13,7 +13,7 @@ const MAX_CHARACTERS = 5_000_000;
 
 export const submitted = z.object({
   dry_run: z.boolean(),
-  flow: z.string().describe("The id of the flow. A dry run submits nothing under it"),
+  flow_id: z.string().describe("The id of the flow. A dry run submits nothing under it"),
   name: z.string(),
   tasks: z.number(),
   edges: z.number(),
@@ -61,7 +61,7 @@ export const submit = writeOperation({
     }
     return {
       dry_run: isDryRun,
-      flow: flowId.value,
+      flow_id: flowId.value,
       name: workflow.name,
       tasks: workflow.tasks.length,
       edges: workflow.edges.length,

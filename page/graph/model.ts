@@ -26,20 +26,20 @@ export interface GraphModel {
 
 /** What the server sends of a graph (local/page/topics.ts). */
 export interface GraphOutput {
-  readonly flow: string;
+  readonly flow_id: string;
   readonly name: string;
   readonly nodes: readonly GraphNode[];
   readonly is_partial: boolean;
 }
 
 /** Nodes are ordered by their names, with numbers in their order. */
-export function modelOf({ flow, name, nodes, is_partial }: GraphOutput): GraphModel {
+export function modelOf({ flow_id: flow, name, nodes, is_partial }: GraphOutput): GraphModel {
   const { compare } = new Intl.Collator("en", { numeric: true });
   const sorted = nodes
     .map((node) => ({ node, name: nameOf(node) }))
     .sort((one, other) => compare(one.name, other.name));
   const shorts = shortNames(sorted.map((one) => one.name));
-  const byExecution = new Map(sorted.map(({ node }, position) => [node.execution, position]));
+  const byExecution = new Map(sorted.map(({ node }, position) => [node.execution_id, position]));
   const upstream: number[][] = sorted.map(() => []);
   const downstream = sorted.map(({ node }, position) => {
     const targets = [...new Set(node.downstream ?? [])].flatMap((id) => byExecution.get(id) ?? []);
@@ -51,7 +51,7 @@ export function modelOf({ flow, name, nodes, is_partial }: GraphOutput): GraphMo
     name,
     isPartial: is_partial,
     nodes: sorted.map(({ node, name: full }, position) => ({
-      execution: node.execution,
+      execution: node.execution_id,
       name: full,
       short: shorts[position] ?? full,
       kind: node.kind,

@@ -23,7 +23,7 @@ export function useGraph(flow: string): LiveGraph {
         const output = update.output as GraphOutput;
         const model = modelOf(output);
         const states = new Array<string>(model.nodes.length).fill("");
-        for (const node of output.nodes) states[model.byExecution.get(node.execution) ?? 0] = node.state;
+        for (const node of output.nodes) states[model.byExecution.get(node.execution_id) ?? 0] = node.state;
         return { model, states };
       });
     });

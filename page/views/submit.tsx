@@ -17,7 +17,11 @@ export function SubmitDialog({ onClose }: { readonly onClose: () => void }) {
     setBusy(true);
     setError(undefined);
     try {
-      const { flow, tasks, warnings } = await runOperation<SubmitOutput>("submit", {
+      const {
+        flow_id: flow,
+        tasks,
+        warnings,
+      } = await runOperation<SubmitOutput>("submit", {
         workflow,
         source: name,
         reason: "from the page",

@@ -53,7 +53,7 @@ test(
       code: 0,
       stderr: "sluice: the deployment is that of `sluice dev` (.sluice/dev.env)\n",
     });
-    const { flow } = parseOutput("submit", submitted.stdout);
+    const { flow_id: flow } = parseOutput("submit", submitted.stdout);
     expect((await sluice(["graph", flow], { environment: variables })).stdout).toContain("12 executions");
     const processes = descendantsOf(child.pid ?? 0);
     expect(processes.map(({ command }) => command).join("\n")).toContain("valkey-server");

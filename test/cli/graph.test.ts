@@ -21,7 +21,7 @@ describe.each(DEPLOYMENTS)("sluice graph on $name", (deployment) => {
 
   beforeAll(async () => {
     runner = await operationRunner(deployment);
-    ({ flow } = await runner.run(submit, { workflow: JSON.stringify(REPORT) }));
+    ({ flow_id: flow } = await runner.run(submit, { workflow: JSON.stringify(REPORT) }));
   });
   afterAll(() => runner[Symbol.dispose]());
 
@@ -58,10 +58,10 @@ report: 2,002 executions, flow ${flow}
     const { code, stdout } = await sluice(["graph", flow, "--json"], { environment });
     expect(code).toBe(0);
     const output = parseOutput("graph", stdout);
-    expect(output).toMatchObject({ flow, name: "report", nodes: { length: 2_002 } });
+    expect(output).toMatchObject({ flow_id: flow, name: "report", nodes: { length: 2_002 } });
     expect(output.next).toBeUndefined();
-    const nodes: { execution: string; task: string; downstream: string[] }[] = output.nodes;
-    const idOf = (task: string) => nodes.find((node) => node.task === task)?.execution;
+    const nodes: { execution_id: string; task: string; downstream: string[] }[] = output.nodes;
+    const idOf = (task: string) => nodes.find((node) => node.task === task)?.execution_id;
     expect(nodes.find(({ task }) => task === "clean-1")?.downstream).toEqual([idOf("publish")]);
     expect(nodes.find(({ task }) => task === "fetch")?.downstream).toHaveLength(2_000);
   });

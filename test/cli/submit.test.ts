@@ -73,7 +73,9 @@ describe.each(DEPLOYMENTS)("sluice submit on $name", (deployment) => {
     expect(code).toBe(0);
     const output = parseOutput("submit", stdout);
     expect(output).toMatchObject({ ...expected, dry_run: false, warnings: [] });
-    expect((await graphOf(output.flow)).stdout).toContain(`${expected.name}: ${expected.tasks} executions`);
+    expect((await graphOf(output.flow_id)).stdout).toContain(
+      `${expected.name}: ${expected.tasks} executions`,
+    );
   });
 
   it("submits one flow, however often it is repeated with its id, and refuses another workflow", async () => {
@@ -181,7 +183,7 @@ see it with: sluice status ${flow}
       const again = await sluice([...args, "--json"], { environment });
       expect(again.code).toBe(code);
       expect(parseOutput("submit", again.stdout)).toMatchObject({
-        flow,
+        flow_id: flow,
         end: { state, members: { total: 1, [state]: 1 } },
       });
     });

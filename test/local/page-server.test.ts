@@ -68,12 +68,19 @@ function post(path: string, body: unknown, headers: object = {}): Promise<Answer
   return send("POST", path, { ...JSON_TYPE, ...headers }, JSON.stringify(body));
 }
 
+/** Tests that run at the same time add entries to the same audit trail. */
+const AUDIT = { operation: "audit", input: { limit: 1_000 } };
+
+function targetOf({ target }: { readonly target: string }): string {
+  return target;
+}
+
 const withToken = (): object => ({ "x-sluice-token": token });
 
 async function submit(flow: string = randomUUID()): Promise<string> {
   const { status, text } = await post("/api/operations/submit", { workflow: WORKFLOW, flow }, withToken());
   expect({ status, text }).toMatchObject({ status: 200 });
-  return JSON.parse(text).flow;
+  return JSON.parse(text).flow_id;
 }
 
 describe("who may ask", () => {
@@ -228,14 +235,13 @@ describe("events", () => {
     let update = await events.update();
     // The submission may be read while it is under way.
     while (update.states === undefined && update.output.nodes.length < 2) update = await events.update();
-    await events.watch(topic, { operation: "audit", input: { limit: 1 } });
-    expect(await events.update()).toMatchObject({
-      operation: "audit",
-      output: { entries: [{ target: flow }] },
-    });
+    await events.watch(topic, AUDIT);
+    const recorded = await events.update();
+    expect(recorded.operation).toBe("audit");
+    expect(recorded.output.entries.map(targetOf)).toContain(flow);
     const { text } = await post("/api/operations/graph", { flow });
     const { nodes } = JSON.parse(text);
-    const first = nodes.find(({ task }: { task: string }) => task === "first").execution;
+    const first = nodes.find(({ task }: { task: string }) => task === "first").execution_id;
     const ports = { ...runner.services, completions: runner.completions };
     await completeExecution(ports, unwrap(parseExecutionId(first)), { outcome: "success", result: "" });
     activity.notify();
@@ -246,13 +252,17 @@ describe("events", () => {
 
   test("a change through the page is pushed, and a topic that is not watched any more is not sent", async () => {
     await using events = await Events.open();
-    const topic = { operation: "audit", input: { limit: 1 } };
-    await events.watch({ operation: "graph", input: { flow: randomUUID() } }, topic);
+    await events.watch({ operation: "graph", input: { flow: randomUUID() } }, AUDIT);
     const operations = [(await events.update()).operation, (await events.update()).operation];
     expect(operations).toEqual(["graph", "audit"]);
-    await events.watch(topic);
+    await events.watch(AUDIT);
     const flow = await submit();
-    expect((await events.update()).output.entries).toMatchObject([{ target: flow }]);
+    // Tests that run at the same time change things on the same server.
+    for (let isShown = false; !isShown; ) {
+      const { operation, output } = await events.update();
+      expect(operation).toBe("audit");
+      isShown = output.entries.map(targetOf).includes(flow);
+    }
   });
 
   test("an operation that changes state, and one that does not exist, cannot be watched", async () => {

@@ -137,7 +137,7 @@ describe("the layout of a graph", () => {
 
 describe("joining the pages of a graph", () => {
   const node = (execution: string, task: string, state: string, downstream: string[] = []) => ({
-    execution,
+    execution_id: execution,
     task,
     kind: "task",
     lane: "default",
@@ -147,9 +147,13 @@ describe("joining the pages of a graph", () => {
 
   test("a later page wins, names are sorted as people count, and a deleted downstream is shown", () => {
     const graph = joinPages([
-      { flow: "f", name: "n", nodes: [node("1", "t10", "waiting", ["2", "3"]), node("2", "t9", "active")] },
       {
-        flow: "f",
+        flow_id: "f",
+        name: "n",
+        nodes: [node("1", "t10", "waiting", ["2", "3"]), node("2", "t9", "active")],
+      },
+      {
+        flow_id: "f",
         name: "n",
         nodes: [node("2", "t9", "completed"), node("{fp:1}:0a1b2c3d-4", "", "active", ["2"])],
       },

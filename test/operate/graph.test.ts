@@ -39,22 +39,22 @@ describe.each(DEPLOYMENTS)("submit, graph and execution on $name", (deployment) 
       cursor = page.next;
     } while (cursor !== undefined);
     const nodes = pages.flatMap((page) => page.nodes);
-    const tasks = new Map(nodes.map((node) => [node.execution, node.task]));
+    const tasks = new Map(nodes.map((node) => [node.execution_id, node.task]));
     return {
       pages,
       nodes,
       edges: nodes
         .flatMap(({ task, downstream = [] }) => downstream.map((id) => `${task}>${tasks.get(id)}`))
         .sort(),
-      idOf: (task: string) => nodes.find((node) => node.task === task)?.execution,
+      idOf: (task: string) => nodes.find((node) => node.task === task)?.execution_id,
     };
   };
 
   test("the graph has each task with its name and state, and each edge", async () => {
-    const { flow, tasks, edges } = await submitted(DIAMOND);
+    const { flow_id: flow, tasks, edges } = await submitted(DIAMOND);
     expect({ tasks, edges }).toEqual({ tasks: 4, edges: 4 });
     const read = await readGraph(flow);
-    expect(read.pages[0]).toMatchObject({ flow, name: "diamond", revision: expect.any(Number) });
+    expect(read.pages[0]).toMatchObject({ flow_id: flow, name: "diamond", revision: expect.any(Number) });
     expect(read.edges).toEqual(["a>b", "a>c", "b>d", "c>d"]);
     const states = read.nodes.map(({ task, kind, state }) => `${task} ${kind} ${state}`).sort();
     expect(states).toEqual([
@@ -69,7 +69,7 @@ describe.each(DEPLOYMENTS)("submit, graph and execution on $name", (deployment) 
   });
 
   test("an execution has its record, its edges with names and states, and a shortened payload", async () => {
-    const { flow } = await submitted(DIAMOND);
+    const { flow_id: flow } = await submitted(DIAMOND);
     const { idOf } = await readGraph(flow);
     const first = await runner.run(execution, { execution: idOf("a") });
     expect(first).toMatchObject({
@@ -90,7 +90,7 @@ describe.each(DEPLOYMENTS)("submit, graph and execution on $name", (deployment) 
   });
 
   test("attempts are shown, the newest first", async () => {
-    const { flow } = await submitted(DIAMOND);
+    const { flow_id: flow } = await submitted(DIAMOND);
     const { idOf } = await readGraph(flow);
     const { valkey, router } = runner.services;
     const id = idOf("a") ?? "";
@@ -119,7 +119,7 @@ describe.each(DEPLOYMENTS)("submit, graph and execution on $name", (deployment) 
     const dependsOn = tops.map(({ id }) => id);
     const middle = Array.from({ length: 400 }, (_, n) => ({ id: `mid${n}`, dependsOn }));
     const rest = Array.from({ length: 2_040 }, (_, n) => ({ id: `rest${n}` }));
-    const { flow } = await submitted({ name: "wide", tasks: [...tops, ...middle, ...rest] });
+    const { flow_id: flow } = await submitted({ name: "wide", tasks: [...tops, ...middle, ...rest] });
     const { nodes, edges, pages } = await readGraph(flow);
     expect(nodes.length).toBe(2_500);
     expect(new Set(nodes.map(({ task }) => task)).size).toBe(2_500);
@@ -132,7 +132,7 @@ describe.each(DEPLOYMENTS)("submit, graph and execution on $name", (deployment) 
     const workflow = JSON.stringify(DIAMOND);
     const dry = await runner.run(submit, { workflow, source, dry_run: true });
     expect(dry).toMatchObject({ dry_run: true, name: "diamond", tasks: 4, edges: 4 });
-    await expect(runner.run(graph, { flow: dry.flow })).rejects.toThrow("does not exist");
+    await expect(runner.run(graph, { flow: dry.flow_id })).rejects.toThrow("does not exist");
     await expect(
       runner.run(submit, {
         workflow: '{"name":"x","tasks":[{"id":"a","dependsOn":["b"]}]}',
