@@ -69,7 +69,7 @@ async function sweep(
       ...(joined?.next === undefined ? {} : { cursor: joined.next }),
     });
     joined = join(joined, page);
-    // At Ctrl-C, what is left is the scheduled reconciler's.
+    // After Ctrl-C, the scheduled reconciler does the rest.
     if (joined.next === undefined || signal.aborted) return withoutCursor(joined);
     const scanned = joined.tasks.reduce((sum, { scanned: own }) => sum + own, 0);
     terminal.progress(`${plural(scanned, "entry").replace("entrys", "entries")} read`);

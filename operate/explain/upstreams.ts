@@ -22,7 +22,7 @@ export interface EdgeGroup {
   readonly examples: EdgeUpstream[];
 }
 
-/** The end of an upstream that its edge has not been told of. */
+/** The end of an upstream that its edge does not show yet. */
 export interface EndedUpstream extends EdgeUpstream {
   readonly outcome: string;
   readonly completedAt: string;

@@ -13,29 +13,37 @@ const MAIN = fileURLToPath(new URL("../../cli/main.ts", import.meta.url));
 const EXAMPLE = fileURLToPath(new URL("../../examples/nightly-report.json", import.meta.url));
 const TIMEOUT = 60_000;
 
+/** Starts `sluice dev` in a folder of its own, and waits until everything runs. `parts` ends it. */
+async function startDev(
+  parts: AsyncDisposableStack,
+  options: readonly string[] = [],
+  environment: Readonly<Record<string, string>> = {},
+) {
+  const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
+  parts.defer(() => rm(folder, { recursive: true }));
+  const args = ["dev", "--port", "0", ...options];
+  const program = startProgram(MAIN, args, { VALKEY_SERVER: findValkeyServer(), ...environment }, "", folder);
+  const { child } = program;
+  parts.defer(() => {
+    child.kill("SIGKILL");
+  });
+  let printed = "";
+  child.stdout.on("data", (text: string) => {
+    printed += text;
+  });
+  while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+  return { ...program, folder, printed };
+}
+
 test(
   "sluice dev serves the page, is reached by other commands, and leaves nothing behind after Ctrl-C",
   async () => {
     await using parts = new AsyncDisposableStack();
     const temporary = await mkdtemp(join(tmpdir(), "sluice-dev-test-"));
     parts.defer(() => rm(temporary, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
-    const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
-    parts.defer(() => rm(folder, { recursive: true }));
-    const { child, ended } = startProgram(
-      MAIN,
-      ["dev", "--port", "0", "--lane", "default", "--lane", "it's"],
-      { VALKEY_SERVER: findValkeyServer(), TMPDIR: temporary },
-      "",
-      folder,
-    );
-    parts.defer(() => {
-      child.kill("SIGKILL");
+    const { child, ended, folder, printed } = await startDev(parts, ["--lane", "default", "--lane", "it's"], {
+      TMPDIR: temporary,
     });
-    let printed = "";
-    child.stdout.on("data", (text: string) => {
-      printed += text;
-    });
-    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
     const url = /http:\/\/127\.0\.0\.1:\d+\/#token=[\w-]{32}/.exec(printed)?.[0] ?? "";
     const variables = Object.fromEntries(
       [...printed.matchAll(/^ {2}(\w+)=(.*)$/gm)].map(([, ...pair]) => pair),
@@ -92,24 +100,8 @@ test.each([
 test(
   "sluice dev ends with 1 when its Valkey server has ended",
   async () => {
-    const folder = await mkdtemp(join(tmpdir(), "sluice-dev-folder-"));
     await using parts = new AsyncDisposableStack();
-    parts.defer(() => rm(folder, { recursive: true }));
-    const { child, ended } = startProgram(
-      MAIN,
-      ["dev", "--port", "0"],
-      { VALKEY_SERVER: findValkeyServer() },
-      "",
-      folder,
-    );
-    parts.defer(() => {
-      child.kill("SIGKILL");
-    });
-    let printed = "";
-    child.stdout.on("data", (text: string) => {
-      printed += text;
-    });
-    while (!printed.includes("Ctrl-C")) await once(child.stdout, "data");
+    const { child, ended } = await startDev(parts);
     const [server] = descendantsOf(child.pid ?? 0).filter(({ command }) =>
       /valkey-server [\d.]+:/.test(command),
     );

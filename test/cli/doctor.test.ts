@@ -102,7 +102,7 @@ describe.each(KINDS)("sluice doctor on a healthy deployment (%s)", (kind) => {
 
   it("reports a refused user", async () => {
     const url = new URL(String(healthy.environment.VALKEY_URL));
-    url.username = "nobody";
+    url.username = "unknown";
     url.password = "wrong";
     // A cluster's client reports the refusal with each node that it asked.
     const { codes, output } = await diagnosis({ VALKEY_URL: url.href });

@@ -202,7 +202,7 @@ describe.each(KINDS)("sluice flows on $name", ({ name: kind, start }) => {
     expect(idsOf(await list("--state", "running"))).toEqual([]);
   });
 
-  test("does not show what is left of a flow that was deleted", async () => {
+  test("does not show the rest of a deleted flow", async () => {
     const flow = newFlow();
     await flow.createFlow();
     await flow.read("del", flow.flow.core);

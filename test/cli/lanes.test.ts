@@ -124,7 +124,7 @@ describe.each(OWN_KINDS)("sluice lanes on %s", (kind) => {
     expect((await show(lane)).report.state).toBe("served");
   });
 
-  it("counts a lease that ran out, and that nobody reclaims, as work that nothing serves", async () => {
+  it("counts an expired lease that no worker reclaims as work that nothing serves", async () => {
     const lane = newLane();
     const fixture = fixtureOf(lane);
     const lost = await fixture.member();
