@@ -131,7 +131,9 @@ describe.each(DEPLOYMENTS_14)("edge groups, with the 14-KEYS edition ($name)", (
           if (!crashes) expect(pendingGroups).toEqual([]);
           for (const sibling of siblings) expect(mayBeCancelled(graph, sibling)).toBe(true);
           const skipped = expected.filter((state) => state === "skipped").length;
-          expect(published).toBeGreaterThanOrEqual(skipped + siblings.size);
+          // The reconciler publishes the siblings of a pending group.
+          const publishedSiblings = pendingGroups.length === 0 ? siblings.size : 0;
+          expect(published).toBeGreaterThanOrEqual(skipped + publishedSiblings);
           // A sibling of several groups may be published by each of the three batches that are in flight together.
           if (!crashes) expect(published).toBeLessThanOrEqual(2 * skipped + 3 * siblings.size);
           skippedInAll += skipped;
