@@ -37,7 +37,7 @@ export interface RandomRun {
   /** Tasks that were cancelled because a group was decided without them. */
   readonly siblings: ReadonlySet<number>;
   /** Groups whose siblings are still to be cancelled. */
-  readonly pendingGroups: unknown;
+  readonly pendingGroups: readonly unknown[];
   /** The number of members of the flow in each index of the lane, without empty indexes. */
   readonly indexed: Readonly<Record<string, number>>;
   /** The number of messages that the dispatcher sent. */
@@ -89,7 +89,7 @@ export async function runAtRandom(
   return {
     states,
     siblings: new Set(reasons.flatMap((reason, task) => (/^sibling_/.test(String(reason)) ? [task] : []))),
-    pendingGroups: await fixture.read("smembers", fixture.index.pendingCancelGroups),
+    pendingGroups: [await fixture.read("smembers", fixture.index.pendingCancelGroups)].flat(),
     indexed: await indexesOf(fixture, tasks),
     published,
   };
