@@ -36,12 +36,12 @@ export async function runOperation<Input, Output>(
   let { edition } = services;
   if (operation.access === "write") {
     const { dry_run: isDryRun, cursor, reason } = parsed.data as Input & WriteInput;
-    // One command makes one entry: that of its first page.
-    if (!isDryRun) edition ??= await services.ensureLibrary();
+    // One command makes one entry: that of its first page. It precedes every write, that of the library included.
     if (!isDryRun && cursor === undefined) {
       const target = operation.target(parsed.data);
       await recordAudit(services.valkey, { operation: operation.name, actor: call.actor, target, reason });
     }
+    if (!isDryRun) edition ??= await services.ensureLibrary();
   }
   const context: OperateContext = { ...services, ...call, edition };
   return operation.run(context, parsed.data);

@@ -9,7 +9,7 @@ import type { IndexKeys } from "#shared/contract/keys.ts";
 import { fieldText } from "#shared/contract/record.ts";
 import { ProtocolError } from "#shared/errors.ts";
 
-/** The states of a flow. One whose members are not counted has any of them: only its members tell. */
+/** The states of a flow. A library that keeps no counts does not record one: then it is computed from the members. */
 export const FLOW_STATES = ["running", "completed", "failed", "cancelled"] as const;
 export type FlowState = (typeof FLOW_STATES)[number];
 
